@@ -1,0 +1,18 @@
+"""MUVERA Fixed Dimensional Encodings: one vector a document whose dot product approximates MaxSim."""
+
+from muvera_core.config import FDEConfig
+from muvera_core.encoder import Encoder, encoder_from_dict, load_encoder
+from muvera_core.fde import FDEEncoder
+from muvera_core.scoring import maxsim
+from muvera_core.tokens import InvalidTokens, TokenBatch
+
+__all__ = [
+    "Encoder",
+    "FDEConfig",
+    "FDEEncoder",
+    "InvalidTokens",
+    "TokenBatch",
+    "encoder_from_dict",
+    "load_encoder",
+    "maxsim",
+]

@@ -1,0 +1,130 @@
+"""The random matrices of an encoder, in float64.
+
+Built on the raw output of PCG64, which numpy keeps stable, and not on ``Generator.normal``, which it may change
+(NEP 19): the same seed gives the same matrices with every version of numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core.config import FDEConfig
+
+Float64 = npt.NDArray[np.float64]
+
+HYPERPLANES, PROJECTION, SKETCH = 0, 1, 2  # roles
+
+
+class _Stream:
+    """Random numbers that depend on (seed, repetition, role) alone."""
+
+    def __init__(self, seed: int, repetition: int, role: int) -> None:
+        self._bits = np.random.PCG64(np.random.SeedSequence([seed, repetition, role]))
+
+    def integers(self, below: int, count: int) -> npt.NDArray[np.int64]:
+        # modulo 2**64: the bias is below 2**-40 for everything asked here
+        return (self._raw(count) % np.uint64(below)).astype(np.int64)
+
+    def signs(self, *shape: int) -> Float64:
+        return self.integers(2, int(np.prod(shape))).reshape(shape) * 2.0 - 1.0
+
+    def normals(self, *shape: int) -> Float64:
+        count = int(np.prod(shape))
+        uniform = ((self._raw(2 * count) >> np.uint64(11)) + 0.5) * 2.0**-53
+        radius, angle = np.sqrt(-2 * np.log(uniform[:count])), 2 * np.pi * uniform[count:]
+        return (radius * np.cos(angle)).reshape(shape)  # Box-Muller
+
+    def _raw(self, count: int) -> npt.NDArray[np.uint64]:
+        return self._bits.random_raw(count) if count else np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Matrices of all repetitions.
+
+    Attributes:
+        hyperplanes: (r_reps, k_sim, dim) normals g.
+        thresholds: (r_reps, k_sim); bit j of a token's partition is 1 where g_j . x > threshold_j.
+        projections: (r_reps, dim, d_proj), or None without inner projection.
+        shifts, signs: (r_reps, partitions) and (r_reps, partitions, block_dim) of the final sketch, or None: element
+            e of a partition's block is added, with its sign, to output (shift + e) modulo d_final.
+    """
+
+    hyperplanes: Float64
+    thresholds: Float64
+    projections: Float64 | None
+    shifts: npt.NDArray[np.int64] | None
+    signs: Float64 | None
+
+
+def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draws:
+    """Draws an encoder's matrices; ``mean`` (dim,) is what ``FDEEncoder.fit`` measured."""
+    if config.algorithm == "fastembed-1":
+        hyperplanes, projections = _fastembed(config)
+    else:
+        reps = range(config.r_reps)
+        hyperplanes = np.stack([_Stream(config.seed, r, HYPERPLANES).normals(config.k_sim, config.dim) for r in reps])
+        projections = None
+        if config.d_proj is not None:
+            projections = np.stack([_projection(config, r, mean) for r in reps])
+    thresholds = np.zeros(hyperplanes.shape[:2])
+    if mean is not None:
+        thresholds = hyperplanes @ mean.astype(np.float64)
+    if config.d_final is None:
+        return Draws(hyperplanes, thresholds, projections, None, None)
+    streams = [_Stream(config.seed, r, SKETCH) for r in range(config.r_reps)]
+    shifts = np.stack([s.integers(config.d_final, config.n_partitions) for s in streams])
+    signs = np.stack([s.signs(config.n_partitions, config.block_dim) for s in streams])
+    return Draws(hyperplanes, thresholds, projections, shifts, signs)
+
+
+def _projection(config: FDEConfig, repetition: int, mean: npt.NDArray[np.float32] | None) -> Float64:
+    """(dim, d_proj), with E[S S^T] = I over the draws; column 0 is the mean's direction where one was fitted."""
+    assert config.d_proj is not None
+    stream = _Stream(config.seed, repetition, PROJECTION)
+    if mean is None:
+        return _random_projection(config, stream, config.dim, config.d_proj)
+    # in a basis whose first vector is the mean's direction, that coordinate is kept and the rest projected
+    basis = _basis(mean.astype(np.float64))
+    inner = _random_projection(config, stream, config.dim - 1, config.d_proj - 1)
+    return np.column_stack([basis[:, 0], basis[:, 1:] @ inner])
+
+
+def _random_projection(config: FDEConfig, stream: _Stream, dim: int, width: int) -> Float64:
+    if config.projection == "rademacher":
+        return stream.signs(dim, width) / np.sqrt(width)
+    if config.projection == "count_sketch":
+        sketch = np.zeros((dim, width))
+        sketch[np.arange(dim), stream.integers(width, dim)] = stream.signs(dim)
+        return sketch
+    return _orthonormal(stream.normals(dim, width)) * np.sqrt(dim / width)
+
+
+def _orthonormal(gaussian: Float64) -> Float64:
+    """The orthonormal factor whose triangular factor has a positive diagonal: unique, whatever LAPACK does."""
+    q, r = np.linalg.qr(gaussian)
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+
+
+def _basis(direction: Float64) -> Float64:
+    """(d, d) orthonormal, first column along ``direction``: a Householder reflection, exact and without choices."""
+    unit = direction / np.linalg.norm(direction)
+    mirror = unit.copy()
+    sign = 1.0 if unit[0] >= 0 else -1.0
+    mirror[0] += sign
+    reflection = np.eye(len(unit)) - 2 * np.outer(mirror, mirror) / (mirror @ mirror)
+    reflection[:, 0] = unit  # the reflection gives -sign * unit here
+    return reflection
+
+
+def _fastembed(config: FDEConfig) -> tuple[Float64, Float64 | None]:
+    """fastembed draws everything from one generator: all hyperplanes, then all projections."""
+    generator = np.random.default_rng(config.seed)
+    hyperplanes = np.stack([generator.normal(size=(config.dim, config.k_sim)).T for _ in range(config.r_reps)])
+    if config.d_proj is None:
+        return hyperplanes, None
+    signs = generator.choice([-1, 1], size=(config.r_reps, config.dim, config.d_proj))
+    return hyperplanes, signs / np.sqrt(config.d_proj)

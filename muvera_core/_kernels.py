@@ -1,0 +1,669 @@
+"""The hot loops: hashing, aggregating and projecting tokens (FDE), and scoring them (MaxSim).
+
+Everything here works on float32 in rows of ``ROW`` floats and vectors of ``LANES`` lanes, written as LLVM vector
+code through numba's ``intrinsic``: LLVM maps it to AVX-512, AVX2 or NEON. Plain numba loops reach a fifth of it,
+because accumulators in arrays never stay in registers.
+
+Each output element is one chain of multiply-adds in a fixed order, so it does not depend on the tile it was computed
+in, on the batch around it or on the number of threads.
+
+Layouts. ``plane``: rows of ROW floats; a matrix wider than ROW is cut into planes, one after the other.
+``panel``: LANES columns of a matrix side by side, (d, LANES), so that one row of it is one vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+LANES = 16
+ROW = 128
+# Rows of a register tile: 16 accumulators fill AVX-512's 32 registers well, AVX2 and NEON hold 6 x 16 floats.
+_HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+TALL, SHORT = (16, 8) if _HAS_AVX512 else (6, 6)
+
+OK, NOT_FINITE, ALL_ZERO = 0, 1, 2
+
+STEP = 1 << 26  # one Hamming step in the fill's keys; token indices stay below it
+FAR = 30 * STEP
+
+_F32, _I1, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_VEC = ir.VectorType(_F32, LANES)
+_IVEC = ir.VectorType(_I32, LANES)
+_ZERO = ir.Constant(_VEC, [0.0] * LANES)
+_VEC_BYTES = 4 * LANES
+_ROW_BYTES = 4 * ROW
+_ROW_VECS = ROW // LANES
+
+Builder = Any  # llvmlite is untyped
+
+
+# --- LLVM building blocks -------------------------------------------------------------------------------------------
+
+
+def _const(value: int) -> Any:
+    return ir.Constant(_I64, value)
+
+
+def _pointer(b: Builder, address: Any, offset: int, kind: Any) -> Any:
+    if offset:
+        address = b.add(address, _const(offset))
+    return b.inttoptr(address, ir.PointerType(kind))
+
+
+def _at(b: Builder, address: Any, index: Any, size: int) -> Any:
+    return b.add(address, b.mul(index, _const(size)))
+
+
+def _load(b: Builder, address: Any, kind: Any, offset: int = 0) -> Any:
+    return b.load(_pointer(b, address, offset, kind), align=4)
+
+
+def _store(b: Builder, value: Any, address: Any, offset: int = 0, align: int = 4) -> Any:
+    return b.store(value, _pointer(b, address, offset, value.type), align=align)
+
+
+def _splat(b: Builder, scalar: Any) -> Any:
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    one = b.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return b.shuffle_vector(one, undefined, ir.Constant(_IVEC, [0] * LANES))
+
+
+def _multiply_add(b: Builder, x: Any, y: Any, z: Any) -> Any:
+    # "contract" makes it one fused instruction where the machine has one
+    return b.fadd(b.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+def _absolute(b: Builder, x: Any) -> Any:
+    name = f"llvm.fabs.v{LANES}f32"
+    function = b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(_VEC, [_VEC]), name)
+    return b.call(function, [x])
+
+
+def _loop(b: Builder, count: Any, carried: list[Any], body: Any) -> list[Any]:
+    """``for i in range(count)`` over values kept in registers: ``body(i, values) -> values``."""
+    before = b.block
+    head, inside, after = (b.append_basic_block(n) for n in ("head", "inside", "after"))
+    b.branch(head)
+    b.position_at_end(head)
+    i = b.phi(_I64)
+    i.add_incoming(_const(0), before)
+    values = []
+    for start in carried:
+        value = b.phi(start.type)
+        value.add_incoming(start, before)
+        values.append(value)
+    b.cbranch(b.icmp_signed("<", i, count), inside, after)
+    b.position_at_end(inside)
+    updated = body(i, values)
+    last = b.block
+    i.add_incoming(b.add(i, _const(1)), last)
+    for value, new in zip(values, updated, strict=True):
+        value.add_incoming(new, last)
+    b.branch(head)
+    b.position_at_end(after)
+    return values
+
+
+def _tile(b: Builder, rows: Any, plane_bytes: Any, panel: Any, d: Any, height: int) -> list[Any]:
+    """(height, d) rows times a (d, LANES) panel, as ``height`` vectors in registers."""
+
+    def plane(p: Any, sums: list[Any]) -> list[Any]:
+        left = b.sub(d, b.mul(p, _const(ROW)))
+        width = b.select(b.icmp_signed("<", left, _const(ROW)), left, _const(ROW))
+        row0 = b.add(rows, b.mul(p, plane_bytes))
+        panel0 = _at(b, panel, p, ROW * _VEC_BYTES)
+
+        def column(j: Any, sums: list[Any]) -> list[Any]:
+            x = _at(b, row0, j, 4)
+            y = _load(b, _at(b, panel0, j, _VEC_BYTES), _VEC)
+            return [
+                _multiply_add(b, _splat(b, _load(b, x, _F32, i * _ROW_BYTES)), y, s) for i, s in enumerate(sums)
+            ]
+
+        return _loop(b, width, sums, column)
+
+    planes = b.sdiv(b.add(d, _const(ROW - 1)), _const(ROW))
+    return _loop(b, planes, [_ZERO] * height, plane)
+
+
+def _void(count: int) -> Any:
+    return types.void(*[types.intp] * count)
+
+
+# --- intrinsics: arguments named like arrays are addresses ----------------------------------------------------------
+
+
+@intrinsic
+def _as_float(_: Any, x: Any) -> Any:
+    """float32 itself, or the float32 of float16 bits; needs no hardware support. Finite values only."""
+    if x == types.float32:
+        return types.float32(x), lambda c, b, sig, args: args[0]
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        bits = b.zext(args[0], _I32)
+        magnitude = b.shl(b.and_(bits, ir.Constant(_I32, 0x7FFF)), ir.Constant(_I32, 13))
+        # the exponents differ by 112; multiplying, unlike adding to the exponent, is right for subnormals too
+        value = b.fmul(b.bitcast(magnitude, _F32), ir.Constant(_F32, 2.0**112))
+        sign = b.shl(b.and_(bits, ir.Constant(_I32, 0x8000)), ir.Constant(_I32, 16))
+        return b.bitcast(b.or_(b.bitcast(value, _I32), sign), _F32)
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _magnitude(_: Any, x: Any) -> Any:
+    """Bits of abs(x): an integer that grows with it, 0 for zeros; NaN sorts above infinity."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        return b.and_(b.bitcast(args[0], _I32), ir.Constant(_I32, 0x7FFFFFFF))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _from_bits(_: Any, bits: Any) -> Any:
+    return types.float32(types.int32), lambda c, b, sig, args: b.bitcast(args[0], _F32)
+
+
+@intrinsic
+def _not_finite(_: Any, x: Any) -> Any:
+    """The smallest ``_magnitude`` that is no finite number; ``_as_float`` takes float16's infinity to 65536."""
+    bound = 0x7F800000 if x == types.float32 else 0x47800000
+    return types.int32(x), lambda c, b, sig, args: ir.Constant(_I32, bound)
+
+
+@intrinsic
+def _hash_tile(
+    _: Any, rows: Any, plane: Any, panel: Any, d: Any, threshold: Any, margin: Any, bits: Any, bits_step: Any, near: Any
+) -> Any:
+    """bits[i] = rows[i] @ panel > threshold, 16 bits a row; near[i]: closer to it than float32 can tell.
+
+    Returns the union of ``near``.
+    """
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        rows, plane, panel, d, threshold, margin, bits, bits_step, near = args
+        limit = _load(b, threshold, _VEC)
+        union = ir.Constant(_I16, 0)
+        for i, dots in enumerate(_tile(b, rows, plane, panel, d, TALL)):
+            _store(b, b.bitcast(b.fcmp_ordered(">", dots, limit), _I16), bits, align=1)
+            bits = b.add(bits, bits_step)
+            distance = _absolute(b, b.fsub(dots, limit))
+            close = b.fcmp_ordered("<", distance, _splat(b, _load(b, margin, _F32, 4 * i)))
+            close = b.bitcast(close, _I16)
+            _store(b, close, near, 2 * i, align=2)
+            union = b.or_(union, close)
+        return b.zext(union, _I64)
+
+    return types.intp(*[types.intp] * 9), generate
+
+
+@intrinsic
+def _segment_sums(_: Any, source: Any, order: Any, keep: Any, slots: Any, count: Any, sums: Any) -> Any:
+    """Running sums of the rows source[order[i]]; keep[i] is 0 where a new sum starts, else 1.
+
+    Each step stores to sums[slots[i]], the last of a segment stands: no branch to mispredict, and no load that has
+    to wait for a store.
+    """
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        source, order, keep, slots, count, sums = args
+
+        def step(i: Any, running: list[Any]) -> list[Any]:
+            row = _at(b, source, b.sext(_load(b, _at(b, order, i, 4), _I32), _I64), _ROW_BYTES)
+            target = _at(b, sums, b.sext(_load(b, _at(b, slots, i, 4), _I32), _I64), _ROW_BYTES)
+            kept = _splat(b, _load(b, _at(b, keep, i, 4), _F32))
+            running = [
+                _multiply_add(b, s, kept, _load(b, row, _VEC, _VEC_BYTES * j)) for j, s in enumerate(running)
+            ]
+            for j, s in enumerate(running):
+                _store(b, s, target, _VEC_BYTES * j)
+            return running
+
+        _loop(b, count, [_ZERO] * _ROW_VECS, step)
+        return c.get_dummy_value()
+
+    return _void(6), generate
+
+
+@intrinsic
+def _cube_sweep(_: Any, keys: Any, vectors: Any) -> Any:
+    """The Hamming fill's first four sweeps: keys[c] = min(keys[c], keys[c ^ 1 << j] + STEP), j = 0..3."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        keys, vectors = args
+        step = ir.Constant(_IVEC, [STEP] * LANES)
+
+        def vector(i: Any, _: list[Any]) -> list[Any]:
+            address = _at(b, keys, i, _VEC_BYTES)
+            x = _load(b, address, _IVEC)
+            for j in range(4):
+                swap = ir.Constant(_IVEC, [lane ^ (1 << j) for lane in range(LANES)])
+                y = b.add(b.shuffle_vector(x, ir.Constant(_IVEC, ir.Undefined), swap), step)
+                x = b.select(b.icmp_signed("<", y, x), y, x)
+            _store(b, x, address)
+            return []
+
+        _loop(b, vectors, [], vector)
+        return c.get_dummy_value()
+
+    return _void(2), generate
+
+
+def _project_tile(height: int) -> Any:
+    @intrinsic
+    def project(
+        _: Any, rows: Any, plane: Any, panel: Any, d: Any, scales: Any, target: Any, target_step: Any
+    ) -> Any:
+        """target[i] = scales[i] * (rows[i] @ panel)"""
+
+        def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+            rows, plane, panel, d, scales, target, target_step = args
+            for i, dots in enumerate(_tile(b, rows, plane, panel, d, height)):
+                _store(b, b.fmul(dots, _splat(b, _load(b, scales, _F32, 4 * i))), target)
+                target = b.add(target, target_step)
+            return c.get_dummy_value()
+
+        return _void(7), generate
+
+    return project
+
+
+_project_tall, _project_short = _project_tile(TALL), _project_tile(SHORT)
+
+
+@intrinsic
+def _max_tile(_: Any, rows: Any, plane: Any, panel: Any, d: Any, best: Any) -> Any:
+    """best = max(best, max over the tile's rows of rows[i] @ panel)"""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        rows, plane, panel, d, best = args
+        top = _load(b, best, _VEC)
+        for dots in _tile(b, rows, plane, panel, d, TALL):
+            top = b.select(b.fcmp_ordered(">", dots, top), dots, top)
+        _store(b, top, best)
+        return c.get_dummy_value()
+
+    return _void(5), generate
+
+
+@intrinsic
+def _copy_scaled(_: Any, source: Any, vectors: Any, scale: Any, target: Any) -> Any:
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        source, vectors, scale, target = args
+        factor = _splat(b, scale)
+
+        def vector(i: Any, _: list[Any]) -> list[Any]:
+            _store(b, b.fmul(_load(b, _at(b, source, i, _VEC_BYTES), _VEC), factor), _at(b, target, i, _VEC_BYTES))
+            return []
+
+        _loop(b, vectors, [], vector)
+        return c.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float32, types.intp), generate
+
+
+@intrinsic
+def _add_signed(_: Any, source: Any, vectors: Any, scale: Any, signs: Any, target: Any) -> Any:
+    """target += scale * signs * source"""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        source, vectors, scale, signs, target = args
+        factor = _splat(b, scale)
+
+        def vector(i: Any, _: list[Any]) -> list[Any]:
+            x = b.fmul(_load(b, _at(b, source, i, _VEC_BYTES), _VEC), factor)
+            sign = _load(b, _at(b, signs, i, _VEC_BYTES), _VEC)
+            address = _at(b, target, i, _VEC_BYTES)
+            _store(b, _multiply_add(b, x, sign, _load(b, address, _VEC)), address)
+            return []
+
+        _loop(b, vectors, [], vector)
+        return c.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float32, types.intp, types.intp), generate
+
+
+@intrinsic
+def _sum_squares(_: Any, source: Any, vectors: Any) -> Any:
+    """Sum of squares of 4 x ``vectors`` vectors, in four chains."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        source, vectors = args
+
+        def four(i: Any, sums: list[Any]) -> list[Any]:
+            base = _at(b, source, i, 4 * _VEC_BYTES)
+            loaded = [_load(b, base, _VEC, _VEC_BYTES * j) for j in range(4)]
+            return [_multiply_add(b, x, x, s) for x, s in zip(loaded, sums, strict=True)]
+
+        s = _loop(b, vectors, [_ZERO] * 4, four)
+        lanes = b.fadd(b.fadd(s[0], s[1]), b.fadd(s[2], s[3]))
+        total = ir.Constant(_F32, 0.0)
+        for lane in range(LANES):
+            total = b.fadd(total, b.extract_element(lanes, ir.Constant(_I32, lane)))
+        return total
+
+    return types.float32(types.intp, types.intp), generate
+
+
+@intrinsic
+def _stream_scaled(_: Any, source: Any, vectors: Any, scale: Any, target: Any) -> Any:
+    """target = scale * source past the cache; target is aligned to a vector. Halves the memory traffic of a FDE."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        source, vectors, scale, target = args
+        factor = _splat(b, scale)
+        streaming = b.module.add_metadata([ir.Constant(_I32, 1)])
+
+        def vector(i: Any, _: list[Any]) -> list[Any]:
+            x = b.fmul(_load(b, _at(b, source, i, _VEC_BYTES), _VEC), factor)
+            _store(b, x, _at(b, target, i, _VEC_BYTES), align=_VEC_BYTES).set_metadata("nontemporal", streaming)
+            return []
+
+        _loop(b, vectors, [], vector)
+        return c.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float32, types.intp), generate
+
+
+# --- kernels --------------------------------------------------------------------------------------------------------
+
+# "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
+_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+
+
+@_jit
+def _aligned(rows, width):
+    """(rows, width) float32 zeros at a cache line: vectors that straddle lines cost twice."""
+    size = rows * width
+    memory = np.zeros(size + LANES, np.float32)
+    skip = (-memory.ctypes.data % _VEC_BYTES) // 4
+    return memory[skip : skip + size].reshape(rows, width)
+
+
+@_jit
+def _pack(values, t, d, packed, row, plane_rows):
+    """values[t] as float32 into row ``row`` of each plane; returns OK or what is wrong, and the largest value."""
+    top = np.int32(0)
+    for start in range(0, d, ROW):
+        target = (start // ROW) * plane_rows + row
+        for j in range(min(ROW, d - start)):
+            x = _as_float(values[t, start + j])
+            top = max(top, _magnitude(x))
+            packed[target, j] = x
+    state = OK
+    if top >= _not_finite(values[t, 0]):
+        state = NOT_FINITE
+    elif top == 0:
+        state = ALL_ZERO
+    return state, _from_bits(top)
+
+
+@_jit
+def encode(
+    values, offsets, hyperplanes, thresholds, panels, margin, slack, k, projections, d_proj,
+    shifts, signs, d_final, is_query, fill, fill_by_bucket, normalize, out,
+):
+    """FDEs of the documents offsets[0] .. offsets[-1] of ``values`` into ``out``; see encoder.py for the arguments.
+
+    Returns (OK, 0) or what is wrong and with which row of ``values``; ``out`` is then incomplete.
+    """
+    d = values.shape[1]
+    planes = (d + ROW - 1) // ROW
+    reps = shifts.shape[0]
+    buckets = 1 << k
+    hash_panels = panels.shape[0]
+    first = offsets[0]
+    tokens = offsets[-1] - first
+
+    # 1. pack and check the tokens, hash them all
+    padded = (tokens + TALL - 1) // TALL * TALL
+    packed = _aligned(planes * padded, ROW)
+    margins = np.full(padded, np.float32(-1))
+    for t in range(tokens):
+        state, largest = _pack(values, first + t, d, packed, t, padded)
+        if state != OK:
+            return state, first + t
+        margins[t] = margin * largest + slack
+    plane_bytes = padded * _ROW_BYTES
+    bits_step = 2 * hash_panels + 4
+    bits = np.zeros((padded, bits_step), np.uint8)
+    near = np.zeros(TALL, np.uint16)
+    for t in range(0, padded, TALL):
+        for h in range(hash_panels):
+            doubtful = _hash_tile(
+                packed.ctypes.data + t * _ROW_BYTES, plane_bytes, panels.ctypes.data + h * d * _VEC_BYTES, d,
+                thresholds.ctypes.data + h * _VEC_BYTES, margins.ctypes.data + 4 * t,
+                bits.ctypes.data + t * bits_step + 2 * h, bits_step, near.ctypes.data,
+            )
+            if doubtful:
+                _decide(values, first + t, hyperplanes, h, near, bits, t)
+
+    # 2. document by document, repetition by repetition
+    rows_padded = (buckets + TALL - 1) // TALL * TALL
+    rows = _aligned(planes * rows_padded, ROW)
+    row_plane_bytes = rows_padded * _ROW_BYTES
+    proj_panels = projections.shape[1]
+    proj_width = max(proj_panels, 1) * LANES
+    projected = _aligned(rows_padded + 1, proj_width)  # its last row stays zero: a query's empty partitions
+    block = d_proj if d_proj > 0 else d
+    width = d_final if d_final > 0 else reps * buckets * block
+    # blocks are written a whole vector at a time: room for the last one, and for the sketch's wrapped end
+    vectors4 = (width + block + 6 * LANES) // (4 * LANES)
+    fde = _aligned(1, vectors4 * 4 * LANES)[0]
+    zero_row = _aligned(1, ROW)[0]
+    scales = np.ones(rows_padded + 1, np.float32)
+    counts = np.zeros(buckets, np.int32)
+    starts = np.zeros(buckets, np.int32)
+    slot_of = np.zeros(buckets, np.int32)
+    extra_of = np.zeros(buckets, np.int32)
+    empty = np.zeros(buckets + 1, np.int32)
+    keys = np.full(max(buckets, LANES), FAR, np.int32)
+    codes = np.zeros(tokens, np.int32)
+    order = np.zeros(tokens, np.int32)
+    slots = np.zeros(tokens, np.int32)
+    keep = np.zeros(tokens, np.float32)
+    mask = np.uint32(buckets - 1)
+
+    for i in range(len(offsets) - 1):
+        begin = offsets[i] - first
+        count = offsets[i + 1] - offsets[i]
+        source = packed.ctypes.data + begin * _ROW_BYTES
+        if d_final > 0:
+            fde[:] = 0
+        for r in range(reps):
+            byte = (r * k) >> 3
+            shift = np.uint32((r * k) & 7)
+            counts[:] = 0
+            for t in range(count):
+                word = (
+                    np.uint32(bits[begin + t, byte])
+                    | (np.uint32(bits[begin + t, byte + 1]) << np.uint32(8))
+                    | (np.uint32(bits[begin + t, byte + 2]) << np.uint32(16))
+                    | (np.uint32(bits[begin + t, byte + 3]) << np.uint32(24))
+                )
+                c = np.int32((word >> shift) & mask)
+                codes[t] = c
+                counts[c] += 1
+            # counting sort by partition; occupied partitions get the first rows
+            total = np.int32(0)
+            used = np.int32(0)
+            n_empty = np.int32(0)
+            for c in range(buckets):
+                n = counts[c]
+                starts[c] = total
+                total += n
+                slot_of[c] = used
+                scales[used] = np.float32(1) if is_query else np.float32(1) / np.float32(max(n, 1))
+                empty[n_empty] = c
+                used += n > 0
+                n_empty += n == 0
+            for t in range(count):
+                c = codes[t]
+                at = starts[c]
+                starts[c] = at + 1
+                order[at] = t
+                slots[at] = slot_of[c]
+            previous = np.int32(-1)
+            for t in range(count):
+                keep[t] = np.float32(slots[t] == previous)
+                previous = slots[t]
+            for p in range(planes):
+                _segment_sums(
+                    source + p * plane_bytes, order.ctypes.data, keep.ctypes.data, slots.ctypes.data, count,
+                    rows.ctypes.data + p * row_plane_bytes,
+                )
+
+            if n_empty and not fill:
+                for e in range(n_empty):
+                    slot_of[empty[e]] = rows_padded
+            elif n_empty:
+                # exact nearest token in O(B k): min-plus transform over the cube (facts: section 6.2 of the notes)
+                for c in range(buckets):
+                    lowest = np.int32(c) if fill_by_bucket else order[starts[c] - max(counts[c], 1)]
+                    keys[c] = lowest if counts[c] else np.int32(FAR)
+                keys[buckets:] = FAR  # lanes that no partition owns
+                _cube_sweep(keys.ctypes.data, len(keys) // LANES)
+                for j in range(4, k):
+                    half = 1 << j
+                    for base in range(0, buckets, 2 * half):
+                        for c in range(base, base + half):
+                            x, y = keys[c], keys[c + half]
+                            keys[c] = min(x, y + np.int32(STEP))
+                            keys[c + half] = min(y, x + np.int32(STEP))
+                extra_of[:] = -1
+                for e in range(n_empty):
+                    c = empty[e]
+                    nearest = keys[c] & np.int32(STEP - 1)
+                    s = nearest if fill_by_bucket else codes[nearest]
+                    if counts[s] == 1:
+                        slot_of[c] = slot_of[s]
+                    else:
+                        if extra_of[s] < 0:
+                            t = order[starts[s] - counts[s]]
+                            extra_of[s] = used
+                            scales[used] = np.float32(1)
+                            for p in range(planes):
+                                rows[p * rows_padded + used] = packed[p * padded + begin + t]
+                            used += 1
+                        slot_of[c] = extra_of[s]
+
+            if proj_panels:
+                for p in range(proj_panels):
+                    panel = projections.ctypes.data + (r * proj_panels + p) * d * _VEC_BYTES
+                    target = projected.ctypes.data + p * _VEC_BYTES
+                    t = 0
+                    while t < used:
+                        rows_at = rows.ctypes.data + t * _ROW_BYTES
+                        scales_at = scales.ctypes.data + 4 * t
+                        target_at = target + 4 * t * proj_width
+                        if used - t > SHORT:
+                            _project_tall(
+                                rows_at, row_plane_bytes, panel, d, scales_at, target_at, 4 * proj_width
+                            )
+                            t += TALL
+                        else:
+                            _project_short(
+                                rows_at, row_plane_bytes, panel, d, scales_at, target_at, 4 * proj_width
+                            )
+                            t += SHORT
+                for c in range(buckets):
+                    piece = projected.ctypes.data + 4 * proj_width * slot_of[c]
+                    if d_final > 0:
+                        _add_signed(
+                            piece, proj_panels, np.float32(1), signs.ctypes.data + 4 * (r * buckets + c) * signs.shape[2],
+                            fde.ctypes.data + 4 * shifts[r, c],
+                        )
+                    else:
+                        _copy_scaled(piece, proj_panels, np.float32(1), fde.ctypes.data + 4 * (r * buckets + c) * block)
+            else:
+                for c in range(buckets):
+                    for p in range(planes):
+                        vectors = (min(ROW, d - p * ROW) + LANES - 1) // LANES
+                        slot = slot_of[c]
+                        piece = rows.ctypes.data + p * row_plane_bytes + slot * _ROW_BYTES
+                        scale = scales[slot]
+                        if slot == rows_padded:
+                            piece, scale = zero_row.ctypes.data, np.float32(0)
+                        at = 4 * p * ROW
+                        if d_final > 0:
+                            _add_signed(
+                                piece, vectors, scale,
+                                signs.ctypes.data + 4 * (r * buckets + c) * signs.shape[2] + at,
+                                fde.ctypes.data + 4 * shifts[r, c] + at,
+                            )
+                        else:
+                            _copy_scaled(
+                                piece, vectors, scale, fde.ctypes.data + 4 * (r * buckets + c) * block + at
+                            )
+
+        if d_final > 0:
+            for j in range(block):  # the sketch is cyclic: what ran over the end belongs to the start
+                fde[j] += fde[d_final + j]
+        fde[width:] = 0
+        scale = np.float32(1)
+        if normalize:
+            squares = _sum_squares(fde.ctypes.data, vectors4)
+            scale = np.float32(1) / np.sqrt(squares) if squares > 0 else np.float32(0)
+        target = out.ctypes.data + 4 * i * width
+        if width % LANES == 0 and target % _VEC_BYTES == 0:
+            _stream_scaled(fde.ctypes.data, width // LANES, scale, target)
+        else:
+            for j in range(width):
+                out[i, j] = fde[j] * scale
+    return OK, 0
+
+
+@_jit
+def _decide(values, row, hyperplanes, panel, near, bits, t):
+    """Sets the bits that float32 cannot tell from float64 dot products: the same partitions on every machine."""
+    d = values.shape[1]
+    for i in range(TALL):
+        for lane in range(LANES):
+            if (near[i] >> lane) & 1:
+                h = panel * LANES + lane
+                dot = -hyperplanes[h, d]
+                for j in range(d):
+                    dot += np.float64(_as_float(values[row + i, j])) * hyperplanes[h, j]
+                at = 2 * panel + (lane >> 3)
+                bit = np.uint8(1 << (lane & 7))
+                if dot > 0:
+                    bits[t + i, at] |= bit
+                else:
+                    bits[t + i, at] &= np.uint8(0xFF) ^ bit
+
+
+@_jit
+def maxsim(values, offsets, panels, m, out):
+    """out[i] = sum over the m query tokens of the largest dot product with document i; panels (ceil(m/16), d, 16).
+
+    Returns (OK, 0) or what is wrong and with which row of ``values``.
+    """
+    d = values.shape[1]
+    planes = (d + ROW - 1) // ROW
+    tile = _aligned(planes * TALL, ROW)
+    best = _aligned(panels.shape[0], LANES)
+    for i in range(len(offsets) - 1):
+        best[:] = -np.inf
+        for t in range(offsets[i], offsets[i + 1], TALL):
+            for row in range(TALL):
+                at = min(t + row, offsets[i + 1] - 1)  # the last token again: a maximum does not mind
+                state, _ = _pack(values, at, d, tile, row, TALL)
+                if state != OK:
+                    return state, at
+            for p in range(panels.shape[0]):
+                _max_tile(
+                    tile.ctypes.data, TALL * _ROW_BYTES, panels.ctypes.data + p * d * _VEC_BYTES, d,
+                    best.ctypes.data + p * _VEC_BYTES,
+                )
+        total = 0.0
+        for q in range(m):
+            total += best[q // LANES, q % LANES]
+        out[i] = total
+    return OK, 0

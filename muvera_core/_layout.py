@@ -1,0 +1,33 @@
+"""Arrays as the kernels want them: aligned to cache lines, matrices cut into panels (see _kernels.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+
+LANES = 16  # of a kernel's vector
+
+
+def panels(matrices: npt.NDArray[Any]) -> Float32:
+    """(r, d, n) matrices as (r, ceil(n / LANES), d, LANES) float32 panels, zero-padded."""
+    r, d, n = matrices.shape
+    padded = np.pad(matrices, ((0, 0), (0, 0), (0, -n % LANES)))
+    return aligned(padded.reshape(r, d, -1, LANES).transpose(0, 2, 1, 3))
+
+
+def aligned(array: npt.NDArray[Any]) -> Float32:
+    """A float32 copy that starts at a cache line."""
+    copy = aligned_rows(array.size, 1).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def aligned_rows(n: int, width: int) -> Float32:
+    """(n, width) uninitialised float32 that starts at a cache line, for whole-vector stores past the cache."""
+    memory = np.empty(n * width + LANES, np.float32)
+    skip = -memory.ctypes.data % (4 * LANES) // 4
+    return memory[skip : skip + n * width].reshape(n, width)

@@ -1,0 +1,50 @@
+"""Spreading work over documents on threads: kernels release the GIL.
+
+A pool lives as long as one call. That costs some 0.1 ms and makes it safe to encode from several threads at once and
+after a fork, where a kept pool, numba's own threading layers and OpenMP are not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+# Tokens of one piece of work: their packed rows and the kernel's scratch stay in a core's L2 cache.
+CHUNK_TOKENS = 1024
+
+
+def default_threads() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def for_chunks(lengths: npt.NDArray[np.int64], threads: int, work: Callable[[int, int], None]) -> None:
+    """Calls ``work(i, j)`` for slices of consecutive documents, covering all; the first error by position is raised."""
+    bounds = _bounds(lengths)
+    threads = min(threads, len(bounds) - 1)
+    if threads <= 1:
+        for i, j in zip(bounds, bounds[1:], strict=False):
+            work(i, j)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="muvera") as pool:
+        for _ in pool.map(work, bounds[:-1], bounds[1:]):
+            pass
+
+
+def _bounds(lengths: npt.NDArray[np.int64]) -> list[int]:
+    """Where to cut: at most CHUNK_TOKENS tokens between two cuts, one document at least."""
+    if len(lengths) == 0:
+        return [0]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = [0]
+    while bounds[-1] < len(lengths):
+        i = bounds[-1]
+        j = int(np.searchsorted(ends, ends[i] + CHUNK_TOKENS, side="right")) - 1
+        bounds.append(max(i + 1, j))
+    return bounds

@@ -1,0 +1,274 @@
+"""Fixed Dimensional Encodings (MUVERA, arXiv 2405.19504, section 2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core._draws import Draws, draw
+from muvera_core._layout import LANES, Float32, aligned, aligned_rows, panels
+from muvera_core._parallel import default_threads, for_chunks
+from muvera_core.config import FDEConfig, fingerprint_of
+from muvera_core.encoder import State, register, save_encoder
+from muvera_core.tokens import (
+    ArrayLike,
+    InvalidTokens,
+    TokenBatch,
+    Tokens,
+    bad_token,
+    to_batch,
+    to_matrices,
+    to_matrix,
+)
+
+
+class FDEEncoder:
+    """Encodes token matrices so that ``query_fde @ document_fde`` approximates their MaxSim score.
+
+    In every repetition, a token's side of ``k_sim`` random hyperplanes names its partition. A query's partition holds
+    the sum of its tokens, a document's the mean, and an empty one of a document the nearest token (in Hamming
+    distance); all are projected to ``d_proj`` dimensions and concatenated. Unscaled, the dot product approximates
+    ``r_reps`` times MaxSim, and never exceeds it when ``d_proj`` and ``d_final`` are None (lemma A.3).
+
+    The result for a document depends on its tokens alone: not on the batch around it, nor on ``threads``. Partitions
+    are decided in float64, everything else is float32. An encoder may be used from several threads and after a fork.
+    Its first use compiles the kernels (seconds, once per machine; the code is cached on disk).
+
+    Args:
+        config: sizes, seed and options.
+        threads: at most so many; None: one per core this process may use.
+
+    Attributes:
+        config: as given.
+        mean: (dim,) float32, what :meth:`fit` measured, or None.
+        threads: as given, or the number of cores.
+    """
+
+    def __init__(self, config: FDEConfig, *, threads: int | None = None) -> None:
+        if not isinstance(config, FDEConfig):
+            raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.config = config
+        self.mean: Float32 | None = None
+        self.threads = threads or default_threads()
+
+    @classmethod
+    def fit(cls, config: FDEConfig, sample_tokens: Any, *, threads: int | None = None) -> FDEEncoder:
+        """An encoder for models whose token vectors share a direction (anisotropic models).
+
+        A large common part makes all tokens fall into few partitions, and the noise of projecting it drowns the
+        differences that rank documents. So the hash looks at x - mean, and the mean's direction is kept as one exact
+        coordinate of the projection, the other d_proj - 1 being random in its complement: still an unbiased estimate
+        of the original MaxSim, at the same size. Harmless on isotropic vectors. (No paper has it; docs/design.md
+        gives the measurements.)
+
+        Args:
+            config: sizes, seed and options; ``d_proj`` at least 2 or None.
+            sample_tokens: token vectors of the corpus, some 10,000: an (n, dim) array, or documents in any form that
+                :meth:`encode_documents` takes.
+            threads: as in the constructor.
+
+        Raises:
+            InvalidTokens: the sample is empty, of another width, or not finite.
+            ValueError: the config cannot be fitted, or the sample's mean is zero.
+        """
+        if config.algorithm != "muvera-1":
+            raise ValueError(f"a config of algorithm {config.algorithm} cannot be fitted: nothing else would match it")
+        if config.d_proj is not None and config.d_proj < 2:
+            raise ValueError(f"d_proj={config.d_proj} has no room for the mean's direction; use at least 2")
+        if getattr(sample_tokens, "ndim", None) == 2:
+            sample_tokens = [sample_tokens]
+        sample = to_batch(sample_tokens, dim=config.dim, what="sample").values
+        if len(sample) == 0:
+            raise InvalidTokens("the sample has no tokens")
+        mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if not np.isfinite(mean).all():
+            bad = np.flatnonzero(~np.isfinite(sample).all(axis=1))
+            raise InvalidTokens(f"the sample's token {bad[0] if len(bad) else 0} has a NaN or infinite value")
+        return cls._fitted(config, mean, threads)
+
+    @classmethod
+    def _fitted(cls, config: FDEConfig, mean: Float32, threads: int | None) -> FDEEncoder:
+        if not mean.any():
+            raise ValueError("the sample's mean is zero: there is no common direction, use FDEEncoder(config)")
+        encoder = cls(config, threads=threads)
+        # through its shortest decimal form, so that to_dict() is short and gives back these very bits
+        encoder.mean = np.array([float(str(x)) for x in mean], np.float32)
+        encoder.mean.flags.writeable = False
+        return encoder
+
+    @property
+    def token_dim(self) -> int:
+        """Width of the token vectors it takes, ``config.dim``."""
+        return self.config.dim
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an FDE, ``config.fde_dim``."""
+        return self.config.fde_dim
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The config's, or one of the config and the fitted mean."""
+        if self.mean is None:
+            return self.config.fingerprint
+        return fingerprint_of({"config": self.config.to_dict(), "mean": _decimals(self.mean)})
+
+    def encode_documents(self, docs: Any, mask: ArrayLike | None = None) -> Float32:
+        """FDEs of documents.
+
+        Args:
+            docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.
+                Matrices may be float16, float32 or float64 arrays, torch tensors or nested lists.
+            mask: (n, t), 1 or True for real tokens.
+
+        Returns:
+            (n, fde_dim) float32, row i for document i.
+
+        Raises:
+            InvalidTokens: a document is empty, of another width, not numeric, or has a token that is NaN, infinite or
+                all zeros (padding). The message and ``position`` name it; nothing is returned in part.
+        """
+        return self._encode(docs, mask, "document")
+
+    def encode_queries(self, queries: Any, mask: ArrayLike | None = None) -> Float32:
+        """FDEs of queries, (n, fde_dim) float32; input and errors as for :meth:`encode_documents`.
+
+        Never scaled. Keep the query augmentation ([MASK] tokens) if the model was trained with it.
+        """
+        return self._encode(queries, mask, "query")
+
+    def encode_document(self, tokens: ArrayLike) -> Float32:
+        """FDE (fde_dim,) of one (n, dim) matrix."""
+        return self._encode([to_matrix(tokens, dim=self.token_dim, what="document")], None, "document")[0]
+
+    def encode_query(self, tokens: ArrayLike) -> Float32:
+        """FDE (fde_dim,) of one (n, dim) matrix."""
+        return self._encode([to_matrix(tokens, dim=self.token_dim, what="query")], None, "query")[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON values; :func:`encoder_from_dict` rebuilds the encoder."""
+        content = {"type": "fde", "fingerprint": self.fingerprint, "config": self.config.to_dict()}
+        if self.mean is not None:
+            content["mean"] = _decimals(self.mean)
+        return content
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the encoder to a file for :func:`load_encoder`; nothing in it is executed when loaded."""
+        save_encoder(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FDEEncoder:
+        """The encoder that :meth:`save` wrote; errors as :func:`load_encoder`'s."""
+        from muvera_core.encoder import load_encoder
+
+        encoder = load_encoder(path)
+        if not isinstance(encoder, cls):
+            raise ValueError(f"{os.fspath(path)} holds a {type(encoder).__name__}, not an {cls.__name__}")
+        return encoder
+
+    def __repr__(self) -> str:
+        return f"FDEEncoder({self.config}{', fitted' if self.mean is not None else ''})"
+
+    def _encode(self, docs: Any, mask: ArrayLike | None, what: str) -> Float32:
+        matrices = to_matrices(docs, mask, dim=self.token_dim, what=what)
+        if isinstance(matrices, TokenBatch):
+            lengths = matrices.lengths
+        else:
+            lengths = np.array([len(m) for m in matrices], np.int64)
+        out = aligned_rows(len(lengths), self.dim)
+
+        def work(i: int, j: int) -> None:
+            self._encode_chunk(matrices, i, j, what, out[i:j])
+
+        for_chunks(lengths, self.threads, work)
+        return out
+
+    def _encode_chunk(self, matrices: TokenBatch | list[Tokens], i: int, j: int, what: str, out: Float32) -> None:
+        from muvera_core import _kernels  # compiles or loads numba code: only when something is encoded
+
+        if isinstance(matrices, TokenBatch):
+            values, offsets = matrices.values, matrices.offsets[i : j + 1]
+        else:
+            chunk = to_batch(matrices[i:j])
+            values, offsets = chunk.values, chunk.offsets
+        config, query = self.config, what == "query"
+        state, row = _kernels.encode(
+            values.view(np.uint16) if values.dtype == np.float16 else values,
+            offsets,
+            *self._kernel_arguments,
+            query,
+            config.fill_empty and not query,
+            config.algorithm == "fastembed-1",
+            config.normalize and not query,
+            out,
+        )
+        if state != _kernels.OK:
+            raise bad_token(state == _kernels.NOT_FINITE, row, offsets, i, what)
+
+    @cached_property
+    def _kernel_arguments(self) -> tuple[Any, ...]:
+        """The matrices in the kernel's layouts: see _kernels.py for panels, _draws.py for what they are."""
+        config, draws = self.config, draw(self.config, self.mean)
+        n = config.r_reps * config.k_sim
+        hyperplanes = draws.hyperplanes.reshape(n, config.dim)
+        thresholds = draws.thresholds.reshape(n)
+        padded = -(-n // LANES) * LANES
+        limits = np.full(padded, np.float32(3e38))  # no padded hyperplane is ever passed
+        limits[:n] = thresholds
+        # float32 rounding of g . x - threshold, relative to max |x_i|: (d + 2) roundings of at most half an ulp
+        norms = np.abs(hyperplanes).sum(axis=1)
+        margin = np.float32((config.dim + 2) * 2.0**-23 * norms.max()) if n else np.float32(0)
+        if self.mean is not None and n:
+            # a token far shorter than the mean: the threshold's own rounding must count as well
+            slack = np.float32(2.0**-22 * np.abs(thresholds).max())
+        else:
+            slack = np.float32(0)
+        return (
+            np.column_stack([hyperplanes, thresholds]),
+            aligned(limits),
+            panels(hyperplanes.T[None]).reshape(padded // LANES, config.dim, LANES),
+            margin,
+            slack,
+            config.k_sim,
+            *_projection_arguments(config, draws),
+        )
+
+
+def _projection_arguments(config: FDEConfig, draws: Draws) -> tuple[Any, ...]:
+    if draws.projections is None:
+        projections = np.zeros((config.r_reps, 0, config.dim, LANES), np.float32)
+    else:
+        projections = panels(draws.projections)
+    shifts = draws.shifts if draws.shifts is not None else np.zeros((config.r_reps, 0), np.int64)
+    signs = draws.signs if draws.signs is not None else np.zeros((config.r_reps, 0, 0))
+    padding = -signs.shape[2] % LANES
+    signs = aligned(np.pad(signs, ((0, 0), (0, 0), (0, padding))))
+    return projections, config.d_proj or 0, shifts, signs, config.d_final or 0
+
+
+def _decimals(values: Float32) -> list[float]:
+    """Shortest decimals that give back the same float32."""
+    return [float(str(x)) for x in values]
+
+
+def _build(content: Mapping[str, Any], state: State) -> FDEEncoder:
+    config = content.get("config")
+    if not isinstance(config, Mapping):
+        raise ValueError("the description of an FDE encoder has no config")
+    config = FDEConfig.from_dict(config)
+    if content.get("mean") is None:
+        return FDEEncoder(config)
+    mean = np.asarray(content["mean"], np.float32)
+    if mean.shape != (config.dim,) or not np.isfinite(mean).all():
+        raise ValueError(f"the fitted mean must be {config.dim} finite numbers, got shape {mean.shape}")
+    return FDEEncoder._fitted(config, mean, None)
+
+
+register("fde", _build)

@@ -1,0 +1,232 @@
+"""Token matrices in, in whatever form an embedding model emits them: one ragged float batch out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+#: numpy array, torch tensor, nested list ...: whatever ``numpy.asarray`` or torch's ``.numpy()`` makes an array of
+ArrayLike: TypeAlias = Any
+
+
+class InvalidTokens(ValueError):
+    """Token matrices that cannot be encoded.
+
+    Attributes:
+        position: index of the document or query in its batch, None where the whole batch is meant.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class TokenBatch:
+    """Token matrices of different lengths, one after the other.
+
+    Args:
+        values: (n_tokens, dim) float32 or float16, C-contiguous; kept, not copied.
+        offsets: (n + 1,) integers from 0 to n_tokens; matrix i is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Raises:
+        InvalidTokens: shapes, dtypes or offsets do not fit, or a matrix is empty.
+    """
+
+    __slots__ = ("offsets", "values")
+
+    values: Tokens
+    offsets: npt.NDArray[np.int64]
+
+    def __init__(self, values: Tokens, offsets: npt.ArrayLike) -> None:
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype not in (np.float32, np.float16):
+            raise InvalidTokens(
+                f"values must be an (n_tokens, dim) array of float32 or float16, got {_describe(values)}"
+            )
+        ends = np.asarray(offsets)
+        if ends.ndim != 1 or ends.dtype.kind not in "iu" or len(ends) == 0:
+            raise InvalidTokens(f"offsets must be (n + 1,) integers, got {_describe(ends)}")
+        self.values = np.ascontiguousarray(values)
+        self.offsets = ends.astype(np.int64)
+        if self.offsets[0] != 0 or self.offsets[-1] != len(values):
+            raise InvalidTokens(
+                f"offsets must run from 0 to the number of tokens, {len(values)}; "
+                f"they run from {self.offsets[0]} to {self.offsets[-1]}"
+            )
+        wrong = np.flatnonzero(np.diff(self.offsets) < 1)
+        if len(wrong):
+            i = int(wrong[0])
+            raise InvalidTokens(f"position {i} has no tokens (offsets {ends[i]} to {ends[i + 1]})", i)
+
+    @classmethod
+    def from_list(cls, arrays: Iterable[ArrayLike]) -> TokenBatch:
+        """Joins (n_i, dim) matrices; float16 is kept when all are float16, everything else becomes float32.
+
+        Raises:
+            InvalidTokens: a matrix is empty, of another width or not numeric; the message names its position.
+        """
+        return _join(to_matrices(arrays, what="position"))
+
+    @classmethod
+    def from_padded(cls, array: ArrayLike, mask: ArrayLike) -> TokenBatch:
+        """The real tokens of a padded batch.
+
+        Args:
+            array: (n, t, dim).
+            mask: (n, t), True or 1 for a real token, as tokenizers and models give it.
+
+        Raises:
+            InvalidTokens: the shapes do not fit, mask holds anything but 0 and 1, or a row has no real token.
+        """
+        padded, real = _to_numpy(array, "padded array"), np.asarray(_detached(mask))
+        if padded.ndim != 3:
+            raise InvalidTokens(f"a padded batch has shape (n, t, dim), got {padded.shape}")
+        if real.shape != padded.shape[:2]:
+            raise InvalidTokens(f"mask has shape {real.shape}, the batch {padded.shape}: it must be {padded.shape[:2]}")
+        if real.dtype != np.bool_:
+            if not np.isin(real, (0, 1)).all():
+                raise InvalidTokens("mask must hold 1 (or True) for real tokens and 0 for padding, nothing else")
+            real = real.astype(np.bool_)
+        lengths = real.sum(axis=1)
+        if len(lengths) and not lengths.all():
+            i = int(np.argmin(lengths))
+            raise InvalidTokens(f"position {i} has no tokens: its mask is all zeros", i)
+        return cls(padded[real], np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+    @property
+    def dim(self) -> int:
+        """Width of a token vector."""
+        return int(self.values.shape[1])
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(n,) number of tokens of each matrix."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+    @overload
+    def __getitem__(self, index: slice) -> TokenBatch: ...
+    def __getitem__(self, index: int | slice) -> Tokens | TokenBatch:
+        """Matrix i, or the batch of a contiguous slice; both are views."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError(f"a slice of a TokenBatch is contiguous, step {step} is not")
+            offsets = self.offsets[start : max(start, stop) + 1]
+            return TokenBatch(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        i = range(len(self))[index]
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def __repr__(self) -> str:
+        return f"TokenBatch({len(self)} x {self.dim}, {len(self.values)} tokens, {self.values.dtype})"
+
+
+def to_batch(docs: Any, mask: ArrayLike | None = None, *, dim: int | None = None, what: str = "document") -> TokenBatch:
+    """What :func:`to_matrices` takes, joined."""
+    found = to_matrices(docs, mask, dim=dim, what=what)
+    return found if isinstance(found, TokenBatch) else _join(found)
+
+
+def to_matrices(
+    docs: Any, mask: ArrayLike | None = None, *, dim: int | None = None, what: str = "document"
+) -> TokenBatch | list[Tokens]:
+    """Checks shapes and dtypes, not values, and copies only what needs conversion.
+
+    Args:
+        docs: TokenBatch, iterable of (n_i, dim) matrices, or (n, t, dim) with mask.
+        mask: (n, t) for a padded batch.
+        dim: the width that is expected, None for that of the first.
+        what: noun for messages.
+    """
+    if mask is not None:
+        docs = TokenBatch.from_padded(docs, mask)
+    if isinstance(docs, TokenBatch):
+        if dim is not None and docs.dim != dim:
+            raise InvalidTokens(f"the batch has token vectors of width {docs.dim}, expected {dim}")
+        return docs
+    if hasattr(docs, "ndim") and hasattr(docs, "shape"):
+        if docs.ndim == 2:
+            raise InvalidTokens(f"got one {docs.shape} matrix where a batch is expected: put it into a list")
+        raise InvalidTokens(
+            f"got a {tuple(docs.shape)} array: pass mask=, an {tuple(docs.shape[:2])} array with 1 for real tokens "
+            "(all ones if nothing is padded), or a list of matrices"
+        )
+    if isinstance(docs, str | bytes | dict) or not isinstance(docs, Iterable):
+        raise InvalidTokens(f"expected token matrices, got {type(docs).__name__}")
+    matrices = []
+    for position, tokens in enumerate(docs):
+        matrix = to_matrix(tokens, dim=dim, what=f"{what} {position}", position=position)
+        if dim is None:
+            dim = matrix.shape[1]
+        matrices.append(matrix)
+    return matrices
+
+
+def to_matrix(tokens: ArrayLike, *, dim: int | None, what: str, position: int | None = None) -> Tokens:
+    """One (n, dim) matrix as float32, or as the float16 it is; values are not checked."""
+    matrix = _to_numpy(tokens, what, position)
+    if matrix.ndim != 2:
+        hint = "; a single token is an array of shape (1, dim)" if matrix.ndim == 1 and matrix.size else ""
+        raise InvalidTokens(f"{what} must be an (n, dim) matrix, got shape {matrix.shape}{hint}", position)
+    if matrix.shape[0] == 0:
+        raise InvalidTokens(f"{what} has no tokens", position)
+    if matrix.shape[1] != dim and (dim is not None or matrix.shape[1] == 0):
+        expected = "at least 1" if dim is None else dim
+        raise InvalidTokens(f"{what} has token vectors of width {matrix.shape[1]}, expected {expected}", position)
+    return matrix
+
+
+def _join(matrices: TokenBatch | Sequence[Tokens]) -> TokenBatch:
+    if isinstance(matrices, TokenBatch):
+        return matrices
+    if not matrices:
+        return TokenBatch(np.empty((0, 0), np.float32), [0])
+    offsets = np.zeros(len(matrices) + 1, np.int64)
+    np.cumsum([len(m) for m in matrices], out=offsets[1:])
+    return TokenBatch(np.concatenate(matrices), offsets)
+
+
+def _to_numpy(tokens: ArrayLike, what: str, position: int | None = None) -> Tokens:
+    if isinstance(tokens, np.ndarray) and tokens.dtype == np.float32:
+        return tokens
+    try:
+        array = np.asarray(_detached(tokens))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTokens(f"{what} is no array of numbers: {error}", position) from error
+    if array.dtype in (np.float16, np.float32):
+        return array
+    # bfloat16 of the ml_dtypes package is a void type to numpy, but converts
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise InvalidTokens(f"{what} has dtype {array.dtype}, expected floating point", position)
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is reported with its place
+        return array.astype(np.float32)
+
+
+def _detached(tokens: ArrayLike) -> ArrayLike:
+    """A torch tensor as something numpy takes (on any device, of any graph, bfloat16 too); anything else as it is."""
+    if hasattr(tokens, "detach") and hasattr(tokens, "cpu"):
+        tensor = tokens.detach().cpu()
+        return tensor.float() if "bfloat16" in str(tensor.dtype) else tensor
+    return tokens
+
+
+def _describe(thing: Any) -> str:
+    return f"{thing.dtype} {thing.shape}" if isinstance(thing, np.ndarray) else type(thing).__name__
+
+
+def bad_token(not_finite: bool, row: int, offsets: npt.NDArray[np.int64], first: int, what: str) -> InvalidTokens:
+    """The error for row ``row`` of the values that ``offsets`` points into, ``first`` being its first position."""
+    i = int(np.searchsorted(offsets, row, side="right")) - 1
+    where = f"{what} {first + i}, token {row - offsets[i]}"
+    if not_finite:
+        return InvalidTokens(f"{where} has a NaN or infinite value", first + i)
+    return InvalidTokens(
+        f"{where} is all zeros: padding? Drop such tokens, or pass mask= with a padded array", first + i
+    )
