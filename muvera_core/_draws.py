@@ -29,7 +29,7 @@ class _Stream:
         return (self._raw(count) % np.uint64(below)).astype(np.int64)
 
     def signs(self, *shape: int) -> Float64:
-        return self.integers(2, int(np.prod(shape))).reshape(shape) * 2.0 - 1.0
+        return self.integers(2, int(np.prod(shape))).reshape(shape).astype(np.float64) * 2 - 1
 
     def normals(self, *shape: int) -> Float64:
         count = int(np.prod(shape))

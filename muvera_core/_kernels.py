@@ -28,6 +28,8 @@ _HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 TALL, SHORT = (16, 8) if _HAS_AVX512 else (6, 6)
 
 OK, NOT_FINITE, ALL_ZERO = 0, 1, 2
+# the smallest magnitudes (see pack_vectors) of what is not finite; float16's infinity is packed as 65536
+_NOT_FINITE_SINGLE, _NOT_FINITE_HALF = 0x7F800000, 0x47800000
 
 STEP = 1 << 26  # one Hamming step in the fill's keys; token indices stay below it
 FAR = 30 * STEP
@@ -60,8 +62,8 @@ def _at(b: Builder, address: Any, index: Any, size: int) -> Any:
     return b.add(address, b.mul(index, _const(size)))
 
 
-def _load(b: Builder, address: Any, kind: Any, offset: int = 0) -> Any:
-    return b.load(_pointer(b, address, offset, kind), align=4)
+def _load(b: Builder, address: Any, kind: Any, offset: int = 0, align: int = 4) -> Any:
+    return b.load(_pointer(b, address, offset, kind), align=align)
 
 
 def _store(b: Builder, value: Any, address: Any, offset: int = 0, align: int = 4) -> Any:
@@ -139,26 +141,80 @@ def _void(count: int) -> Any:
 # --- intrinsics: arguments named like arrays are addresses ----------------------------------------------------------
 
 
+def _widen(b: Builder, x: Any) -> Any:
+    """float32 itself, or the float32 of float16 bits (finite values only); scalar or vector, on any hardware."""
+    if x.type in (_F32, _VEC):
+        return x
+    integer, number = (_I32, _F32) if x.type == _I16 else (_IVEC, _VEC)
+
+    def constant(kind: Any, value: Any) -> Any:
+        return ir.Constant(kind, [value] * LANES if kind in (_IVEC, _VEC) else value)
+
+    bits = b.zext(x, integer)
+    magnitude = b.shl(b.and_(bits, constant(integer, 0x7FFF)), constant(integer, 13))
+    # the exponents differ by 112; multiplying, unlike adding to the exponent, is right for subnormals too
+    value = b.fmul(b.bitcast(magnitude, number), constant(number, 2.0**112))
+    sign = b.shl(b.and_(bits, constant(integer, 0x8000)), constant(integer, 16))
+    return b.bitcast(b.or_(b.bitcast(value, integer), sign), number)
+
+
+def _element_loader(kind: Any) -> Any:
+    @intrinsic
+    def load(_: Any, address: Any) -> Any:
+        """The element at an address, as float32."""
+        return types.float32(types.intp), lambda c, b, sig, args: _widen(b, _load(b, args[0], kind, align=2))
+
+    return load
+
+
+_load_single, _load_half = _element_loader(_F32), _element_loader(_I16)
+
+
+def _vector_packer(kind: Any, size: int) -> Any:
+    vector = ir.VectorType(kind, LANES)
+
+    @intrinsic
+    def pack_vectors(_: Any, source: Any, vectors: Any, target: Any, top: Any) -> Any:
+        """target = float32 of source; returns the largest of ``top`` and the magnitudes.
+
+        Magnitude: bits of abs(x), an integer that grows with it, NaN above infinity.
+        """
+
+        def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+            source, vectors, target, top = args
+
+            def larger(x: Any, y: Any) -> Any:
+                return b.select(b.icmp_signed(">", x, y), x, y)
+
+            def step(i: Any, tops: list[Any]) -> list[Any]:
+                x = _widen(b, _load(b, _at(b, source, i, size * LANES), vector, align=2))
+                _store(b, x, _at(b, target, i, _VEC_BYTES))
+                magnitude = b.and_(b.bitcast(x, _IVEC), ir.Constant(_IVEC, [0x7FFFFFFF] * LANES))
+                return [larger(magnitude, tops[0])]
+
+            (tops,) = _loop(b, vectors, [_splat(b, top)], step)
+            for distance in (8, 4, 2, 1):
+                swap = ir.Constant(_IVEC, [lane ^ distance for lane in range(LANES)])
+                tops = larger(b.shuffle_vector(tops, ir.Constant(_IVEC, ir.Undefined), swap), tops)
+            return b.extract_element(tops, ir.Constant(_I32, 0))
+
+        return types.int32(types.intp, types.intp, types.intp, types.int32), generate
+
+    return pack_vectors
+
+
+_pack_singles, _pack_halves = _vector_packer(_F32, 4), _vector_packer(_I16, 2)
+
+
 @intrinsic
-def _as_float(_: Any, x: Any) -> Any:
-    """float32 itself, or the float32 of float16 bits; needs no hardware support. Finite values only."""
-    if x == types.float32:
-        return types.float32(x), lambda c, b, sig, args: args[0]
-
-    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
-        bits = b.zext(args[0], _I32)
-        magnitude = b.shl(b.and_(bits, ir.Constant(_I32, 0x7FFF)), ir.Constant(_I32, 13))
-        # the exponents differ by 112; multiplying, unlike adding to the exponent, is right for subnormals too
-        value = b.fmul(b.bitcast(magnitude, _F32), ir.Constant(_F32, 2.0**112))
-        sign = b.shl(b.and_(bits, ir.Constant(_I32, 0x8000)), ir.Constant(_I32, 16))
-        return b.bitcast(b.or_(b.bitcast(value, _I32), sign), _F32)
-
-    return types.float32(types.uint16), generate
+def _word(_: Any, address: Any) -> Any:
+    """The four bytes at an address, not aligned, as an integer (little-endian, as all machines numba runs on)."""
+    return types.int32(types.intp), lambda c, b, sig, args: b.load(_pointer(b, args[0], 0, _I32), align=1)
 
 
 @intrinsic
 def _magnitude(_: Any, x: Any) -> Any:
-    """Bits of abs(x): an integer that grows with it, 0 for zeros; NaN sorts above infinity."""
+    """Bits of abs(x), as in ``pack_vectors``."""
 
     def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
         return b.and_(b.bitcast(args[0], _I32), ir.Constant(_I32, 0x7FFFFFFF))
@@ -169,13 +225,6 @@ def _magnitude(_: Any, x: Any) -> Any:
 @intrinsic
 def _from_bits(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), lambda c, b, sig, args: b.bitcast(args[0], _F32)
-
-
-@intrinsic
-def _not_finite(_: Any, x: Any) -> Any:
-    """The smallest ``_magnitude`` that is no finite number; ``_as_float`` takes float16's infinity to 65536."""
-    bound = 0x7F800000 if x == types.float32 else 0x47800000
-    return types.int32(x), lambda c, b, sig, args: ir.Constant(_I32, bound)
 
 
 @intrinsic
@@ -388,17 +437,26 @@ def _aligned(rows, width):
 
 
 @_jit
-def _pack(values, t, d, packed, row, plane_rows):
-    """values[t] as float32 into row ``row`` of each plane; returns OK or what is wrong, and the largest value."""
+def _pack(source, half, d, packed, row, plane_rows):
+    """The d floats at ``source`` into row ``row`` of each plane; returns OK or what is wrong, and max abs."""
+    size = 2 if half else 4
     top = np.int32(0)
     for start in range(0, d, ROW):
-        target = (start // ROW) * plane_rows + row
-        for j in range(min(ROW, d - start)):
-            x = _as_float(values[t, start + j])
+        plane_row = (start // ROW) * plane_rows + row
+        target = packed.ctypes.data + plane_row * _ROW_BYTES
+        width = min(ROW, d - start)
+        vectors = width // LANES
+        if half:
+            top = _pack_halves(source + start * size, vectors, target, top)
+        else:
+            top = _pack_singles(source + start * size, vectors, target, top)
+        for j in range(vectors * LANES, width):
+            at = source + (start + j) * size
+            x = _load_half(at) if half else _load_single(at)
             top = max(top, _magnitude(x))
-            packed[target, j] = x
+            packed[plane_row, j] = x
     state = OK
-    if top >= _not_finite(values[t, 0]):
+    if top >= (_NOT_FINITE_HALF if half else _NOT_FINITE_SINGLE):
         state = NOT_FINITE
     elif top == 0:
         state = ALL_ZERO
@@ -407,14 +465,15 @@ def _pack(values, t, d, packed, row, plane_rows):
 
 @_jit
 def encode(
-    values, offsets, hyperplanes, thresholds, panels, margin, slack, k, projections, d_proj,
+    addresses, offsets, half, d, hyperplanes, thresholds, panels, margin, slack, k, projections, d_proj,
     shifts, signs, d_final, is_query, fill, fill_by_bucket, normalize, out,
 ):
-    """FDEs of the documents offsets[0] .. offsets[-1] of ``values`` into ``out``; see encoder.py for the arguments.
+    """FDEs of documents into the rows of ``out``.
 
-    Returns (OK, 0) or what is wrong and with which row of ``values``; ``out`` is then incomplete.
+    Document i has its (offsets[i + 1] - offsets[i], d) tokens at addresses[i], float16 where ``half``, else float32.
+    fde.py makes the other arguments. Returns (OK, 0, 0), or what is wrong and with which document and token of it;
+    ``out`` is then incomplete.
     """
-    d = values.shape[1]
     planes = (d + ROW - 1) // ROW
     reps = shifts.shape[0]
     buckets = 1 << k
@@ -426,11 +485,14 @@ def encode(
     padded = (tokens + TALL - 1) // TALL * TALL
     packed = _aligned(planes * padded, ROW)
     margins = np.full(padded, np.float32(-1))
-    for t in range(tokens):
-        state, largest = _pack(values, first + t, d, packed, t, padded)
-        if state != OK:
-            return state, first + t
-        margins[t] = margin * largest + slack
+    row_bytes = d * (2 if half else 4)
+    for i in range(len(offsets) - 1):
+        begin = offsets[i] - first
+        for t in range(offsets[i + 1] - offsets[i]):
+            state, largest = _pack(addresses[i] + t * row_bytes, half, d, packed, begin + t, padded)
+            if state != OK:
+                return state, i, t
+            margins[begin + t] = margin * largest + slack
     plane_bytes = padded * _ROW_BYTES
     bits_step = 2 * hash_panels + 4
     bits = np.zeros((padded, bits_step), np.uint8)
@@ -443,7 +505,7 @@ def encode(
                 bits.ctypes.data + t * bits_step + 2 * h, bits_step, near.ctypes.data,
             )
             if doubtful:
-                _decide(values, first + t, hyperplanes, h, near, bits, t)
+                _decide(packed, padded, d, hyperplanes, h, near, bits, t)
 
     # 2. document by document, repetition by repetition
     rows_padded = (buckets + TALL - 1) // TALL * TALL
@@ -459,17 +521,25 @@ def encode(
     fde = _aligned(1, vectors4 * 4 * LANES)[0]
     zero_row = _aligned(1, ROW)[0]
     scales = np.ones(rows_padded + 1, np.float32)
-    counts = np.zeros(buckets, np.int32)
-    starts = np.zeros(buckets, np.int32)
-    slot_of = np.zeros(buckets, np.int32)
-    extra_of = np.zeros(buckets, np.int32)
-    empty = np.zeros(buckets + 1, np.int32)
-    keys = np.full(max(buckets, LANES), FAR, np.int32)
-    codes = np.zeros(tokens, np.int32)
-    order = np.zeros(tokens, np.int32)
-    slots = np.zeros(tokens, np.int32)
-    keep = np.zeros(tokens, np.float32)
-    mask = np.uint32(buckets - 1)
+    # by repetition and partition; slots are rows
+    counts = np.zeros((reps, buckets), np.int32)
+    starts = np.zeros((reps, buckets), np.int32)
+    slot_of = np.zeros((reps, buckets), np.int32)
+    fill_slot_of = np.zeros((reps, buckets), np.int32)
+    sizes = np.zeros((reps, buckets + 1), np.int32)
+    slot_starts = np.zeros((reps, buckets + 1), np.int32)
+    empty = np.zeros((reps, buckets + 1), np.int32)
+    keys = np.zeros((reps, max(buckets, LANES)), np.int32)
+    occupied = np.zeros(reps, np.int32)
+    fill_tokens = np.zeros(buckets + 1, np.int32)
+    longest = 0
+    for i in range(len(offsets) - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    codes = np.zeros((reps, longest), np.int32)
+    order = np.zeros((reps, longest), np.int32)
+    slots = np.zeros((reps, longest), np.int32)
+    keep = np.zeros(longest, np.float32)
+    mask = np.int32(buckets - 1)
 
     for i in range(len(offsets) - 1):
         begin = offsets[i] - first
@@ -477,82 +547,92 @@ def encode(
         source = packed.ctypes.data + begin * _ROW_BYTES
         if d_final > 0:
             fde[:] = 0
+        # Partitions of all repetitions, repetition innermost: consecutive tokens often share a partition, whose counter
+        # would otherwise be loaded before its store is done. Backwards, so that a key ends as the first token.
+        counts[:] = 0
+        keys[:] = FAR
+        word_at = bits.ctypes.data + begin * bits_step
+        for t in range(count - 1, -1, -1):
+            for r in range(reps):
+                at = r * k
+                c = (_word(word_at + t * bits_step + (at >> 3)) >> (at & 7)) & mask
+                codes[r, t] = c
+                counts[r, c] += 1
+                keys[r, c] = t
+        # counting sort by partition; the occupied ones get the first rows
         for r in range(reps):
-            byte = (r * k) >> 3
-            shift = np.uint32((r * k) & 7)
-            counts[:] = 0
-            for t in range(count):
-                word = (
-                    np.uint32(bits[begin + t, byte])
-                    | (np.uint32(bits[begin + t, byte + 1]) << np.uint32(8))
-                    | (np.uint32(bits[begin + t, byte + 2]) << np.uint32(16))
-                    | (np.uint32(bits[begin + t, byte + 3]) << np.uint32(24))
-                )
-                c = np.int32((word >> shift) & mask)
-                codes[t] = c
-                counts[c] += 1
-            # counting sort by partition; occupied partitions get the first rows
-            total = np.int32(0)
-            used = np.int32(0)
-            n_empty = np.int32(0)
+            total, used, n_empty = np.int32(0), np.int32(0), np.int32(0)
             for c in range(buckets):
-                n = counts[c]
-                starts[c] = total
+                n = counts[r, c]
+                starts[r, c] = total
                 total += n
-                slot_of[c] = used
-                scales[used] = np.float32(1) if is_query else np.float32(1) / np.float32(max(n, 1))
-                empty[n_empty] = c
+                slot_of[r, c] = used
+                sizes[r, used] = n
+                slot_starts[r, used] = starts[r, c]
+                fill_slot_of[r, c] = used if n == 1 else np.int32(-1)
+                empty[r, n_empty] = c
                 used += n > 0
                 n_empty += n == 0
+            occupied[r] = used
+        for t in range(count):
+            for r in range(reps):
+                c = codes[r, t]
+                at = starts[r, c]
+                starts[r, c] = at + 1
+                order[r, at] = t
+                slots[r, at] = slot_of[r, c]
+
+        for r in range(reps):
+            used, n_empty = occupied[r], buckets - occupied[r]
             for t in range(count):
-                c = codes[t]
-                at = starts[c]
-                starts[c] = at + 1
-                order[at] = t
-                slots[at] = slot_of[c]
-            previous = np.int32(-1)
-            for t in range(count):
-                keep[t] = np.float32(slots[t] == previous)
-                previous = slots[t]
+                keep[t] = np.float32(1)
+            for s in range(used):
+                keep[slot_starts[r, s]] = np.float32(0)
             for p in range(planes):
                 _segment_sums(
-                    source + p * plane_bytes, order.ctypes.data, keep.ctypes.data, slots.ctypes.data, count,
+                    source + p * plane_bytes, order.ctypes.data + r * order.strides[0], keep.ctypes.data,
+                    slots.ctypes.data + r * slots.strides[0], count,
                     rows.ctypes.data + p * row_plane_bytes,
                 )
+            if not is_query:
+                for s in range(used):
+                    scales[s] = np.float32(1) / np.float32(sizes[r, s])
 
             if n_empty and not fill:
                 for e in range(n_empty):
-                    slot_of[empty[e]] = rows_padded
+                    slot_of[r, empty[r, e]] = rows_padded
             elif n_empty:
-                # exact nearest token in O(B k): min-plus transform over the cube (facts: section 6.2 of the notes)
-                for c in range(buckets):
-                    lowest = np.int32(c) if fill_by_bucket else order[starts[c] - max(counts[c], 1)]
-                    keys[c] = lowest if counts[c] else np.int32(FAR)
-                keys[buckets:] = FAR  # lanes that no partition owns
-                _cube_sweep(keys.ctypes.data, len(keys) // LANES)
+                # the nearest token of every partition, in O(2**k k): a min-plus transform over the cube of partitions
+                if fill_by_bucket:
+                    for c in range(buckets):
+                        keys[r, c] = np.int32(c) if counts[r, c] else np.int32(FAR)
+                _cube_sweep(keys.ctypes.data + r * keys.strides[0], keys.shape[1] // LANES)
                 for j in range(4, k):
                     half = 1 << j
                     for base in range(0, buckets, 2 * half):
                         for c in range(base, base + half):
-                            x, y = keys[c], keys[c + half]
-                            keys[c] = min(x, y + np.int32(STEP))
-                            keys[c + half] = min(y, x + np.int32(STEP))
-                extra_of[:] = -1
+                            x, y = keys[r, c], keys[r, c + half]
+                            keys[r, c] = min(x, y + np.int32(STEP))
+                            keys[r, c + half] = min(y, x + np.int32(STEP))
+                # a row for each token that fills, unless it is alone in its partition: that row is there already
+                first_fill = used
                 for e in range(n_empty):
-                    c = empty[e]
-                    nearest = keys[c] & np.int32(STEP - 1)
-                    s = nearest if fill_by_bucket else codes[nearest]
-                    if counts[s] == 1:
-                        slot_of[c] = slot_of[s]
-                    else:
-                        if extra_of[s] < 0:
-                            t = order[starts[s] - counts[s]]
-                            extra_of[s] = used
-                            scales[used] = np.float32(1)
-                            for p in range(planes):
-                                rows[p * rows_padded + used] = packed[p * padded + begin + t]
-                            used += 1
-                        slot_of[c] = extra_of[s]
+                    nearest = keys[r, empty[r, e]] & np.int32(STEP - 1)
+                    s = nearest if fill_by_bucket else codes[r, nearest]
+                    fill_tokens[used] = order[r, starts[r, s] - counts[r, s]]
+                    slot = fill_slot_of[r, s]
+                    new = slot < 0
+                    slot = used if new else slot
+                    fill_slot_of[r, s] = slot
+                    slot_of[r, empty[r, e]] = slot
+                    used += new
+                for s in range(first_fill, used):
+                    scales[s] = np.float32(1)
+                    for p in range(planes):
+                        _copy_scaled(
+                            source + p * plane_bytes + fill_tokens[s] * _ROW_BYTES, _ROW_VECS, np.float32(1),
+                            rows.ctypes.data + p * row_plane_bytes + s * _ROW_BYTES,
+                        )
 
             if proj_panels:
                 for p in range(proj_panels):
@@ -574,10 +654,11 @@ def encode(
                             )
                             t += SHORT
                 for c in range(buckets):
-                    piece = projected.ctypes.data + 4 * proj_width * slot_of[c]
+                    piece = projected.ctypes.data + 4 * proj_width * slot_of[r, c]
                     if d_final > 0:
                         _add_signed(
-                            piece, proj_panels, np.float32(1), signs.ctypes.data + 4 * (r * buckets + c) * signs.shape[2],
+                            piece, proj_panels, np.float32(1),
+                            signs.ctypes.data + 4 * (r * buckets + c) * signs.shape[2],
                             fde.ctypes.data + 4 * shifts[r, c],
                         )
                     else:
@@ -586,7 +667,7 @@ def encode(
                 for c in range(buckets):
                     for p in range(planes):
                         vectors = (min(ROW, d - p * ROW) + LANES - 1) // LANES
-                        slot = slot_of[c]
+                        slot = slot_of[r, c]
                         piece = rows.ctypes.data + p * row_plane_bytes + slot * _ROW_BYTES
                         scale = scales[slot]
                         if slot == rows_padded:
@@ -617,20 +698,19 @@ def encode(
         else:
             for j in range(width):
                 out[i, j] = fde[j] * scale
-    return OK, 0
+    return OK, 0, 0
 
 
 @_jit
-def _decide(values, row, hyperplanes, panel, near, bits, t):
+def _decide(packed, plane_rows, d, hyperplanes, panel, near, bits, t):
     """Sets the bits that float32 cannot tell from float64 dot products: the same partitions on every machine."""
-    d = values.shape[1]
     for i in range(TALL):
         for lane in range(LANES):
             if (near[i] >> lane) & 1:
                 h = panel * LANES + lane
                 dot = -hyperplanes[h, d]
                 for j in range(d):
-                    dot += np.float64(_as_float(values[row + i, j])) * hyperplanes[h, j]
+                    dot += np.float64(packed[(j // ROW) * plane_rows + t + i, j % ROW]) * hyperplanes[h, j]
                 at = 2 * panel + (lane >> 3)
                 bit = np.uint8(1 << (lane & 7))
                 if dot > 0:
@@ -640,23 +720,24 @@ def _decide(values, row, hyperplanes, panel, near, bits, t):
 
 
 @_jit
-def maxsim(values, offsets, panels, m, out):
+def maxsim(addresses, offsets, half, panels, d, m, out):
     """out[i] = sum over the m query tokens of the largest dot product with document i; panels (ceil(m/16), d, 16).
 
-    Returns (OK, 0) or what is wrong and with which row of ``values``.
+    Documents and results as for ``encode``.
     """
-    d = values.shape[1]
     planes = (d + ROW - 1) // ROW
     tile = _aligned(planes * TALL, ROW)
     best = _aligned(panels.shape[0], LANES)
+    row_bytes = d * (2 if half else 4)
     for i in range(len(offsets) - 1):
         best[:] = -np.inf
-        for t in range(offsets[i], offsets[i + 1], TALL):
+        count = offsets[i + 1] - offsets[i]
+        for t in range(0, count, TALL):
             for row in range(TALL):
-                at = min(t + row, offsets[i + 1] - 1)  # the last token again: a maximum does not mind
-                state, _ = _pack(values, at, d, tile, row, TALL)
+                at = min(t + row, count - 1)  # the last token again: a maximum does not mind
+                state, _ = _pack(addresses[i] + at * row_bytes, half, d, tile, row, TALL)
                 if state != OK:
-                    return state, at
+                    return state, i, at
             for p in range(panels.shape[0]):
                 _max_tile(
                     tile.ctypes.data, TALL * _ROW_BYTES, panels.ctypes.data + p * d * _VEC_BYTES, d,
@@ -666,4 +747,4 @@ def maxsim(values, offsets, panels, m, out):
         for q in range(m):
             total += best[q // LANES, q % LANES]
         out[i] = total
-    return OK, 0
+    return OK, 0, 0

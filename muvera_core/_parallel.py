@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 # Tokens of one piece of work: their packed rows and the kernel's scratch stay in a core's L2 cache.
-CHUNK_TOKENS = 1024
+CHUNK_TOKENS = 2048
 
 
 def default_threads() -> int:
@@ -29,7 +30,7 @@ def for_chunks(lengths: npt.NDArray[np.int64], threads: int, work: Callable[[int
     bounds = _bounds(lengths)
     threads = min(threads, len(bounds) - 1)
     if threads <= 1:
-        for i, j in zip(bounds, bounds[1:], strict=False):
+        for i, j in pairwise(bounds):
             work(i, j)
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="muvera") as pool:

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from muvera_core._draws import Draws, draw
 from muvera_core._layout import LANES, Float32, aligned, aligned_rows, panels
@@ -18,9 +17,7 @@ from muvera_core.encoder import State, register, save_encoder
 from muvera_core.tokens import (
     ArrayLike,
     InvalidTokens,
-    TokenBatch,
-    Tokens,
-    bad_token,
+    Located,
     to_batch,
     to_matrices,
     to_matrix,
@@ -154,7 +151,7 @@ class FDEEncoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON values; :func:`encoder_from_dict` rebuilds the encoder."""
-        content = {"type": "fde", "fingerprint": self.fingerprint, "config": self.config.to_dict()}
+        content: dict[str, Any] = {"type": "fde", "fingerprint": self.fingerprint, "config": self.config.to_dict()}
         if self.mean is not None:
             content["mean"] = _decimals(self.mean)
         return content
@@ -177,40 +174,30 @@ class FDEEncoder:
         return f"FDEEncoder({self.config}{', fitted' if self.mean is not None else ''})"
 
     def _encode(self, docs: Any, mask: ArrayLike | None, what: str) -> Float32:
-        matrices = to_matrices(docs, mask, dim=self.token_dim, what=what)
-        if isinstance(matrices, TokenBatch):
-            lengths = matrices.lengths
-        else:
-            lengths = np.array([len(m) for m in matrices], np.int64)
-        out = aligned_rows(len(lengths), self.dim)
-
-        def work(i: int, j: int) -> None:
-            self._encode_chunk(matrices, i, j, what, out[i:j])
-
-        for_chunks(lengths, self.threads, work)
-        return out
-
-    def _encode_chunk(self, matrices: TokenBatch | list[Tokens], i: int, j: int, what: str, out: Float32) -> None:
         from muvera_core import _kernels  # compiles or loads numba code: only when something is encoded
 
-        if isinstance(matrices, TokenBatch):
-            values, offsets = matrices.values, matrices.offsets[i : j + 1]
-        else:
-            chunk = to_batch(matrices[i:j])
-            values, offsets = chunk.values, chunk.offsets
-        config, query = self.config, what == "query"
-        state, row = _kernels.encode(
-            values.view(np.uint16) if values.dtype == np.float16 else values,
-            offsets,
-            *self._kernel_arguments,
-            query,
-            config.fill_empty and not query,
-            config.algorithm == "fastembed-1",
-            config.normalize and not query,
-            out,
-        )
-        if state != _kernels.OK:
-            raise bad_token(state == _kernels.NOT_FINITE, row, offsets, i, what)
+        located = Located(to_matrices(docs, mask, dim=self.token_dim, what=what), what)
+        out = aligned_rows(len(located.addresses), self.dim)
+        config, query, matrices = self.config, what == "query", self._kernel_arguments
+
+        def work(i: int, j: int) -> None:
+            state, position, token = _kernels.encode(
+                located.addresses[i:j],
+                located.offsets[i : j + 1],
+                located.half,
+                config.dim,
+                *matrices,
+                query,
+                config.fill_empty and not query,
+                config.algorithm == "fastembed-1",
+                config.normalize and not query,
+                out[i:j],
+            )
+            if state != _kernels.OK:
+                raise located.bad_token(state == _kernels.NOT_FINITE, i + position, token)
+
+        for_chunks(located.lengths, self.threads, work)
+        return out
 
     @cached_property
     def _kernel_arguments(self) -> tuple[Any, ...]:
@@ -225,11 +212,8 @@ class FDEEncoder:
         # float32 rounding of g . x - threshold, relative to max |x_i|: (d + 2) roundings of at most half an ulp
         norms = np.abs(hyperplanes).sum(axis=1)
         margin = np.float32((config.dim + 2) * 2.0**-23 * norms.max()) if n else np.float32(0)
-        if self.mean is not None and n:
-            # a token far shorter than the mean: the threshold's own rounding must count as well
-            slack = np.float32(2.0**-22 * np.abs(thresholds).max())
-        else:
-            slack = np.float32(0)
+        # a token far shorter than the mean: the rounding of the thresholds themselves
+        slack = np.float32(2.0**-22 * np.abs(thresholds).max()) if n else np.float32(0)
         return (
             np.column_stack([hyperplanes, thresholds]),
             aligned(limits),
@@ -249,8 +233,8 @@ def _projection_arguments(config: FDEConfig, draws: Draws) -> tuple[Any, ...]:
     shifts = draws.shifts if draws.shifts is not None else np.zeros((config.r_reps, 0), np.int64)
     signs = draws.signs if draws.signs is not None else np.zeros((config.r_reps, 0, 0))
     padding = -signs.shape[2] % LANES
-    signs = aligned(np.pad(signs, ((0, 0), (0, 0), (0, padding))))
-    return projections, config.d_proj or 0, shifts, signs, config.d_final or 0
+    padded_signs = aligned(np.pad(signs, ((0, 0), (0, 0), (0, padding))))
+    return projections, config.d_proj or 0, shifts, padded_signs, config.d_final or 0
 
 
 def _decimals(values: Float32) -> list[float]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from muvera_core._layout import panels
 from muvera_core._parallel import default_threads, for_chunks
-from muvera_core.tokens import ArrayLike, TokenBatch, bad_token, to_batch, to_matrices, to_matrix
+from muvera_core.tokens import ArrayLike, Located, to_matrices, to_matrix
 
 
 def maxsim(
@@ -34,22 +34,26 @@ def maxsim(
     from muvera_core import _kernels
 
     query = to_matrix(query_tokens, dim=None, what="query").astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(query).all(axis=1) | ~query.any(axis=1))
-    if len(bad):
-        raise bad_token(not np.isfinite(query[bad[0]]).all(), int(bad[0]), np.array([0, len(query)]), 0, "query")
-    matrices = to_matrices(docs, mask, dim=query.shape[1])
-    batch = matrices if isinstance(matrices, TokenBatch) else None
-    lengths = batch.lengths if batch is not None else np.array([len(m) for m in matrices], np.int64)
+    located_query = Located([query], "query")
+    for token, x in enumerate(query):
+        if not np.isfinite(x).all() or not x.any():
+            raise located_query.bad_token(bool(x.any()), 0, token)
+    located = Located(to_matrices(docs, mask, dim=query.shape[1]), "document")
     query_panels = panels(query.T[None])[0]
-    out = np.empty(len(lengths), np.float32)
+    out = np.empty(len(located.addresses), np.float32)
 
     def work(i: int, j: int) -> None:
-        chunk = batch if batch is not None else to_batch(matrices[i:j])
-        offsets = chunk.offsets[i : j + 1] if batch is not None else chunk.offsets
-        values = chunk.values.view(np.uint16) if chunk.values.dtype == np.float16 else chunk.values
-        state, row = _kernels.maxsim(values, offsets, query_panels, len(query), out[i:j])
+        state, position, token = _kernels.maxsim(
+            located.addresses[i:j],
+            located.offsets[i : j + 1],
+            located.half,
+            query_panels,
+            query.shape[1],
+            len(query),
+            out[i:j],
+        )
         if state != _kernels.OK:
-            raise bad_token(state == _kernels.NOT_FINITE, row, offsets, i, "document")
+            raise located.bad_token(state == _kernels.NOT_FINITE, i + position, token)
 
-    for_chunks(lengths, threads or default_threads(), work)
+    for_chunks(located.lengths, threads or default_threads(), work)
     return out

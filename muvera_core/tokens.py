@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-Tokens: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Tokens: TypeAlias = npt.NDArray[Any]  # float32 or float16
 #: numpy array, torch tensor, nested list ...: whatever ``numpy.asarray`` or torch's ``.numpy()`` makes an array of
 ArrayLike: TypeAlias = Any
 
@@ -68,7 +68,7 @@ class TokenBatch:
         Raises:
             InvalidTokens: a matrix is empty, of another width or not numeric; the message names its position.
         """
-        return _join(to_matrices(arrays, what="position"))
+        return to_batch(arrays, what="position")
 
     @classmethod
     def from_padded(cls, array: ArrayLike, mask: ArrayLike) -> TokenBatch:
@@ -131,7 +131,11 @@ class TokenBatch:
 def to_batch(docs: Any, mask: ArrayLike | None = None, *, dim: int | None = None, what: str = "document") -> TokenBatch:
     """What :func:`to_matrices` takes, joined."""
     found = to_matrices(docs, mask, dim=dim, what=what)
-    return found if isinstance(found, TokenBatch) else _join(found)
+    if isinstance(found, TokenBatch):
+        return found
+    if not found:
+        return TokenBatch(np.empty((0, dim or 0), np.float32), [0])
+    return TokenBatch(np.concatenate(found), np.concatenate([[0], np.cumsum([len(m) for m in found])]))
 
 
 def to_matrices(
@@ -183,16 +187,6 @@ def to_matrix(tokens: ArrayLike, *, dim: int | None, what: str, position: int | 
     return matrix
 
 
-def _join(matrices: TokenBatch | Sequence[Tokens]) -> TokenBatch:
-    if isinstance(matrices, TokenBatch):
-        return matrices
-    if not matrices:
-        return TokenBatch(np.empty((0, 0), np.float32), [0])
-    offsets = np.zeros(len(matrices) + 1, np.int64)
-    np.cumsum([len(m) for m in matrices], out=offsets[1:])
-    return TokenBatch(np.concatenate(matrices), offsets)
-
-
 def _to_numpy(tokens: ArrayLike, what: str, position: int | None = None) -> Tokens:
     if isinstance(tokens, np.ndarray) and tokens.dtype == np.float32:
         return tokens
@@ -221,12 +215,43 @@ def _describe(thing: Any) -> str:
     return f"{thing.dtype} {thing.shape}" if isinstance(thing, np.ndarray) else type(thing).__name__
 
 
-def bad_token(not_finite: bool, row: int, offsets: npt.NDArray[np.int64], first: int, what: str) -> InvalidTokens:
-    """The error for row ``row`` of the values that ``offsets`` points into, ``first`` being its first position."""
-    i = int(np.searchsorted(offsets, row, side="right")) - 1
-    where = f"{what} {first + i}, token {row - offsets[i]}"
-    if not_finite:
-        return InvalidTokens(f"{where} has a NaN or infinite value", first + i)
-    return InvalidTokens(
-        f"{where} is all zeros: padding? Drop such tokens, or pass mask= with a padded array", first + i
-    )
+class Located:
+    """Where the tokens of checked matrices lie in memory: what the kernels read, without joining them.
+
+    Attributes:
+        addresses: (n,) int64, of the first token.
+        offsets: (n + 1,) int64, running number of tokens.
+        half: float16 values; else float32.
+    """
+
+    def __init__(self, matrices: TokenBatch | Sequence[Tokens], what: str) -> None:
+        self._what = what
+        if isinstance(matrices, TokenBatch):
+            values = matrices.values
+            self.offsets = matrices.offsets
+            self.addresses = values.ctypes.data + self.offsets[:-1] * values.strides[0]
+            self.half = values.dtype == np.float16
+            self._alive: Any = values
+            return
+        self.half = bool(matrices) and all(m.dtype == np.float16 for m in matrices)
+        if not self.half:
+            matrices = [m.astype(np.float32, copy=False) for m in matrices]
+        matrices = [m if m.flags.c_contiguous else np.ascontiguousarray(m) for m in matrices]
+        self.offsets = np.zeros(len(matrices) + 1, np.int64)
+        np.cumsum([len(m) for m in matrices], out=self.offsets[1:])
+        self.addresses = np.array([m.__array_interface__["data"][0] for m in matrices], np.int64)
+        self._alive = matrices
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(n,) tokens of each matrix."""
+        return np.diff(self.offsets)
+
+    def bad_token(self, not_finite: bool, position: int, token: int) -> InvalidTokens:
+        """The error for a token that a kernel has refused."""
+        where = f"{self._what} {position}, token {token}"
+        if not_finite:
+            return InvalidTokens(f"{where} has a NaN or infinite value", position)
+        return InvalidTokens(
+            f"{where} is all zeros: padding? Drop such tokens, or pass mask= with a padded array", position
+        )

@@ -1,0 +1,1 @@
+"""Adapters that bring MUVERA two-stage search to Qdrant, Weaviate and Milvus."""
