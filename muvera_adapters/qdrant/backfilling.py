@@ -177,7 +177,7 @@ def _fill(collection: Collection, rows: Sequence[Row], report: BackfillReport, s
         rows = [
             row
             for row in again
-            if collection.tokens in row.vectors and not np.array_equal(row.vectors[collection.tokens], encoded[row.id])
+            if collection.tokens in row.vectors and not _equal(row.vectors[collection.tokens], encoded[row.id])
         ]
         wrote -= len(rows)
         rows = [row for row in rows if encodable(collection, row, report)]
@@ -224,6 +224,11 @@ def encode(collection: Collection, rows: Sequence[Row]) -> npt.NDArray[np.float3
     if collection.cosine:
         matrices = [normalised(matrix) for matrix in matrices]
     return collection.encoder.encode_documents(matrices)
+
+
+def _equal(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+    # local mode normalises vectors under cosine distance again at every write, which may turn their last bits
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
