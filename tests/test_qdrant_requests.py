@@ -16,7 +16,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.qdrant import QdrantMuvera
 from muvera_adapters.qdrant import requests as r
-from muvera_adapters.qdrant.client_calls import to_call, wire_of
+from muvera_adapters.qdrant.client_calls import Call, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import check_version, plan, vector_infos
 from muvera_adapters.qdrant.documents import prepare, slices, to_points
@@ -42,6 +42,12 @@ def planned(**options):
         "optimizers_config": None,
     }
     return plan(ENCODER, **{**defaults, **options})
+
+
+def call_of(request, target) -> Call:
+    call = to_call(request, target)
+    assert call is not None
+    return call
 
 
 def first_request(operation):
@@ -131,7 +137,7 @@ class TestBatches:
         tokens = generator.normal(size=(300, 128)).astype(np.float32)
         documents = prepare(collection, [1], [tokens], [{"text": "x" * 5_000}])
         points = to_points(collection, documents, 0, 1, ENCODER.encode_documents([tokens]))
-        sent = len(to_call(r.Upsert(points), REST).arguments["points"][0].model_dump_json())
+        sent = len(call_of(r.Upsert(points), REST).arguments["points"][0].model_dump_json())
         assert 0.8 * documents.sizes[0] < sent <= documents.sizes[0]
 
     def test_sizes_bound_what_grpc_really_sends(self):
@@ -139,7 +145,7 @@ class TestBatches:
         tokens = np.random.default_rng(0).normal(size=(300, 128)).astype(np.float32)
         documents = prepare(collection, [1], [tokens], None)
         points = to_points(collection, documents, 0, 1, ENCODER.encode_documents([tokens]))
-        sent = to_call(r.Upsert(points), GRPC).arguments["points"][0].ByteSize()
+        sent = call_of(r.Upsert(points), GRPC).arguments["points"][0].ByteSize()
         assert 0.9 * documents.sizes[0] < sent <= documents.sizes[0]
 
     def test_a_document_over_the_rest_limit_is_refused_with_the_ways_out(self):
@@ -156,7 +162,7 @@ class TestBatches:
         tokens = generator.normal(size=(7, 8)).astype(np.float16 if half else np.float32)
         fde = generator.normal(size=300).astype(np.float32)  # a length whose varint has two bytes
         payload = {"a": [1, "x", None, {"b": 2.5}]}
-        (ours,) = to_call(r.Upsert([r.Point(3, {"fde": fde, "tokens": tokens}, payload)]), GRPC).arguments["points"]
+        (ours,) = call_of(r.Upsert([r.Point(3, {"fde": fde, "tokens": tokens}, payload)]), GRPC).arguments["points"]
         theirs = RestToGrpc.convert_point_struct(
             models.PointStruct(id=3, vector={"fde": fde.tolist(), "tokens": tokens.tolist()}, payload=payload)
         )
@@ -173,7 +179,7 @@ class TestSearchRequests:
 
     def test_two_stages_are_one_request(self):
         find = self.find(limit=10, prefetch=200)
-        call = to_call(find, REST)
+        call = call_of(find, REST)
         assert call.method == "query_points"
         assert (call.arguments["using"], call.arguments["limit"]) == ("tokens", 10)
         first = call.arguments["prefetch"]
@@ -190,19 +196,19 @@ class TestSearchRequests:
 
     def test_the_filter_is_at_the_root_which_applies_it_everywhere(self):
         chosen = models.Filter(must=[models.FieldCondition(key="a", match=models.MatchValue(value=1))])
-        call = to_call(self.find(filter=chosen), REST)
+        call = call_of(self.find(filter=chosen), REST)
         assert call.arguments["query_filter"] is chosen
         assert call.arguments["prefetch"].filter is None
 
     def test_a_query_of_one_token_stays_a_matrix(self):
         find = first_request(search(self.collection(), [np.ones((1, 8))], Options()))
-        assert np.shape(to_call(find, REST).arguments["query"]) == (1, 8)
+        assert np.shape(call_of(find, REST).arguments["query"]) == (1, 8)
 
     def test_tokens_with_codes_or_a_graph_are_scored_without_them(self):
         collection = self.collection()
         collection.tokens_indexed = True
         find = first_request(search(collection, [np.ones((2, 8))], Options()))
-        params = to_call(find, REST).arguments["search_params"]
+        params = call_of(find, REST).arguments["search_params"]
         assert (params.exact, params.quantization.ignore) == (True, True)
 
     def test_batches_of_queries_are_split_by_bytes(self):
@@ -212,7 +218,7 @@ class TestSearchRequests:
         request, sizes = first_request(operation), []
         while True:
             sizes.append(len(request.finds))
-            body = to_call(request, REST).arguments["requests"]
+            body = call_of(request, REST).arguments["requests"]
             assert sum(len(query.model_dump_json()) for query in body) < 8 << 20
             try:
                 request = operation.send([[] for _ in request.finds])
@@ -222,12 +228,12 @@ class TestSearchRequests:
         assert len(sizes) > 1
 
     def test_shard_keys_reach_every_request(self):
-        call = to_call(self.find(shard_key="eu"), REST)
+        call = call_of(self.find(shard_key="eu"), REST)
         assert call.arguments["shard_key_selector"] == "eu"
 
     def test_points_with_and_without_vectors_are_told_by_filters(self):
         own = models.Filter(must=[models.HasIdCondition(has_id=[1])])
-        made = to_call(r.Count(r.Where(own, has=("fde",), lacks=("tokens",))), REST).arguments["count_filter"]
+        made = call_of(r.Count(r.Where(own, has=("fde",), lacks=("tokens",))), REST).arguments["count_filter"]
         assert made.must == [models.HasVectorCondition(has_vector="fde"), own]
         assert made.must_not == [models.HasVectorCondition(has_vector="tokens")]
 
@@ -238,16 +244,16 @@ def test_the_transport_is_read_from_the_clients_options(tmp_path):
     assert wire_of(disk) is r.LOCAL
     memory.close()
     disk.close()
-    for options, wire in (({}, r.REST), ({"prefer_grpc": True}, r.GRPC)):
-        client = QdrantClient("http://127.0.0.1:1", check_compatibility=False, **options)
+    for grpc, wire in ((False, r.REST), (True, r.GRPC)):
+        client = QdrantClient("http://127.0.0.1:1", check_compatibility=False, prefer_grpc=grpc)
         assert wire_of(client) is wire
         client.close()
 
 
-def test_tenants_get_a_tenant_index():
+def test_tenants_get_a_tenant_index(monkeypatch):
     client = QdrantClient(":memory:")
     seen = []
-    client.create_payload_index = lambda **arguments: seen.append(arguments)  # local mode ignores and warns
+    monkeypatch.setattr(client, "create_payload_index", lambda **arguments: seen.append(arguments))  # local mode warns
     QdrantMuvera.create(client, "tenants", SMALL, tenant_field="customer")
     assert (seen[0]["field_name"], seen[0]["field_schema"].is_tenant) == ("customer", True)
     client.close()

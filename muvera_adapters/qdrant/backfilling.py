@@ -144,6 +144,7 @@ def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_key: A
         rows, offset = yield Page(_todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key)
         good = [row for row in rows if encodable(collection, row, report)]
         done = yield from _fill(collection, good, report, shard_key)
+        report.written += done
         wrote += done
         bar.update(done)
         if offset is None:
@@ -181,7 +182,6 @@ def _fill(collection: Collection, rows: Sequence[Row], report: BackfillReport, s
         ]
         wrote -= len(rows)
         rows = [row for row in rows if encodable(collection, row, report)]
-    report.written += wrote
     return wrote
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,10 @@ EdgeQuantization: TypeAlias = (
 Quantization: TypeAlias = Preset | EdgeQuantization | None
 
 ENGINE = f"Qdrant Edge {version('qdrant-edge-py')}"
+
+
+# a batch in the write-ahead log, in the vectors, and the engine's files that grow by 32 MB
+_RESERVE = 128 << 20
 
 
 class Shard:
@@ -102,10 +107,15 @@ class Shard:
             case r.Flush():
                 return shard.flush()
             case r.Optimize():
+                _need_space(self.path)
                 shard.optimize()
                 self._dirty = False
                 return None
+            case r.Delete():
+                self._dirty = True
+                return shard.update(_write(request))
             case _:
+                _need_space(self.path)
                 self._dirty = True
                 return shard.update(_write(request))
 
@@ -186,6 +196,16 @@ def token_params(encoder: Encoder, datatype: edge.VectorStorageDatatype) -> edge
         hnsw_config=edge.HnswIndexConfig(m=0, payload_m=0, ef_construct=100, full_scan_threshold=10_000),
         memory=edge.Memory.Cached,
     )
+
+
+def _need_space(path: Path) -> None:
+    # the engine writes through memory maps: on a full disk the whole process dies of a bus error
+    free = shutil.disk_usage(path).free
+    if free < _RESERVE:
+        raise StoreUnavailable(
+            f"only {free >> 20} MB are free on the disk of {path}, and the engine needs {_RESERVE >> 20} MB to write "
+            "safely: free some, then repeat the call"
+        )
 
 
 def _on_disk(stat: os.stat_result) -> int:
