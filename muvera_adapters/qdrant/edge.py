@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-from muvera_core import Encoder, TokenBatch, encoder_from_dict
-from muvera_core.tokens import ArrayLike, to_batch, to_matrix
 from tqdm import tqdm
 
 from muvera_adapters.errors import (
@@ -26,6 +24,8 @@ from muvera_adapters.errors import (
 )
 from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
 from muvera_adapters.results import DocumentId, Hit, WriteReport
+from muvera_core import Encoder, TokenBatch, encoder_from_dict
+from muvera_core.tokens import ArrayLike, to_batch, to_matrix
 
 try:
     import qdrant_edge as edge
