@@ -136,7 +136,7 @@ class StanfordIndex:
         lengths = self._json(name)
         # updated indexes hold floats: 17.0
         if not isinstance(lengths, list) or not all(
-            isinstance(n, int | float) and not isinstance(n, bool) and n >= 0 and n == int(n) for n in lengths
+            isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < 2**40 and n == int(n) for n in lengths
         ):
             raise IndexDamaged(self._directory / name, "expected a list of document lengths")
         return np.array(lengths, np.int64)
