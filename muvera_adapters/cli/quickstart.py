@@ -121,9 +121,8 @@ def _bytes_per_document(encoder: FDEEncoder, documents: TokenBatch) -> dict[str,
     values = documents.values.size / len(documents)
     return {
         "fde_int8_codes": encoder.dim,
-        "fde_float32_on_disk": 4 * encoder.dim,
+        "fde_float16_on_disk": 2 * encoder.dim,
         "tokens_float16": 2 * values,
-        "tokens_float32": 4 * values,
     }
 
 
@@ -163,7 +162,7 @@ def _print_tables(
     console.print(table)
     table = Table("part", "bytes per document", "read when")
     table.add_row("FDE, int8 codes (HNSW)", f"{sizes['fde_int8_codes']:,.0f}", "searching, in memory")
-    table.add_row("FDE, float32 on disk", f"{sizes['fde_float32_on_disk']:,.0f}", "indexing")
+    table.add_row("FDE, float16 on disk", f"{sizes['fde_float16_on_disk']:,.0f}", "indexing")
     table.add_row("tokens, float16", f"{sizes['tokens_float16']:,.0f}", "reranking candidates")
     console.print(table)
 

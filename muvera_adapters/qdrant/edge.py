@@ -73,7 +73,7 @@ class QdrantEdgeMuvera:
             directory: parent of the collection's directory; made if missing.
             name: of the collection.
             encoder: what documents and queries are encoded with.
-            quantization: of the FDEs that the index compares; the float32 originals stay on disk. None: none.
+            quantization: of the FDEs that the index compares; the originals (float16) stay on disk. None: none.
             store_tokens: keep token matrices (float16) for the second stage.
 
         Raises:
@@ -319,7 +319,7 @@ def _paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:
 
 
 def _config(encoder: Encoder, quantization: Quantization, store_tokens: bool) -> edge.EdgeConfig:
-    """FDEs with a graph and int8 codes in memory; tokens as float16 on disk, without a graph (m=0)."""
+    """FDEs with a graph over int8 codes; tokens without a graph (m=0); both kept as float16."""
     codes = None
     if quantization == "int8":
         codes = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Cached)
@@ -327,6 +327,7 @@ def _config(encoder: Encoder, quantization: Quantization, store_tokens: bool) ->
         FDE: edge.EdgeVectorParams(
             encoder.dim,
             edge.Distance.Dot,
+            datatype=edge.VectorStorageDatatype.Float16,
             quantization_config=codes,
             hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
             memory=edge.Memory.Cold if codes else edge.Memory.Cached,
