@@ -40,7 +40,7 @@ RERANKED = ["auto", "native", "client"]
 @pytest.fixture
 def filled(session):
     """All documents, FDEs not quantized: with nothing approximate in the way, answers are exact."""
-    store = session.create("filled", ENCODER, quantization=None)
+    store = session.create("filled", ENCODER, **session.exact())
     report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
     assert (report.written, report.failed) == (COUNT, {})
     return store
@@ -135,7 +135,7 @@ class TestSearch:
         assert recall >= 0.9
 
     def test_a_collection_without_tokens_searches_by_fde_alone(self, session):
-        store = session.create("fde_only", ENCODER, quantization=None, store_tokens=False)
+        store = session.create("fde_only", ENCODER, store_tokens=False, **session.exact())
         store.upsert(IDS, DOCUMENTS)
         assert [hit.id for hit in store.search(QUERIES[0], 5)] == best(estimates(QUERIES[0]), 5)
         for call in (
@@ -177,7 +177,7 @@ class TestSearch:
 class TestDocumentsWithoutTokens:
     @pytest.fixture
     def store(self, session):
-        session.create("lacking", ENCODER, quantization=None).upsert(IDS[:20], DOCUMENTS[:20], PAYLOADS[:20])
+        session.create("lacking", ENCODER, **session.exact()).upsert(IDS[:20], DOCUMENTS[:20], PAYLOADS[:20])
         session.without_tokens("lacking", 99, ENCODER.encode_query(QUERIES[0]) * 10)
         return session.open("lacking")
 
@@ -367,7 +367,7 @@ class TestAdoption:
         store = session.adopt("pages", ENCODER)
         with pytest.raises(InvalidInput, match="backfill"):
             store.search(QUERIES[0])
-        report = store.backfill(quantization=None)
+        report = store.backfill(**session.exact())
         assert (report.written, report.remaining, report.without_tokens, report.failed) == (COUNT, 0, 0, {})
         assert report.verified > 0
 
@@ -395,7 +395,7 @@ class TestAdoption:
     def test_documents_added_later_are_like_those_backfilled(self, session):
         session.foreign("pages", IDS, [3 * matrix for matrix in DOCUMENTS], cosine=True)
         store = session.adopt("pages", ENCODER)
-        store.backfill(quantization=None)
+        store.backfill(**session.exact())
         store.upsert([500], [5 * DOCUMENTS[0]])
         hits = {hit.id: hit for hit in store.search(DOCUMENTS[0], 2, COUNT, with_fde_score=True)}
         assert hits.keys() == {0, 500}

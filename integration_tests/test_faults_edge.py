@@ -132,7 +132,7 @@ def foreign_edge(directory: Path) -> None:
     vectors = {"colbert": edge.EdgeVectorParams(32, edge.Distance.Dot, multivector_config=maxsim_config)}
     (directory / "c").mkdir()
     shard = edge.EdgeShard.create(str(directory / "c"), edge.EdgeConfig(vectors=vectors))
-    points = [edge.Point(i, {"colbert": m}, {"n": i}) for i, m in enumerate(TOKENS)]  # type: ignore[dict-item]
+    points = [edge.Point(i, {"colbert": m}, {"n": i}) for i, m in enumerate(TOKENS)]
     shard.update(edge.UpdateOperation.upsert_points(points))
     shard.close()
 
@@ -178,13 +178,13 @@ def test_a_backfill_killed_between_adding_the_vector_and_writing_the_state_is_fi
 
 def test_a_second_owner_is_told_who_has_the_directory(tmp_path):
     store = QdrantEdgeMuvera.create(tmp_path, "c", ENCODER)
-    with pytest.raises(StoreUnavailable, match="open in another process") as caught:
+    with pytest.raises(StoreUnavailable, match="another process") as caught:
         QdrantEdgeMuvera.open(tmp_path, "c")
     assert caught.value.__cause__ is not None
     program = "QdrantEdgeMuvera.open(sys.argv[1], 'c')"
     arguments = [sys.executable, "-c", _PRELUDE + program, str(tmp_path)]
     child = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert "open in another process" in child.stderr
+    assert "has it open" in child.stderr
     store.upsert([1], TOKENS[:1])
     store.close()
     store.close()

@@ -29,6 +29,9 @@ class Session(Protocol):
     def equals(self, key: str, value: Any) -> Any:
         """A filter of the database's own."""
 
+    def exact(self) -> dict[str, Any]:
+        """Options of ``create`` that keep FDEs as float32 and without codes, so that nothing is approximate."""
+
     def quantized(self) -> dict[str, Any]:
         """Options of ``create`` for the least lossy quantization."""
 
