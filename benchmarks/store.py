@@ -106,7 +106,7 @@ def one_quantization(name: str, count: int, prefetches: Sequence[int]) -> dict[s
         store.close()
         with QdrantEdgeMuvera.open(directory, "c") as store:
             searches: dict[str, Callable[[Any], Any]] = {
-                f"prefetch {n}": lambda q, n=n: store.search(q, prefetch=n) for n in prefetches
+                f"prefetch {n}": partial(store.search, prefetch=n) for n in prefetches
             }
             searches["fde alone"] = lambda q: store.search(q, rerank="none")
             searches["native MaxSim"] = store.exact_search

@@ -150,6 +150,12 @@ def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
             f"{where} has {matrix.shape[0]} tokens of {matrix.shape[1]} dimensions; Qdrant takes fewer than "
             f"{MAX_FLOATS} numbers in one multivector: pool its tokens, or split the document"
         )
+    with np.errstate(over="ignore", invalid="ignore"):
+        floats = matrix.astype(np.float32, copy=False)
+        squares = np.einsum("ij,ij->i", floats, floats)
+    # one pass tells that all is well; NaN fails every comparison, and over- and underflow are looked at below
+    if squares.min() > 0 and squares.max() < (_HALF_MAX if half else np.inf):
+        return
     largest = float(np.abs(matrix).max())
     if not np.isfinite(largest):
         token = int(np.argmin(np.isfinite(matrix).all(axis=1)))
