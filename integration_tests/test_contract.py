@@ -298,6 +298,15 @@ class TestDocuments:
             store.upsert(ids, tokens, payloads)
         assert store.count() == 0
 
+    def test_documents_whose_fde_overflows_are_reported(self, session):
+        encoder = FDEEncoder(FDEConfig(dim=DIM, r_reps=2, k_sim=0, d_proj=4, normalize=False))
+        store = session.create("overflow", encoder)
+        huge = np.tile(np.float32(60_000) * np.sign(DOCUMENTS[0][:1] + 1e-9), (3, 1))
+        report = store.upsert([1, 2, 3], [DOCUMENTS[0], huge, DOCUMENTS[1]])
+        assert (report.written, list(report.failed)) == (2, [2])
+        assert "float16" in report.failed[2]
+        assert store.count() == 2
+
 
 class TestCollections:
     def test_open_rebuilds_the_encoder_and_finds_the_same(self, session, filled):

@@ -113,6 +113,13 @@ def slices(sizes: Sequence[int], target: int) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
+def overflowing(collection: Collection, fdes: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Rows of (n, dim) FDEs that float16 cannot hold, where it has to; only tokens far from unit length give such."""
+    if not collection.fde_half:
+        return np.empty(0, np.intp)
+    return np.flatnonzero(~(np.maximum(fdes.max(axis=1), -fdes.min(axis=1)) <= _HALF_MAX))
+
+
 def to_points(collection: Collection, documents: Documents, i: int, j: int, fdes: npt.NDArray[Any]) -> list[Point]:
     """Points i to j of a write; ``fdes`` (j - i, dim)."""
     points = []

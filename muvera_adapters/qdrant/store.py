@@ -9,7 +9,7 @@ from qdrant_client import QdrantClient, models
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.qdrant import backfilling, client_collection, client_copy, reading, searching, writing
-from muvera_adapters.qdrant.client_calls import to_call, wire_of
+from muvera_adapters.qdrant.client_calls import TIMEOUT, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target, translate
 from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, plan
 from muvera_adapters.qdrant.requests import Collection, Operation
@@ -20,9 +20,6 @@ from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
-
-#: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
-TIMEOUT = 60
 
 
 class QdrantMuvera:
