@@ -381,6 +381,7 @@ class TestAdoption:
         assert report.verified > 0
 
         for query in QUERIES:
+            query = query * np.linspace(1, 4, len(query), dtype=np.float32)[:, None]
             hits = store.search(query, 10, COUNT)
             unit = query / np.linalg.norm(query, axis=1, keepdims=True)
             documents = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in scaled] if cosine else scaled
@@ -402,13 +403,16 @@ class TestAdoption:
         )
 
     def test_documents_added_later_are_like_those_backfilled(self, session):
-        session.foreign("pages", IDS, [3 * matrix for matrix in DOCUMENTS], cosine=True)
+        longest = max(IDS, key=lambda i: len(DOCUMENTS[i]))
+        # under cosine distance it is the same document, however long its vectors are
+        scaled = DOCUMENTS[longest] * np.linspace(1, 5, len(DOCUMENTS[longest]))[:, None]
+        session.foreign("pages", IDS, DOCUMENTS, cosine=True)
         store = session.adopt("pages", ENCODER)
         store.backfill(**session.exact())
-        store.upsert([500], [5 * DOCUMENTS[0]])
-        hits = {hit.id: hit for hit in store.search(DOCUMENTS[0], 2, COUNT, with_fde_score=True)}
-        assert hits.keys() == {0, 500}
-        assert hits[0].fde_score == pytest.approx(hits[500].fde_score, rel=1e-4)
+        store.upsert([500], [scaled])
+        hits = {hit.id: hit for hit in store.search(DOCUMENTS[longest], 2, COUNT, with_fde_score=True)}
+        assert hits.keys() == {longest, 500}
+        assert hits[longest].fde_score == pytest.approx(hits[500].fde_score, rel=1e-3)
 
     def test_a_dry_run_writes_nothing_and_gives_sizes(self, session):
         session.foreign("pages", IDS, DOCUMENTS)
