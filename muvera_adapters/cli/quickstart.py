@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,6 +112,8 @@ def _load(
     if store.count() == len(documents):
         console.print(f"{len(documents):,} documents are in {data / COLLECTION} already")
         return store
+    console.print("prepare the encoder (its first use on a machine compiles it) ...")
+    encoder.encode_documents(documents[:1])
     store.upsert(sample.ids, documents, progress=not quiet)
     console.print("build the index (HNSW over int8 codes) ...")
     store.wait_indexed()
@@ -180,12 +183,13 @@ def _print_answers(console: Console, sample: Sample, answers: dict[int, Any]) ->
 
 def _print_next(console: Console, data: Path, seconds: float) -> None:
     console.print(
-        f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}. Delete it to start again. Next:\n"
-        f"  muvera quickstart --data {data} --json     the same figures for a script, from the collection made now\n"
-        "  from Python:\n"
+        f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}; delete {data} to start again. Next:\n"
+        f"  {sys.argv[0]} quickstart --data {data} --json     # the figures for a script, from this collection\n"
+        "  in Python:\n"
         "    from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
+        "    from muvera_adapters.samples import load_pydocs\n"
         f'    store = QdrantEdgeMuvera.open("{data}", "{COLLECTION}")\n'
-        "    store.search(query_tokens, limit=10, prefetch=200)",
+        "    store.search(load_pydocs().queries[0], limit=10, prefetch=200)",
         markup=False,
         soft_wrap=True,
     )
