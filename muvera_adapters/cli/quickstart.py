@@ -156,9 +156,7 @@ def _print_tables(
             _NAMES[r.mode], f"{m.recall_at_10:.3f}", f"{m.success_at_10:.0%}", f"{m.p50_ms:.1f}", f"{m.p95_ms:.1f}"
         )
     console.print(table)
-    console.print(
-        "recall@10: share of the exact MaxSim top 10 that was found; answered@10: questions with a right answer"
-    )
+    console.print("recall@10: found of the exact MaxSim top 10; answered@10: questions answered")
     table = Table("candidates", *(str(r.candidates) for r in curve))
     table.add_row("recall@10", *(f"{r.measured.recall_at_10:.3f}" for r in curve))
     table.add_row("p50 ms", *(f"{r.measured.p50_ms:.1f}" for r in curve))
