@@ -428,8 +428,14 @@ def _stream_scaled(_: Any, source: Any, vectors: Any, scale: Any, target: Any) -
 
 # --- kernels --------------------------------------------------------------------------------------------------------
 
-# "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
-_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+
+def _jit(function):
+    # "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # no directory that could keep the compiled code: read-only, without a home
+        return njit(**options)(function)
 
 
 @_jit
