@@ -1,0 +1,26 @@
+"""Fixtures: every test that takes ``session`` runs against every store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration_tests.engines import ENGINES
+from integration_tests.engines.base import CannotStart, Engine
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    engine: Engine = request.param
+    try:
+        context = engine.start(tmp_path)
+        started = context.__enter__()
+    except CannotStart as problem:
+        pytest.skip(f"{engine.name}: {problem}")
+    try:
+        yield started
+    finally:
+        context.__exit__(None, None, None)
