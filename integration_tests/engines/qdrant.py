@@ -252,9 +252,9 @@ def _container(path: Path) -> Iterator[Session]:
     if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False, timeout=30).returncode:
         raise CannotStart("start a Docker engine that `docker info` reaches")
     try:
-        from testcontainers.qdrant import QdrantContainer
+        from testcontainers.community.qdrant import QdrantContainer
     except ImportError:
-        raise CannotStart("pip install 'testcontainers[qdrant]'") from None
+        raise CannotStart("pip install 'testcontainers[qdrant]>=4.15'") from None
     image = os.environ.get("QDRANT_IMAGE", "qdrant/qdrant:v1.18.0")
     try:
         container = QdrantContainer(image=image).start()
