@@ -107,8 +107,10 @@ def _rows(directory: Path, codec: ResidualCodec, number: int, n_tokens: int, spa
         path = directory / f"{number}.{kind}.npy"
         merged = directory / f"merged_{kind}.npy"
         # a chunk file is newer than the merged one, or the same
-        if path.exists() or not merged.exists():
+        if path.exists():
             return Array(path, load_array(path))
+        if not merged.exists():
+            raise IndexDamaged(path, f"the file is missing, and so is {merged.name}")
         values = load_array(merged)
         return Array(merged, values[spans[kind]] if values.ndim else values)
 

@@ -8,6 +8,7 @@ memo index of two billion makes it allocate 32 GB, and hashing a tuple nested a 
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import pickletools
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ OBJECTS = _PLAIN | {
     "BINBYTES", "BINBYTES8", "SHORT_BINBYTES",
 }  # fmt: skip
 
+_OPCODES: dict[bytes, Any] = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+
 #: what a parser can stumble over in a hostile pickle; all of it means the same
 PICKLE_ERRORS = (
     pickle.UnpicklingError, EOFError, ArithmeticError, AttributeError, ImportError, LookupError, MemoryError,
@@ -42,13 +45,19 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
     Raises:
         IndexDamaged: an instruction that is not allowed, or a memo index that no writer uses.
     """
-    start = file.tell()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name not in allowed:
+    start, name = file.tell(), ""
+    for count in itertools.count():
+        if name == "STOP":
+            break
+        opcode = _OPCODES.get(file.read(1))
+        name = opcode.name if opcode else ""
+        if opcode is None or name not in allowed:
             raise IndexDamaged(
-                path, f"refused: the pickle has a {opcode.name} instruction, which such a file never has"
+                path,
+                f"cut short, or refused: the pickle has a {name or 'missing'} instruction, which such a file never has",
             )
-        if opcode.name.endswith("BINPUT") and (argument or 0) > count:
+        argument = opcode.arg.reader(file) if opcode.arg else None
+        if name.endswith("BINPUT") and (argument or 0) > count:
             raise IndexDamaged(path, "refused: the pickle's memo is larger than the pickle")
     file.seek(start)
 
