@@ -152,6 +152,7 @@ class TestDamage:
         with pytest.raises(IndexDamaged, match="NaN or infinite"):
             self.read(copy)
 
+    @pytest.mark.filterwarnings("ignore::muvera_adapters.plaid.IndexWarning")
     def test_random_damage_is_an_error_or_harmless(self, copy):
         """Bytes flipped anywhere: a clear error, or other values; never anything else."""
         rng = random.Random(0)

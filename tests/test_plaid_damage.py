@@ -200,6 +200,45 @@ BOMBS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("centroids", lambda x: x * np.float16(1.5), "centroids of length 1.5 to 1.5, 1 was expected"),
+        ("bucket_weights", lambda x: x[::-1], "the bucket weights do not ascend"),
+    ],
+)
+def test_unusual_training_is_a_warning(tmp_path, name, change, message):
+    path = shutil.copytree(INDEXES / "fastplaid170_nbits4" / "index", tmp_path / "index")
+    np.save(path / f"{name}.npy", change(np.load(path / f"{name}.npy")))
+    with pytest.warns(IndexWarning, match=message):
+        open_index(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("centroids", np.zeros((3, 4, 5)), r"expected one \(centroids, dim\) array"),
+        ("centroids", np.zeros((0, 128)), r"expected one \(centroids, dim\) array"),
+        ("centroids", np.full((1024, 128), np.nan), "NaN or infinite"),
+        ("centroids", np.zeros((1024, 127), "f4"), r"expected an \(n, 63\)|no whole bytes"),
+        ("bucket_weights", np.zeros(15), "expected 2, 4, 16 or 256 bucket weights"),
+        ("bucket_weights", np.arange(16), "expected 2, 4, 16 or 256 bucket weights"),
+        ("bucket_weights", np.arange(4.0), r"merged_residuals.npy: expected an \(n, 32\) array of bytes, found uint8"),
+        ("merged_codes", np.zeros(6548), "expected one list of integers"),
+        ("merged_codes", np.zeros((6548, 2), int), "expected one list of integers"),
+        ("merged_codes", np.int64(5), "expected one list of integers"),
+        ("merged_residuals", np.zeros(6548, "u1"), r"expected an \(n, 64\) array of bytes"),
+        ("merged_residuals", np.zeros((6548, 64), "i1"), r"expected an \(n, 64\) array of bytes"),
+        ("merged_residuals", np.zeros((6547, 64), "u1"), "merged_residuals.npy: 1079 rows, but doclens.2.json adds up"),
+    ],
+)
+def test_wrong_shapes_and_types(tmp_path, name, value, message):
+    path = shutil.copytree(INDEXES / "fastplaid170_nbits4" / "index", tmp_path / "index")
+    np.save(path / f"{name}.npy", value)
+    with pytest.raises(IndexDamaged, match=message):
+        open_index(path)
+
+
 class TestPickles:
     """Every place where a pickle is read."""
 

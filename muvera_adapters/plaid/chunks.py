@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,16 +147,26 @@ def residual_rows(codec: ResidualCodec, codes: Array, residuals: Array, n_tokens
 
     def rows_between(begin: int, end: int) -> Float32:
         part = codes.values[begin:end]
-        check_codes(part, codec, codes.path)
-        return codec.decode(part, values[begin:end])
+        if len(part) and not 0 <= part.min() <= part.max() < codec.n_centroids:
+            raise IndexDamaged(
+                codes.path, f"a code is outside the {codec.n_centroids} centroids: files of different builds"
+            )
+        tokens = codec.decode(part, values[begin:end])
+        forget(codes.values)
+        forget(values)
+        return tokens
 
     return rows_between
 
 
-def check_codes(codes: npt.NDArray[np.integer], codec: ResidualCodec, path: Path) -> None:
-    """Every code must name a centroid."""
-    if len(codes) and not 0 <= codes.min() <= codes.max() < codec.n_centroids:
-        raise IndexDamaged(path, f"a code is outside the {codec.n_centroids} centroids: files of different builds")
+def forget(values: npt.NDArray[Any]) -> None:
+    """Takes what was read of a mapped file out of this process's memory, which would else grow with the index."""
+    owner: Any = values
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = getattr(owner, "base", None)
+    # absent on Windows
+    if owner is not None and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = False) -> ResidualCodec:
@@ -174,6 +185,14 @@ def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = Fals
         raise IndexDamaged(path, f"{nbits} bits times {values.shape[1]} dims are no whole bytes")
     if (np.diff(buckets) < 0).any():
         warnings.warn(f"{weights.path}: the bucket weights do not ascend: trained on too few tokens?", IndexWarning, 3)
+    norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float32))
+    if norms.min() < 0.99 or norms.max() > 1.01:
+        warnings.warn(
+            f"{path}: centroids of length {norms.min():.3g} to {norms.max():.3g}, 1 was expected; decoded tokens are "
+            "scaled to unit length, which is wrong for a model that compares by dot product",
+            IndexWarning,
+            stacklevel=3,
+        )
     return ResidualCodec(values, buckets, nbits, packed_in_order=packed_in_order)
 
 

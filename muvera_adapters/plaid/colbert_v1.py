@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, Rows
+from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, Rows, forget
 from muvera_adapters.plaid.errors import IndexDamaged
 from muvera_adapters.plaid.files import read_lengths, require_file
 from muvera_adapters.plaid.pickles import load_plain
@@ -65,6 +65,8 @@ def _rows(path: Path, n_tokens: int, dim: int) -> Rows:
             for part, start in zip(parts, [0, *ends[:-1].tolist()], strict=True)
         ]
         tokens = np.concatenate(pieces).astype(np.float32)
+        for part in parts:
+            forget(part)
         if not np.isfinite(tokens).all():
             raise IndexDamaged(path, "a vector is NaN or infinite")
         return tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -23,12 +24,14 @@ def require_file(path: Path) -> Path:
     """The path itself.
 
     Raises:
-        IndexDamaged: it is missing or no file (opening a pipe would wait forever).
+        IndexDamaged: it is missing, no file (opening a pipe would wait forever), or not readable.
     """
     if not path.exists():
         raise IndexDamaged(path, "the file is missing: an unfinished build, or a partial copy")
     if not path.is_file():
         raise IndexDamaged(path, "expected a file")
+    if not os.access(path, os.R_OK):
+        raise IndexDamaged(path, "no permission to read it")
     return path
 
 

@@ -17,9 +17,10 @@ from muvera_adapters.plaid.chunks import (
     Float32,
     Labels,
     Rows,
+    forget,
     make_codec,
     residual_rows,
-)  # fmt: skip
+)
 from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.files import Int64, read_metadata, read_object
@@ -28,8 +29,8 @@ from muvera_adapters.plaid.stanford import open_stanford
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
 
-# tokens whose places are looked up in one pass over the index: 32 MB
-_WINDOW_TOKENS = 1 << 22
+# tokens whose places are looked up in one pass over the index: 16 MB, and twice that while they are sorted
+_WINDOW_TOKENS = 1 << 21
 _BLOCK = 1 << 20
 
 
@@ -59,12 +60,16 @@ def open_xtr_warp(directory: Path) -> ChunkedIndex:
             directory / "sizes.compacted.pt", f"expected {codec.n_centroids} sizes that add up to {n} tokens"
         )
     residual_rows(codec, Array(path, passages), Array(residuals_path, residuals), n, path.name)
-    # a passage has one token at least
-    if n and int(passages.max()) >= n:
-        raise IndexDamaged(path, f"a passage number is {passages.max()}, too large for {n} tokens")
-    lengths = np.zeros(int(passages.max()) + 1 if n else 0, np.int64)
+    lengths = np.zeros(0, np.int64)
     for begin in range(0, n, _BLOCK):
-        lengths += np.bincount(passages[begin : begin + _BLOCK], minlength=len(lengths))
+        block = passages[begin : begin + _BLOCK]
+        # a passage has one token at least
+        if block.max() >= n:
+            raise IndexDamaged(path, f"a passage number is {block.max()}, too large for {n} tokens")
+        counts = np.bincount(block, minlength=len(lengths))
+        counts[: len(lengths)] += lengths
+        lengths = counts
+        forget(passages)
     ends = np.cumsum(sizes)
     chunks, first = [], 0
     for last in _windows(lengths):
@@ -84,16 +89,20 @@ def _gathered_rows(
     codec: ResidualCodec, passages: npt.NDArray[np.integer], ends: Int64, residuals: npt.NDArray[np.uint8],
     first: int, last: int,
 ) -> Rows:  # fmt: skip
-    found = []
+    found, numbers = [], []
     for begin in range(0, len(passages), _BLOCK):
         block = passages[begin : begin + _BLOCK]
-        found.append(begin + np.flatnonzero((block >= first) & (block < last)))
-    places = np.concatenate(found)
-    places = places[np.argsort(passages[places], kind="stable")]
+        inside = np.flatnonzero((block >= first) & (block < last))
+        found.append(inside + begin)
+        numbers.append(block[inside])
+        forget(passages)
+    places = np.concatenate(found)[np.argsort(np.concatenate(numbers), kind="stable")]
 
     def rows(begin: int, end: int) -> Float32:
         part = places[begin:end]
-        return codec.decode(np.searchsorted(ends, part, side="right"), residuals[part])
+        tokens = codec.decode(np.searchsorted(ends, part, side="right"), residuals[part])
+        forget(residuals)
+        return tokens
 
     return rows
 
@@ -162,6 +171,9 @@ def _numpy_codec(directory: Path, *, packed_in_order: bool = False) -> ResidualC
 def _integers(path: Path, values: object) -> npt.NDArray[np.integer]:
     if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
         raise IndexDamaged(path, "expected one list of integers")
-    if len(values) and (values.min() < 0 or values.max() >= 2**40):
-        raise IndexDamaged(path, "a number is negative or too large")
+    for begin in range(0, len(values), _BLOCK):
+        block = values[begin : begin + _BLOCK]
+        if block.min() < 0 or block.max() >= 2**40:
+            raise IndexDamaged(path, "a number is negative or too large")
+        forget(values)
     return values
