@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, Rows, forget
+from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, Rows
 from muvera_adapters.plaid.errors import IndexDamaged
 from muvera_adapters.plaid.files import read_lengths, require_file
 from muvera_adapters.plaid.pickles import load_plain
+from muvera_adapters.plaid.residuals import forget
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
 

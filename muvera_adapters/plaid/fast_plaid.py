@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from muvera_adapters.plaid.chunks import Array, Chunk, ChunkedIndex, Float32, Labels, Rows, make_codec, residual_rows
+from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, Rows
 from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.files import Int64, read_json, read_lengths, read_metadata
 from muvera_adapters.plaid.metadata_db import open_metadata
 from muvera_adapters.plaid.numpy_file import load_array, load_object_array
+from muvera_adapters.plaid.residuals import Array, mapped, numpy_codec, residual_rows
 
 # of embeddings.npy and buffer.npy, which have to be in memory as a whole; fast-plaid keeps 1,000 documents there
 _MAX_ORIGINALS_BYTES = 1 << 30
@@ -61,10 +62,7 @@ _ReadOriginals = Callable[[Path], list[Any] | None]
 def _open(directory: Path, format: str, read_originals: _ReadOriginals | None) -> ChunkedIndex:
     _, count = read_metadata(directory)
     lengths = [read_lengths(directory / f"doclens.{number}.json") for number in range(count)]
-    codec = make_codec(
-        Array(directory / "centroids.npy", load_array(directory / "centroids.npy")),
-        Array(directory / "bucket_weights.npy", load_array(directory / "bucket_weights.npy")),
-    )
+    codec = numpy_codec(directory)
     merged_rows = {kind: _merged_rows(directory, kind, lengths) for kind in ("codes", "residuals")}
     chunks = []
     for number, chunk_lengths in enumerate(lengths):
@@ -108,7 +106,7 @@ def _rows(directory: Path, codec: ResidualCodec, number: int, n_tokens: int, spa
         merged = directory / f"merged_{kind}.npy"
         # a chunk file is newer than the merged one, or the same
         if path.exists():
-            return Array(path, load_array(path))
+            return mapped(path)
         if not merged.exists():
             raise IndexDamaged(path, f"the file is missing, and so is {merged.name}")
         values = load_array(merged)

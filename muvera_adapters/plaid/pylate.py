@@ -12,8 +12,8 @@ from muvera_adapters.plaid.chunks import ChunkedIndex, Labels
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.fast_plaid import open_fast_plaid
 from muvera_adapters.plaid.files import require_file
-from muvera_adapters.plaid.metadata_db import open_database, table_columns
 from muvera_adapters.plaid.pickles import load_plain
+from muvera_adapters.plaid.sqlite_file import open_database, table_columns
 from muvera_adapters.plaid.stanford import open_stanford
 from muvera_adapters.results import DocumentId
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from muvera_adapters.plaid.chunks import Array, Chunk, ChunkedIndex, Rows, make_codec, residual_rows
+from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Rows
 from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged
 from muvera_adapters.plaid.files import read_lengths, read_metadata
+from muvera_adapters.plaid.residuals import Array, make_codec, residual_rows
 from muvera_adapters.plaid.torch_file import load_tensors
 
 

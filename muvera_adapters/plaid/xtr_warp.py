@@ -10,21 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.plaid.chunks import (
-    Array,
-    Chunk,
-    ChunkedIndex,
-    Float32,
-    Labels,
-    Rows,
-    forget,
-    make_codec,
-    residual_rows,
-)
+from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, Rows
 from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.files import Int64, read_metadata, read_object
-from muvera_adapters.plaid.numpy_file import load_array
+from muvera_adapters.plaid.residuals import Array, forget, mapped, numpy_codec, residual_rows
 from muvera_adapters.plaid.stanford import open_stanford
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
@@ -47,19 +37,18 @@ def open_xtr_warp(directory: Path) -> ChunkedIndex:
         index = open_stanford(directory)
         index.format = "xtr-warp"
         return index
-    codec = _numpy_codec(directory, packed_in_order=True)
-    sizes = _integers(directory / "sizes.compacted.pt", load_tensors(directory / "sizes.compacted.pt"))
+    codec = numpy_codec(directory, packed_in_order=True)
+    sizes = _integers(_tensors(directory / "sizes.compacted.pt"))
     path = directory / "codes.compacted.pt"
     # named codes, but these are the passages' numbers; the codes are the groups
-    passages = _integers(path, load_tensors(path))
-    residuals_path = directory / "residuals.repacked.compacted.pt"
-    residuals = load_tensors(residuals_path)
+    passages = _integers(_tensors(path))
+    residuals = _tensors(directory / "residuals.repacked.compacted.pt")
     n = len(passages)
     if len(sizes) != codec.n_centroids or sizes.sum() != n:
         raise IndexDamaged(
             directory / "sizes.compacted.pt", f"expected {codec.n_centroids} sizes that add up to {n} tokens"
         )
-    residual_rows(codec, Array(path, passages), Array(residuals_path, residuals), n, path.name)
+    residual_rows(codec, Array(path, passages), residuals, n, path.name)
     lengths = np.zeros(0, np.int64)
     for begin in range(0, n, _BLOCK):
         block = passages[begin : begin + _BLOCK]
@@ -73,7 +62,7 @@ def open_xtr_warp(directory: Path) -> ChunkedIndex:
     ends = np.cumsum(sizes)
     chunks, first = [], 0
     for last in _windows(lengths):
-        rows = partial(_gathered_rows, codec, passages, ends, residuals, first, last)
+        rows = partial(_gathered_rows, codec, passages, ends, residuals.values, first, last)
         chunks.append(Chunk(lengths[first:last], rows))
         first = last
     return ChunkedIndex("xtr-warp", codec.dim, chunks)
@@ -120,12 +109,12 @@ def open_xtr_warp_rs(directory: Path) -> ChunkedIndex:
     if state.exists() and read_object(state).get("stage") != "complete":
         raise IndexDamaged(state, "the build was not finished (its stage is not 'complete')")
     _, count = read_metadata(directory)
-    codec = _numpy_codec(directory)
+    codec = numpy_codec(directory)
     chunks, passage_ids = [], []
     for number in range(count):
-        lengths = _integers(directory / f"doclens.{number}.npy", load_array(directory / f"doclens.{number}.npy"))
+        lengths = _integers(mapped(directory / f"doclens.{number}.npy"))
         path = directory / f"{number}.passage_ids.npy"
-        ids = _integers(path, load_array(path))
+        ids = _integers(mapped(path))
         if len(ids) != len(lengths):
             raise IndexDamaged(path, f"{len(ids)} ids, but doclens.{number}.npy has {len(lengths)} passages")
         read = partial(_chunk_rows, directory, codec, number, int(lengths.sum()))
@@ -136,7 +125,7 @@ def open_xtr_warp_rs(directory: Path) -> ChunkedIndex:
     if len(np.unique(numbers)) != len(numbers):
         raise IndexDamaged(directory / "0.passage_ids.npy", "a passage id is there twice")
     tombstones = directory / "deleted_pids.npy"
-    deleted = np.isin(numbers, _integers(tombstones, load_array(tombstones))) if tombstones.exists() else None
+    deleted = np.isin(numbers, _integers(mapped(tombstones))) if tombstones.exists() else None
     if (directory / "metadata.duckdb").exists():
         warnings.warn(
             f"{directory / 'metadata.duckdb'}: not read, payloads are empty; texts= can give them",
@@ -151,24 +140,17 @@ def open_xtr_warp_rs(directory: Path) -> ChunkedIndex:
 
 
 def _chunk_rows(directory: Path, codec: ResidualCodec, number: int, n_tokens: int) -> Rows:
-    codes, residuals = directory / f"{number}.codes.npy", directory / f"{number}.residuals.npy"
-    return residual_rows(
-        codec,
-        Array(codes, load_array(codes)),
-        Array(residuals, load_array(residuals)),
-        n_tokens,
-        f"doclens.{number}.npy",
-    )
+    codes, residuals = mapped(directory / f"{number}.codes.npy"), mapped(directory / f"{number}.residuals.npy")
+    return residual_rows(codec, codes, residuals, n_tokens, f"doclens.{number}.npy")
 
 
-def _numpy_codec(directory: Path, *, packed_in_order: bool = False) -> ResidualCodec:
-    centroids, weights = directory / "centroids.npy", directory / "bucket_weights.npy"
-    return make_codec(
-        Array(centroids, load_array(centroids)), Array(weights, load_array(weights)), packed_in_order=packed_in_order
-    )
+def _tensors(path: Path) -> Array:
+    return Array(path, load_tensors(path))
 
 
-def _integers(path: Path, values: object) -> npt.NDArray[np.integer]:
+def _integers(array: Array) -> npt.NDArray[np.integer]:
+    """One list of numbers from 0 up to 2 ** 40."""
+    path, values = array
     if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
         raise IndexDamaged(path, "expected one list of integers")
     for begin in range(0, len(values), _BLOCK):
