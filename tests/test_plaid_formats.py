@@ -1,6 +1,8 @@
 """Indexes that the libraries wrote, against their own decompressed vectors, and formats derived from them."""
 
+import gc
 import gzip
+import itertools
 import json
 import pickle
 import shutil
@@ -90,6 +92,19 @@ def test_nothing_is_written(copy, name):
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["fastplaid170_nbits4_updated/index", "ragatouille_assembled/index"])
+def test_reading_a_part_and_again(name):
+    """Whoever stops early leaves no database or file open; every reading starts anew."""
+    source = open_index(INDEXES / name, originals=False)
+    part = list(itertools.islice(source.documents(), 3))
+    gc.collect()
+    whole = list(source.documents())
+    assert_same(part, whole[:3])
+    a, b = source.documents(), source.documents()
+    for x, y in zip(a, b, strict=True):
+        assert_same([x], [y])
+
+
 class TestRagatouille:
     NAME = "ragatouille_assembled/index"
 
@@ -152,6 +167,12 @@ class TestPylate:
         map_ = pickle.loads((INDEXES / name / "plaid_ids_to_documents_ids.pkl").read_bytes())
         assert len(map_) == 98
         assert {d.position: d.id for d in documents} == map_
+
+    def test_the_directory_inside_has_no_ids(self):
+        with pytest.warns(IndexWarning, match="ids are positions; open .*colbert for those that PyLate keeps"):
+            source = open_index(INDEXES / self.FAST / "fast_plaid_index")
+        assert source.format == "fast-plaid"
+        assert [d.id for d in source.documents()] == list(range(98))
 
     def test_originals_are_taken(self):
         path = INDEXES / self.FAST

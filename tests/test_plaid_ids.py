@@ -75,6 +75,13 @@ class TestIds:
         with pytest.raises(InvalidInput, match=r"ids.txt: not UTF-8"):
             open_index(STANFORD, ids=tmp_path / "ids.txt")
 
+    def test_a_file_that_changes_meanwhile(self, tmp_path):
+        path = lines(tmp_path / "ids.txt", range(240))
+        documents = open_index(STANFORD, ids=path).documents()
+        lines(path, range(100))
+        with pytest.raises(InvalidInput, match="end at position 100: their file was changed"):
+            list(documents)
+
 
 class TestTexts:
     def test_colberts_collections(self, tmp_path):

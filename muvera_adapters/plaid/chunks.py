@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.errors import InvalidInput
 from muvera_adapters.plaid.files import Int64
 from muvera_adapters.plaid.source import Document
 from muvera_adapters.results import DocumentId
@@ -86,10 +87,12 @@ class ChunkedIndex:
         """All documents in order, deleted ones left out."""
         ids: Iterator[DocumentId] = self.labels.ids() if self.labels.ids else itertools.count()
         payloads = self.labels.payloads() if self.labels.payloads else itertools.repeat({})
-        matrices = self._matrices()
-        # not zip, which would hide ids or payloads that end early because their file was changed meanwhile
-        for position, alive in enumerate(self._alive.tolist()):
-            tokens, identifier, payload = next(matrices), next(ids), next(payloads)
+        for position, (alive, tokens) in enumerate(zip(self._alive.tolist(), self._matrices(), strict=True)):
+            identifier, payload = next(ids, None), next(payloads, None)
+            if identifier is None or payload is None:
+                raise InvalidInput(
+                    f"the ids or texts given end at position {position}: their file was changed meanwhile"
+                )
             if alive:
                 yield Document(position, identifier, tokens, payload)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from muvera_adapters.plaid.chunks import ChunkedIndex
 from muvera_adapters.plaid.colbert_v1 import open_colbert_v1
-from muvera_adapters.plaid.errors import UnknownFormat
+from muvera_adapters.plaid.errors import IndexWarning, UnknownFormat
 from muvera_adapters.plaid.fast_plaid import open_fast_plaid, open_next_plaid
 from muvera_adapters.plaid.files import read_json
 from muvera_adapters.plaid.pylate import open_pylate_fast_plaid, open_pylate_stanford
@@ -113,7 +114,11 @@ def open_index(
         IndexDamaged: a file is missing, cut short, or contradicts another; the message names it.
         InvalidInput: ``ids`` or ``texts`` do not fit the index.
     """
-    index = _OPENERS[detect(path)](Path(path), ids is None, originals)
+    directory, format = Path(path), detect(path)
+    parent = directory.resolve().parent
+    if format == "fast-plaid" and ids is None and _detect(parent) == "pylate-fast-plaid":
+        warnings.warn(f"{directory}: ids are positions; open {parent} for those that PyLate keeps", IndexWarning, 2)
+    index = _OPENERS[format](directory, ids is None, originals)
     labels, n = index.labels, len(index.lengths)
     if ids is not None:
         labels = replace(labels, ids=IdFile(Path(ids), n).read)

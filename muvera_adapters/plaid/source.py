@@ -17,7 +17,7 @@ class Document(NamedTuple):
     Attributes:
         position: its number in the index, deleted documents counted.
         id: what the index calls it; its position where the format has no other id.
-        tokens: (n, dim) float32, unit length, as the index's own library decodes them.
+        tokens: (n, dim) float32, as the index's own library decodes them, of unit length (ColBERT v1: as stored).
         payload: what the index keeps beside the vectors, {} where it keeps nothing.
     """
 
