@@ -150,6 +150,12 @@ class TestRagatouille:
         with pytest.raises(IndexDamaged, match=f"collection.json: .*{message}"):
             open_index(path)
 
+    def test_texts_that_are_no_utf8(self, copy):
+        path = copy(self.NAME)
+        (path / "collection.json").write_bytes(b"[" + b",".join([b'"\xff"'] * 237) + b"]")
+        with pytest.raises(IndexDamaged, match=r"collection.json: no JSON"):
+            read(path)
+
     def test_texts_in_any_layout_of_json(self, copy):
         path = copy(self.NAME)
         texts = ["", "\\", 'a "quoted" \n text', "ü日本😀", "],["] + [str(i) for i in range(232)]

@@ -38,7 +38,7 @@ class JsonStrings:
         """All strings in order."""
         try:
             for item in self._spans():
-                yield json.loads(item)
+                yield json.loads(str(item, "utf-8"))
         except ValueError as error:
             raise IndexDamaged(self._path, f"no JSON: {error}") from error
         raise IndexDamaged(self._path, "changed while it was read")
