@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test integration lint bench clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/muvera quickstart
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+# STORES='--require NAME ...': fail where a store would be skipped; QDRANT_URL: a server to run against
+integration: $(VENV)/installed-dev
+	$(BIN)/python -m pytest integration_tests -rs $(STORES)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

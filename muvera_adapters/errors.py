@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muvera_adapters.results import WriteReport
+
 
 class MuveraError(Exception):
     """Base of all errors of muvera_adapters."""
@@ -28,9 +33,43 @@ class EncoderMismatch(MuveraError):
     """The collection was filled with another encoder."""
 
 
+class SchemaMismatch(MuveraError):
+    """The collection's vectors are not what the encoder and two-stage search need; the message names each."""
+
+
+class Unsupported(MuveraError):
+    """This database, or this version of it, cannot do what was asked."""
+
+
 class InvalidInput(MuveraError, ValueError):
     """Ids, tokens or payloads that cannot be stored or searched; the message names the position."""
 
 
+class Rejected(MuveraError):
+    """The database refused the request; repeating it would not help."""
+
+
 class StoreUnavailable(MuveraError):
-    """The database cannot be reached or opened now."""
+    """The database cannot be reached or opened now.
+
+    Attributes:
+        transient: repeating the request may help.
+        retry_after: seconds that the database asked to wait, or None.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.retry_after = retry_after
+
+
+class WriteInterrupted(StoreUnavailable):
+    """The database stopped taking writes; the same call, repeated, completes them.
+
+    Attributes:
+        report: every document of the call, as written or as failed ("failed": not acknowledged).
+    """
+
+    def __init__(self, message: str, report: WriteReport) -> None:
+        super().__init__(message)
+        self.report = report

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 #: what users have: strings, integers, UUIDs
 DocumentId: TypeAlias = int | str | uuid.UUID
@@ -17,15 +20,47 @@ class Hit:
 
     Attributes:
         id: as it was given to ``upsert``.
-        score: MaxSim when the search reranked, else the encoder's estimate.
+        score: MaxSim when the search reranked this document, else the encoder's estimate.
         fde_score: the encoder's estimate, where the store knows it, else None.
         payload: the document's payload, None when it was not asked for.
+        tokens: (n, token_dim) float32 as stored, None when not asked for or not stored.
+        reranked: ``score`` is MaxSim.
     """
 
     id: DocumentId
     score: float
     fde_score: float | None = None
     payload: Mapping[str, Any] | None = None
+    tokens: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    reranked: bool = False
+
+
+class Hits(list[Hit]):
+    """Hits of one query, best first.
+
+    Attributes:
+        unscored: candidates of a reranking search that could not be reranked because no tokens are stored with
+            them; they follow the reranked hits in the list while there is room.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), unscored: Iterable[Hit] = ()) -> None:
+        super().__init__(hits)
+        self.unscored = list(unscored)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as stored.
+
+    Attributes:
+        id: as it was given to ``upsert``.
+        payload: the document's payload.
+        tokens: (n, token_dim) float32 as stored, None when not asked for or not stored.
+    """
+
+    id: DocumentId
+    payload: Mapping[str, Any]
+    tokens: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -39,3 +74,67 @@ class WriteReport:
 
     written: int = 0
     failed: dict[DocumentId, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class BackfillReport:
+    """What a backfill did, or would do.
+
+    Attributes:
+        written: documents that got their FDE in this run.
+        copied: documents copied to the new collection in this run (0 in place).
+        failed: id and reason of documents that cannot be encoded; they have no FDE and are not found by searches.
+        without_tokens: documents that have no tokens to encode.
+        remaining: documents still without an FDE when the run ended (of a dry run: to do).
+        verified: documents of the closing sample whose stored FDE equals the one of their stored tokens.
+        fde_bytes: float32 bytes of the FDEs to write.
+        read_bytes: float32 bytes of tokens to read; an estimate from the first page.
+        seconds: taken; of a dry run, an estimate from reading and encoding the first page.
+        dry_run: nothing was written.
+    """
+
+    written: int = 0
+    copied: int = 0
+    failed: dict[DocumentId, str] = field(default_factory=dict)
+    without_tokens: int = 0
+    remaining: int = 0
+    verified: int = 0
+    fde_bytes: int = 0
+    read_bytes: int = 0
+    seconds: float = 0.0
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """State of a collection.
+
+    Attributes:
+        name: of the collection.
+        engine: what answered, with its version.
+        documents: stored.
+        without_fde: documents that no search finds.
+        without_tokens: documents that cannot be reranked.
+        segments: parts that the database keeps the data in, where it says.
+        indexed: nothing is left to index.
+        fingerprint: of the encoder.
+        fde_dim: dimensions of an FDE.
+        fde_bytes: of all FDEs at the datatype they are stored in.
+        code_bytes: of their quantized codes, 0 without quantization.
+        token_bytes: of all token matrices; an estimate from a sample.
+        disk_bytes: of the collection's directory, where it is on this machine.
+    """
+
+    name: str
+    engine: str
+    documents: int
+    without_fde: int
+    without_tokens: int
+    segments: int | None
+    indexed: bool
+    fingerprint: str
+    fde_dim: int
+    fde_bytes: int
+    code_bytes: int
+    token_bytes: int
+    disk_bytes: int | None = None

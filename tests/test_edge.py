@@ -10,6 +10,7 @@ import pytest
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, EncoderMismatch, InvalidInput, StoreUnavailable
 from muvera_adapters.evaluation import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_adapters.qdrant.requests import Upsert, Wire
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from tests.test_fde_invariants import gaussian
 
@@ -91,6 +92,7 @@ def test_written_documents_survive_a_killed_process(tmp_path, encoder, documents
 import os, sys
 sys.path.insert(0, {str(sys.path[0])!r})
 from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_adapters.qdrant.requests import Upsert, Wire
 from muvera_core import FDEConfig, FDEEncoder
 import numpy as np
 encoder = FDEEncoder(FDEConfig({DIM}, r_reps=8, k_sim=3, d_proj=8))
@@ -138,7 +140,7 @@ def test_drop(tmp_path, encoder):
         ([0, 1, 0], {}, None, "id 0 is given twice, at positions 0 and 2"),
         ([0, -1, 2], {}, None, "id -1 at position 1 is outside"),
         ([0, 1.5, 2], {}, None, "id 1.5 at position 1 is a float"),
-        ([0, 1, 2], {1: np.full((2, DIM), np.nan)}, None, r"document 1 \(id 1\) has a NaN"),
+        ([0, 1, 2], {1: np.full((2, DIM), np.nan)}, None, r"document 1 \(id 1\), token 0 has a NaN"),
         ([0, 1, 2], {2: np.zeros((0, DIM))}, None, "document 2 has no tokens"),
         ([0, 1, 2], {2: np.zeros((2, DIM + 1))}, None, "document 2 has token vectors of width 25"),
         ([0, 1, 2], {}, [None, {"_muvera_id": 1}, None], "payload at position 1 has the reserved key"),
@@ -175,7 +177,15 @@ def test_recall_on_real_vectors(tmp_path, pydocs, pydocs_documents):
 
 
 def test_long_documents_are_split_by_bytes(store, monkeypatch):
-    monkeypatch.setattr("muvera_adapters.qdrant.edge._BATCH_BYTES", 4 * (8 * 8 * 8 + 30 * DIM))
+    store._collection.wire = Wire(4.0, 4 * (8 * 8 * 8 + 30 * DIM))
+    sizes, send = [], store._shard.send
+
+    def record(request):
+        if isinstance(request, Upsert):
+            sizes.append(len(request.points))
+        return send(request)
+
+    monkeypatch.setattr(store._shard, "send", record)
     batch = TokenBatch.from_list([gaussian(i, n, DIM) for i, n in enumerate((30, 1, 1, 1, 100, 5))])
-    assert list(store._batches(batch)) == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6)]
     assert store.upsert(range(6), batch).written == store.count() == 6
+    assert sizes == [1, 2, 1, 1, 1]

@@ -1,5 +1,38 @@
-"""Qdrant: a server, qdrant-client's local mode, or the embedded engine Qdrant Edge."""
+"""Qdrant: a server, qdrant-client's local mode, or the embedded engine Qdrant Edge.
 
-from muvera_adapters.qdrant.edge import QdrantEdgeMuvera
+Each store is imported when it is asked for, so that the extra ``edge`` or ``qdrant`` alone is enough.
+"""
 
-__all__ = ["QdrantEdgeMuvera"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from muvera_adapters.errors import MissingExtra
+from muvera_adapters.qdrant.running import Retry
+
+if TYPE_CHECKING:
+    from muvera_adapters.qdrant.async_store import AsyncQdrantMuvera
+    from muvera_adapters.qdrant.edge import QdrantEdgeMuvera
+    from muvera_adapters.qdrant.store import QdrantMuvera
+
+__all__ = ["AsyncQdrantMuvera", "QdrantEdgeMuvera", "QdrantMuvera", "Retry"]
+
+# name -> module, what it imports, its package, our extra
+_STORES = {
+    "AsyncQdrantMuvera": ("async_store", "qdrant_client", "qdrant-client", "qdrant"),
+    "QdrantMuvera": ("store", "qdrant_client", "qdrant-client", "qdrant"),
+    "QdrantEdgeMuvera": ("edge", "qdrant_edge", "qdrant-edge-py", "edge"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STORES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, imported, package, extra = _STORES[name]
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != imported:
+            raise
+        raise MissingExtra(package, extra) from error

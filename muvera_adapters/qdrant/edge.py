@@ -1,44 +1,33 @@
-"""Qdrant Edge: Qdrant's engine in this process, on a directory."""
+"""QdrantEdgeMuvera: Qdrant's engine in this process, on a directory."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-import numpy as np
-from tqdm import tqdm
+import qdrant_edge as edge
 
-from muvera_adapters.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    EncoderMismatch,
-    InvalidInput,
-    MissingExtra,
-    MuveraError,
-    StoreUnavailable,
-)
-from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
-from muvera_adapters.results import DocumentId, Hit, WriteReport
-from muvera_core import Encoder, TokenBatch, encoder_from_dict
-from muvera_core.tokens import ArrayLike, to_batch, to_matrix
+from muvera_adapters.errors import CollectionExists, StoreUnavailable
+from muvera_adapters.qdrant import backfilling, reading, searching, writing
+from muvera_adapters.qdrant.description import choose_encoder, describe, new_state, read_state
+from muvera_adapters.qdrant.documents import check_encoder
+from muvera_adapters.qdrant.edge_calls import Quantization, Shard, fde_params, token_params, translate
+from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Operation, Where
+from muvera_adapters.qdrant.running import Retry, run
+from muvera_adapters.qdrant.searching import Options, Rerank
+from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_core import Encoder
+from muvera_core.tokens import ArrayLike
 
-try:
-    import qdrant_edge as edge
-except ImportError as error:
-    raise MissingExtra("qdrant-edge-py", "edge") from error
+T = TypeVar("T")
 
 FDE, TOKENS = "fde", "tokens"
-
-Quantization = Literal["int8"] | None
-Rerank = Literal["auto", "native", "none"]
-
-# bytes of vectors in one write: a batch is a record of the write-ahead log, whose segments hold 32 MB
-_BATCH_BYTES = 16 << 20
+_ONCE = Retry(attempts=1)
 
 
 class QdrantEdgeMuvera:
@@ -46,16 +35,27 @@ class QdrantEdgeMuvera:
 
     A collection is a shard directory with a ``.muvera.json`` file beside it, which keeps the encoder. One process at
     a time may have it open. The engine holds Python's global lock while it works. Nothing is indexed until
-    :meth:`wait_indexed`; until then the first stage scans.
+    :meth:`wait_indexed`; until then the first stage scans. Writes survive a kill of the process (write-ahead log).
 
-    Made by :meth:`create` or :meth:`open`; close it, or use it in a ``with`` statement.
+    Made by :meth:`create`, :meth:`open` or :meth:`adopt`; close it, or use it in a ``with`` statement. Arguments that
+    are Qdrant's (filters, search parameters, quantization) are objects of ``qdrant_edge``. Every method raises
+    :class:`~muvera_adapters.errors.MuveraError`: ``InvalidInput`` before anything is written, ``Rejected`` or
+    ``StoreUnavailable`` with the engine's own error as ``__cause__``.
     """
 
-    def __init__(self, shard: edge.EdgeShard, path: Path, encoder: Encoder, store_tokens: bool) -> None:
-        self._shard: edge.EdgeShard | None = shard
-        self._path = path
-        self._store_tokens = store_tokens
-        self.encoder = encoder
+    def __init__(self, shard: Shard, collection: Collection) -> None:
+        self._shard = shard
+        self._collection = collection
+
+    @property
+    def encoder(self) -> Encoder:
+        """What documents and queries are encoded with."""
+        return self._collection.encoder
+
+    @property
+    def name(self) -> str:
+        """Of the collection."""
+        return self._collection.name
 
     @classmethod
     def create(
@@ -66,33 +66,46 @@ class QdrantEdgeMuvera:
         *,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
+        datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
+        hnsw_config: edge.HnswIndexConfig | None = None,
+        tokens_datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
+        optimizers: edge.EdgeOptimizersConfig | None = None,
     ) -> QdrantEdgeMuvera:
         """Makes an empty collection ``directory/name``.
 
         Args:
             directory: parent of the collection's directory; made if missing.
             name: of the collection.
-            encoder: what documents and queries are encoded with.
-            quantization: of the FDEs that the index compares; the originals (float16) stay on disk. None: none.
-            store_tokens: keep token matrices (float16) for the second stage.
+            encoder: what documents and queries are encoded with; kept in ``directory/name.muvera.json``.
+            quantization: of the FDEs that the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``, ``"binary"``
+                (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The originals stay on disk.
+            store_tokens: keep token matrices for the second stage.
+            datatype: of the FDEs.
+            hnsw_config: of the FDE index, None: m=16, ef_construct=100.
+            tokens_datatype: of the token matrices.
+            optimizers: None: the engine's own.
 
         Raises:
             CollectionExists: the directory is not empty.
         """
-        path, sidecar = _paths(directory, name)
+        path, sidecar = paths(directory, name)
+        check_encoder(encoder.dim)
         if sidecar.exists() or (path.exists() and any(path.iterdir())):
             raise CollectionExists(f"{path} exists; open it, or drop it first")
+        vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
+        if store_tokens:
+            vectors[TOKENS] = token_params(encoder, tokens_datatype)
         path.mkdir(parents=True, exist_ok=True)
-        shard = edge.EdgeShard.create(str(path), _config(encoder, quantization, store_tokens))
-        description = {"version": 1, "encoder": encoder.to_dict(), "store_tokens": store_tokens}
-        partial = sidecar.with_suffix(".part")
-        partial.write_text(json.dumps(description), encoding="utf-8")
-        partial.replace(sidecar)
-        return cls(shard, path, encoder, store_tokens)
+        try:
+            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors, optimizers=optimizers))
+        except Exception as error:  # the engine raises nothing more specific
+            raise translate(error, path) from error
+        write_sidecar(sidecar, new_state(encoder, FDE, TOKENS if store_tokens else None))
+        return cls._of(shard, path, encoder, FDE, TOKENS if store_tokens else None)
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], name: str, encoder: Encoder | None = None) -> QdrantEdgeMuvera:
-        """Opens a collection that :meth:`create` made.
+        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
 
         Args:
             directory: as given to ``create``.
@@ -102,63 +115,117 @@ class QdrantEdgeMuvera:
         Raises:
             CollectionNotFound: there is no such collection.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            SchemaMismatch: its vectors were changed.
             StoreUnavailable: another process has it open, or its files are damaged.
         """
-        path, sidecar = _paths(directory, name)
+        path, sidecar = paths(directory, name)
+        state = read_state(str(path), read_sidecar(sidecar))
+        chosen = choose_encoder(str(path), state["encoder"], encoder)
+        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"])
+
+    @classmethod
+    def adopt(
+        cls,
+        directory: str | os.PathLike[str],
+        name: str,
+        encoder: Encoder,
+        *,
+        tokens_vector: str | None = "colbert",
+        fde_vector: str = FDE,
+    ) -> QdrantEdgeMuvera:
+        """Takes over a shard directory of someone else.
+
+        If it has a vector ``fde_vector`` with FDEs in it, a sample is compared with what the encoder makes of the
+        stored tokens, and the encoder is written beside the directory. Else nothing is written; :meth:`backfill` adds
+        the FDEs.
+
+        Args:
+            directory: parent of the shard's directory.
+            name: of the shard's directory.
+            encoder: what its FDEs are made by, or shall be.
+            tokens_vector: name of its multivector (MaxSim; dot or cosine); None: there is none.
+            fde_vector: name of the vector with the FDEs, now or later.
+
+        Raises:
+            CollectionNotFound: there is no shard.
+            SchemaMismatch: vectors are missing or unfit; the message names each difference.
+            EncoderMismatch: the stored FDEs are of another encoder.
+            StoreUnavailable: another process has it open.
+        """
+        path, sidecar = paths(directory, name)
+        known = sidecar.exists()
+        if known:
+            choose_encoder(str(path), read_state(str(path), read_sidecar(sidecar))["encoder"], encoder)
+        store = cls._of(_load(path), path, encoder, fde_vector, tokens_vector, need_fde=tokens_vector is None)
+        collection = store._collection
         try:
-            description = json.loads(sidecar.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CollectionNotFound(f"{path} is no collection of this library ({sidecar.name} is missing)") from None
-        kept = description["encoder"]
-        if encoder is None:
-            encoder = encoder_from_dict(kept)
-        elif encoder.fingerprint != kept["fingerprint"]:
-            raise EncoderMismatch(
-                f"{path} was filled by encoder {kept['fingerprint']}, the one given is {encoder.fingerprint}"
-            )
-        try:
-            shard = edge.EdgeShard.load(str(path))
-        except Exception as error:  # the engine raises nothing more specific
-            busy = "WouldBlock" in str(error)
-            reason = "another process (or another object of this one) has it open" if busy else str(error)
-            raise StoreUnavailable(f"cannot open {path}: {reason}") from error
-        return cls(shard, path, encoder, description["store_tokens"])
+            if collection.has_fde and not known:
+                if tokens_vector is not None and store._do(_filled(fde_vector)) == 0:
+                    collection.has_fde = False  # added, and nothing written: backfill() finishes what was begun
+                else:
+                    store._do(backfilling.check_adopted(collection))
+                    write_sidecar(sidecar, new_state(encoder, fde_vector, tokens_vector))
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def backfill(
+        self,
+        *,
+        progress: bool = False,
+        dry_run: bool = False,
+        quantization: Quantization = "int8",
+        datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
+        hnsw_config: edge.HnswIndexConfig | None = None,
+    ) -> BackfillReport:
+        """Computes the FDEs of documents that have none, from their stored tokens, in place.
+
+        Repeated after a kill at any point, it does what is left. At the end a random sample is checked.
+
+        Args:
+            progress: show a bar.
+            dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
+            quantization: as for ``create``, like the next two; used when the vector is added.
+            datatype: of the FDEs.
+            hnsw_config: of the FDE index.
+
+        Raises:
+            MuveraError: the sample disagrees.
+        """
+
+        def add() -> Operation[None]:
+            params = fde_params(self.encoder, quantization, datatype, hnsw_config)
+            self._add_fde(params)
+            return
+            yield
+
+        return self._do(backfilling.backfill(self._collection, add, dry_run, progress))
 
     def upsert(
         self,
         ids: Sequence[DocumentId],
         tokens: Any,
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
-        *,
         progress: bool = False,
     ) -> WriteReport:
-        """Encodes and writes documents, replacing those whose id is there.
+        """Encodes and writes documents in batches by bytes, replacing those whose id is there.
 
         Args:
             ids: n integers, strings or UUIDs.
-            tokens: n token matrices, in any form that ``encoder.encode_documents`` takes.
+            tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
             payloads: n dictionaries of JSON values, or None.
             progress: show a bar.
 
+        Returns:
+            Every document as written or failed; failed are those that the engine refused for themselves.
+
         Raises:
-            InvalidInput: lengths differ, an id is no id, an id is given twice, or tokens cannot be encoded; the
-                message says where. Nothing was written.
-            MuveraError: the engine refused a batch; ``report`` of the error says what had been written.
+            InvalidInput: lengths differ, an id is no id or given twice, tokens cannot be encoded or exceed a limit
+                of Qdrant; the message says where. Nothing was written.
+            WriteInterrupted: the engine stopped writing (disk full); ``report`` has what was written.
         """
-        batch, points = self._prepare(ids, tokens, payloads)
-        report = WriteReport()
-        with tqdm(total=len(points), unit="doc", desc="upsert", disable=not progress) as bar:
-            for i, j in self._batches(batch):
-                fdes = self.encoder.encode_documents(batch[i:j])
-                records = [
-                    edge.Point(point_id, self._vectors(fde, batch[k]), payload)
-                    for k, fde, (point_id, payload) in zip(range(i, j), fdes, points[i:j], strict=True)
-                ]
-                self._call("write", lambda shard, r=records: shard.update(edge.UpdateOperation.upsert_points(r)))
-                report.written += j - i
-                bar.update(j - i)
-        self._call("flush", lambda shard: shard.flush())
-        return report
+        return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
 
     def search(
         self,
@@ -167,69 +234,127 @@ class QdrantEdgeMuvera:
         prefetch: int = 200,
         *,
         rerank: Rerank = "auto",
-        with_payload: bool = True,
-    ) -> list[Hit]:
+        filter: edge.Filter | None = None,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        with_payload: bool | Sequence[str] = True,
+        with_tokens: bool = False,
+        with_fde_score: bool = False,
+        search_params: edge.SearchParams | None = None,
+    ) -> Hits:
         """The documents most similar to a query.
 
         Args:
             query_tokens: (m, token_dim).
             limit: documents to return.
             prefetch: candidates that the first stage hands to the second; more of them, higher recall.
-            rerank: ``"native"``: exact MaxSim by the engine; ``"none"``: the encoder's estimate; ``"auto"``: native
-                where tokens are stored.
-            with_payload: return payloads.
+            rerank: ``"native"``: MaxSim by the engine; ``"client"``: tokens are fetched and scored by this library;
+                ``"none"``: the encoder's estimate; ``"auto"``: native where tokens are stored.
+            filter: applied to both stages.
+            offset: hits to skip.
+            score_threshold: least score of a hit.
+            with_payload: all, none, or some keys.
+            with_tokens: return token matrices.
+            with_fde_score: set ``fde_score`` where the mode does not bring it anyway.
+            search_params: of the first stage; None: a beam of twice the candidates, no rescoring of codes.
 
         Returns:
-            At most ``limit`` hits, best first.
+            At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
 
         Raises:
-            InvalidInput: the query cannot be encoded, limit is below 1, or tokens to rerank with are not stored.
+            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
-        query = self._query(query_tokens)
-        if rerank == "native" and not self._store_tokens:
-            raise InvalidInput("this collection stores no tokens: use rerank='none'")
-        if limit < 1 or prefetch < 1:
-            raise InvalidInput(f"limit and prefetch must be at least 1, got {limit} and {prefetch}")
-        fde = self.encoder.encode_queries([query])[0]
-        two_stage = self._store_tokens if rerank == "auto" else rerank == "native"
-        candidates = max(limit, prefetch) if two_stage else limit
-        # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
-        # rescoring would read the originals from disk, which the second stage makes needless
-        params = edge.SearchParams(
-            hnsw_ef=max(128, 2 * candidates), quantization=edge.QuantizationSearchParams(rescore=False)
-        )
-        first = edge.Query.Nearest(fde, using=FDE)
-        if not two_stage:
-            return self._hits(first, limit, with_payload, params=params)
-        stage = edge.Prefetch(candidates, query=first, params=params)
-        return self._hits(edge.Query.Nearest(query, using=TOKENS), limit, with_payload, prefetches=[stage])
+        o = Options(
+            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
+            search_params,
+        )  # fmt: skip
+        return self._do(searching.search(self._collection, [query_tokens], o))[0]
 
-    def exact_search(self, query_tokens: ArrayLike, limit: int = 10, *, with_payload: bool = True) -> list[Hit]:
+    def search_batch(
+        self,
+        queries: Sequence[ArrayLike],
+        limit: int = 10,
+        prefetch: int = 200,
+        *,
+        rerank: Rerank = "auto",
+        filter: edge.Filter | None = None,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        with_payload: bool | Sequence[str] = True,
+        with_tokens: bool = False,
+        with_fde_score: bool = False,
+        search_params: edge.SearchParams | None = None,
+    ) -> list[Hits]:
+        """:meth:`search` for several queries."""
+        o = Options(
+            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
+            search_params,
+        )  # fmt: skip
+        return self._do(searching.search(self._collection, queries, o))
+
+    def exact_search(
+        self,
+        query_tokens: ArrayLike,
+        limit: int = 10,
+        *,
+        filter: edge.Filter | None = None,
+        offset: int = 0,
+        score_threshold: float | None = None,
+        with_payload: bool | Sequence[str] = True,
+        with_tokens: bool = False,
+    ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates."""
-        if not self._store_tokens:
-            raise InvalidInput("this collection stores no tokens: there is nothing to score exactly")
-        return self._hits(edge.Query.Nearest(self._query(query_tokens), using=TOKENS), limit, with_payload)
+        o = Options(
+            limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
+        return self._do(searching.exact_search(self._collection, query_tokens, o))
 
-    def wait_indexed(self) -> None:
-        """Builds the index and the quantized codes of everything written so far; returns when done."""
-        self._call("index", lambda shard: shard.optimize())
+    def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
+        """Documents in the order of ``ids``; None where there is none."""
+        return self._do(reading.get(self._collection, ids, with_tokens))
 
-    def count(self) -> int:
-        """Documents stored."""
-        return int(self._call("count", lambda shard: shard.count(edge.CountRequest(exact=True))))
+    def scroll(
+        self, *, filter: edge.Filter | None = None, with_tokens: bool = False, page_size: int = 100
+    ) -> Iterator[Document]:
+        """All documents, in the order of the points' ids."""
+        offset = None
+        while True:
+            documents, offset = self._do(reading.page(self._collection, filter, page_size, offset, with_tokens))
+            yield from documents
+            if offset is None:
+                return
+
+    def count(self, *, filter: edge.Filter | None = None) -> int:
+        """Documents stored, exactly."""
+        return self._do(reading.count(self._collection, filter))
+
+    def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: edge.Filter | None = None) -> None:
+        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        self._do(writing.delete(self._collection, ids, filter))
+
+    def wait_indexed(self, timeout: float | None = None) -> None:
+        """Builds the index and the codes of everything written so far; ``timeout`` has no effect on the engine."""
+        self._do(writing.wait_indexed(self._collection, timeout))
+
+    def info(self) -> StoreInfo:
+        """Numbers, sizes and state of the collection."""
+        return self._do(reading.info(self._collection))
 
     def close(self) -> None:
         """Writes everything to disk and releases the directory; closing twice is allowed."""
-        if self._shard is not None:
-            self._shard.flush()
-            self._shard.close()
-            self._shard = None
+        self._shard.close()
 
     def drop(self) -> None:
         """Deletes the collection's directory and closes it."""
         self.close()
-        _paths(self._path.parent, self._path.name)[1].unlink(missing_ok=True)
-        shutil.rmtree(self._path)
+        path = self._shard.path
+        paths(path.parent, path.name)[1].unlink(missing_ok=True)
+        shutil.rmtree(path)
 
     def __enter__(self) -> QdrantEdgeMuvera:
         return self
@@ -239,107 +364,52 @@ class QdrantEdgeMuvera:
     ) -> None:
         self.close()
 
-    def _prepare(
-        self, ids: Sequence[DocumentId], tokens: Any, payloads: Sequence[Mapping[str, Any] | None] | None
-    ) -> tuple[TokenBatch, list[tuple[int | str, dict[str, Any]]]]:
+    @classmethod
+    def _of(
+        cls, shard: edge.EdgeShard, path: Path, encoder: Encoder, fde: str, tokens: str | None, need_fde: bool = True
+    ) -> QdrantEdgeMuvera:
         try:
-            batch = to_batch(tokens, dim=self.encoder.token_dim)
-        except ValueError as error:
-            raise InvalidInput(str(error)) from error
-        if len(ids) != len(batch) or (payloads is not None and len(payloads) != len(ids)):
-            given = "" if payloads is None else f", {len(payloads)} payloads"
-            raise InvalidInput(f"{len(ids)} ids, {len(batch)} token matrices{given}: the numbers must be equal")
-        points: list[tuple[int | str, dict[str, Any]]] = []
-        seen: dict[int | str, int] = {}
-        for position, document_id in enumerate(ids):
-            point_id, kept = to_point_id(document_id, position)
-            if seen.setdefault(point_id, position) != position:
-                raise InvalidInput(f"id {document_id!r} is given twice, at positions {seen[point_id]} and {position}")
-            payload = dict((payloads[position] if payloads is not None else None) or {})
-            if ID_KEY in payload:
-                raise InvalidInput(f"the payload at position {position} has the reserved key {ID_KEY!r}")
-            if kept is not None:
-                payload[ID_KEY] = kept
-            points.append((point_id, payload))
-        finite = np.isfinite(batch.values).all(axis=1)
-        if not finite.all():  # the engine would store them; checked before anything is written
-            position = int(np.searchsorted(batch.offsets, np.argmin(finite), side="right")) - 1
-            raise InvalidInput(f"document {position} (id {ids[position]!r}) has a NaN or infinite value")
-        return batch, points
+            vectors = read_vectors(path)
+            known = describe(str(path), vectors, encoder, fde, tokens, EDGE, need_fde=need_fde, exclusive=True)
+        except BaseException:
+            shard.close()
+            raise
+        info = vectors.get(fde)
+        sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
+        known.name = path.name
+        return cls(Shard(shard, path, fde, *sizes), known)
 
-    def _batches(self, batch: TokenBatch) -> Iterator[tuple[int, int]]:
-        per_token = 4 * batch.dim if self._store_tokens else 0
-        sizes = 4 * self.encoder.dim + per_token * batch.lengths
-        start, total = 0, 0
-        for i, size in enumerate(sizes):
-            if total + size > _BATCH_BYTES and i > start:
-                yield start, i
-                start, total = i, 0
-            total += int(size)
-        if start < len(batch):
-            yield start, len(batch)
+    def _add_fde(self, params: edge.EdgeVectorParams) -> None:
+        """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
+        path, fde = self._shard.path, self._collection.fde
+        self._shard.close()
+        if fde not in read_vectors(path):
+            shard = _load(path)
+            operation = edge.UpdateOperation.create_dense_vector(
+                fde, params.size, params.distance, None, params.datatype
+            )
+            shard.update(operation)
+            shard.flush()
+            shard.close()
+        set_params(path, fde, params)
+        shard = _load(path)
+        state = new_state(self.encoder, fde, self._collection.tokens)
+        write_sidecar(paths(path.parent, path.name)[1], state)
+        self._shard = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)._shard
 
-    def _vectors(self, fde: Any, tokens: Any) -> dict[str, Any]:
-        return {FDE: fde, TOKENS: tokens} if self._store_tokens else {FDE: fde}
-
-    def _query(self, query_tokens: ArrayLike) -> Any:
-        try:
-            return to_matrix(query_tokens, dim=self.encoder.token_dim, what="query").astype(np.float32)
-        except ValueError as error:
-            raise InvalidInput(str(error)) from error
-
-    def _hits(self, query: edge.Query, limit: int, with_payload: bool, **stages: Any) -> list[Hit]:
-        wanted = True if with_payload else edge.PayloadSelector.Include([ID_KEY])
-        request = edge.QueryRequest(limit, query=query, with_payload=wanted, **stages)
-        reranked = "params" not in stages
-        hits = []
-        for point in self._call("search", lambda shard: shard.query(request)):
-            payload = dict(point.payload or {})
-            document_id = from_point_id(point.id, payload)
-            payload.pop(ID_KEY, None)
-            fde_score = None if reranked else point.score
-            hits.append(Hit(document_id, point.score, fde_score, payload if with_payload else None))
-        return hits
-
-    def _call(self, action: str, call: Any) -> Any:
-        if self._shard is None:
-            raise StoreUnavailable(f"{self._path} is closed")
-        try:
-            return call(self._shard)
-        except Exception as error:  # the engine raises nothing more specific
-            raise MuveraError(f"Qdrant Edge could not {action}: {error}") from error
+    def _do(self, operation: Operation[T]) -> T:
+        return run(operation, lambda request: self._shard.send(request), _ONCE)
 
 
-def _paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:
-    """The shard's directory and the file beside it."""
-    if not name or name in (".", "..") or Path(name).name != name:
-        raise InvalidInput(f"{name!r} is no collection name: it becomes one directory")
-    path = Path(directory) / name
-    return path, path.with_name(name + ".muvera.json")
+def _filled(fde: str) -> Operation[int]:
+    return (yield Count(Where(has=(fde,))))
 
 
-def _config(encoder: Encoder, quantization: Quantization, store_tokens: bool) -> edge.EdgeConfig:
-    """FDEs with a graph over int8 codes; tokens without a graph (m=0); both kept as float16."""
-    codes = None
-    if quantization == "int8":
-        codes = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Cached)
-    vectors = {
-        FDE: edge.EdgeVectorParams(
-            encoder.dim,
-            edge.Distance.Dot,
-            datatype=edge.VectorStorageDatatype.Float16,
-            quantization_config=codes,
-            hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
-            memory=edge.Memory.Cold if codes else edge.Memory.Cached,
-        )
-    }
-    if store_tokens:
-        vectors[TOKENS] = edge.EdgeVectorParams(
-            encoder.token_dim,
-            edge.Distance.Dot,
-            multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-            datatype=edge.VectorStorageDatatype.Float16,
-            hnsw_config=edge.HnswIndexConfig(m=0, payload_m=0, ef_construct=100, full_scan_threshold=10_000),
-            memory=edge.Memory.Cached,
-        )
-    return edge.EdgeConfig(vectors=vectors)
+def _load(path: Path) -> edge.EdgeShard:
+    try:
+        return edge.EdgeShard.load(str(path))
+    except Exception as error:  # the engine raises nothing more specific
+        problem = translate(error, path)
+        if isinstance(problem, StoreUnavailable):
+            raise problem from error
+        raise StoreUnavailable(f"{path} cannot be opened: {error}") from error

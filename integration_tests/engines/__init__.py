@@ -1,0 +1,10 @@
+"""What the contract suite runs against: one line for every kind of store."""
+
+from __future__ import annotations
+
+from integration_tests.engines import qdrant
+from integration_tests.engines.base import Engine
+
+ENGINES: list[Engine] = [
+    *qdrant.ENGINES,
+]

@@ -1,0 +1,500 @@
+"""What every store must do, compared with numpy on the same vectors."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import numpy as np
+import pytest
+
+from integration_tests.corpus import (
+    CONFIG,
+    COUNT,
+    DIM,
+    DOCUMENTS,
+    ENCODER,
+    OTHER_ENCODER,
+    QUERIES,
+    best,
+    estimates,
+    truth,
+    two_stage,
+    unit_rows,
+)
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    EncoderMismatch,
+    InvalidInput,
+    MuveraError,
+    SchemaMismatch,
+)
+from muvera_core import FDEConfig, FDEEncoder, TokenBatch
+
+IDS = list(range(COUNT))
+PAYLOADS = [{"n": i, "parity": i % 2, "text": f"document {i}"} for i in IDS]
+RERANKED = ["auto", "native", "client"]
+
+
+@pytest.fixture
+def filled(session):
+    """All documents, FDEs not quantized: with nothing approximate in the way, answers are exact."""
+    store = session.create("filled", ENCODER, **session.exact())
+    report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
+    assert (report.written, report.failed) == (COUNT, {})
+    return store
+
+
+class TestSearch:
+    @pytest.mark.parametrize("rerank", RERANKED)
+    @pytest.mark.parametrize("prefetch", [12, COUNT])
+    def test_reranked_hits_are_the_best_candidates_by_exact_maxsim(self, filled, rerank, prefetch):
+        for query in QUERIES:
+            hits = filled.search(query, 8, prefetch, rerank=rerank)
+            assert [hit.id for hit in hits] == two_stage(query, 8, prefetch)
+            assert np.allclose([hit.score for hit in hits], truth(query)[[hit.id for hit in hits]], atol=1e-4)
+            assert all(hit.reranked for hit in hits)
+            assert hits.unscored == []
+
+    def test_without_reranking_hits_are_ranked_by_fde(self, filled):
+        for query in QUERIES:
+            hits = filled.search(query, 8, rerank="none")
+            assert [hit.id for hit in hits] == best(estimates(query), 8)
+            assert np.allclose([hit.score for hit in hits], estimates(query)[[hit.id for hit in hits]], atol=1e-4)
+            assert all(hit.fde_score == hit.score and not hit.reranked for hit in hits)
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_fde_scores_come_with_the_hits_when_asked_for(self, filled, rerank):
+        hits = filled.search(QUERIES[1], 5, 30, rerank=rerank, with_fde_score=True)
+        expected = estimates(QUERIES[1])[[hit.id for hit in hits]]
+        assert np.allclose([hit.fde_score for hit in hits], expected, atol=1e-4)
+
+    def test_exact_search_ranks_everything(self, filled):
+        for query in QUERIES:
+            hits = filled.exact_search(query, 10)
+            assert [hit.id for hit in hits] == best(truth(query), 10)
+            assert np.allclose([hit.score for hit in hits], np.sort(truth(query))[::-1][:10], atol=1e-4)
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_a_filter_restricts_both_stages(self, session, filled, rerank):
+        odd = session.equals("parity", 1)
+        hits = filled.search(QUERIES[2], 6, 15, rerank=rerank, filter=odd)
+        scores = np.where(np.arange(COUNT) % 2 == 1, estimates(QUERIES[2]), -np.inf)
+        candidates = best(scores, 15)
+        final = scores if rerank == "none" else truth(QUERIES[2])
+        assert [hit.id for hit in hits] == sorted(candidates, key=lambda i: -final[i])[:6]
+
+    def test_a_filter_restricts_exact_search(self, session, filled):
+        hits = filled.exact_search(QUERIES[2], 6, filter=session.equals("parity", 0))
+        assert [hit.id for hit in hits] == best(np.where(np.arange(COUNT) % 2 == 0, truth(QUERIES[2]), -np.inf), 6)
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_pages_by_offset_join_to_one_ranking(self, filled, rerank):
+        whole = filled.search(QUERIES[3], 12, 40, rerank=rerank)
+        pages = [filled.search(QUERIES[3], 4, 40, rerank=rerank, offset=offset) for offset in (0, 4, 8)]
+        assert [hit.id for page in pages for hit in page] == [hit.id for hit in whole]
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_an_offset_beyond_the_prefetch_still_has_hits(self, filled, rerank):
+        hits = filled.search(QUERIES[3], 4, 4, rerank=rerank, offset=8)
+        assert len(hits) == 4
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_no_hit_is_below_the_threshold(self, filled, rerank):
+        whole = filled.search(QUERIES[0], 10, 40, rerank=rerank)
+        threshold = (whole[3].score + whole[4].score) / 2
+        hits = filled.search(QUERIES[0], 10, 40, rerank=rerank, score_threshold=threshold)
+        assert [hit.id for hit in hits] == [hit.id for hit in whole[:4]]
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_payloads_and_tokens_are_selected(self, filled, rerank):
+        def first(**options):
+            return filled.search(QUERIES[0], 1, 20, rerank=rerank, **options)[0]
+
+        hit = first(with_tokens=True)
+        assert hit.payload == PAYLOADS[hit.id]
+        assert np.array_equal(hit.tokens, DOCUMENTS[hit.id])
+        assert first().tokens is None
+        assert first(with_payload=False).payload is None
+        assert first(with_payload=["text"]).payload == {"text": f"document {hit.id}"}
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_a_batch_gives_what_single_searches_give(self, filled, rerank):
+        batch = filled.search_batch(QUERIES, 5, 20, rerank=rerank)
+        assert batch == [filled.search(query, 5, 20, rerank=rerank) for query in QUERIES]
+        assert filled.search_batch([], 5) == []
+
+    def test_quantized_and_indexed_search_keeps_the_recall_of_the_first_stage(self, session):
+        store = session.create("quantized", ENCODER, **session.quantized())
+        store.upsert(IDS, DOCUMENTS)
+        store.wait_indexed()
+        found = [[hit.id for hit in store.search(query, 10, 40)] for query in QUERIES]
+        expected = [two_stage(query, 10, 40) for query in QUERIES]
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, expected, strict=True)])
+        assert recall >= 0.9
+
+    def test_a_collection_without_tokens_searches_by_fde_alone(self, session):
+        store = session.create("fde_only", ENCODER, store_tokens=False, **session.exact())
+        store.upsert(IDS, DOCUMENTS)
+        assert [hit.id for hit in store.search(QUERIES[0], 5)] == best(estimates(QUERIES[0]), 5)
+        for call in (
+            lambda: store.search(QUERIES[0], rerank="native"),
+            lambda: store.search(QUERIES[0], rerank="client"),
+            lambda: store.exact_search(QUERIES[0]),
+            lambda: store.get([1], with_tokens=True),
+        ):
+            with pytest.raises(InvalidInput, match="stores no tokens"):
+                call()
+
+    def test_an_empty_collection_has_no_hits(self, session):
+        store = session.create("empty", ENCODER)
+        assert store.search(QUERIES[0]) == []
+        assert store.exact_search(QUERIES[0]) == []
+        assert store.count() == 0
+
+    @pytest.mark.parametrize(
+        ("query", "problem"),
+        [
+            (np.full((2, DIM), np.nan), "NaN"),
+            (np.zeros((2, DIM)), "all zeros"),
+            (np.ones((2, DIM + 1)), "width"),
+            (np.ones(DIM), "matrix"),
+            (np.empty((0, DIM)), "no tokens"),
+        ],
+    )
+    def test_a_query_that_cannot_be_scored_is_refused(self, filled, query, problem):
+        for search in (filled.search, filled.exact_search):
+            with pytest.raises(InvalidInput, match=problem):
+                search(query)
+
+    @pytest.mark.parametrize("options", [{"limit": 0}, {"prefetch": 0}, {"offset": -1}, {"rerank": "magic"}])
+    def test_numbers_and_modes_are_checked(self, filled, options):
+        with pytest.raises(InvalidInput):
+            filled.search(QUERIES[0], **options)
+
+
+class TestDocumentsWithoutTokens:
+    @pytest.fixture
+    def store(self, session):
+        session.create("lacking", ENCODER, **session.exact()).upsert(IDS[:20], DOCUMENTS[:20], PAYLOADS[:20])
+        session.without_tokens("lacking", 99, ENCODER.encode_query(QUERIES[0]) * 10)
+        return session.open("lacking")
+
+    @pytest.mark.parametrize("rerank", RERANKED)
+    def test_they_are_reported_and_follow_the_reranked_hits(self, store, rerank):
+        hits = store.search(QUERIES[0], 30, 30, rerank=rerank)
+        assert [hit.id for hit in hits[:-1]] == best(truth(QUERIES[0], DOCUMENTS[:20]), 20)
+        assert (hits[-1].id, hits[-1].reranked, hits[-1].payload) == (99, False, {"n": 99})
+        assert hits[-1].score == hits[-1].fde_score
+        assert [hit.id for hit in hits.unscored] == [99]
+
+    @pytest.mark.parametrize("rerank", RERANKED)
+    def test_they_are_reported_even_where_there_is_no_room(self, store, rerank):
+        hits = store.search(QUERIES[0], 3, 10, rerank=rerank)
+        assert 99 not in [hit.id for hit in hits]
+        assert len(hits) == 3
+        assert [hit.id for hit in hits.unscored] == [99]
+
+    @pytest.mark.parametrize("rerank", RERANKED)
+    def test_pages_contain_them_once(self, store, rerank):
+        pages = [store.search(QUERIES[0], 8, 30, rerank=rerank, offset=offset) for offset in (0, 8, 16)]
+        ids = [hit.id for page in pages for hit in page]
+        assert sorted(ids) == [*range(20), 99]
+
+    def test_info_counts_them(self, store):
+        assert store.info().without_tokens == 1
+
+
+class TestDocuments:
+    def test_every_kind_of_id_comes_back_as_it_was_given(self, session):
+        ids = [7, "doc/1", uuid.UUID(int=5), str(uuid.UUID(int=6)), "", "7", 2**64 - 1]
+        store = session.create("ids", ENCODER)
+        store.upsert(ids, DOCUMENTS[:7], PAYLOADS[:7])
+        assert {hit.id for hit in store.search(QUERIES[0], 10, 20)} == set(ids)
+        assert {hit.id for hit in store.search(QUERIES[0], 10, 20, with_payload=False)} == set(ids)
+        assert {document.id for document in store.scroll()} == set(ids)
+        documents = store.get(ids, with_tokens=True)
+        assert [document.id for document in documents] == ids
+        assert [document.payload for document in documents] == PAYLOADS[:7]
+        store.delete(["doc/1", uuid.UUID(int=5)])
+        assert {document.id for document in store.scroll()} == set(ids) - {"doc/1", uuid.UUID(int=5)}
+
+    def test_get_keeps_the_order_and_tells_what_is_missing(self, filled):
+        documents = filled.get([5, 1000, 3], with_tokens=True)
+        assert documents[1] is None
+        assert [documents[0].id, documents[2].id] == [5, 3]
+        assert np.array_equal(documents[0].tokens, DOCUMENTS[5])
+        assert filled.get([5])[0].tokens is None
+        assert filled.get([]) == []
+
+    def test_scroll_gives_every_document_once(self, session, filled):
+        documents = list(filled.scroll(with_tokens=True, page_size=7))
+        assert sorted(document.id for document in documents) == IDS
+        assert all(np.array_equal(document.tokens, DOCUMENTS[document.id]) for document in documents)
+        assert all(document.payload == PAYLOADS[document.id] for document in documents)
+        odd = filled.scroll(filter=session.equals("parity", 1), page_size=9)
+        assert sorted(document.id for document in odd) == IDS[1::2]
+
+    def test_a_second_upsert_replaces(self, filled):
+        filled.upsert([3], [DOCUMENTS[4]], [{"new": True}])
+        assert filled.count() == COUNT
+        (document,) = filled.get([3], with_tokens=True)
+        assert document.payload == {"new": True}
+        assert np.array_equal(document.tokens, DOCUMENTS[4])
+        hits = filled.search(DOCUMENTS[4], 2, COUNT)
+        assert {hit.id for hit in hits} == {3, 4}
+
+    def test_delete_by_filter_and_count_by_filter(self, session, filled):
+        odd = session.equals("parity", 1)
+        assert filled.count(filter=odd) == COUNT // 2
+        filled.delete(filter=odd)
+        assert (filled.count(), filled.count(filter=odd)) == (COUNT // 2, 0)
+        filled.delete([0, 1000])
+        assert filled.count() == COUNT // 2 - 1
+        filled.delete([])
+        assert filled.count() == COUNT // 2 - 1
+
+    def test_what_is_deleted_must_be_named(self, session, filled):
+        with pytest.raises(InvalidInput):
+            filled.delete()
+        with pytest.raises(InvalidInput):
+            filled.delete([1], filter=session.equals("parity", 1))
+        assert filled.count() == COUNT
+
+    @pytest.mark.parametrize("kind", ["batch", "half", "lists", "generator"])
+    def test_tokens_are_taken_in_every_form(self, session, kind):
+        some = DOCUMENTS[:5]
+        tokens = {
+            "batch": TokenBatch.from_list(some),
+            "half": [matrix.astype(np.float16) for matrix in some],
+            "lists": [matrix.tolist() for matrix in some],
+            "generator": (matrix for matrix in some),
+        }[kind]
+        store = session.create("forms", ENCODER)
+        assert store.upsert(range(5), tokens).written == 5
+        stored = store.get(range(5), with_tokens=True)
+        assert all(np.array_equal(d.tokens, matrix) for d, matrix in zip(stored, some, strict=True))
+
+    @pytest.mark.parametrize(
+        ("ids", "tokens", "payloads", "problem"),
+        [
+            ([1, 2], DOCUMENTS[:3], None, "2 ids, 3 token matrices"),
+            ([1, 2], DOCUMENTS[:2], [{}], "1 payloads"),
+            ([1, 1], DOCUMENTS[:2], None, "given twice, at positions 0 and 1"),
+            ([1, -5], DOCUMENTS[:2], None, "position 1"),
+            ([1, 2.5], DOCUMENTS[:2], None, "position 1"),
+            ([1, 2], [DOCUMENTS[0], np.full((2, DIM), np.inf)], None, "document 1 .*NaN or infinite"),
+            ([1, 2], [DOCUMENTS[0], np.zeros((2, DIM))], None, "document 1 .*token 0 is all zeros"),
+            ([1, 2], [DOCUMENTS[0], np.ones((2, DIM + 1))], None, "document 1 .*width"),
+            ([1, 2], [DOCUMENTS[0], np.full((2, DIM), 1e5)], None, "document 1 .*float16"),
+            ([1, 2], [DOCUMENTS[0], np.ones((1_048_576 // DIM, DIM))], None, "document 1 .*1048576"),
+            ([1, 2], DOCUMENTS[:2], [{}, {"x": object()}], "document 1 .*no JSON"),
+        ],
+    )
+    def test_bad_documents_are_refused_before_anything_is_written(self, session, ids, tokens, payloads, problem):
+        store = session.create("refused", ENCODER)
+        with pytest.raises(InvalidInput, match=problem):
+            store.upsert(ids, tokens, payloads)
+        assert store.count() == 0
+
+    def test_documents_whose_fde_overflows_are_reported(self, session):
+        encoder = FDEEncoder(FDEConfig(dim=DIM, r_reps=2, k_sim=0, d_proj=4, normalize=False))
+        store = session.create("overflow", encoder)
+        huge = np.tile(np.float32(60_000) * np.sign(DOCUMENTS[0][:1] + 1e-9), (3, 1))
+        report = store.upsert([1, 2, 3], [DOCUMENTS[0], huge, DOCUMENTS[1]])
+        assert (report.written, list(report.failed)) == (2, [2])
+        assert "float16" in report.failed[2]
+        assert store.count() == 2
+
+
+class TestCollections:
+    def test_open_rebuilds_the_encoder_and_finds_the_same(self, session, filled):
+        expected = filled.search(QUERIES[1], 5, 30)
+        opened = session.open("filled")
+        assert opened.encoder.fingerprint == ENCODER.fingerprint
+        assert opened.search(QUERIES[1], 5, 30) == expected
+        assert session.open("filled", ENCODER).search(QUERIES[1], 5, 30) == expected
+
+    def test_a_fitted_encoder_travels_with_the_collection(self, session):
+        fitted = FDEEncoder.fit(CONFIG, np.concatenate(DOCUMENTS) + 0.3)
+        session.create("fitted", fitted).upsert(IDS[:9], DOCUMENTS[:9])
+        opened = session.open("fitted")
+        assert opened.encoder.fingerprint == fitted.fingerprint
+        assert np.array_equal(opened.encoder.encode_query(QUERIES[0]), fitted.encode_query(QUERIES[0]))
+
+    def test_another_encoder_is_an_error_that_shows_both(self, session, filled):
+        with pytest.raises(EncoderMismatch) as caught:
+            session.open("filled", OTHER_ENCODER)
+        assert ENCODER.fingerprint in str(caught.value)
+        assert OTHER_ENCODER.fingerprint in str(caught.value)
+
+    def test_create_never_touches_what_is_there(self, session, filled):
+        with pytest.raises(CollectionExists):
+            session.create("filled", OTHER_ENCODER)
+        assert session.open("filled", ENCODER).count() == COUNT
+
+    def test_what_is_not_there_cannot_be_opened(self, session):
+        with pytest.raises(CollectionNotFound):
+            session.open("nothing")
+
+    def test_what_others_made_must_be_adopted(self, session):
+        session.foreign("theirs", IDS[:3], DOCUMENTS[:3])
+        with pytest.raises(CollectionNotFound, match=r"adopt|missing"):
+            session.open("theirs")
+
+    def test_drop_leaves_nothing(self, session, filled):
+        filled.drop()
+        with pytest.raises(MuveraError):
+            session.open("filled")
+        assert session.create("filled", OTHER_ENCODER).count() == 0
+
+    def test_info_adds_up(self, session, filled):
+        info = filled.info()
+        assert (info.documents, info.without_fde, info.without_tokens) == (COUNT, 0, 0)
+        assert (info.fde_dim, info.fingerprint) == (ENCODER.dim, ENCODER.fingerprint)
+        assert info.fde_bytes == 4 * ENCODER.dim * COUNT
+        exact = 2 * sum(matrix.size for matrix in DOCUMENTS)
+        assert 0.5 * exact < info.token_bytes < 2 * exact
+        filled.wait_indexed()
+        assert filled.info().indexed
+
+    def test_encoders_too_long_for_the_database_are_refused(self, session):
+        encoder = FDEEncoder(FDEConfig(dim=128, k_sim=7, d_proj=32, r_reps=20))
+        with pytest.raises(InvalidInput, match="81920 dimensions"):
+            session.create("long", encoder)
+        with pytest.raises(CollectionNotFound):
+            session.open("long")
+
+
+class TestAdoption:
+    @pytest.mark.parametrize("cosine", [False, True])
+    def test_an_existing_collection_gets_two_stage_search(self, session, cosine):
+        scaled = [3 * matrix for matrix in DOCUMENTS]
+        session.foreign("pages", IDS, scaled, cosine=cosine)
+        before = session.content("pages")
+        store = session.adopt("pages", ENCODER)
+        with pytest.raises(InvalidInput, match="backfill"):
+            store.search(QUERIES[0])
+        report = store.backfill(**session.exact())
+        assert (report.written, report.remaining, report.without_tokens, report.failed) == (COUNT, 0, 0, {})
+        assert report.verified > 0
+
+        for query in QUERIES:
+            query = query * np.linspace(1, 4, len(query), dtype=np.float32)[:, None]
+            hits = store.search(query, 10, COUNT)
+            unit = query / np.linalg.norm(query, axis=1, keepdims=True)
+            documents = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in scaled] if cosine else scaled
+            expected = truth(unit if cosine else query, documents)
+            assert [hit.id for hit in hits] == best(expected, 10)
+            assert np.allclose([hit.score for hit in hits], np.sort(expected)[::-1][:10], rtol=1e-3)
+            client = store.search(query, 10, COUNT, rerank="client")
+            assert np.allclose([hit.score for hit in client], [hit.score for hit in hits], rtol=1e-3)
+
+        after = session.content("pages")
+        assert after.keys() == before.keys()
+        for point, (payload, vectors) in before.items():
+            assert after[point][0] == payload
+            # local mode normalises again whatever it writes under cosine distance
+            assert np.allclose(after[point][1]["colbert"], vectors["colbert"], rtol=0, atol=1e-6 if cosine else 0)
+            assert after[point][1].keys() == {"colbert", "fde"}
+        assert session.open("pages").search(QUERIES[0], 3, COUNT) == session.adopt("pages", ENCODER).search(
+            QUERIES[0], 3, COUNT
+        )
+
+    def test_documents_added_later_are_like_those_backfilled(self, session):
+        longest = max(IDS, key=lambda i: len(DOCUMENTS[i]))
+        # under cosine distance it is the same document, however long its vectors are
+        scaled = DOCUMENTS[longest] * np.linspace(1, 5, len(DOCUMENTS[longest]))[:, None]
+        session.foreign("pages", IDS, DOCUMENTS, cosine=True)
+        store = session.adopt("pages", ENCODER)
+        store.backfill(**session.exact())
+        store.upsert([500], [scaled])
+        hits = {hit.id: hit for hit in store.search(DOCUMENTS[longest], 2, COUNT, with_fde_score=True)}
+        assert hits.keys() == {longest, 500}
+        assert hits[longest].fde_score == pytest.approx(hits[500].fde_score, rel=1e-3)
+
+    def test_a_dry_run_writes_nothing_and_gives_sizes(self, session):
+        session.foreign("pages", IDS, DOCUMENTS)
+        before = session.content("pages")
+        report = session.adopt("pages", ENCODER).backfill(dry_run=True)
+        assert report.dry_run
+        assert (report.written, report.remaining) == (0, COUNT)
+        assert report.fde_bytes == 4 * ENCODER.dim * COUNT
+        assert 0.3 < report.read_bytes / (4 * sum(m.size for m in DOCUMENTS)) < 3
+        assert report.seconds > 0
+        after = session.content("pages")
+        assert all(vectors.keys() == {"colbert"} for _, vectors in after.values())
+        assert after.keys() == before.keys()
+        with pytest.raises(CollectionNotFound):
+            session.open("pages")
+
+    def test_backfill_does_only_what_is_missing(self, session):
+        session.foreign("pages", IDS[:50], DOCUMENTS[:50])
+        assert session.adopt("pages", ENCODER).backfill().written == 50
+        assert session.open("pages").backfill().written == 0
+        session.foreign_write("pages", IDS[45:60], DOCUMENTS[45:60])  # 45 to 49 are replaced, which drops their FDE
+        store = session.open("pages")
+        assert store.info().without_fde == 15
+        assert store.backfill().written == 15
+        assert store.info().without_fde == 0
+
+    def test_documents_that_cannot_be_encoded_are_reported(self, session):
+        padded = [*DOCUMENTS[:4], np.vstack([DOCUMENTS[4], np.zeros((1, DIM), np.float32)])]
+        session.foreign("pages", [10, 11, 12, 13, 14], padded)
+        report = session.adopt("pages", ENCODER).backfill()
+        assert (report.written, report.remaining) == (4, 1)
+        assert list(report.failed) == [14]
+        assert "all zeros" in report.failed[14]
+
+    def test_fdes_of_the_same_encoder_are_taken_over(self, session):
+        fdes = ENCODER.encode_documents(DOCUMENTS)
+        session.foreign("theirs", IDS, DOCUMENTS, fdes=fdes)
+        store = session.adopt("theirs", ENCODER)
+        assert [hit.id for hit in store.search(QUERIES[2], 6, COUNT)] == best(truth(QUERIES[2]), 6)
+        assert store.backfill().written == 0
+
+    def test_fdes_of_fastembed_are_taken_over(self, session):
+        muvera = pytest.importorskip("fastembed.postprocess").Muvera(dim=DIM, k_sim=3, dim_proj=8, r_reps=6)
+        fdes = np.stack([muvera.process_document(matrix) for matrix in DOCUMENTS])
+        session.foreign("theirs", IDS, DOCUMENTS, fdes=fdes)
+        with pytest.raises(EncoderMismatch, match="median cosine"):
+            session.adopt("theirs", ENCODER)
+        same = FDEEncoder(FDEConfig.fastembed(DIM, k_sim=3, dim_proj=8, r_reps=6))
+        assert len(session.adopt("theirs", same).search(QUERIES[0], 5)) == 5
+        assert session.open("theirs").encoder.fingerprint == same.fingerprint
+
+    @pytest.mark.parametrize(
+        ("options", "dim", "problem"),
+        [
+            ({"tokens_vector": "wrong"}, DIM, "no vector 'wrong'; there are: 'colbert'"),
+            ({}, 2 * DIM, f"'colbert' has {DIM} dimensions, the encoder takes {2 * DIM}"),
+            ({"fde_vector": "colbert"}, DIM, "multivector, FDEs are single"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, session, options, dim, problem):
+        session.foreign("theirs", IDS[:3], DOCUMENTS[:3])
+        encoder = FDEEncoder(FDEConfig(dim=dim, r_reps=6, k_sim=3, d_proj=8))
+        with pytest.raises(SchemaMismatch, match=problem):
+            session.adopt("theirs", encoder, **options)
+
+    def test_an_adopted_collection_cannot_be_adopted_with_another_encoder(self, session):
+        session.foreign("theirs", IDS[:9], DOCUMENTS[:9])
+        session.adopt("theirs", ENCODER).backfill()
+        with pytest.raises(EncoderMismatch):
+            session.adopt("theirs", OTHER_ENCODER)
+
+
+def test_results_are_plain_values(filled):
+    hit = filled.search(QUERIES[0], 1, with_fde_score=True)[0]
+    assert json.dumps([hit.id, hit.score, hit.fde_score, dict(hit.payload)])
+    assert type(hit.score) is float
+
+
+def test_large_loads_are_split_and_complete(session):
+    generator = np.random.default_rng(5)
+    tokens = [unit_rows(generator, 1500) for _ in range(40)]  # 0.1 MB each as float32, 0.5 MB as JSON
+    store = session.create("large", ENCODER)
+    report = store.upsert([f"d{i}" for i in range(40)], tokens)
+    assert (report.written, report.failed, store.count()) == (40, {}, 40)
+    assert len(store.get([f"d{i}" for i in range(40)], with_tokens=True)[39].tokens) == 1500

@@ -1,0 +1,118 @@
+"""Errors of qdrant-client and its transports as this library's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import httpx
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    MuveraError,
+    Rejected,
+    StoreUnavailable,
+    Unsupported,
+)
+from muvera_adapters.qdrant.requests import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What all calls have in common.
+
+    Attributes:
+        name: of the collection.
+        engine: and its version.
+        version: of the server.
+        wire: to it.
+        timeout: seconds of one request, None: the client's.
+        fde: name of the FDE vector.
+    """
+
+    name: str
+    engine: str
+    version: tuple[int, ...]
+    wire: Wire
+    timeout: int | None
+    fde: str = "fde"
+
+
+def translate(error: Exception, target: Target) -> MuveraError:
+    """The error of this library for one of the client's."""
+    if isinstance(error, ResourceExhaustedResponse):
+        return StoreUnavailable(
+            f"Qdrant is overloaded: {error}", transient=True, retry_after=float(error.retry_after_s)
+        )
+    if isinstance(error, UnexpectedResponse):
+        return _of_status(error.status_code or 0, _reason(error), target)
+    if isinstance(error, ResponseHandlingException):
+        return _of_transport(error.source, target)
+    if isinstance(error, grpc.RpcError):
+        return _of_grpc(error, target)
+    if isinstance(error, NotImplementedError):
+        return Unsupported(f"{target.engine} cannot do this: {error}")
+    if isinstance(error, QdrantException):
+        return StoreUnavailable(f"Qdrant is overloaded: {error}", transient=True)
+    if isinstance(error, ValueError) and "not found" in str(error):
+        return CollectionNotFound(f"{target.name}: {error}")
+    if isinstance(error, OSError | RuntimeError):
+        return StoreUnavailable(f"{target.engine} failed: {error}")
+    return Rejected(f"{target.engine} refused the request: {error}")
+
+
+def _of_status(status: int, reason: str, target: Target) -> MuveraError:
+    text = f"Qdrant answered {status} for {target.name}: {reason}"
+    if status == 404:
+        return CollectionNotFound(text)
+    if status == 409:
+        return CollectionExists(text)
+    if status in (400, 413, 422):
+        return Rejected(text)
+    if status == 501:
+        return Unsupported(text)
+    if status == 507:
+        return StoreUnavailable(f"{text} (its storage is full)")
+    if status in (408, 429) or status >= 500:
+        return StoreUnavailable(text, transient=True)
+    return MuveraError(text)
+
+
+def _of_transport(source: Any, target: Target) -> MuveraError:
+    if isinstance(source, httpx.TimeoutException):
+        waited = "the client's timeout" if target.timeout is None else f"{target.timeout} s (timeout=)"
+        return StoreUnavailable(f"Qdrant did not answer within {waited}: {source!r}", transient=True)
+    if isinstance(source, httpx.TransportError):
+        return StoreUnavailable(f"Qdrant cannot be reached: {source!r}", transient=True)
+    return MuveraError(f"Qdrant's reply was not understood: {source!r}")
+
+
+_GRPC_STATUS = {
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+}
+
+
+def _of_grpc(error: Any, target: Target) -> MuveraError:
+    code = error.code() if hasattr(error, "code") else None
+    details = error.details() if hasattr(error, "details") else str(error)
+    if code in _GRPC_STATUS:
+        return _of_status(_GRPC_STATUS[code], details, target)
+    return StoreUnavailable(f"Qdrant answered {code} for {target.name}: {details}", transient=True)
+
+
+def _reason(error: UnexpectedResponse) -> str:
+    try:
+        return str(error.structured()["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return error.content.decode(errors="replace")[:500] or error.reason_phrase

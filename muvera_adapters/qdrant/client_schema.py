@@ -1,0 +1,166 @@
+"""Arguments of ``create_collection`` and of adding an FDE vector, in qdrant-client's types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from qdrant_client import models
+
+from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.qdrant.description import STATE_KEY, VectorInfo, new_state
+from muvera_adapters.qdrant.documents import check_encoder
+from muvera_core import Encoder
+
+Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
+Quantization: TypeAlias = Preset | models.QuantizationConfig | None
+
+FDE, TOKENS = "fde", "tokens"
+
+#: collection metadata
+MINIMUM_VERSION = (1, 16)
+#: named vectors can be added to a collection, TurboQuant
+ADD_VECTOR_VERSION = (1, 18)
+
+# documents in a segment before its index is built; the server counts kilobytes of the largest vector
+_INDEX_AFTER = 2_000
+_TYPICAL_TOKENS = 300
+
+
+def quantization_config(quantization: Quantization) -> models.QuantizationConfig | None:
+    """A preset in Qdrant's type; codes are kept in memory.
+
+    Raises:
+        InvalidInput: no such preset.
+    """
+    if quantization is None or not isinstance(quantization, str):
+        return quantization
+    if quantization == "int8":
+        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        return models.ScalarQuantization(scalar=scalar)
+    if quantization in ("turbo4", "turbo2"):
+        bits = models.TurboQuantBitSize.BITS4 if quantization == "turbo4" else models.TurboQuantBitSize.BITS2
+        return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=bits, always_ram=True))
+    if quantization == "binary":
+        return models.BinaryQuantization(
+            binary=models.BinaryQuantizationConfig(
+                encoding=models.BinaryQuantizationEncoding.TWO_BITS,
+                query_encoding=models.BinaryQuantizationQueryEncoding.SCALAR8BITS,
+                always_ram=True,
+            )
+        )
+    if quantization == "product":
+        product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+        return models.ProductQuantization(product=product)
+    raise InvalidInput(f"quantization must be one of {', '.join(get_args(Preset))}, None or a Qdrant object")
+
+
+def fde_params(
+    encoder: Encoder,
+    quantization: Quantization,
+    datatype: models.Datatype,
+    hnsw_config: models.HnswConfigDiff | None,
+    on_disk: bool | None,
+) -> models.VectorParams:
+    """Of the FDE vector; quantization is set here, as a collection's would be inherited by the tokens."""
+    codes = quantization_config(quantization)
+    return models.VectorParams(
+        size=encoder.dim,
+        distance=models.Distance.DOT,
+        datatype=datatype,
+        hnsw_config=hnsw_config or models.HnswConfigDiff(m=16, ef_construct=100),
+        quantization_config=codes,
+        # with codes in memory the originals are read only when a search asks to rescore
+        on_disk=codes is not None if on_disk is None else on_disk,
+    )
+
+
+def token_params(
+    encoder: Encoder,
+    datatype: models.Datatype,
+    quantization: Quantization,
+    on_disk: bool | None,
+) -> models.VectorParams:
+    """Of the multivector; m=0: a graph over MaxSim takes hours to build and two-stage search never uses it."""
+    return models.VectorParams(
+        size=encoder.token_dim,
+        distance=models.Distance.DOT,
+        datatype=datatype,
+        multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+        hnsw_config=models.HnswConfigDiff(m=0, payload_m=0),
+        quantization_config=quantization_config(quantization),
+        on_disk=on_disk,
+    )
+
+
+def optimizers(vectors: dict[str, models.VectorParams]) -> models.OptimizersConfigDiff:
+    """An indexing threshold that fits such documents: the default of 10,000 KB is 67 documents of 300 x 128."""
+    largest = max(
+        params.size
+        * (2 if params.datatype == models.Datatype.FLOAT16 else 4)
+        * (_TYPICAL_TOKENS if params.multivector_config else 1)
+        for params in vectors.values()
+    )
+    return models.OptimizersConfigDiff(indexing_threshold=max(10_000, _INDEX_AFTER * largest // 1024))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A collection to be made: its vectors, and the other arguments of ``create_collection`` but its name."""
+
+    vectors: dict[str, models.VectorParams]
+    arguments: dict[str, Any]
+
+
+def plan(
+    encoder: Encoder,
+    *,
+    quantization: Quantization,
+    store_tokens: bool,
+    datatype: models.Datatype,
+    on_disk: bool | None,
+    hnsw_config: models.HnswConfigDiff | None,
+    tokens_datatype: models.Datatype,
+    tokens_quantization: Quantization,
+    tokens_on_disk: bool | None,
+    optimizers_config: models.OptimizersConfigDiff | None,
+    **passed: Any,
+) -> Plan:
+    """What ``create`` of the stores is asked for; ``passed`` go to ``create_collection`` where they are not None."""
+    check_encoder(encoder.dim)
+    vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk)}
+    if store_tokens:
+        vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)
+    arguments = {
+        "vectors_config": vectors,
+        "optimizers_config": optimizers_config or optimizers(vectors),
+        "metadata": {STATE_KEY: new_state(encoder, FDE, TOKENS if store_tokens else None)},
+        **{key: value for key, value in passed.items() if value is not None},
+    }
+    return Plan(vectors, arguments)
+
+
+def check_version(version: tuple[int, ...], vectors: dict[str, models.VectorParams]) -> None:
+    """Raises Unsupported where this server cannot hold such a collection."""
+    if version < MINIMUM_VERSION:
+        raise Unsupported(f"Qdrant {dotted(version)} keeps no collection metadata; {dotted(MINIMUM_VERSION)} does")
+    turbo = any(isinstance(params.quantization_config, models.TurboQuantization) for params in vectors.values())
+    if turbo and version < ADD_VECTOR_VERSION:
+        raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(ADD_VECTOR_VERSION)} has")
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """1.18"""
+    return ".".join(map(str, version))
+
+
+def vector_infos(info: models.CollectionInfo) -> dict[str, VectorInfo]:
+    """Dense vectors of a collection by name; an unnamed one has the name ''."""
+    params = info.config.params.vectors or {}
+    named = {"": params} if isinstance(params, models.VectorParams) else params
+    inherited = info.config.quantization_config
+    inherited_json = inherited.model_dump(mode="json", exclude_none=True) if inherited is not None else None
+    return {
+        name: VectorInfo.from_json(vector.model_dump(mode="json", exclude_none=True), inherited_json)
+        for name, vector in named.items()
+    }

@@ -1,0 +1,290 @@
+"""Requests carried out by an embedded shard, and its configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import qdrant_edge as edge
+
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
+from muvera_adapters.ids import ID_KEY
+from muvera_adapters.qdrant import requests as r
+from muvera_core import Encoder
+
+Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
+EdgeQuantization: TypeAlias = (
+    edge.ScalarQuantizationConfig
+    | edge.ProductQuantizationConfig
+    | edge.BinaryQuantizationConfig
+    | edge.TurboQuantQuantizationConfig
+)
+Quantization: TypeAlias = Preset | EdgeQuantization | None
+
+ENGINE = f"Qdrant Edge {version('qdrant-edge-py')}"
+
+
+# a batch in the write-ahead log, in the vectors, and the engine's files that grow by 32 MB
+_RESERVE = 128 << 20
+
+
+class Shard:
+    """An open shard that carries requests out.
+
+    Attributes:
+        path: its directory.
+        fde: name of the FDE vector.
+    """
+
+    def __init__(self, shard: edge.EdgeShard, path: Path, fde: str, fde_bytes: float, code_bits: float) -> None:
+        self._shard: edge.EdgeShard | None = shard
+        self._dirty = True
+        self._sizes = (fde_bytes, code_bits)
+        self.path = path
+        self.fde = fde
+
+    def send(self, request: Any) -> Any:
+        """The reply.
+
+        Raises:
+            StoreUnavailable: closed, or the disk is full.
+            Rejected: the engine's own refusal.
+        """
+        if self._shard is None:
+            raise StoreUnavailable(f"{self.path} is closed")
+        try:
+            return self._carry_out(self._shard, request)
+        except MuveraError:
+            raise
+        except Exception as error:  # the engine raises nothing more specific
+            raise translate(error, self.path) from error
+
+    def close(self) -> None:
+        """Flushes and releases the directory."""
+        if self._shard is not None:
+            self._shard.flush()
+            self._shard.close()
+            self._shard = None
+
+    def _carry_out(self, shard: edge.EdgeShard, request: Any) -> Any:
+        match request:
+            case r.Find():
+                return _rows(shard.query(_query(request)))
+            case r.FindMany():
+                batch = edge.QueryBatchRequest([_query(find) for find in request.finds])
+                return [_rows(points) for points in shard.query_batch(batch)]
+            case r.Sample():
+                sample = edge.QueryRequest(
+                    request.limit,
+                    query=edge.Sample.Random,
+                    filter=_filter(request.where),
+                    with_payload=[ID_KEY],
+                    with_vector=list(request.vectors),
+                )
+                return _rows(shard.query(sample))
+            case r.Page():
+                records, following = shard.scroll(
+                    edge.ScrollRequest(
+                        offset=request.offset,
+                        limit=request.limit,
+                        filter=_filter(request.where),
+                        with_payload=request.payload,
+                        with_vector=list(request.vectors) or False,
+                    )
+                )
+                return _rows(records), following
+            case r.Fetch():
+                return _rows(shard.retrieve(list(request.ids), request.payload, list(request.vectors) or False))
+            case r.Count():
+                return shard.count(edge.CountRequest(exact=True, filter=_filter(request.where)))
+            case r.GetStatus():
+                return self._status(shard)
+            case r.Flush():
+                return shard.flush()
+            case r.Optimize():
+                _need_space(self.path)
+                shard.optimize()
+                self._dirty = False
+                return None
+            case r.Delete():
+                self._dirty = True
+                return shard.update(_write(request))
+            case _:
+                _need_space(self.path)
+                self._dirty = True
+                return shard.update(_write(request))
+
+    def _status(self, shard: edge.EdgeShard) -> r.Status:
+        info = shard.info()
+        disk = sum(_on_disk(file.stat()) for file in self.path.rglob("*") if file.is_file())
+        colour = "grey" if self._dirty else "green"
+        return r.Status(ENGINE, colour, info.points_count, info.segments_count, *self._sizes, disk)
+
+
+def translate(error: Exception, path: Path) -> MuveraError:
+    """The error of this library for one of the engine's, which are told apart by their text only."""
+    text = str(error)
+    if "WouldBlock" in text:
+        return StoreUnavailable(f"{path}: another process (or another object of this one) has it open")
+    if any(sign in text for sign in ("No space left", "StorageFull", "os error 28")):
+        return StoreUnavailable(f"no space left on the disk of {path}: {text}")
+    if any(sign in text for sign in ("Service internal error", "Service runtime error", "os error", "IO Error")):
+        return StoreUnavailable(f"{ENGINE} failed on {path}: {text}")
+    if "Not found" in text:
+        return CollectionNotFound(f"{path}: {text}")
+    return Rejected(f"{ENGINE} refused the request on {path}: {text}")
+
+
+def quantization_config(quantization: Quantization) -> EdgeQuantization | None:
+    """A preset in the engine's type; codes are kept in memory.
+
+    Raises:
+        InvalidInput: no such preset.
+    """
+    cached = edge.Memory.Cached
+    if quantization is None or not isinstance(quantization, str):
+        return quantization
+    presets: dict[str, Callable[[], EdgeQuantization]] = {
+        "int8": lambda: edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, memory=cached),
+        "turbo4": lambda: edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits4, memory=cached),
+        "turbo2": lambda: edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits2, memory=cached),
+        "binary": lambda: edge.BinaryQuantizationConfig(
+            encoding=edge.BinaryQuantizationEncoding.TwoBits,
+            query_encoding=edge.BinaryQuantizationQueryEncoding.Scalar8Bits,
+            memory=cached,
+        ),
+        "product": lambda: edge.ProductQuantizationConfig(edge.CompressionRatio.X16, memory=cached),
+    }
+    if quantization not in presets:
+        raise InvalidInput(
+            f"quantization must be one of {', '.join(get_args(Preset))}, None or an object of the engine"
+        )
+    return presets[quantization]()
+
+
+def fde_params(
+    encoder: Encoder,
+    quantization: Quantization,
+    datatype: edge.VectorStorageDatatype,
+    hnsw_config: edge.HnswIndexConfig | None,
+) -> edge.EdgeVectorParams:
+    """FDEs with a graph, and codes in memory."""
+    codes = quantization_config(quantization)
+    return edge.EdgeVectorParams(
+        encoder.dim,
+        edge.Distance.Dot,
+        datatype=datatype,
+        quantization_config=codes,
+        hnsw_config=hnsw_config or edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
+        # with codes in memory the originals are read only when a search asks to rescore
+        memory=edge.Memory.Cold if codes else edge.Memory.Cached,
+    )
+
+
+def token_params(encoder: Encoder, datatype: edge.VectorStorageDatatype) -> edge.EdgeVectorParams:
+    """Tokens without a graph (m=0)."""
+    return edge.EdgeVectorParams(
+        encoder.token_dim,
+        edge.Distance.Dot,
+        multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
+        datatype=datatype,
+        hnsw_config=edge.HnswIndexConfig(m=0, payload_m=0, ef_construct=100, full_scan_threshold=10_000),
+        memory=edge.Memory.Cached,
+    )
+
+
+def _need_space(path: Path) -> None:
+    # the engine writes through memory maps: on a full disk the whole process dies of a bus error
+    free = shutil.disk_usage(path).free
+    if free < _RESERVE:
+        raise StoreUnavailable(
+            f"only {free >> 20} MB are free on the disk of {path}, and the engine needs {_RESERVE >> 20} MB to write "
+            "safely: free some, then repeat the call"
+        )
+
+
+def _on_disk(stat: os.stat_result) -> int:
+    """Bytes that a file occupies: the engine allots more than it has written."""
+    return 512 * stat.st_blocks if hasattr(stat, "st_blocks") else stat.st_size
+
+
+def _write(request: Any) -> edge.UpdateOperation:
+    match request:
+        case r.Upsert():
+            points = [edge.Point(p.id, _contiguous(p.vectors), p.payload) for p in request.points]
+            return edge.UpdateOperation.upsert_points(points)
+        case r.SetVectors():
+            vectors = [edge.PointVectors(p.id, _contiguous(p.vectors)) for p in request.points]
+            return edge.UpdateOperation.update_vectors(vectors)
+        case r.Delete() if request.ids is not None:
+            return edge.UpdateOperation.delete_points(list(request.ids))
+        case r.Delete():
+            chosen = _filter(request.where)
+            assert chosen is not None
+            return edge.UpdateOperation.delete_points_by_filter(chosen)
+    raise TypeError(f"no request: {request!r}")
+
+
+def _contiguous(vectors: r.Vectors) -> Any:
+    return {name: np.ascontiguousarray(values) for name, values in vectors.items()}
+
+
+def _query(find: r.Find) -> edge.QueryRequest:
+    prefetches = None
+    if find.prefetch is not None:
+        first = _nearest(find.prefetch.vector, find.prefetch.using)
+        prefetches = [edge.Prefetch(find.prefetch.limit, query=first, params=_params(find.prefetch.params))]
+    return edge.QueryRequest(
+        find.limit,
+        offset=find.offset,
+        query=_nearest(find.vector, find.using),
+        prefetches=prefetches,
+        with_vector=list(find.vectors) or False,
+        with_payload=find.payload,
+        filter=_filter(find.where),
+        score_threshold=find.score_threshold,
+        params=_params(find.params),
+    )
+
+
+def _nearest(vector: Any, using: str) -> edge.Query:
+    return edge.Query.Nearest(vector, using=using)  # takes arrays, which its stubs do not say
+
+
+def _params(params: Any) -> Any:
+    if not isinstance(params, r.Params):
+        return params
+    codes = None
+    if params.exact:
+        codes = edge.QuantizationSearchParams(ignore=True)
+    elif params.rescore is not None:
+        codes = edge.QuantizationSearchParams(rescore=params.rescore)
+    return edge.SearchParams(hnsw_ef=params.hnsw_ef, exact=params.exact, quantization=codes)
+
+
+def _filter(where: r.Where) -> edge.Filter | None:
+    if not where.has and not where.lacks:
+        return where.filter
+    must: list[Any] = [edge.HasVectorCondition(name) for name in where.has]
+    must += [where.filter] if where.filter is not None else []
+    lacks: list[Any] = [edge.HasVectorCondition(name) for name in where.lacks]
+    return edge.Filter(must=must or None, must_not=lacks or None)
+
+
+def _rows(records: Sequence[Any]) -> list[r.Row]:
+    return [
+        r.Row(record.id, dict(record.payload or {}), _vectors(record.vector), float(getattr(record, "score", 0.0)))
+        for record in records
+    ]
+
+
+def _vectors(vector: Any) -> r.Vectors:
+    if vector is None:
+        return {}
+    named: Mapping[str, Any] = vector if isinstance(vector, Mapping) else {"": vector}
+    return {name: np.asarray(v, np.float32) for name, v in named.items() if isinstance(v, list)}

@@ -1,0 +1,88 @@
+"""The files of an embedded collection: a shard's directory, and a sidecar with what the engine cannot keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as edge
+
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError
+from muvera_adapters.qdrant.description import VectorInfo
+
+_CONFIG = "edge_config.json"
+
+
+def paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:
+    """The shard's directory and the file beside it."""
+    if not name or name in (".", "..") or Path(name).name != name:
+        raise InvalidInput(f"{name!r} is no collection name: it becomes one directory")
+    path = Path(directory) / name
+    return path, path.with_name(name + ".muvera.json")
+
+
+def read_sidecar(sidecar: Path) -> Any:
+    """The state that was written.
+
+    Raises:
+        CollectionNotFound: there is no such file.
+        MuveraError: it is damaged.
+    """
+    try:
+        return json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CollectionNotFound(
+            f"{sidecar.with_name(sidecar.name.removesuffix('.muvera.json'))} is no collection of this library "
+            f"({sidecar.name} is missing)"
+        ) from None
+    except ValueError as error:
+        raise MuveraError(f"{sidecar} is damaged: {error}") from error
+
+
+def write_sidecar(sidecar: Path, state: dict[str, Any]) -> None:
+    """Writes the state at once: after a crash there is the old one or the new one."""
+    _replace(sidecar, state)
+
+
+def read_vectors(path: Path) -> dict[str, VectorInfo]:
+    """Vectors of a shard by name, from its own configuration."""
+    config = _read_config(path)
+    inherited = config.get("quantization_config")
+    return {name: VectorInfo.from_json(vector, inherited) for name, vector in config.get("vectors", {}).items()}
+
+
+def set_params(path: Path, name: str, params: edge.EdgeVectorParams) -> None:
+    """Gives a vector of a closed shard an index and codes.
+
+    The engine takes them only with the parameters of all vectors, which it cannot give back as objects; so they are
+    put into the shard's configuration file, in the engine's own words.
+    """
+    config = _read_config(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        edge.EdgeShard.create(scratch, edge.EdgeConfig(vectors={name: params})).close()
+        wanted = _read_config(Path(scratch))["vectors"][name]
+    # how the vector is stored was fixed when it was added: a shard with other words for it cannot be opened
+    fixed = ("size", "distance", "datatype", "multivector_config")
+    added = {key: value for key, value in config["vectors"][name].items() if key in fixed}
+    config["vectors"][name] = {key: value for key, value in wanted.items() if key not in fixed} | added
+    _replace(path / _CONFIG, config)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CollectionNotFound(f"{path} is no shard of Qdrant Edge ({_CONFIG} is missing)") from None
+    return config
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

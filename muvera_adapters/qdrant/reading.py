@@ -1,0 +1,112 @@
+"""Operations that read documents and describe a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
+from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Operation, Page, Row, Sample, Where
+from muvera_adapters.results import Document, DocumentId, StoreInfo
+
+# ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
+_FETCH = 100
+_SAMPLE = 32
+
+
+def need_fde(collection: Collection) -> None:
+    """Raises InvalidInput where there are no FDEs to search or to write."""
+    if not collection.has_fde:
+        raise InvalidInput(
+            f"{collection.name} has no vector {collection.fde!r} yet: run backfill() first; it was adopted as it is"
+        )
+
+
+def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
+    """Vectors to ask for.
+
+    Raises:
+        InvalidInput: tokens are wanted and the collection stores none.
+    """
+    if not wanted:
+        return ()
+    if collection.tokens is None:
+        raise InvalidInput(f"{collection.name} stores no tokens")
+    return (collection.tokens,)
+
+
+def get(
+    collection: Collection, ids: Sequence[DocumentId], with_tokens: bool, shard_key: Any = None
+) -> Operation[list[Document | None]]:
+    """Documents by id, in the order of the ids, None where there is none."""
+    vectors = token_names(collection, with_tokens)
+    points = [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
+    found: dict[str, Row] = {}
+    for i in range(0, len(points), _FETCH):
+        rows = yield Fetch(points[i : i + _FETCH], True, vectors, shard_key)
+        found.update((str(row.id), row) for row in rows)
+    return [_document(collection, found[str(p)]) if str(p) in found else None for p in points]
+
+
+def page(
+    collection: Collection, chosen: Any, limit: int, offset: Any, with_tokens: bool, shard_key: Any = None
+) -> Operation[tuple[list[Document], Any]]:
+    """One page of all documents and where the next begins (None: nowhere)."""
+    vectors = token_names(collection, with_tokens)
+    rows, following = yield Page(Where(chosen), limit, offset, True, vectors, shard_key)
+    return [_document(collection, row) for row in rows], following
+
+
+def count(collection: Collection, chosen: Any, shard_key: Any = None) -> Operation[int]:
+    """Documents, exactly."""
+    return (yield Count(Where(chosen), shard_key))
+
+
+def info(collection: Collection) -> Operation[StoreInfo]:
+    """State and sizes; sizes of tokens are estimated from a sample."""
+    state = yield GetStatus()
+    total = yield Count(Where())
+    without_fde = (yield Count(Where(lacks=(collection.fde,)))) if collection.has_fde else total
+    without_tokens, token_bytes = total, 0
+    if collection.tokens is not None:
+        without_tokens = yield Count(Where(lacks=(collection.tokens,)))
+        rows = yield Sample(Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
+        if rows:
+            floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
+            token_bytes = int(floats * (2 if collection.half else 4) * (total - without_tokens))
+    with_fde = total - without_fde
+    return StoreInfo(
+        name=collection.name,
+        engine=state.engine,
+        documents=total,
+        without_fde=without_fde,
+        without_tokens=without_tokens,
+        segments=state.segments,
+        indexed=state.status == "green",
+        fingerprint=collection.encoder.fingerprint,
+        fde_dim=collection.encoder.dim,
+        fde_bytes=int(with_fde * collection.encoder.dim * state.fde_float_bytes),
+        code_bytes=int(with_fde * collection.encoder.dim * state.code_bits / 8),
+        token_bytes=token_bytes,
+        disk_bytes=state.disk_bytes,
+    )
+
+
+def user_payload(row: Row) -> tuple[DocumentId, Mapping[str, Any]]:
+    """The user's id and payload of a point."""
+    document_id = from_point_id(row.id, row.payload)
+    return document_id, {key: value for key, value in row.payload.items() if key != ID_KEY}
+
+
+def tokens_of(collection: Collection, row: Row) -> npt.NDArray[np.float32] | None:
+    """(n, token_dim) as stored, None where there are none."""
+    return row.vectors.get(collection.tokens) if collection.tokens is not None else None
+
+
+def _document(collection: Collection, row: Row) -> Document:
+    document_id, payload = user_payload(row)
+    return Document(document_id, payload, tokens_of(collection, row))
