@@ -1,11 +1,9 @@
 """Indexes written by colbert-ai 0.2.22, against the library's own decompressed vectors; and damaged ones."""
 
 import json
-import os
 import pickle
 import random
 import shutil
-import struct
 import subprocess
 import sys
 import zipfile
@@ -16,9 +14,9 @@ import pytest
 
 from muvera_adapters.plaid import IndexDamaged, UnknownFormat, open_index
 from muvera_adapters.plaid.torch_file import load_tensors
+from tests.plaid_files import INDEXES, Evil, save, save_legacy, write_archive
 
-INDEXES = Path(__file__).parent / "data" / "plaid"
-NAMES = sorted(p.name for p in INDEXES.iterdir())
+NAMES = sorted(p.name for p in INDEXES.glob("stanford_*"))
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def test_equals_the_librarys_own_vectors(name):
 def test_slices_of_long_documents(monkeypatch):
     whole = [d.tokens for d in open_index(INDEXES / "stanford_nbits4" / "index").documents()]
     for size in (1, 30, 31, 1000):
-        monkeypatch.setattr("muvera_adapters.plaid.stanford._SLICE_TOKENS", size)
+        monkeypatch.setattr("muvera_adapters.plaid.chunks._SLICE_TOKENS", size)
         parts = [d.tokens for d in open_index(INDEXES / "stanford_nbits4" / "index").documents()]
         assert len(parts) == len(whole)
         for a, b in zip(parts, whole, strict=True):
@@ -136,7 +134,7 @@ class TestDamage:
 
     def test_files_of_different_builds(self, copy):
         shutil.copy(INDEXES / "stanford_nbits4" / "index" / "0.residuals.pt", copy)
-        with pytest.raises(IndexDamaged, match=r"0.residuals.pt: expected an \(n, 32\) tensor"):
+        with pytest.raises(IndexDamaged, match=r"0.residuals.pt: expected an \(n, 32\) array of bytes"):
             self.read(copy)
 
     def test_code_beyond_the_centroids(self, copy):
@@ -154,6 +152,7 @@ class TestDamage:
         with pytest.raises(IndexDamaged, match="NaN or infinite"):
             self.read(copy)
 
+    @pytest.mark.filterwarnings("ignore::muvera_adapters.plaid.IndexWarning")
     def test_random_damage_is_an_error_or_harmless(self, copy):
         """Bytes flipped anywhere: a clear error, or other values; never anything else."""
         rng = random.Random(0)
@@ -173,14 +172,6 @@ class TestDamage:
             except (IndexDamaged, UnknownFormat):
                 pass
             path.write_bytes(whole)
-
-
-class _Evil:
-    def __init__(self, marker):
-        self._marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self._marker),)
 
 
 class TestTorchFile:
@@ -207,9 +198,9 @@ class TestTorchFile:
 
     def test_refuses_to_execute(self, tmp_path):
         marker = tmp_path / "executed"
-        for payload in (_Evil(marker), (np.zeros(3), _Evil(marker)), {"a": [_Evil(marker)]}):
+        for payload in (Evil(marker), (np.zeros(3), Evil(marker)), {"a": [Evil(marker)]}):
             write_archive(tmp_path / "x.pt", pickle.dumps(payload), {})
-            with pytest.raises(IndexDamaged, match=r"refused: it asks for|not a file that torch.save wrote"):
+            with pytest.raises(IndexDamaged, match=r"refused: (it asks for|the pickle has)|not a file that"):
                 load_tensors(tmp_path / "x.pt")
             (tmp_path / "x.pt").write_bytes(pickle.dumps(payload))  # as the old format's first pickle
             with pytest.raises(IndexDamaged):
@@ -250,42 +241,3 @@ class TestTorchFile:
                 archive.writestr("x/data.pkl", b"2")
         with pytest.raises(IndexDamaged, match="same name"):
             load_tensors(path)
-
-
-def save(path, array, *, size=None, stride=None, offset=0, count=None, key="0", members=None):
-    """What torch.save writes for one tensor; the arguments let it lie."""
-    array = array.copy()
-    body = b"\x80\x02" + tensor_opcodes(array, size=size, stride=stride, offset=offset, count=count, key=key) + b"."
-    extra = {"x/data/0": array.tobytes()} if key == "0" else {}
-    write_archive(path, body, {**extra, **(members or {})})
-
-
-def save_legacy(path, array, *, cut=0):
-    """What torch.save wrote before 1.6."""
-    head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
-    body = b"".join(pickle.dumps(x, 2) for x in head)
-    body += b"\x80\x02" + tensor_opcodes(array, legacy=True) + b"." + pickle.dumps(["0"], 2)
-    data = body + struct.pack("<q", array.size) + array.tobytes()
-    path.write_bytes(data[: len(data) - cut])
-
-
-def tensor_opcodes(array, *, size=None, stride=None, offset=0, count=None, key="0", legacy=False):
-    """Pickle opcodes of one tensor, by hand: the globals they name do not exist here."""
-    kinds = {"f2": "Half", "f4": "Float", "f8": "Double", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char"}
-    storage_type = kinds.get(array.dtype.str[1:], "Byte") + "Storage"
-    stride = tuple(s // array.itemsize for s in array.strides) if stride is None else stride
-
-    def plain(value):
-        return pickle.dumps(value, 2)[2:-1]
-
-    storage = plain("storage") + b"ctorch\n" + storage_type.encode() + b"\n" + plain(key) + plain("cuda:0")
-    storage += plain(array.size if count is None else count) + (plain(None) if legacy else b"")
-    view = plain(offset) + plain(tuple(array.shape if size is None else size)) + plain(tuple(stride))
-    return b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ" + view + b"\x89ccollections\nOrderedDict\n)RtR"
-
-
-def write_archive(path, data_pkl, members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("x/data.pkl", data_pkl)
-        for name, data in members.items():
-            archive.writestr(name, data)

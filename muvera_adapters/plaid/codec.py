@@ -18,15 +18,22 @@ class ResidualCodec:
         centroids: (K, dim) floats.
         bucket_weights: (2**nbits,) floats.
         nbits: 1, 2, 4 or 8.
+        packed_in_order: each index has its bits highest first instead, as XTR-WARP repacks them.
     """
 
     def __init__(
-        self, centroids: npt.NDArray[np.floating], bucket_weights: npt.NDArray[np.floating], nbits: int
+        self,
+        centroids: npt.NDArray[np.floating],
+        bucket_weights: npt.NDArray[np.floating],
+        nbits: int,
+        *,
+        packed_in_order: bool = False,
     ) -> None:
         self.nbits = nbits
         self._centroids = np.ascontiguousarray(centroids, np.float32)
         values = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // nbits, nbits)
-        buckets = (values << np.arange(nbits, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
+        shifts = np.arange(nbits, dtype=np.uint8)
+        buckets = (values << (shifts[::-1] if packed_in_order else shifts)).sum(axis=2, dtype=np.uint8)
         # (256, 8 // nbits): the residuals that one byte holds
         self._residuals = bucket_weights.astype(np.float32)[buckets]
 
@@ -43,7 +50,7 @@ class ResidualCodec:
     def decode(self, codes: npt.NDArray[np.integer], residuals: npt.NDArray[np.uint8]) -> Float32:
         """(n,) rows of centroids and (n, dim * nbits / 8) bytes to (n, dim) float32 of unit length."""
         tokens = self._centroids[codes]
-        tokens += self._residuals[residuals].reshape(len(codes), -1)
+        tokens += self._residuals[residuals].reshape(tokens.shape)
         norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens))
         tokens /= np.maximum(norms, 1e-12)[:, None]
         return tokens

@@ -17,3 +17,7 @@ class IndexDamaged(MuveraError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
+
+
+class IndexWarning(UserWarning):
+    """The index can be read, but something in it was left out or looks unusual."""

@@ -1,16 +1,13 @@
-"""Detection, and what every format is read as."""
+"""What every format is read as."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.plaid.errors import UnknownFormat
 from muvera_adapters.results import DocumentId
 
 
@@ -20,7 +17,7 @@ class Document(NamedTuple):
     Attributes:
         position: its number in the index, deleted documents counted.
         id: what the index calls it; its position where the format has no other id.
-        tokens: (n, dim) float32, unit length, as the index's own library decodes them.
+        tokens: (n, dim) float32, as the index's own library decodes them, of unit length (ColBERT v1: as stored).
         payload: what the index keeps beside the vectors, {} where it keeps nothing.
     """
 
@@ -55,24 +52,3 @@ class Source(Protocol):
     def documents(self) -> Iterator[Document]:
         """All documents in the order of the index, deleted ones left out; decoded as they are asked for."""
         ...
-
-
-def open_index(path: str | os.PathLike[str]) -> Source:
-    """Opens the index in a directory, whatever wrote it.
-
-    Nothing in the index is executed: its pickles are read by a parser that knows tensors alone.
-
-    Raises:
-        UnknownFormat: no such directory, or it holds no index that can be read.
-        IndexDamaged: a file is missing, cut short, or contradicts another; the message names it.
-    """
-    from muvera_adapters.plaid.stanford import StanfordIndex
-
-    directory = Path(path)
-    if not directory.is_dir():
-        raise UnknownFormat(f"{directory} is no directory")
-    if (directory / "centroids.pt").exists():
-        return StanfordIndex(directory)
-    if (directory / "plan.json").exists():
-        raise UnknownFormat(f"{directory} is a PLAID index whose build was not finished (no centroids)")
-    raise UnknownFormat(f"{directory} is no PLAID index (no centroids.pt in it); formats read so far: stanford ColBERT")

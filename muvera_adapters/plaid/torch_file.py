@@ -8,17 +8,19 @@ that knows tensors and nothing else; storages are mapped, not loaded.
 from __future__ import annotations
 
 import io
-import pickle
+import math
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.plaid.errors import IndexDamaged
+from muvera_adapters.plaid.files import require_file
+from muvera_adapters.plaid.pickles import MAPS, OBJECTS, PICKLE_ERRORS, SafeUnpickler, check_opcodes
 
 _DTYPES = {
     "FloatStorage": "<f4",
@@ -44,22 +46,14 @@ def load_tensors(path: Path) -> Any:
         IndexDamaged: missing, cut short, not such a file, or it asks for anything but tensors.
     """
     try:
-        with path.open("rb") as file:
+        with require_file(path).open("rb") as file:
             if file.read(4) == b"PK\3\4":
                 return _load_zip(path)
             file.seek(0)
             return _load_legacy(path, file)
-    except IndexDamaged:
-        raise
-    except FileNotFoundError:
-        raise IndexDamaged(path, "the file is missing") from None
-    # a hostile pickle can make the parser itself stumble in many ways; all of them mean the same
-    except (zipfile.BadZipFile, pickle.UnpicklingError, struct.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, struct.error, OSError) as error:
         raise IndexDamaged(path, f"cut short or no file of torch.save: {error}") from error
-    except (
-        ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, NotImplementedError, RecursionError,
-        TypeError, ValueError,
-    ) as error:  # fmt: skip
+    except PICKLE_ERRORS as error:
         raise IndexDamaged(path, f"not a file that torch.save wrote: {type(error).__name__}: {error}") from error
 
 
@@ -86,7 +80,7 @@ def _load_zip(path: Path) -> Any:
                 )
             return _map(path, _data_offset(path, file, member), dtype, count)
 
-        return _Unpickler(path, io.BytesIO(_read(archive, members[pickles[0]], path)), storage).load()
+        return _unpickle(path, io.BytesIO(_read(archive, members[pickles[0]], path)), storage)
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
@@ -128,13 +122,17 @@ def _load_legacy(path: Path, file: io.BufferedReader) -> Any:
             raise IndexDamaged(path, f"storage {key!r} is described in two ways")
         return found
 
-    if _Unpickler(path, file, storage).load() != _LEGACY_MAGIC:
+    def plain() -> Any:
+        check_opcodes(path, file, MAPS)
+        return SafeUnpickler(path, file, {}).load()
+
+    if plain() != _LEGACY_MAGIC:
         raise IndexDamaged(path, "not a file of torch.save")
-    if _Unpickler(path, file, storage).load() != _LEGACY_VERSION:
+    if plain() != _LEGACY_VERSION:
         raise IndexDamaged(path, "an unknown version of torch's old format")
-    _Unpickler(path, file, storage).load()
-    result = _Unpickler(path, file, storage).load()
-    for key in _Unpickler(path, file, storage).load():
+    plain()
+    result = _unpickle(path, file, storage)
+    for key in plain():
         (count,) = struct.unpack("<q", file.read(8))
         values, expected = storages[str(key)]
         data = file.read(values.nbytes) if count == expected else b""
@@ -148,21 +146,26 @@ class _StorageType(str):
     __slots__ = ()
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows ``_rebuild_tensor_v2``, ordered dictionaries and storage types; anything else is an error."""
+def _no_hooks(*_: Any) -> None:
+    """In the place of OrderedDict: a tensor's backward hooks, always empty."""
 
-    def __init__(self, path: Path, file: Any, storage: Callable[[np.dtype[Any], str, int], Array]) -> None:
-        super().__init__(file)
-        self._path, self._storage = path, storage
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._rebuild
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict  # backward hooks, always empty
-        if module == "torch" and name in _DTYPES:
-            return _StorageType(name)
-        raise IndexDamaged(self._path, f"refused: it asks for {module}.{name}, which no tensor needs")
+_Storage = Callable[[np.dtype[Any], str, int], Array]
+
+
+def _unpickle(path: Path, file: IO[bytes], storage: _Storage) -> Any:
+    check_opcodes(path, file, OBJECTS)
+    return _TensorUnpickler(path, file, storage).load()
+
+
+class _TensorUnpickler(SafeUnpickler):
+    """Knows ``_rebuild_tensor_v2``, the empty ordered dictionary and storage types."""
+
+    def __init__(self, path: Path, file: IO[bytes], storage: _Storage) -> None:
+        types = {("torch", name): _StorageType(name) for name in _DTYPES}
+        rebuild = {("torch._utils", "_rebuild_tensor_v2"): self._rebuild, ("collections", "OrderedDict"): _no_hooks}
+        super().__init__(path, file, types | rebuild)
+        self._storage = storage
 
     def persistent_load(self, pid: Any) -> Array:
         # ('storage', type, key, location, count), and None in the old format; the location ('cuda:0') does not matter
@@ -181,6 +184,9 @@ class _Unpickler(pickle.Unpickler):
             raise IndexDamaged(self._path, f"a tensor of size {size}, stride {stride}, offset {offset}")
         if 0 in size:
             return np.empty(tuple(size), storage.dtype)
+        # strides of 0 would make a small file a huge tensor
+        if math.prod(size) > len(storage):
+            raise IndexDamaged(self._path, f"a tensor of size {size} is larger than its storage")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if last >= len(storage):
             raise IndexDamaged(self._path, f"a tensor of size {size} does not fit its storage of {len(storage)} values")

@@ -1,0 +1,110 @@
+"""What all formats have in common: chunks of documents whose token vectors are decoded slice by slice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.plaid.files import Int64
+from muvera_adapters.plaid.source import Document
+from muvera_adapters.results import DocumentId
+
+# tokens decoded at once: 16 MB at 128 dims
+_SLICE_TOKENS = 32_768
+
+Float32 = npt.NDArray[np.float32]
+#: token vectors (end - begin, dim) of rows begin to end of a chunk
+Rows = Callable[[int, int], Float32]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive documents.
+
+    Attributes:
+        lengths: (n,) tokens per document, 0 where it was deleted.
+        rows: opens the chunk's files and checks their sizes.
+    """
+
+    lengths: Int64
+    rows: Callable[[], Rows]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What documents are called and what is kept beside them, by position, deleted documents counted.
+
+    Attributes:
+        ids: starts reading the ids of all positions in order; None: the positions are the ids.
+        payloads: starts reading the payloads of all positions in order; None: there are none.
+        deleted: (n,) true where a document's vectors are still there but it is deleted; None: nowhere.
+    """
+
+    ids: Callable[[], Iterator[DocumentId]] | None = None
+    payloads: Callable[[], Iterator[Mapping[str, Any]]] | None = None
+    deleted: npt.NDArray[np.bool_] | None = None
+
+
+class ChunkedIndex:
+    """An index of any format; see :class:`muvera_adapters.plaid.source.Source`.
+
+    Memory: the centroids, lengths of documents, and 16 MB of decoded tokens, whatever the size of the index.
+
+    Args:
+        format: its name.
+        dim: width of a token vector.
+        chunks: in the order of the index.
+        labels: of its documents.
+    """
+
+    def __init__(self, format: str, dim: int, chunks: Sequence[Chunk], labels: Labels = Labels()) -> None:
+        self.format, self.dim, self.labels = format, dim, labels
+        self._chunks = chunks
+        #: (n,) tokens per position, as the files say
+        self.lengths = np.concatenate([c.lengths for c in chunks]) if chunks else np.zeros(0, np.int64)
+        alive = self.lengths > 0
+        self._alive = alive if labels.deleted is None else alive & ~labels.deleted
+
+    @property
+    def n_tokens(self) -> int:
+        """Token vectors of all documents."""
+        return int(self.lengths[self._alive].sum())
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._alive))
+
+    def with_labels(self, labels: Labels) -> ChunkedIndex:
+        """The same index with other labels."""
+        return ChunkedIndex(self.format, self.dim, self._chunks, labels)
+
+    def documents(self) -> Iterator[Document]:
+        """All documents in order, deleted ones left out."""
+        ids: Iterator[DocumentId] = self.labels.ids() if self.labels.ids else itertools.count()
+        payloads = self.labels.payloads() if self.labels.payloads else itertools.repeat({})
+        for position, (alive, tokens) in enumerate(zip(self._alive.tolist(), self._matrices(), strict=True)):
+            identifier, payload = next(ids, None), next(payloads, None)
+            if identifier is None or payload is None:
+                raise InvalidInput(
+                    f"the ids or texts given end at position {position}: their file was changed meanwhile"
+                )
+            if alive:
+                yield Document(position, identifier, tokens, payload)
+
+    def _matrices(self) -> Iterator[Float32]:
+        for chunk in self._chunks:
+            rows = chunk.rows()
+            ends = np.cumsum(chunk.lengths)
+            i = 0
+            while i < len(ends):
+                begin = int(ends[i] - chunk.lengths[i])
+                j = max(i + 1, int(np.searchsorted(ends, begin + _SLICE_TOKENS, side="right")))
+                tokens = rows(begin, int(ends[j - 1]))
+                for k in range(i, j):
+                    yield tokens[ends[k] - chunk.lengths[k] - begin : ends[k] - begin]
+                i = j

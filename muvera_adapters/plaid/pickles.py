@@ -1,0 +1,98 @@
+"""Reading pickles of strangers.
+
+A pickle is a program. Two locks: :func:`check_opcodes` admits only the instructions that a kind of file needs, and
+:class:`SafeUnpickler` finds no class that is not named in its table. The first also keeps the parser itself safe: a
+memo index of two billion makes it allocate 32 GB, and hashing a tuple nested a million deep overflows the stack.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import pickle
+import pickletools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from muvera_adapters.plaid.errors import IndexDamaged
+
+_PLAIN = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BININT", "BININT1",
+    "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_LIST",
+    "APPEND", "APPENDS",
+})  # fmt: skip
+#: dictionaries and lists of strings and integers
+MAPS = _PLAIN | {"EMPTY_DICT", "SETITEM", "SETITEMS"}
+#: objects built by calls; no dictionaries, whose keys would be hashed, and which BUILD could put into globals
+OBJECTS = _PLAIN | {
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "BINBYTES", "BINBYTES8", "SHORT_BINBYTES",
+}  # fmt: skip
+
+_OPCODES: dict[bytes, Any] = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+
+#: what a parser can stumble over in a hostile pickle; all of it means the same
+PICKLE_ERRORS = (
+    pickle.UnpicklingError, EOFError, ArithmeticError, AttributeError, ImportError, LookupError, MemoryError,
+    NotImplementedError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+
+
+def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
+    """Reads the instructions of the pickle at the file's position, executes none, and goes back to its start.
+
+    Raises:
+        IndexDamaged: an instruction that is not allowed, or a memo index that no writer uses.
+    """
+    start, name = file.tell(), ""
+    for count in itertools.count():
+        if name == "STOP":
+            break
+        opcode = _OPCODES.get(file.read(1))
+        name = opcode.name if opcode else ""
+        if opcode is None or name not in allowed:
+            raise IndexDamaged(
+                path,
+                f"cut short, or refused: the pickle has a {name or 'missing'} instruction, which such a file never has",
+            )
+        argument = opcode.arg.reader(file) if opcode.arg else None
+        if name.endswith("BINPUT") and (argument or 0) > count:
+            raise IndexDamaged(path, "refused: the pickle's memo is larger than the pickle")
+    file.seek(start)
+
+
+class SafeUnpickler(pickle.Unpickler):
+    """Knows the globals of one table; anything else is an error.
+
+    Args:
+        path: of the file, for the error.
+        file: at the start of a pickle that :func:`check_opcodes` has admitted.
+        table: from (module, name) to what takes the global's place.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], table: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._path, self._table = path, table
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What takes the global's place."""
+        try:
+            return self._table[module, name]
+        except KeyError:
+            raise IndexDamaged(
+                self._path, f"refused: it asks for {module}.{name}, which such a file never has"
+            ) from None
+
+
+def load_plain(path: Path, data: bytes) -> Any:
+    """A dictionary or list of strings and integers, or one of these.
+
+    Raises:
+        IndexDamaged: cut short, no pickle, or a pickle of anything else; nothing of it is executed.
+    """
+    try:
+        check_opcodes(path, io.BytesIO(data), MAPS)
+        return SafeUnpickler(path, io.BytesIO(data), {}).load()
+    except PICKLE_ERRORS as error:
+        raise IndexDamaged(path, f"cut short, or no pickle of ids: {type(error).__name__}: {error}") from error

@@ -1,0 +1,95 @@
+"""Indexes of RAGatouille 0.0.8 and later: a stanford index, the texts, and a map from passages to documents' ids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_adapters.plaid.chunks import ChunkedIndex, Labels
+from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
+from muvera_adapters.plaid.files import read_object
+from muvera_adapters.plaid.stanford import open_stanford
+from muvera_adapters.plaid.text_files import JsonStrings
+
+
+def open_ragatouille(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
+    """A directory written by RAGatouille.
+
+    RAGatouille splits documents into passages, which are what is searched: the passage's position is the id, since
+    several passages share a document's. The payload has the document's metadata, its ``document_id``, and ``text``.
+
+    Args:
+        directory: of the index.
+        own_ids: read the map, metadata and texts; False: positions are the ids, and there is no payload.
+
+    Raises:
+        IndexDamaged: a file is missing or contradicts another, or the map contradicts the index.
+    """
+    index = open_stanford(directory)
+    index.format = "ragatouille"
+    if not own_ids:
+        return index
+    path = directory / "pid_docid_map.json"
+    documents = _read_map(path, index)
+    payloads = _read_metadata(directory / "docid_metadata_map.json")
+    texts = _texts(directory / "collection.json", path, documents, int(np.count_nonzero(index.lengths)))
+
+    def read() -> Iterator[Mapping[str, Any]]:
+        text = texts.read() if texts else None
+        for position in range(len(index.lengths)):
+            if position in documents:
+                identifier = documents[position]
+                extra = {"text": next(text)} if text else {}
+                yield {**payloads.get(str(identifier), {}), "document_id": identifier, **extra}
+            else:
+                yield {}
+
+    return index.with_labels(Labels(payloads=read))
+
+
+def _read_map(path: Path, index: ChunkedIndex) -> dict[int, int | str]:
+    found = {}
+    for key, identifier in read_object(path).items():
+        if not key.isdecimal() or len(key) > 18 or type(identifier) not in (int, str):
+            raise IndexDamaged(path, f"expected a map from passage numbers to document ids, found {key!r}")
+        found[int(key)] = identifier
+    n = len(index.lengths)
+    # after a deletion of the last passages RAGatouille and colbert-ai number new ones differently
+    wrong = next((p for p in sorted(found) if p >= n or not index.lengths[p]), None)
+    if wrong is not None:
+        raise IndexDamaged(
+            path, f"it maps passage {wrong} to {found[wrong]!r}, but the index has "
+            + (f"only {n} passages" if wrong >= n else "deleted that passage")
+            + ": the map is shifted; pass ids= and texts= with the right ones, or index again"
+        )  # fmt: skip
+    return found
+
+
+def _read_metadata(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    found = read_object(path)
+    return {key: value for key, value in found.items() if isinstance(value, dict)}
+
+
+def _texts(path: Path, map_path: Path, documents: Mapping[int, Any], n_passages: int) -> JsonStrings | None:
+    """The list of texts, of which a deletion takes out items without renumbering the map: text k belongs to key k.
+
+    That is, to the k-th of the sorted keys that are left (RAGatouille issue 222).
+    """
+    if not path.exists():
+        return None
+    texts = JsonStrings(path)
+    if not len(texts) == len(documents) == n_passages:
+        warnings.warn(
+            f"{path}: texts left out: {len(texts)} texts, {len(documents)} passages in {map_path.name} and "
+            f"{n_passages} in the index cannot be matched; pass texts=",
+            IndexWarning,
+            stacklevel=4,
+        )
+        return None
+    return texts
