@@ -10,25 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import query_matrix, slices
+from muvera_adapters.qdrant.documents import query_matrix
 from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
-from muvera_adapters.qdrant.requests import (
-    Collection,
-    Compute,
-    Count,
-    Find,
-    FindMany,
-    Operation,
-    Params,
-    PointId,
-    Prefetch,
-    Row,
-    Where,
-    seconds,
-)
+from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.results import Hit, Hits
+from muvera_adapters.running import Compute, Operation, seconds
 from muvera_core import InvalidTokens, maxsim
 
 Rerank = Literal["auto", "native", "client", "none"]
