@@ -32,6 +32,9 @@ class Session(Protocol):
     def quantized(self) -> dict[str, Any]:
         """Options of ``create`` for the least lossy quantization."""
 
+    def over_limits(self) -> list[tuple[np.ndarray, str]]:
+        """Token matrices that the database cannot store, and what the error says of each."""
+
     def foreign(
         self,
         name: str,
