@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from integration_tests.corpus import DIM, DOCUMENTS, ENCODER, OTHER_ENCODER, QUERIES, best, truth, unit_rows
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError, Unsupported
-from muvera_adapters.qdrant import QdrantMuvera
+from muvera_adapters.qdrant import QdrantMuvera, backfilling
 
 N = 60
 
@@ -95,20 +95,31 @@ def test_documents_that_arrive_are_picked_up_wherever_their_ids_lie(client):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_document_replaced_meanwhile_gets_the_fde_of_its_new_tokens(client, moment):
+def test_a_document_replaced_meanwhile_gets_the_fde_of_its_new_tokens(client, monkeypatch, moment):
+    monkeypatch.setattr(backfilling, "_SAMPLE", 1)  # or the closing verification would repair what this is about
     watched = Watched(client)
-    new = unit_rows(np.random.default_rng(1), 5)
-    replaced = iter(range(3))
+    versions = iter([unit_rows(np.random.default_rng(seed), 5) for seed in range(3)])
 
-    def replace(_: Any) -> None:
-        for i in replaced:
+    def replace(arguments: Any) -> None:
+        for tokens in versions:
             # the owner updates tokens alone, so the point keeps whatever FDE it has
-            client.update_vectors("pages", [models.PointVectors(id=i, vector={"colbert": new.tolist()})])
+            vector = models.PointVectors(id=arguments["points"][0].id, vector={"colbert": tokens.tolist()})
+            client.update_vectors("pages", [vector])
             break
 
     getattr(watched, moment)["update_vectors"] = replace
     report = QdrantMuvera.adopt(watched, "pages", ENCODER).backfill(quantization=None)
     assert report.written == N
+    check_fdes(client, "pages")
+
+
+def test_the_closing_verification_repairs_what_it_finds(client):
+    store = QdrantMuvera.adopt(client, "pages", ENCODER)
+    store.backfill(quantization=None)
+    stale = models.PointVectors(id=5, vector={"colbert": DOCUMENTS[6].tolist()})
+    client.update_vectors("pages", [stale])
+    report = store.backfill()  # 60 documents: all of them are in the sample
+    assert (report.written, report.verified) == (0, N)
     check_fdes(client, "pages")
 
 

@@ -40,7 +40,7 @@ RERANKED = ["auto", "native", "client"]
 @pytest.fixture
 def filled(session):
     """All documents, FDEs not quantized: with nothing approximate in the way, answers are exact."""
-    store = session.create("filled", ENCODER, quantization=None)
+    store = session.create("filled", ENCODER, **session.exact())
     report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
     assert (report.written, report.failed) == (COUNT, {})
     return store
@@ -135,7 +135,7 @@ class TestSearch:
         assert recall >= 0.9
 
     def test_a_collection_without_tokens_searches_by_fde_alone(self, session):
-        store = session.create("fde_only", ENCODER, quantization=None, store_tokens=False)
+        store = session.create("fde_only", ENCODER, store_tokens=False, **session.exact())
         store.upsert(IDS, DOCUMENTS)
         assert [hit.id for hit in store.search(QUERIES[0], 5)] == best(estimates(QUERIES[0]), 5)
         for call in (
@@ -177,7 +177,7 @@ class TestSearch:
 class TestDocumentsWithoutTokens:
     @pytest.fixture
     def store(self, session):
-        session.create("lacking", ENCODER, quantization=None).upsert(IDS[:20], DOCUMENTS[:20], PAYLOADS[:20])
+        session.create("lacking", ENCODER, **session.exact()).upsert(IDS[:20], DOCUMENTS[:20], PAYLOADS[:20])
         session.without_tokens("lacking", 99, ENCODER.encode_query(QUERIES[0]) * 10)
         return session.open("lacking")
 
@@ -303,6 +303,18 @@ class TestDocuments:
                 store.upsert([1, 2], [DOCUMENTS[0], tokens])
         assert store.count() == 0
 
+    def test_documents_whose_fde_overflows_are_reported(self, session):
+        encoder = FDEEncoder(FDEConfig(dim=DIM, r_reps=2, k_sim=0, d_proj=4, normalize=False))
+        store = session.create("overflow", encoder)
+        huge = np.tile(np.float32(60_000) * np.sign(DOCUMENTS[0][:1] + 1e-9), (3, 1))
+        report = store.upsert([1, 2, 3], [DOCUMENTS[0], huge, DOCUMENTS[1]])
+        if session.fdes_are_float16():
+            assert (report.written, list(report.failed)) == (2, [2])
+            assert "float16" in report.failed[2]
+        else:
+            assert (report.written, report.failed) == (3, {})
+        assert store.count() == report.written
+
 
 class TestCollections:
     def test_open_rebuilds_the_encoder_and_finds_the_same(self, session, filled):
@@ -372,11 +384,12 @@ class TestAdoption:
         store = session.adopt("pages", ENCODER)
         with pytest.raises(InvalidInput, match="backfill"):
             store.search(QUERIES[0])
-        report = store.backfill(quantization=None)
+        report = store.backfill(**session.exact())
         assert (report.written, report.remaining, report.without_tokens, report.failed) == (COUNT, 0, 0, {})
         assert report.verified > 0
 
         for query in QUERIES:
+            query = query * np.linspace(1, 4, len(query), dtype=np.float32)[:, None]
             hits = store.search(query, 10, COUNT)
             unit = query / np.linalg.norm(query, axis=1, keepdims=True)
             documents = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in scaled] if cosine else scaled
@@ -398,13 +411,16 @@ class TestAdoption:
         )
 
     def test_documents_added_later_are_like_those_backfilled(self, session):
-        session.foreign("pages", IDS, [3 * matrix for matrix in DOCUMENTS], cosine=True)
+        longest = max(IDS, key=lambda i: len(DOCUMENTS[i]))
+        # under cosine distance it is the same document, however long its vectors are
+        scaled = DOCUMENTS[longest] * np.linspace(1, 5, len(DOCUMENTS[longest]))[:, None]
+        session.foreign("pages", IDS, DOCUMENTS, cosine=True)
         store = session.adopt("pages", ENCODER)
-        store.backfill(quantization=None)
-        store.upsert([500], [5 * DOCUMENTS[0]])
-        hits = {hit.id: hit for hit in store.search(DOCUMENTS[0], 2, COUNT, with_fde_score=True)}
-        assert hits.keys() == {0, 500}
-        assert hits[0].fde_score == pytest.approx(hits[500].fde_score, rel=1e-4)
+        store.backfill(**session.exact())
+        store.upsert([500], [scaled])
+        hits = {hit.id: hit for hit in store.search(DOCUMENTS[longest], 2, COUNT, with_fde_score=True)}
+        assert hits.keys() == {longest, 500}
+        assert hits[longest].fde_score == pytest.approx(hits[500].fde_score, rel=1e-3)
 
     def test_a_dry_run_writes_nothing_and_gives_sizes(self, session):
         session.foreign("pages", IDS, DOCUMENTS)

@@ -52,6 +52,15 @@ def normalised(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return floats / np.linalg.norm(floats, axis=1, keepdims=True)
 
 
+def is_plain(matrix: npt.NDArray[Any], limit: float) -> bool:
+    """One pass tells that no token is zero or not finite, and no value above ``limit``; else the checks below tell."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        floats = matrix.astype(np.float32, copy=False)
+        squares = np.einsum("ij,ij->i", floats, floats)
+    # NaN fails every comparison, and over- and underflow are looked at by those checks
+    return bool(squares.min() > 0 and squares.max() < limit)
+
+
 def check_finite(matrix: npt.NDArray[Any], where: str) -> float:
     """The largest absolute value.
 

@@ -13,7 +13,7 @@ Layouts. ``plane``: rows of ROW floats; a matrix wider than ROW is cut into plan
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numpy as np
@@ -207,9 +207,15 @@ _pack_singles, _pack_halves = _vector_packer(_F32, 4), _vector_packer(_I16, 2)
 
 
 @intrinsic
-def _word(_: Any, address: Any) -> Any:
-    """The four bytes at an address, not aligned, as an integer (little-endian, as all machines numba runs on)."""
-    return types.int32(types.intp), lambda c, b, sig, args: b.load(_pointer(b, args[0], 0, _I32), align=1)
+def _code(_: Any, address: Any, shift: Any, mask: Any) -> Any:
+    """Bits from ``shift`` (below 8) on, of the four bytes at an address (little-endian, as where numba runs)."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        word = b.zext(_load(b, args[0], _I32, align=1), _I64)
+        return b.and_(b.lshr(word, args[1]), args[2])
+
+    # unsigned, here and in the arrays of indices: numba need not look for negative ones, which would count from the end
+    return types.uintp(*[types.intp] * 3), generate
 
 
 @intrinsic
@@ -254,31 +260,30 @@ def _hash_tile(
 
 
 @intrinsic
-def _segment_sums(_: Any, source: Any, order: Any, keep: Any, slots: Any, count: Any, sums: Any) -> Any:
-    """Running sums of the rows source[order[i]]; keep[i] is 0 where a new sum starts, else 1.
-
-    Each step stores to sums[slots[i]], the last of a segment stands: no branch to mispredict, and no load that has
-    to wait for a store.
-    """
+def _segment_sums(_: Any, source: Any, order: Any, sizes: Any, count: Any, sums: Any) -> Any:
+    """sums[s] = sum of the next sizes[s] rows source[order[i]], in order."""
 
     def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
-        source, order, keep, slots, count, sums = args
+        source, order, sizes, count, sums = args
 
-        def step(i: Any, running: list[Any]) -> list[Any]:
-            row = _at(b, source, b.sext(_load(b, _at(b, order, i, 4), _I32), _I64), _ROW_BYTES)
-            target = _at(b, sums, b.sext(_load(b, _at(b, slots, i, 4), _I32), _I64), _ROW_BYTES)
-            kept = _splat(b, _load(b, _at(b, keep, i, 4), _F32))
-            running = [
-                _multiply_add(b, s, kept, _load(b, row, _VEC, _VEC_BYTES * j)) for j, s in enumerate(running)
-            ]
-            for j, s in enumerate(running):
-                _store(b, s, target, _VEC_BYTES * j)
-            return running
+        def segment(s: Any, carried: list[Any]) -> list[Any]:
+            (start,) = carried
+            size = b.zext(_load(b, _at(b, sizes, s, 4), _I32), _I64)
 
-        _loop(b, count, [_ZERO] * _ROW_VECS, step)
+            def add(i: Any, running: list[Any]) -> list[Any]:
+                t = b.zext(_load(b, _at(b, start, i, 4), _I32), _I64)
+                row = _at(b, source, t, _ROW_BYTES)
+                return [b.fadd(x, _load(b, row, _VEC, _VEC_BYTES * j)) for j, x in enumerate(running)]
+
+            target = _at(b, sums, s, _ROW_BYTES)
+            for j, x in enumerate(_loop(b, size, [_ZERO] * _ROW_VECS, add)):
+                _store(b, x, target, _VEC_BYTES * j)
+            return [_at(b, start, size, 4)]
+
+        _loop(b, count, [order], segment)
         return c.get_dummy_value()
 
-    return _void(6), generate
+    return _void(5), generate
 
 
 @intrinsic
@@ -359,18 +364,18 @@ def _copy_scaled(_: Any, source: Any, vectors: Any, scale: Any, target: Any) -> 
 
 
 @intrinsic
-def _add_signed(_: Any, source: Any, vectors: Any, scale: Any, signs: Any, target: Any) -> Any:
-    """target += scale * signs * source"""
+def _add_signed(_: Any, source: Any, vectors: Any, scale: Any, negative: Any, target: Any) -> Any:
+    """target += scale * source, minus where a bit of ``negative`` (16 bits a vector) is set"""
 
     def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
-        source, vectors, scale, signs, target = args
-        factor = _splat(b, scale)
+        source, vectors, scale, negative, target = args
+        plus, minus = _splat(b, scale), _splat(b, b.fsub(ir.Constant(_F32, -0.0), scale))
 
         def vector(i: Any, _: list[Any]) -> list[Any]:
-            x = b.fmul(_load(b, _at(b, source, i, _VEC_BYTES), _VEC), factor)
-            sign = _load(b, _at(b, signs, i, _VEC_BYTES), _VEC)
+            bits = b.bitcast(_load(b, _at(b, negative, i, 2), _I16, align=2), ir.VectorType(_I1, LANES))
             address = _at(b, target, i, _VEC_BYTES)
-            _store(b, _multiply_add(b, x, sign, _load(b, address, _VEC)), address)
+            x = _load(b, _at(b, source, i, _VEC_BYTES), _VEC)
+            _store(b, _multiply_add(b, x, b.select(bits, minus, plus), _load(b, address, _VEC)), address)
             return []
 
         _loop(b, vectors, [], vector)
@@ -463,234 +468,130 @@ def _pack(source, half, d, packed, row, plane_rows):
     return state, _from_bits(top)
 
 
+class _Sizes(NamedTuple):
+    d: int
+    planes: int
+    reps: int
+    k: int
+    buckets: int
+    block: int  # dimensions of a partition in the FDE
+    width: int  # of the FDE
+    rows: int  # in a plane of ``rows``, a whole number of tiles
+
+
+class _Matrices(NamedTuple):
+    """An encoder's; fde.py makes them, _draws.py says what they are."""
+
+    hyperplanes: Any  # (reps * k, d + 1) float64, the threshold last
+    thresholds: Any  # (panels, LANES)
+    panels: Any  # (panels, d, LANES)
+    projections: Any  # (reps, panels, d, LANES), no panels: no projection
+    shifts: Any  # (reps, buckets), no buckets: no final sketch
+    negative: Any  # (reps, buckets, vectors) 16 bits each
+
+
+class _Partitions(NamedTuple):
+    """Of one document, by repetition; a slot is a row of what is projected."""
+
+    codes: Any  # (reps, tokens) partition of a token
+    order: Any  # (reps, tokens) tokens by partition
+    counts: Any  # (reps, buckets)
+    starts: Any  # (reps, buckets) one past a partition's last token in ``order``
+    keys: Any  # (reps, buckets) a partition's first token, FAR where it has none
+    slot_of: Any  # (reps, buckets)
+    fill_slot_of: Any  # (reps, buckets) slot that holds the partition's first token alone, or -1
+    empty: Any  # (reps, buckets) the empty partitions
+    sizes: Any  # (reps, slots) tokens of a slot
+    used: Any  # (reps,) slots
+
+
 @_jit
 def encode(
-    addresses, offsets, half, d, hyperplanes, thresholds, panels, margin, slack, k, projections, d_proj,
-    shifts, signs, d_final, is_query, fill, fill_by_bucket, normalize, out,
+    addresses, offsets, half, d, hyperplanes, thresholds, panels, margin, slack, k, projections, d_proj, shifts,
+    negative, d_final, is_query, fill, fill_by_bucket, normalize, out,
 ):
     """FDEs of documents into the rows of ``out``.
 
     Document i has its (offsets[i + 1] - offsets[i], d) tokens at addresses[i], float16 where ``half``, else float32.
-    fde.py makes the other arguments. Returns (OK, 0, 0), or what is wrong and with which document and token of it;
-    ``out`` is then incomplete.
+    Returns (OK, 0, 0), or what is wrong and with which document and token of it; ``out`` is then incomplete.
     """
-    planes = (d + ROW - 1) // ROW
-    reps = shifts.shape[0]
-    buckets = 1 << k
-    hash_panels = panels.shape[0]
-    first = offsets[0]
-    tokens = offsets[-1] - first
+    matrices = _Matrices(hyperplanes, thresholds, panels, projections, shifts, negative)
+    reps, buckets = shifts.shape[0], 1 << k
+    block = d_proj if d_proj > 0 else d
+    width = d_final if d_final > 0 else reps * buckets * block
+    size = _Sizes(
+        d, (d + ROW - 1) // ROW, reps, k, buckets, block, width, (buckets + TALL - 1) // TALL * TALL
+    )
 
-    # 1. pack and check the tokens, hash them all
+    first, tokens = offsets[0], offsets[-1] - offsets[0]
     padded = (tokens + TALL - 1) // TALL * TALL
-    packed = _aligned(planes * padded, ROW)
-    margins = np.full(padded, np.float32(-1))
+    packed = _aligned(size.planes * padded, ROW)
+    margins = np.full(padded, np.float32(-1))  # no padding is near a hyperplane
     row_bytes = d * (2 if half else 4)
+    longest = 0
     for i in range(len(offsets) - 1):
-        begin = offsets[i] - first
-        for t in range(offsets[i + 1] - offsets[i]):
+        begin, count = offsets[i] - first, offsets[i + 1] - offsets[i]
+        longest = max(longest, count)
+        for t in range(count):
             state, largest = _pack(addresses[i] + t * row_bytes, half, d, packed, begin + t, padded)
             if state != OK:
                 return state, i, t
             margins[begin + t] = margin * largest + slack
-    plane_bytes = padded * _ROW_BYTES
-    bits_step = 2 * hash_panels + 4
-    bits = np.zeros((padded, bits_step), np.uint8)
-    near = np.zeros(TALL, np.uint16)
-    for t in range(0, padded, TALL):
-        for h in range(hash_panels):
-            doubtful = _hash_tile(
-                packed.ctypes.data + t * _ROW_BYTES, plane_bytes, panels.ctypes.data + h * d * _VEC_BYTES, d,
-                thresholds.ctypes.data + h * _VEC_BYTES, margins.ctypes.data + 4 * t,
-                bits.ctypes.data + t * bits_step + 2 * h, bits_step, near.ctypes.data,
-            )
-            if doubtful:
-                _decide(packed, padded, d, hyperplanes, h, near, bits, t)
+    bits = _hash(packed, padded, margins, matrices, size)
 
-    # 2. document by document, repetition by repetition
-    rows_padded = (buckets + TALL - 1) // TALL * TALL
-    rows = _aligned(planes * rows_padded, ROW)
-    row_plane_bytes = rows_padded * _ROW_BYTES
-    proj_panels = projections.shape[1]
-    proj_width = max(proj_panels, 1) * LANES
-    projected = _aligned(rows_padded + 1, proj_width)  # its last row stays zero: a query's empty partitions
-    block = d_proj if d_proj > 0 else d
-    width = d_final if d_final > 0 else reps * buckets * block
+    parts = _new_partitions(size, longest)
+    rows = _aligned(size.planes * size.rows, ROW)
+    scales = np.ones(size.rows + 1, np.float32)
+    fill_tokens = np.zeros(buckets + 1, np.uint32)
+    # the last row stays zero: a query's empty partitions
+    projected = _aligned(size.rows + 1, max(projections.shape[1], 1) * LANES)
     # blocks are written a whole vector at a time: room for the last one, and for the sketch's wrapped end
-    vectors4 = (width + block + 6 * LANES) // (4 * LANES)
-    fde = _aligned(1, vectors4 * 4 * LANES)[0]
-    zero_row = _aligned(1, ROW)[0]
-    scales = np.ones(rows_padded + 1, np.float32)
-    # by repetition and partition; slots are rows
-    counts = np.zeros((reps, buckets), np.int32)
-    starts = np.zeros((reps, buckets), np.int32)
-    slot_of = np.zeros((reps, buckets), np.int32)
-    fill_slot_of = np.zeros((reps, buckets), np.int32)
-    sizes = np.zeros((reps, buckets + 1), np.int32)
-    slot_starts = np.zeros((reps, buckets + 1), np.int32)
-    empty = np.zeros((reps, buckets + 1), np.int32)
-    keys = np.zeros((reps, max(buckets, LANES)), np.int32)
-    occupied = np.zeros(reps, np.int32)
-    fill_tokens = np.zeros(buckets + 1, np.int32)
-    longest = 0
+    fde_vectors = (width + block + 6 * LANES) // (4 * LANES) * 4
+    fde = _aligned(1, fde_vectors * LANES)[0]
+    plane_bytes = padded * _ROW_BYTES
+    row_plane_bytes = size.rows * _ROW_BYTES
     for i in range(len(offsets) - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    codes = np.zeros((reps, longest), np.int32)
-    order = np.zeros((reps, longest), np.int32)
-    slots = np.zeros((reps, longest), np.int32)
-    keep = np.zeros(longest, np.float32)
-    mask = np.int32(buckets - 1)
-
-    for i in range(len(offsets) - 1):
-        begin = offsets[i] - first
-        count = offsets[i + 1] - offsets[i]
+        begin, count = offsets[i] - first, offsets[i + 1] - offsets[i]
         source = packed.ctypes.data + begin * _ROW_BYTES
+        _partition(bits.ctypes.data + begin * bits.shape[1], bits.shape[1], count, parts, size)
         if d_final > 0:
             fde[:] = 0
-        # Partitions of all repetitions, repetition innermost: consecutive tokens often share a partition, whose counter
-        # would otherwise be loaded before its store is done. Backwards, so that a key ends as the first token.
-        counts[:] = 0
-        keys[:] = FAR
-        word_at = bits.ctypes.data + begin * bits_step
-        for t in range(count - 1, -1, -1):
-            for r in range(reps):
-                at = r * k
-                c = (_word(word_at + t * bits_step + (at >> 3)) >> (at & 7)) & mask
-                codes[r, t] = c
-                counts[r, c] += 1
-                keys[r, c] = t
-        # counting sort by partition; the occupied ones get the first rows
         for r in range(reps):
-            total, used, n_empty = np.int32(0), np.int32(0), np.int32(0)
-            for c in range(buckets):
-                n = counts[r, c]
-                starts[r, c] = total
-                total += n
-                slot_of[r, c] = used
-                sizes[r, used] = n
-                slot_starts[r, used] = starts[r, c]
-                fill_slot_of[r, c] = used if n == 1 else np.int32(-1)
-                empty[r, n_empty] = c
-                used += n > 0
-                n_empty += n == 0
-            occupied[r] = used
-        for t in range(count):
-            for r in range(reps):
-                c = codes[r, t]
-                at = starts[r, c]
-                starts[r, c] = at + 1
-                order[r, at] = t
-                slots[r, at] = slot_of[r, c]
-
-        for r in range(reps):
-            used, n_empty = occupied[r], buckets - occupied[r]
-            for t in range(count):
-                keep[t] = np.float32(1)
-            for s in range(used):
-                keep[slot_starts[r, s]] = np.float32(0)
-            for p in range(planes):
+            used = np.intp(parts.used[r])
+            for p in range(size.planes):
                 _segment_sums(
-                    source + p * plane_bytes, order.ctypes.data + r * order.strides[0], keep.ctypes.data,
-                    slots.ctypes.data + r * slots.strides[0], count,
+                    source + p * plane_bytes, parts.order.ctypes.data + r * parts.order.strides[0],
+                    parts.sizes.ctypes.data + r * parts.sizes.strides[0], used,
                     rows.ctypes.data + p * row_plane_bytes,
                 )
             if not is_query:
                 for s in range(used):
-                    scales[s] = np.float32(1) / np.float32(sizes[r, s])
-
-            if n_empty and not fill:
-                for e in range(n_empty):
-                    slot_of[r, empty[r, e]] = rows_padded
-            elif n_empty:
-                # the nearest token of every partition, in O(2**k k): a min-plus transform over the cube of partitions
-                if fill_by_bucket:
-                    for c in range(buckets):
-                        keys[r, c] = np.int32(c) if counts[r, c] else np.int32(FAR)
-                _cube_sweep(keys.ctypes.data + r * keys.strides[0], keys.shape[1] // LANES)
-                for j in range(4, k):
-                    half = 1 << j
-                    for base in range(0, buckets, 2 * half):
-                        for c in range(base, base + half):
-                            x, y = keys[r, c], keys[r, c + half]
-                            keys[r, c] = min(x, y + np.int32(STEP))
-                            keys[r, c + half] = min(y, x + np.int32(STEP))
-                # a row for each token that fills, unless it is alone in its partition: that row is there already
-                first_fill = used
-                for e in range(n_empty):
-                    nearest = keys[r, empty[r, e]] & np.int32(STEP - 1)
-                    s = nearest if fill_by_bucket else codes[r, nearest]
-                    fill_tokens[used] = order[r, starts[r, s] - counts[r, s]]
-                    slot = fill_slot_of[r, s]
-                    new = slot < 0
-                    slot = used if new else slot
-                    fill_slot_of[r, s] = slot
-                    slot_of[r, empty[r, e]] = slot
-                    used += new
-                for s in range(first_fill, used):
+                    scales[s] = np.float32(1) / np.float32(parts.sizes[r, s])
+            if used < buckets and fill:
+                total = _fill(r, parts, fill_by_bucket, fill_tokens, size)
+                for s in range(used, total):
                     scales[s] = np.float32(1)
-                    for p in range(planes):
+                    for p in range(size.planes):
                         _copy_scaled(
-                            source + p * plane_bytes + fill_tokens[s] * _ROW_BYTES, _ROW_VECS, np.float32(1),
+                            source + p * plane_bytes + np.intp(fill_tokens[s]) * _ROW_BYTES, _ROW_VECS, np.float32(1),
                             rows.ctypes.data + p * row_plane_bytes + s * _ROW_BYTES,
                         )
-
-            if proj_panels:
-                for p in range(proj_panels):
-                    panel = projections.ctypes.data + (r * proj_panels + p) * d * _VEC_BYTES
-                    target = projected.ctypes.data + p * _VEC_BYTES
-                    t = 0
-                    while t < used:
-                        rows_at = rows.ctypes.data + t * _ROW_BYTES
-                        scales_at = scales.ctypes.data + 4 * t
-                        target_at = target + 4 * t * proj_width
-                        if used - t > SHORT:
-                            _project_tall(
-                                rows_at, row_plane_bytes, panel, d, scales_at, target_at, 4 * proj_width
-                            )
-                            t += TALL
-                        else:
-                            _project_short(
-                                rows_at, row_plane_bytes, panel, d, scales_at, target_at, 4 * proj_width
-                            )
-                            t += SHORT
-                for c in range(buckets):
-                    piece = projected.ctypes.data + 4 * proj_width * slot_of[r, c]
-                    if d_final > 0:
-                        _add_signed(
-                            piece, proj_panels, np.float32(1),
-                            signs.ctypes.data + 4 * (r * buckets + c) * signs.shape[2],
-                            fde.ctypes.data + 4 * shifts[r, c],
-                        )
-                    else:
-                        _copy_scaled(piece, proj_panels, np.float32(1), fde.ctypes.data + 4 * (r * buckets + c) * block)
+                used = total
+            elif used < buckets:
+                for e in range(buckets - used):
+                    parts.slot_of[r, parts.empty[r, e]] = size.rows
+            if projections.shape[1]:
+                _project(r, rows, used, scales, matrices, projected, size)
+                _write_projected(r, projected, parts.slot_of, matrices, fde, size)
             else:
-                for c in range(buckets):
-                    for p in range(planes):
-                        vectors = (min(ROW, d - p * ROW) + LANES - 1) // LANES
-                        slot = slot_of[r, c]
-                        piece = rows.ctypes.data + p * row_plane_bytes + slot * _ROW_BYTES
-                        scale = scales[slot]
-                        if slot == rows_padded:
-                            piece, scale = zero_row.ctypes.data, np.float32(0)
-                        at = 4 * p * ROW
-                        if d_final > 0:
-                            _add_signed(
-                                piece, vectors, scale,
-                                signs.ctypes.data + 4 * (r * buckets + c) * signs.shape[2] + at,
-                                fde.ctypes.data + 4 * shifts[r, c] + at,
-                            )
-                        else:
-                            _copy_scaled(
-                                piece, vectors, scale, fde.ctypes.data + 4 * (r * buckets + c) * block + at
-                            )
-
+                _write_unprojected(r, rows, scales, parts.slot_of, matrices, fde, size)
         if d_final > 0:
             for j in range(block):  # the sketch is cyclic: what ran over the end belongs to the start
-                fde[j] += fde[d_final + j]
+                fde[j] += fde[width + j]
         fde[width:] = 0
         scale = np.float32(1)
         if normalize:
-            squares = _sum_squares(fde.ctypes.data, vectors4)
+            squares = _sum_squares(fde.ctypes.data, fde_vectors // 4)
             scale = np.float32(1) / np.sqrt(squares) if squares > 0 else np.float32(0)
         target = out.ctypes.data + 4 * i * width
         if width % LANES == 0 and target % _VEC_BYTES == 0:
@@ -699,6 +600,26 @@ def encode(
             for j in range(width):
                 out[i, j] = fde[j] * scale
     return OK, 0, 0
+
+
+@_jit
+def _hash(packed, padded, margins, matrices, size):
+    """(padded, bytes) sides of all hyperplanes, bit r * k + j of a row for hyperplane j of repetition r."""
+    hash_panels = matrices.panels.shape[0]
+    step = 2 * hash_panels + 4  # _code reads four bytes
+    bits = np.zeros((padded, step), np.uint8)
+    near = np.zeros(TALL, np.uint16)
+    for t in range(0, padded, TALL):
+        for h in range(hash_panels):
+            doubtful = _hash_tile(
+                packed.ctypes.data + t * _ROW_BYTES, padded * _ROW_BYTES,
+                matrices.panels.ctypes.data + h * size.d * _VEC_BYTES, size.d,
+                matrices.thresholds.ctypes.data + h * _VEC_BYTES, margins.ctypes.data + 4 * t,
+                bits.ctypes.data + t * step + 2 * h, step, near.ctypes.data,
+            )
+            if doubtful:
+                _decide(packed, padded, size.d, matrices.hyperplanes, h, near, bits, t)
+    return bits
 
 
 @_jit
@@ -717,6 +638,149 @@ def _decide(packed, plane_rows, d, hyperplanes, panel, near, bits, t):
                     bits[t + i, at] |= bit
                 else:
                     bits[t + i, at] &= np.uint8(0xFF) ^ bit
+
+
+@_jit
+def _new_partitions(size, tokens):
+    stride = (tokens // LANES | 1) * LANES + LANES  # never a multiple of a page, where rows would evict each other
+    return _Partitions(
+        np.zeros((size.reps, stride), np.uint32),
+        np.zeros((size.reps, stride), np.uint32),
+        np.zeros((size.reps, size.buckets), np.uint32),
+        np.zeros((size.reps, size.buckets), np.uint32),
+        np.zeros((size.reps, max(size.buckets, LANES)), np.int32),
+        np.zeros((size.reps, size.buckets), np.uint32),
+        np.zeros((size.reps, size.buckets), np.int32),
+        np.zeros((size.reps, size.buckets + 1), np.uint32),
+        np.zeros((size.reps, size.buckets + 1), np.uint32),
+        np.zeros(size.reps, np.uint32),
+    )
+
+
+@_jit
+def _partition(bits_at, bits_step, count, parts, size):
+    """Sorts a document's tokens by partition, in every repetition.
+
+    The repetition is the inner loop: consecutive tokens often share a partition, whose counter would otherwise be
+    loaded before its store is done.
+    """
+    codes, order, counts, starts = parts.codes, parts.order, parts.counts, parts.starts
+    reps, buckets = np.uintp(size.reps), np.uintp(size.buckets)
+    counts[:] = 0
+    parts.keys[:] = FAR
+    for t in range(count - 1, -1, -1):  # backwards, so that a key ends as the first token
+        for r in range(reps):
+            bit = np.intp(r) * size.k
+            c = _code(bits_at + t * bits_step + (bit >> 3), bit & 7, size.buckets - 1)
+            codes[r, np.uintp(t)] = c
+            counts[r, c] += np.uint32(1)
+            parts.keys[r, c] = t
+    for r in range(reps):
+        total, used, n_empty = np.uint32(0), np.uint32(0), np.uint32(0)
+        for c in range(buckets):
+            n = counts[r, c]
+            starts[r, c] = total
+            total = np.uint32(total + n)
+            parts.slot_of[r, c] = used
+            parts.sizes[r, used] = n
+            parts.fill_slot_of[r, c] = np.int32(used) if n == 1 else np.int32(-1)
+            parts.empty[r, n_empty] = c
+            used = np.uint32(used + np.uint32(n > 0))
+            n_empty = np.uint32(n_empty + np.uint32(n == 0))
+        parts.used[r] = used
+    for t in range(np.uintp(count)):
+        for r in range(reps):
+            c = codes[r, t]
+            at = starts[r, c]
+            starts[r, c] = np.uint32(at + np.uint32(1))
+            order[r, at] = t
+
+
+@_jit
+def _fill(r, parts, by_bucket, fill_tokens, size):
+    """Gives the empty partitions of a repetition a slot; returns the slots used then.
+
+    A token that fills gets a slot of its own (``fill_tokens`` names it), unless it is alone in its partition. The
+    nearest one of every partition is found in O(2**k k), by a min-plus transform over the cube of partitions.
+    """
+    r = np.uintp(r)
+    keys = parts.keys
+    if by_bucket:
+        for c in range(np.uintp(size.buckets)):
+            keys[r, c] = np.int32(c) if parts.counts[r, c] else np.int32(FAR)
+    _cube_sweep(keys.ctypes.data + np.intp(r) * keys.strides[0], keys.shape[1] // LANES)
+    for j in range(4, size.k):
+        half = np.uintp(1 << j)
+        for base in range(np.uintp(0), np.uintp(size.buckets), 2 * half):
+            for c in range(base, base + half):
+                x, y = keys[r, c], keys[r, c + half]
+                keys[r, c] = min(x, y + np.int32(STEP))
+                keys[r, c + half] = min(y, x + np.int32(STEP))
+    used = np.uintp(parts.used[r])
+    for e in range(np.uintp(size.buckets) - used):
+        c = parts.empty[r, e]
+        nearest = np.uintp(keys[r, c] & np.int32(STEP - 1))
+        s = nearest if by_bucket else np.uintp(parts.codes[r, nearest])
+        fill_tokens[used] = parts.order[r, np.uint32(parts.starts[r, s] - parts.counts[r, s])]
+        slot = parts.fill_slot_of[r, s]
+        new = slot < 0
+        slot = np.int32(used) if new else slot
+        parts.fill_slot_of[r, s] = slot
+        parts.slot_of[r, c] = slot
+        used += np.uintp(new)
+    return np.intp(used)
+
+
+@_jit
+def _project(r, rows, used, scales, matrices, projected, size):
+    panels = matrices.projections.shape[1]
+    step = 4 * LANES * panels
+    for p in range(panels):
+        panel = matrices.projections.ctypes.data + (r * panels + p) * size.d * _VEC_BYTES
+        t = 0
+        while t < used:
+            rows_at, scales_at = rows.ctypes.data + t * _ROW_BYTES, scales.ctypes.data + 4 * t
+            target = projected.ctypes.data + t * step + p * _VEC_BYTES
+            if used - t > SHORT:
+                _project_tall(rows_at, size.rows * _ROW_BYTES, panel, size.d, scales_at, target, step)
+                t += TALL
+            else:
+                _project_short(rows_at, size.rows * _ROW_BYTES, panel, size.d, scales_at, target, step)
+                t += SHORT
+
+
+@_jit
+def _write_projected(r, projected, slot_of, matrices, fde, size):
+    vectors = projected.shape[1] // LANES
+    shifts, negative = matrices.shifts, matrices.negative
+    for c in range(size.buckets):
+        piece = projected.ctypes.data + 4 * projected.shape[1] * np.intp(slot_of[r, c])
+        if negative.shape[1]:
+            signs = negative.ctypes.data + 2 * (r * size.buckets + c) * negative.shape[2]
+            _add_signed(piece, vectors, np.float32(1), signs, fde.ctypes.data + 4 * shifts[r, c])
+        else:
+            target = fde.ctypes.data + 4 * (r * size.buckets + c) * size.block
+            _copy_scaled(piece, vectors, np.float32(1), target)
+
+
+@_jit
+def _write_unprojected(r, rows, scales, slot_of, matrices, fde, size):
+    shifts, negative = matrices.shifts, matrices.negative
+    nothing = _aligned(1, ROW)
+    for c in range(size.buckets):
+        slot = np.intp(slot_of[r, c])
+        for p in range(size.planes):
+            vectors = (min(ROW, size.d - p * ROW) + LANES - 1) // LANES
+            piece = rows.ctypes.data + (p * size.rows + slot) * _ROW_BYTES
+            if slot == size.rows:
+                piece = nothing.ctypes.data
+            at = 4 * p * ROW
+            if negative.shape[1]:
+                signs = negative.ctypes.data + 2 * ((r * size.buckets + c) * negative.shape[2] + p * _ROW_VECS)
+                _add_signed(piece, vectors, scales[slot], signs, fde.ctypes.data + 4 * shifts[r, c] + at)
+            else:
+                target = fde.ctypes.data + 4 * (r * size.buckets + c) * size.block + at
+                _copy_scaled(piece, vectors, scales[slot], target)
 
 
 @_jit

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 # Tokens of one piece of work: their packed rows and the kernel's scratch stay in a core's L2 cache.
-CHUNK_TOKENS = 2048
+CHUNK_TOKENS = 1024
 
 
 def default_threads() -> int:

@@ -99,12 +99,12 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
         ValueError: the file is no saved encoder, is damaged, or is of a version that this one cannot rebuild.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         content = json.loads(bytes(arrays.pop("encoder")))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{os.fspath(path)} is no saved encoder: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{os.fspath(path)} is no saved encoder: its description is no JSON object")

@@ -231,10 +231,10 @@ def _projection_arguments(config: FDEConfig, draws: Draws) -> tuple[Any, ...]:
     else:
         projections = panels(draws.projections)
     shifts = draws.shifts if draws.shifts is not None else np.zeros((config.r_reps, 0), np.int64)
-    signs = draws.signs if draws.signs is not None else np.zeros((config.r_reps, 0, 0))
-    padding = -signs.shape[2] % LANES
-    padded_signs = aligned(np.pad(signs, ((0, 0), (0, 0), (0, padding))))
-    return projections, config.d_proj or 0, shifts, padded_signs, config.d_final or 0
+    negative = draws.signs < 0 if draws.signs is not None else np.zeros((config.r_reps, 0, 0), np.bool_)
+    padded = np.pad(negative, ((0, 0), (0, 0), (0, -negative.shape[2] % LANES)))
+    bits = np.packbits(padded, axis=2, bitorder="little").view(np.uint16)
+    return projections, config.d_proj or 0, shifts, bits, config.d_final or 0
 
 
 def _decimals(values: Float32) -> list[float]:

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+pytest.importorskip("qdrant_client", reason="install the extra: pip install 'muvera-adapters[qdrant]'")
+
 from qdrant_client import QdrantClient, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
@@ -35,7 +38,7 @@ def planned(**options):
     defaults = {
         "quantization": "int8",
         "store_tokens": True,
-        "datatype": None,
+        "datatype": models.Datatype.FLOAT16,
         "on_disk": None,
         "hnsw_config": None,
         "tokens_datatype": models.Datatype.FLOAT16,

@@ -29,8 +29,14 @@ class Session(Protocol):
     def equals(self, key: str, value: Any) -> Any:
         """A filter of the database's own."""
 
+    def exact(self) -> dict[str, Any]:
+        """Options of ``create`` that keep FDEs as float32 and without codes, so that nothing is approximate."""
+
     def quantized(self) -> dict[str, Any]:
         """Options of ``create`` for the least lossy quantization."""
+
+    def fdes_are_float16(self) -> bool:
+        """Unless ``create`` is told otherwise."""
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         """Token matrices that the database cannot store, and what the error says of each."""

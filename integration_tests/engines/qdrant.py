@@ -45,8 +45,14 @@ class ClientSession:
     def equals(self, key: str, value: Any) -> Any:
         return models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=value))])
 
+    def exact(self) -> dict[str, Any]:
+        return {"quantization": None, "datatype": models.Datatype.FLOAT32}
+
     def quantized(self) -> dict[str, Any]:
         return {"quantization": "int8"}
+
+    def fdes_are_float16(self) -> bool:
+        return True
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
@@ -136,8 +142,14 @@ class EdgeSession:
     def equals(self, key: str, value: Any) -> Any:
         return edge.Filter(must=[edge.FieldCondition(key=key, match=edge.MatchValue(value))])
 
+    def exact(self) -> dict[str, Any]:
+        return {"quantization": None, "datatype": edge.VectorStorageDatatype.Float32}
+
     def quantized(self) -> dict[str, Any]:
         return {"quantization": "int8"}
+
+    def fdes_are_float16(self) -> bool:
+        return True
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
@@ -164,21 +176,18 @@ class EdgeSession:
         (self._directory / name).mkdir()
         shard = edge.EdgeShard.create(str(self._directory / name), edge.EdgeConfig(vectors=vectors))
         points: list[Any] = [
-            edge.Point(i, {"colbert": t, **({} if fdes is None else {"fde": fdes[k]})}, {"n": i})  # type: ignore[dict-item]
+            edge.Point(i, {"colbert": t, **({} if fdes is None else {"fde": fdes[k]})}, {"n": i})
             for k, (i, t) in enumerate(zip(ids, tokens, strict=True))
         ]
         shard.update(edge.UpdateOperation.upsert_points(points))
         shard.close()
 
     def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
-        points: list[Any] = [
-            edge.Point(i, {"colbert": t}, {"n": i})  # type: ignore[dict-item]
-            for i, t in zip(ids, tokens, strict=True)
-        ]
+        points: list[Any] = [edge.Point(i, {"colbert": t}, {"n": i}) for i, t in zip(ids, tokens, strict=True)]
         self._update(name, edge.UpdateOperation.upsert_points(points))
 
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
-        point = edge.Point(document_id, {"fde": fde}, {"n": document_id})  # type: ignore[dict-item]
+        point = edge.Point(document_id, {"fde": fde}, {"n": document_id})
         self._update(name, edge.UpdateOperation.upsert_points([point]))
 
     def content(self, name: str) -> dict[Any, Any]:

@@ -103,6 +103,9 @@ class WeaviateSession:
     def quantized(self) -> dict[str, Any]:
         return {"quantization": "rq8"}
 
+    def fdes_are_float16(self) -> bool:
+        return False
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return [(np.ones((65_536, DIM)), "at most 65535")]
 

@@ -1,4 +1,4 @@
-"""AsyncQdrantMuvera: :class:`AsyncQdrantMuvera` for an event loop."""
+"""AsyncQdrantMuvera: two-stage search in Qdrant for an event loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.qdrant import backfilling, client_collection, client_copy, reading, searching, writing
-from muvera_adapters.qdrant.client_calls import to_call, wire_of
+from muvera_adapters.qdrant.client_calls import TIMEOUT, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target, translate
 from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, plan
 from muvera_adapters.qdrant.requests import Collection
@@ -20,9 +20,6 @@ from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
-
-#: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
-TIMEOUT = 60
 
 
 class AsyncQdrantMuvera:
@@ -57,7 +54,7 @@ class AsyncQdrantMuvera:
         *,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
-        datatype: models.Datatype | None = None,
+        datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
         tokens_datatype: models.Datatype = models.Datatype.FLOAT16,
@@ -133,7 +130,7 @@ class AsyncQdrantMuvera:
         progress: bool = False,
         dry_run: bool = False,
         quantization: Quantization = "int8",
-        datatype: models.Datatype | None = None,
+        datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
         into: str | None = None,

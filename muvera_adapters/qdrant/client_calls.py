@@ -17,6 +17,9 @@ from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import vector_infos
 
+#: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
+TIMEOUT = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

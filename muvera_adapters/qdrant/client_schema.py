@@ -59,7 +59,7 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
 def fde_params(
     encoder: Encoder,
     quantization: Quantization,
-    datatype: models.Datatype | None,
+    datatype: models.Datatype,
     hnsw_config: models.HnswConfigDiff | None,
     on_disk: bool | None,
 ) -> models.VectorParams:
@@ -78,7 +78,7 @@ def fde_params(
 
 def token_params(
     encoder: Encoder,
-    datatype: models.Datatype | None,
+    datatype: models.Datatype,
     quantization: Quantization,
     on_disk: bool | None,
 ) -> models.VectorParams:
@@ -118,7 +118,7 @@ def plan(
     *,
     quantization: Quantization,
     store_tokens: bool,
-    datatype: models.Datatype | None,
+    datatype: models.Datatype,
     on_disk: bool | None,
     hnsw_config: models.HnswConfigDiff | None,
     tokens_datatype: models.Datatype,

@@ -98,6 +98,7 @@ def describe(
         has_fde=fde in vectors,
         cosine=info is not None and info.distance == "cosine",
         half=info is not None and info.datatype == "float16",
+        fde_half=fde in vectors and vectors[fde].datatype == "float16",
         tokens_indexed=info is not None and (info.graph or info.quantization is not None),
         exclusive=exclusive,
         wire=wire,

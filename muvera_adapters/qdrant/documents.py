@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.documents import check_finite, check_present, json_of, normalised, query_array, take
+from muvera_adapters.documents import check_finite, check_present, is_plain, json_of, normalised, query_array, take
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
@@ -85,6 +85,13 @@ def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "q
     return normalised(matrix) if collection.cosine else matrix
 
 
+def overflowing(collection: Collection, fdes: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Rows of (n, dim) FDEs that float16 cannot hold, where it has to; only tokens far from unit length give such."""
+    if not collection.fde_half:
+        return np.empty(0, np.intp)
+    return np.flatnonzero(~(np.maximum(fdes.max(axis=1), -fdes.min(axis=1)) <= _HALF_MAX))
+
+
 def to_points(collection: Collection, documents: Documents, i: int, j: int, fdes: npt.NDArray[Any]) -> list[Point]:
     """Points i to j of a write; ``fdes`` (j - i, dim)."""
     points = []
@@ -122,6 +129,8 @@ def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
             f"{where} has {matrix.shape[0]} tokens of {matrix.shape[1]} dimensions; Qdrant takes fewer than "
             f"{MAX_FLOATS} numbers in one multivector: pool its tokens, or split the document"
         )
+    if is_plain(matrix, _HALF_MAX if half else np.inf):
+        return
     largest = check_finite(matrix, where)
     if half and largest > _HALF_MAX:
         raise InvalidInput(

@@ -67,7 +67,7 @@ class QdrantEdgeMuvera:
         *,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
-        datatype: edge.VectorStorageDatatype | None = None,
+        datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
         tokens_datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         optimizers: edge.EdgeOptimizersConfig | None = None,
@@ -81,7 +81,7 @@ class QdrantEdgeMuvera:
             quantization: of the FDEs that the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``, ``"binary"``
                 (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The originals stay on disk.
             store_tokens: keep token matrices for the second stage.
-            datatype: of the FDEs, None: float32.
+            datatype: of the FDEs.
             hnsw_config: of the FDE index, None: m=16, ef_construct=100.
             tokens_datatype: of the token matrices.
             optimizers: None: the engine's own.
@@ -177,7 +177,7 @@ class QdrantEdgeMuvera:
         progress: bool = False,
         dry_run: bool = False,
         quantization: Quantization = "int8",
-        datatype: edge.VectorStorageDatatype | None = None,
+        datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens, in place.

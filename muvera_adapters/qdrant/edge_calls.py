@@ -130,7 +130,7 @@ def translate(error: Exception, path: Path) -> MuveraError:
     """The error of this library for one of the engine's, which are told apart by their text only."""
     text = str(error)
     if "WouldBlock" in text:
-        return StoreUnavailable(f"{path} is open in another process, or in another object of this one")
+        return StoreUnavailable(f"{path}: another process (or another object of this one) has it open")
     if any(sign in text for sign in ("No space left", "StorageFull", "os error 28")):
         return StoreUnavailable(f"no space left on the disk of {path}: {text}")
     if any(sign in text for sign in ("Service internal error", "Service runtime error", "os error", "IO Error")):
@@ -170,8 +170,8 @@ def quantization_config(quantization: Quantization) -> EdgeQuantization | None:
 def fde_params(
     encoder: Encoder,
     quantization: Quantization,
-    datatype: edge.VectorStorageDatatype | None = None,
-    hnsw_config: edge.HnswIndexConfig | None = None,
+    datatype: edge.VectorStorageDatatype,
+    hnsw_config: edge.HnswIndexConfig | None,
 ) -> edge.EdgeVectorParams:
     """FDEs with a graph, and codes in memory."""
     codes = quantization_config(quantization)

@@ -63,7 +63,11 @@ def set_params(path: Path, name: str, params: edge.EdgeVectorParams) -> None:
     config = _read_config(path)
     with tempfile.TemporaryDirectory() as scratch:
         edge.EdgeShard.create(scratch, edge.EdgeConfig(vectors={name: params})).close()
-        config["vectors"][name] = _read_config(Path(scratch))["vectors"][name]
+        wanted = _read_config(Path(scratch))["vectors"][name]
+    # how the vector is stored was fixed when it was added: a shard with other words for it cannot be opened
+    fixed = ("size", "distance", "datatype", "multivector_config")
+    added = {key: value for key, value in config["vectors"][name].items() if key in fixed}
+    config["vectors"][name] = {key: value for key, value in wanted.items() if key not in fixed} | added
     _replace(path / _CONFIG, config)
 
 

@@ -54,6 +54,7 @@ class Collection:
         has_fde: the FDE vector exists (False: adopted, to be backfilled).
         cosine: tokens are stored normalised, so queries and FDEs are made of normalised tokens.
         half: tokens are stored as float16.
+        fde_half: FDEs are stored as float16.
         tokens_indexed: the multivector has a graph or quantized codes, which an exact score must not use.
         exclusive: nobody else can write.
         wire: to the database.
@@ -68,6 +69,7 @@ class Collection:
     has_fde: bool = True
     cosine: bool = False
     half: bool = True
+    fde_half: bool = True
     tokens_indexed: bool = False
     exclusive: bool = False
     wire: Wire = LOCAL

@@ -9,7 +9,7 @@ from qdrant_client import QdrantClient, models
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.qdrant import backfilling, client_collection, client_copy, reading, searching, writing
-from muvera_adapters.qdrant.client_calls import to_call, wire_of
+from muvera_adapters.qdrant.client_calls import TIMEOUT, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target, translate
 from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, plan
 from muvera_adapters.qdrant.requests import Collection
@@ -20,9 +20,6 @@ from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
-
-#: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
-TIMEOUT = 60
 
 
 class QdrantMuvera:
@@ -65,7 +62,7 @@ class QdrantMuvera:
         *,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
-        datatype: models.Datatype | None = None,
+        datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
         tokens_datatype: models.Datatype = models.Datatype.FLOAT16,
@@ -90,7 +87,7 @@ class QdrantMuvera:
             quantization: of the FDEs that the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
                 >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
             store_tokens: keep token matrices for the second stage.
-            datatype: of the FDEs, None: float32.
+            datatype: of the FDEs.
             on_disk: keep FDEs out of memory; None: when there are codes.
             hnsw_config: of the FDE index, None: m=16, ef_construct=100.
             tokens_datatype: of the token matrices.
@@ -201,7 +198,7 @@ class QdrantMuvera:
         progress: bool = False,
         dry_run: bool = False,
         quantization: Quantization = "int8",
-        datatype: models.Datatype | None = None,
+        datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
         into: str | None = None,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable, WriteInterrupted
 from muvera_adapters.ids import to_point_id
-from muvera_adapters.qdrant.documents import prepare, to_points
+from muvera_adapters.qdrant.documents import overflowing, prepare, to_points
 from muvera_adapters.qdrant.reading import need_fde
 from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport
@@ -33,11 +33,14 @@ def upsert(
     with tqdm(total=len(documents.ids), unit="doc", desc="upsert", disable=not progress) as bar:
         for i, j in slices(documents.sizes, collection.wire.target):
             fdes = yield Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
-            points = to_points(collection, documents, i, j, fdes)
+            points, written_ids = to_points(collection, documents, i, j, fdes), documents.ids[i:j]
+            for k in reversed(overflowing(collection, fdes)):
+                report.failed[written_ids.pop(k)] = "its FDE exceeds float16: normalize tokens, or datatype=float32"
+                points.pop(k)
             # the database applies writes in order: waiting for the last is waiting for all
             last = j == len(documents.ids)
             try:
-                yield from _write(points, documents.ids[i:j], report, last, shard_key)
+                yield from _write(points, written_ids, report, last, shard_key)
             except StoreUnavailable as error:
                 # a batch may have been split, and its first part written: it is counted as not acknowledged
                 report.written = i - sum(1 for known in documents.ids[:i] if known in report.failed)
@@ -86,6 +89,8 @@ def _write(
     points: list[Point], ids: list[DocumentId], report: WriteReport, wait: bool, shard_key: Any
 ) -> Operation[None]:
     """Writes a batch; where the database refuses it, halves it until the refused documents stand alone."""
+    if not points:
+        return
     try:
         yield Upsert(points, wait, shard_key)
     except Rejected as error:

@@ -1,0 +1,158 @@
+"""Encoding speed against fastembed and against the floor of the algorithm, side by side in one process.
+
+Documents: token vectors of the sample index in runs of the length asked for. The floor is one SimHash matrix product
+over all tokens (numpy's BLAS): every exact implementation computes at least those signs. Rounds interleave the
+contestants, so that a slow moment of the machine meets all of them.
+
+    python benchmarks/encode.py [--threads N] [--rounds N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastembed.postprocess.muvera import Muvera
+from threadpoolctl import threadpool_limits
+
+from muvera_adapters.samples import load_pydocs
+from muvera_core import FDEConfig, FDEEncoder, TokenBatch
+
+LENGTHS = (32, 64, 120, 300, 1030)
+BATCH = 512  # documents encoded at once, as when loading a collection
+FASTEMBED_BATCH = {32: 48, 64: 32, 120: 24, 300: 12, 1030: 6}  # it takes milliseconds a document
+
+
+def rounds(contestants: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
+    """Median seconds of each; one unmeasured round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for i in range(repeat + 1):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            call()
+            if i:
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(t)) for name, t in times.items()}
+
+
+def documents(tokens: Any, length: int, count: int) -> TokenBatch:
+    """``count`` documents of ``length`` consecutive tokens, round and round the sample."""
+    values = tokens[np.arange(count * length) % len(tokens)]
+    return TokenBatch(values, np.arange(count + 1) * length)
+
+
+def compare(tokens: Any, length: int, config: FDEConfig, theirs: Muvera, repeat: int, threads: int) -> dict[str, Any]:
+    """Seconds a document and ratios at one document length."""
+    batch = documents(tokens, length, BATCH)
+    few = [batch[i] for i in range(FASTEMBED_BATCH.get(length, 8))]
+    encoder = FDEEncoder(config, threads=threads)
+    hyperplanes = np.random.default_rng(0).standard_normal((config.dim, config.r_reps * config.k_sim), np.float32)
+    seconds = rounds(
+        {
+            "ours": lambda: encoder.encode_documents(batch),
+            "floor": lambda: batch.values @ hyperplanes,
+            "fastembed": lambda: [theirs.process_document(d) for d in few],
+        },
+        repeat,
+    )
+    ours, floor, fastembed = (
+        seconds["ours"] / len(batch),
+        seconds["floor"] / len(batch),
+        seconds["fastembed"] / len(few),
+    )
+    return {
+        "tokens": length,
+        "ours_us": 1e6 * ours,
+        "floor_us": 1e6 * floor,
+        "fastembed_us": 1e6 * fastembed,
+        "times_fastembed": fastembed / ours,
+        "of_floor": floor / ours,
+    }
+
+
+def queries(tokens: Any, config: FDEConfig, theirs: Muvera, repeat: int) -> dict[str, float]:
+    """One query of 32 tokens at a time."""
+    encoder, some = FDEEncoder(config), [tokens[i : i + 32] for i in range(0, 3200, 32)]
+    seconds = rounds(
+        {
+            "ours": lambda: [encoder.encode_query(q) for q in some],
+            "fastembed": lambda: [theirs.process_query(q) for q in some[:10]],
+        },
+        repeat,
+    )
+    return {"ours_ms": 10 * seconds["ours"], "fastembed_ms": 100 * seconds["fastembed"]}
+
+
+def first_use() -> dict[str, float]:
+    """Seconds of ``import muvera_core`` (median of 5), and of a first FDE with nothing compiled before."""
+    run = "import time; t = time.perf_counter(); import muvera_core as m; a = time.perf_counter() - t; "
+    encode = "e = m.FDEEncoder(m.FDEConfig(128)); e.encode_query([[1.0] * 128]); print(a, time.perf_counter() - t)"
+    imports = [float(_python(run + "print(a)")[0]) for _ in range(5)]
+    with tempfile.TemporaryDirectory() as nothing:
+        cold = _python(run + encode, NUMBA_CACHE_DIR=nothing)
+    warm = _python(run + encode)
+    return {"import_s": float(np.median(imports)), "first_fde_s": float(cold[1]), "later_first_fde_s": float(warm[1])}
+
+
+def _python(code: str, **environment: str) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+    return result.stdout.split()
+
+
+def main() -> None:
+    """Prints a table and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/encode.json"))
+    arguments = parser.parse_args()
+    tokens = np.concatenate([d.tokens for d in load_pydocs().source.documents()])
+    result: dict[str, Any] = {
+        "threads": arguments.threads,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "documents": [],
+    }
+    print(
+        f"{BATCH} documents a call, {arguments.threads} threads, median of {arguments.rounds} rounds; us a document\n"
+    )
+    print(f"{'setting':<28}{'tokens':>7}{'ours':>9}{'floor':>9}{'fastembed':>11}{'x fastembed':>13}{'of floor':>10}")
+    with threadpool_limits(arguments.threads):
+        settings = [("20 x 32 x 16", FDEConfig(128), Muvera(128), length) for length in LENGTHS]
+        final = FDEConfig(128, r_reps=40, k_sim=6, d_proj=None, d_final=10240)
+        # fastembed has no final projection: it does less work here
+        settings.append(("40 x 64 x 128 to 10,240", final, Muvera(128, k_sim=6, dim_proj=128, r_reps=40), 80))
+        for name, config, theirs, length in settings:
+            row = {"setting": name, **compare(tokens, length, config, theirs, arguments.rounds, arguments.threads)}
+            result["documents"].append(row)
+            print(
+                f"{name:<28}{length:>7}{row['ours_us']:>9.1f}{row['floor_us']:>9.1f}{row['fastembed_us']:>11.0f}"
+                f"{row['times_fastembed']:>12.0f}x{row['of_floor']:>10.2f}"
+            )
+        result["query"] = queries(tokens, FDEConfig(128), Muvera(128), arguments.rounds)
+    result["first_use"] = first_use()
+    query, first = result["query"], result["first_use"]
+    print(f"\none query of 32 tokens: {query['ours_ms']:.3f} ms (fastembed {query['fastembed_ms']:.2f} ms)")
+    print(
+        f"import muvera_core: {first['import_s']:.2f} s; first FDE of a fresh environment, compilation included: "
+        f"{first['first_fde_s']:.1f} s, of later processes {first['later_first_fde_s']:.1f} s"
+    )
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The ``muvera`` command."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from muvera_adapters.cli import quickstart
+from muvera_adapters.errors import MuveraError
+
+_typer = typer.Typer(
+    name="muvera",
+    help="Late-interaction search in Qdrant, Weaviate and Milvus with one vector per document (MUVERA).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("muvera-adapters"))
+        raise typer.Exit
+
+
+@_typer.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+_typer.command()(quickstart.quickstart)
+
+
+def app() -> None:
+    """Entry point; exit status 0: done, 1: failed, 2: wrong usage."""
+    try:
+        _typer()
+    except MuveraError as error:
+        print(f"muvera: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,191 @@
+"""``muvera quickstart``: a real PLAID index searched in two stages by an embedded Qdrant."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from muvera_adapters.evaluation import Measured, exact_top, measure
+from muvera_adapters.samples import Sample, docstring, load_pydocs
+from muvera_core import FDEConfig, FDEEncoder, TokenBatch
+
+COLLECTION = "pydocs"
+PREFETCH = 200
+CANDIDATES = (20, 50, 100, 200, 400)
+SHOWN = (7, 28, 36)  # questions printed with their answers
+
+
+@dataclass(frozen=True)
+class _Row:
+    mode: str
+    candidates: int | None
+    measured: Measured
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"mode": self.mode, "candidates": self.candidates, **asdict(self.measured)}
+
+
+def quickstart(
+    data: Annotated[
+        Path, typer.Option(help="Directory that keeps the collection; used again when it is there.")
+    ] = Path("muvera-data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Search 2,041 docstrings of the Python standard library in two stages, and measure it.
+
+    Reads a PLAID index that comes with the package (no model, no torch), encodes it, loads it into an embedded Qdrant,
+    asks 55 questions and compares with exact MaxSim.
+    """
+    from muvera_adapters.qdrant import QdrantEdgeMuvera
+
+    started = time.perf_counter()
+    console = Console(quiet=as_json, highlight=False)
+    sample = load_pydocs()
+    documents = _decode(sample, quiet=as_json)
+    encoder = FDEEncoder(FDEConfig(sample.source.dim))
+    store = _load(QdrantEdgeMuvera, data, encoder, sample, documents, console, quiet=as_json)
+    with store:
+        exact = exact_top(sample.queries, documents, sample.ids, 10)
+        relevant = [q.relevant for q in sample.questions]
+
+        def row(mode: str, search: Any, candidates: int | None = None) -> _Row:
+            return _Row(mode, candidates, measure(search, sample.queries, exact, relevant))
+
+        progress = tqdm(total=len(CANDIDATES) + 2, desc="ask 55 questions", unit="run", disable=as_json)
+        with progress:
+            rows = [row("fde", lambda q: store.search(q, rerank="none"))]
+            progress.update()
+            curve = []
+            for n in CANDIDATES:
+                curve.append(row("two_stage", lambda q, n=n: store.search(q, prefetch=n), n))
+                progress.update()
+            rows.append(next(r for r in curve if r.candidates == PREFETCH))
+            rows.append(row("exact", store.exact_search))
+            progress.update()
+        sizes = _bytes_per_document(encoder, documents)
+        answers = {i: store.search(sample.queries[i], limit=3, prefetch=PREFETCH) for i in SHOWN}
+    seconds = time.perf_counter() - started
+    if as_json:
+        result = {
+            "documents": len(documents),
+            "tokens": len(documents.values),
+            "questions": len(sample.questions),
+            "fde_dim": encoder.dim,
+            "rows": [r.to_dict() for r in rows],
+            "recall_by_candidates": [r.to_dict() for r in curve],
+            "bytes_per_document": sizes,
+            "seconds": seconds,
+        }
+        print(json.dumps(result, indent=2))
+        return
+    _print_tables(console, rows, curve, sizes, sample, documents)
+    _print_answers(console, sample, answers)
+    _print_next(console, data, seconds)
+
+
+def _decode(sample: Sample, *, quiet: bool) -> TokenBatch:
+    found = tqdm(
+        sample.source.documents(), total=len(sample.source), desc="read PLAID index", unit="doc", disable=quiet
+    )
+    return TokenBatch.from_list(document.tokens for document in found)
+
+
+def _load(
+    kind: Any, data: Path, encoder: FDEEncoder, sample: Sample, documents: TokenBatch, console: Console, *, quiet: bool
+) -> Any:
+    """The collection with all documents in it; an interrupted load is finished, a finished one used as it is."""
+    from muvera_adapters.errors import CollectionNotFound
+
+    try:
+        store = kind.open(data, COLLECTION, encoder)
+    except CollectionNotFound:
+        store = kind.create(data, COLLECTION, encoder)
+    if store.count() == len(documents):
+        console.print(f"{len(documents):,} documents are in {data / COLLECTION} already")
+        return store
+    store.upsert(sample.ids, documents, progress=not quiet)
+    console.print("build the index (HNSW over int8 codes) ...")
+    store.wait_indexed()
+    return store
+
+
+def _bytes_per_document(encoder: FDEEncoder, documents: TokenBatch) -> dict[str, float]:
+    values = documents.values.size / len(documents)
+    return {
+        "fde_int8_codes": encoder.dim,
+        "fde_float16_on_disk": 2 * encoder.dim,
+        "tokens_float16": 2 * values,
+    }
+
+
+_NAMES = {
+    "fde": "FDE alone",
+    "two_stage": f"two stages, {PREFETCH} candidates",
+    "exact": "exact MaxSim over all",
+}
+
+
+def _print_tables(
+    console: Console,
+    rows: list[_Row],
+    curve: list[_Row],
+    sizes: dict[str, float],
+    sample: Sample,
+    documents: TokenBatch,
+) -> None:
+    console.print(
+        f"\n{len(documents):,} docstrings, {len(documents.values):,} token vectors, {len(sample.questions)} questions"
+    )
+    table = Table()
+    for title in ("search", "recall@10", "answered@10", "p50 ms", "p95 ms"):
+        table.add_column(title, justify="left" if title == "search" else "right")
+    for r in rows:
+        m = r.measured
+        table.add_row(
+            _NAMES[r.mode], f"{m.recall_at_10:.3f}", f"{m.success_at_10:.0%}", f"{m.p50_ms:.1f}", f"{m.p95_ms:.1f}"
+        )
+    console.print(table)
+    console.print(
+        "recall@10: share of the exact MaxSim top 10 that was found; answered@10: questions with a right answer"
+    )
+    table = Table("candidates", *(str(r.candidates) for r in curve))
+    table.add_row("recall@10", *(f"{r.measured.recall_at_10:.3f}" for r in curve))
+    table.add_row("p50 ms", *(f"{r.measured.p50_ms:.1f}" for r in curve))
+    console.print(table)
+    table = Table("part", "bytes per document", "read when")
+    table.add_row("FDE, int8 codes (HNSW)", f"{sizes['fde_int8_codes']:,.0f}", "searching, in memory")
+    table.add_row("FDE, float16 on disk", f"{sizes['fde_float16_on_disk']:,.0f}", "indexing")
+    table.add_row("tokens, float16", f"{sizes['tokens_float16']:,.0f}", "reranking candidates")
+    console.print(table)
+
+
+def _print_answers(console: Console, sample: Sample, answers: dict[int, Any]) -> None:
+    for i, hits in answers.items():
+        console.print(f"\n[bold]{sample.questions[i].text}[/bold]")
+        for hit in hits:
+            text = docstring(hit.id)
+            line = text.splitlines()[0] if text else "(not in this Python)"
+            mark = "*" if hit.id in sample.questions[i].relevant else " "
+            console.print(f" {mark} {hit.score:6.2f}  {hit.id}: {line}", markup=False, soft_wrap=True)
+    console.print("   (* an answer known to be right)")
+
+
+def _print_next(console: Console, data: Path, seconds: float) -> None:
+    console.print(
+        f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}. Delete it to start again. Next:\n"
+        f"  muvera quickstart --data {data} --json     the same figures for a script, from the collection made now\n"
+        "  from Python:\n"
+        "    from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
+        f'    store = QdrantEdgeMuvera.open("{data}", "{COLLECTION}")\n'
+        "    store.search(query_tokens, limit=10, prefetch=200)",
+        markup=False,
+        soft_wrap=True,
+    )

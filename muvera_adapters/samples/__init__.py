@@ -1,0 +1,70 @@
+"""Data that comes with the package, for the quickstart, the tests and the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import pydoc
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from muvera_adapters.plaid import Source, open_index
+from muvera_core import TokenBatch
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and the documents that answer it.
+
+    Attributes:
+        text: in English.
+        relevant: ids of right answers.
+    """
+
+    text: str
+    relevant: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Docstrings of the Python standard library, as a PLAID index written by colbert-ai 0.2.22 (2 bits a dimension).
+
+    Token vectors: all-MiniLM-L6-v2's last hidden state of "name. docstring", reduced to 128 dims and scaled to unit
+    length. No text is kept: a document's text is the docstring of the Python that runs.
+
+    Attributes:
+        source: the index.
+        ids: dotted names, by position.
+        questions: 55.
+        queries: their tokens.
+    """
+
+    source: Source
+    ids: list[str]
+    questions: list[Question]
+    queries: TokenBatch
+
+
+def load_pydocs() -> Sample:
+    """Opens the sample; nothing is decoded yet."""
+    directory = Path(__file__).parent / "pydocs"
+    ids = json.loads((directory / "ids.json").read_text(encoding="utf-8"))
+    questions = json.loads((directory / "queries.json").read_text(encoding="utf-8"))
+    with np.load(directory / "queries.npz") as archive:
+        queries = TokenBatch(archive["tokens"].astype(np.float32), archive["offsets"])
+    return Sample(
+        open_index(directory / "index"),
+        ids,
+        [Question(q["text"], frozenset(q["relevant"])) for q in questions],
+        queries,
+    )
+
+
+def docstring(name: str) -> str | None:
+    """The docstring of a dotted name of the standard library, None where this Python has none."""
+    try:
+        text = getattr(pydoc.locate(name), "__doc__", None)
+    except pydoc.ErrorDuringImport:  # a module of another platform
+        return None
+    return text.strip() if isinstance(text, str) else None
