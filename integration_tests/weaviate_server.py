@@ -89,10 +89,10 @@ class WeaviateServer:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def resident_bytes(self) -> int:
-        """VmRSS of the process."""
+    def memory_bytes(self, field: str) -> int:
+        """Of the process: VmRSS, or RssAnon without mapped files (Linux)."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field + ":"))
 
     def disk_bytes(self) -> int:
         """Of the data."""
