@@ -169,7 +169,7 @@ class WeaviateSession:
 
 
 @cache
-def _running() -> tuple[ExitStack, tuple[str, int, int]]:
+def running() -> tuple[ExitStack, tuple[str, int, int]]:
     """One server for the whole session, ended when it is."""
     stack = ExitStack()
     path = stack.enter_context(tempfile.TemporaryDirectory())
@@ -178,14 +178,14 @@ def _running() -> tuple[ExitStack, tuple[str, int, int]]:
 
 def stop() -> None:
     """Ends the session's server, if one was started."""
-    if _running.cache_info().currsize:
-        _running()[0].close()
-        _running.cache_clear()
+    if running.cache_info().currsize:
+        running()[0].close()
+        running.cache_clear()
 
 
 @contextmanager
 def _server(path: Path, *, tokens_index: Any = "rerank", asynchronous: bool = False) -> Iterator[Session]:
-    _, (host, port, grpc_port) = _running()
+    _, (host, port, grpc_port) = running()
     prefix = f"MuveraTest{uuid.uuid4().hex[:8]}"
     client = weaviate.connect_to_local(host, port, grpc_port)
     loop = asyncio.new_event_loop() if asynchronous else None

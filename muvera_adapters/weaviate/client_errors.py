@@ -39,6 +39,8 @@ def translate(error: Exception, name: str) -> MuveraError:
         return StoreUnavailable(f"Weaviate did not answer within the client's timeout: {error}", transient=True)
     if isinstance(error, w.WeaviateConnectionError | httpx.TransportError):
         return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
+    if isinstance(error, w.WeaviateRetryError):  # of batches; the client repeats one for 15 seconds
+        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
     if isinstance(error, w.WeaviateQueryError | grpc.RpcError):
         return _of_grpc(error, name)
     if isinstance(error, w.WeaviateClosedClientError):
@@ -73,9 +75,8 @@ def _of_grpc(error: Exception, name: str) -> MuveraError:
     code, repeated = _code(error)
     text = f"Weaviate answered {code.name if code else 'an error'} for {name}: {error}"
     if code in _DOWN:
-        # the client has repeated a query for a minute by then, a batch for some seconds
-        batch = isinstance(error, w.WeaviateBatchError | w.WeaviateDeleteManyError)
-        return StoreUnavailable(text, transient=batch or not repeated)
+        # the client has repeated a query for a minute by then
+        return StoreUnavailable(text, transient=not repeated)
     if code in _DENIED:
         return MuveraError(text)
     if "could not find class" in text or "class not found" in text.lower():
