@@ -25,6 +25,7 @@ class StubServer:
         points: id -> point as received.
         writes: ids of every write that was received, applied or not.
         largest: bytes of the largest body.
+        lose_creation: the next collection is made, and the reply lost.
         arrivals: times of writes.
     """
 
@@ -39,6 +40,7 @@ class StubServer:
         self.largest = 0
         self.collections: dict[str, Any] = {}
         self.on_write: Callable[[], None] = lambda: None
+        self.lose_creation = False
         self.port = 0
         self._server: ThreadingHTTPServer | None = None
 
@@ -91,8 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         path, body = self.path.split("?")[0].strip("/").split("/"), self._body()
         if path[-1] != "points":
-            self.stub.collections[path[1]] = body
-            self._result(True)
+            self._create(path[1], body)
             return
         fault, reason = self.stub.upsert(body["points"])
         if fault in ("drop", "lost"):
@@ -105,6 +106,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             status, _, retry_after = fault.partition(":")
             self._error(int(status), reason, {"Retry-After": retry_after} if retry_after else {})
+
+    def _create(self, name: str, body: Any) -> None:
+        if name in self.stub.collections:
+            self._error(409, f"Wrong input: Collection `{name}` already exists!")
+            return
+        self.stub.collections[name] = body
+        if self.stub.lose_creation:
+            self.stub.lose_creation = False
+            self.close_connection = True
+            return
+        self._result(True)
 
     def do_POST(self) -> None:
         path, body = self.path.split("?")[0].strip("/").split("/"), self._body()

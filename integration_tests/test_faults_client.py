@@ -14,6 +14,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from integration_tests.engines.base import Blocking
 from integration_tests.stub_server import StubServer
 from muvera_adapters.errors import (
+    CollectionExists,
     CollectionNotFound,
     InvalidInput,
     MuveraError,
@@ -80,6 +81,13 @@ def test_a_passing_fault_is_survived(server, connect, fault):
     check_complete(server)
     assert len(server.writes) == len({tuple(ids) for ids in server.writes}) + 2, "each fault is followed by one repeat"
     assert store.count() == COUNT
+
+
+def test_a_creation_whose_reply_is_lost_is_no_conflict(server, connect):
+    server.lose_creation = True
+    assert connect().upsert(IDS[:2], TOKENS[:2]).written == 2
+    with pytest.raises(CollectionExists):
+        connect()
 
 
 def test_requests_stay_near_eight_megabytes(server, connect):

@@ -170,12 +170,12 @@ def _element_loader(kind: Any) -> Any:
 _load_single, _load_half = _element_loader(_F32), _element_loader(_I16)
 
 
-def _vector_packer(kind: Any, size: int) -> Any:
+def _vector_packer(kind: Any, size: int, store: bool = True) -> Any:
     vector = ir.VectorType(kind, LANES)
 
     @intrinsic
     def pack_vectors(_: Any, source: Any, vectors: Any, target: Any, top: Any) -> Any:
-        """target = float32 of source; returns the largest of ``top`` and the magnitudes.
+        """target = float32 of source (where ``store``); returns the largest of ``top`` and the magnitudes.
 
         Magnitude: bits of abs(x), an integer that grows with it, NaN above infinity.
         """
@@ -188,7 +188,8 @@ def _vector_packer(kind: Any, size: int) -> Any:
 
             def step(i: Any, tops: list[Any]) -> list[Any]:
                 x = _widen(b, _load(b, _at(b, source, i, size * LANES), vector, align=2))
-                _store(b, x, _at(b, target, i, _VEC_BYTES))
+                if store:
+                    _store(b, x, _at(b, target, i, _VEC_BYTES))
                 magnitude = b.and_(b.bitcast(x, _IVEC), ir.Constant(_IVEC, [0x7FFFFFFF] * LANES))
                 return [larger(magnitude, tops[0])]
 
@@ -204,6 +205,7 @@ def _vector_packer(kind: Any, size: int) -> Any:
 
 
 _pack_singles, _pack_halves = _vector_packer(_F32, 4), _vector_packer(_I16, 2)
+_check_singles = _vector_packer(_F32, 4, store=False)
 
 
 @intrinsic
@@ -428,8 +430,14 @@ def _stream_scaled(_: Any, source: Any, vectors: Any, scale: Any, target: Any) -
 
 # --- kernels --------------------------------------------------------------------------------------------------------
 
-# "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
-_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+
+def _jit(function):
+    # "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # no directory that could keep the compiled code: read-only, without a home
+        return njit(**options)(function)
 
 
 @_jit
@@ -460,12 +468,15 @@ def _pack(source, half, d, packed, row, plane_rows):
             x = _load_half(at) if half else _load_single(at)
             top = max(top, _magnitude(x))
             packed[plane_row, j] = x
-    state = OK
+    return _state(top, half), _from_bits(top)
+
+
+@_jit
+def _state(top, half):
+    """What a token's largest magnitude says of it."""
     if top >= (_NOT_FINITE_HALF if half else _NOT_FINITE_SINGLE):
-        state = NOT_FINITE
-    elif top == 0:
-        state = ALL_ZERO
-    return state, _from_bits(top)
+        return NOT_FINITE
+    return ALL_ZERO if top == 0 else OK
 
 
 class _Sizes(NamedTuple):
@@ -793,18 +804,27 @@ def maxsim(addresses, offsets, half, panels, d, m, out):
     tile = _aligned(planes * TALL, ROW)
     best = _aligned(panels.shape[0], LANES)
     row_bytes = d * (2 if half else 4)
+    in_place = d == ROW and not half  # the rows are a tile as they lie
     for i in range(len(offsets) - 1):
         best[:] = -np.inf
         count = offsets[i + 1] - offsets[i]
         for t in range(0, count, TALL):
-            for row in range(TALL):
-                at = min(t + row, count - 1)  # the last token again: a maximum does not mind
-                state, _ = _pack(addresses[i] + at * row_bytes, half, d, tile, row, TALL)
-                if state != OK:
-                    return state, i, at
+            rows = tile.ctypes.data
+            if in_place and count - t >= TALL:
+                rows = addresses[i] + t * row_bytes
+                for row in range(TALL):
+                    state = _state(_check_singles(rows + row * row_bytes, ROW // LANES, 0, np.int32(0)), half)
+                    if state != OK:
+                        return state, i, t + row
+            else:
+                for row in range(TALL):
+                    at = min(t + row, count - 1)  # the last token again: a maximum does not mind
+                    state, _ = _pack(addresses[i] + at * row_bytes, half, d, tile, row, TALL)
+                    if state != OK:
+                        return state, i, at
             for p in range(panels.shape[0]):
                 _max_tile(
-                    tile.ctypes.data, TALL * _ROW_BYTES, panels.ctypes.data + p * d * _VEC_BYTES, d,
+                    rows, TALL * _ROW_BYTES, panels.ctypes.data + p * d * _VEC_BYTES, d,
                     best.ctypes.data + p * _VEC_BYTES,
                 )
         total = 0.0

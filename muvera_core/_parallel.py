@@ -14,9 +14,6 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-# Tokens of one piece of work: their packed rows and the kernel's scratch stay in a core's L2 cache.
-CHUNK_TOKENS = 1024
-
 
 def default_threads() -> int:
     """Cores this process may use."""
@@ -25,9 +22,14 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def for_chunks(lengths: npt.NDArray[np.int64], threads: int, work: Callable[[int, int], None]) -> None:
-    """Calls ``work(i, j)`` for slices of consecutive documents, covering all; the first error by position is raised."""
-    bounds = _bounds(lengths)
+def for_chunks(
+    lengths: npt.NDArray[np.int64], chunk_tokens: int, threads: int, work: Callable[[int, int], None]
+) -> None:
+    """Calls ``work(i, j)`` for slices of some ``chunk_tokens`` consecutive documents' tokens, covering all.
+
+    The first error by position is raised.
+    """
+    bounds = _bounds(lengths, chunk_tokens)
     threads = min(threads, len(bounds) - 1)
     if threads <= 1:
         for i, j in pairwise(bounds):
@@ -38,14 +40,14 @@ def for_chunks(lengths: npt.NDArray[np.int64], threads: int, work: Callable[[int
             pass
 
 
-def _bounds(lengths: npt.NDArray[np.int64]) -> list[int]:
-    """Where to cut: at most CHUNK_TOKENS tokens between two cuts, one document at least."""
+def _bounds(lengths: npt.NDArray[np.int64], chunk_tokens: int) -> list[int]:
+    """Where to cut: at most ``chunk_tokens`` between two cuts, one document at least."""
     if len(lengths) == 0:
         return [0]
     ends = np.concatenate([[0], np.cumsum(lengths)])
     bounds = [0]
     while bounds[-1] < len(lengths):
         i = bounds[-1]
-        j = int(np.searchsorted(ends, ends[i] + CHUNK_TOKENS, side="right")) - 1
+        j = int(np.searchsorted(ends, ends[i] + chunk_tokens, side="right")) - 1
         bounds.append(max(i + 1, j))
     return bounds

@@ -23,6 +23,9 @@ from muvera_core.tokens import (
     to_matrix,
 )
 
+# of one kernel call: the packed tokens and the scratch stay in a core's L2 cache
+_CHUNK_TOKENS = 1024
+
 
 class FDEEncoder:
     """Encodes token matrices so that ``query_fde @ document_fde`` approximates their MaxSim score.
@@ -196,7 +199,7 @@ class FDEEncoder:
             if state != _kernels.OK:
                 raise located.bad_token(state == _kernels.NOT_FINITE, i + position, token)
 
-        for_chunks(located.lengths, self.threads, work)
+        for_chunks(located.lengths, _CHUNK_TOKENS, self.threads, work)
         return out
 
     @cached_property

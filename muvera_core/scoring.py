@@ -11,6 +11,9 @@ from muvera_core._layout import panels
 from muvera_core._parallel import default_threads, for_chunks
 from muvera_core.tokens import ArrayLike, Located, to_matrices, to_matrix
 
+# of one kernel call: long against the tenth of a millisecond that handing work to a thread can take
+_CHUNK_TOKENS = 8192
+
 
 def maxsim(
     query_tokens: ArrayLike, docs: Any, mask: ArrayLike | None = None, *, threads: int | None = None
@@ -55,5 +58,5 @@ def maxsim(
         if state != _kernels.OK:
             raise located.bad_token(state == _kernels.NOT_FINITE, i + position, token)
 
-    for_chunks(located.lengths, threads or default_threads(), work)
+    for_chunks(located.lengths, _CHUNK_TOKENS, threads or default_threads(), work)
     return out

@@ -172,6 +172,18 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
+def test_works_where_compiled_code_cannot_be_kept():
+    """A read-only installation and no home: numba finds no place for its cache."""
+    code = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+from muvera_core import FDEConfig, FDEEncoder
+print(FDEEncoder(FDEConfig(16, d_proj=4)).encode_query([[1.0] * 16]).shape)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "(2560,)"
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the peak memory that Linux reports")
 def test_the_large_final_projection_stays_small():
     """40 x 64 x 128 to 10,240: 1,000 documents of 80 tokens in less than 1 GB; unprojected they would take 1.3 GB."""

@@ -264,12 +264,12 @@ def save_legacy(path, array, *, cut=0):
     """What torch.save wrote before 1.6."""
     head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     body = b"".join(pickle.dumps(x, 2) for x in head)
-    body += b"\x80\x02" + tensor_opcodes(array) + b"." + pickle.dumps(["0"], 2)
+    body += b"\x80\x02" + tensor_opcodes(array, legacy=True) + b"." + pickle.dumps(["0"], 2)
     data = body + struct.pack("<q", array.size) + array.tobytes()
     path.write_bytes(data[: len(data) - cut])
 
 
-def tensor_opcodes(array, *, size=None, stride=None, offset=0, count=None, key="0"):
+def tensor_opcodes(array, *, size=None, stride=None, offset=0, count=None, key="0", legacy=False):
     """Pickle opcodes of one tensor, by hand: the globals they name do not exist here."""
     kinds = {"f2": "Half", "f4": "Float", "f8": "Double", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char"}
     storage_type = kinds.get(array.dtype.str[1:], "Byte") + "Storage"
@@ -279,7 +279,7 @@ def tensor_opcodes(array, *, size=None, stride=None, offset=0, count=None, key="
         return pickle.dumps(value, 2)[2:-1]
 
     storage = plain("storage") + b"ctorch\n" + storage_type.encode() + b"\n" + plain(key) + plain("cuda:0")
-    storage += plain(array.size if count is None else count)
+    storage += plain(array.size if count is None else count) + (plain(None) if legacy else b"")
     view = plain(offset) + plain(tuple(array.shape if size is None else size)) + plain(tuple(stride))
     return b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ" + view + b"\x89ccollections\nOrderedDict\n)RtR"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,6 +112,8 @@ def _load(
     if store.count() == len(documents):
         console.print(f"{len(documents):,} documents are in {data / COLLECTION} already")
         return store
+    console.print("prepare the encoder (its first use on a machine compiles it) ...")
+    encoder.encode_documents(documents[:1])
     store.upsert(sample.ids, documents, progress=not quiet)
     console.print("build the index (HNSW over int8 codes) ...")
     store.wait_indexed()
@@ -153,9 +156,7 @@ def _print_tables(
             _NAMES[r.mode], f"{m.recall_at_10:.3f}", f"{m.success_at_10:.0%}", f"{m.p50_ms:.1f}", f"{m.p95_ms:.1f}"
         )
     console.print(table)
-    console.print(
-        "recall@10: share of the exact MaxSim top 10 that was found; answered@10: questions with a right answer"
-    )
+    console.print("recall@10: found of the exact MaxSim top 10; answered@10: questions answered")
     table = Table("candidates", *(str(r.candidates) for r in curve))
     table.add_row("recall@10", *(f"{r.measured.recall_at_10:.3f}" for r in curve))
     table.add_row("p50 ms", *(f"{r.measured.p50_ms:.1f}" for r in curve))
@@ -180,12 +181,13 @@ def _print_answers(console: Console, sample: Sample, answers: dict[int, Any]) ->
 
 def _print_next(console: Console, data: Path, seconds: float) -> None:
     console.print(
-        f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}. Delete it to start again. Next:\n"
-        f"  muvera quickstart --data {data} --json     the same figures for a script, from the collection made now\n"
-        "  from Python:\n"
+        f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}; delete {data} to start again. Next:\n"
+        f"  {sys.argv[0]} quickstart --data {data} --json     # the figures for a script, from this collection\n"
+        "  in Python:\n"
         "    from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
+        "    from muvera_adapters.samples import load_pydocs\n"
         f'    store = QdrantEdgeMuvera.open("{data}", "{COLLECTION}")\n'
-        "    store.search(query_tokens, limit=10, prefetch=200)",
+        "    store.search(load_pydocs().queries[0], limit=10, prefetch=200)",
         markup=False,
         soft_wrap=True,
     )

@@ -165,8 +165,9 @@ class _Unpickler(pickle.Unpickler):
         raise IndexDamaged(self._path, f"refused: it asks for {module}.{name}, which no tensor needs")
 
     def persistent_load(self, pid: Any) -> Array:
-        # ('storage', type, key, location, count); the location, 'cuda:0' say, does not matter
-        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
+        # ('storage', type, key, location, count), and None in the old format; the location ('cuda:0') does not matter
+        known = isinstance(pid, tuple) and (len(pid) == 5 or (len(pid) == 6 and pid[5] is None))
+        if not known or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
             raise IndexDamaged(self._path, "a storage is described in an unknown way")
         count = pid[4]
         if not isinstance(count, int) or count < 0:

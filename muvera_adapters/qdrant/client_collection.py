@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 
 from qdrant_client import models
 
-from muvera_adapters.errors import CollectionExists, SchemaMismatch, Unsupported
+from muvera_adapters.errors import CollectionExists, Rejected, SchemaMismatch, Unsupported
 from muvera_adapters.qdrant import client_schema as schema
 from muvera_adapters.qdrant.backfilling import check_adopted
 from muvera_adapters.qdrant.client_calls import Call
@@ -33,7 +34,9 @@ def create(target: Target, encoder: Encoder, plan: schema.Plan, tenant_field: st
     schema.check_version(target.version, plan.vectors)
     if (yield Call("collection_exists", {"collection_name": target.name})):
         raise CollectionExists(f"{target.name} exists: open or adopt it, or drop it first; nothing was changed")
-    yield Call("create_collection", {"collection_name": target.name, **plan.arguments})
+    # it was not there a moment ago: a conflict is a repeated request whose first reply was lost; opening checks it
+    with contextlib.suppress(CollectionExists):
+        yield Call("create_collection", {"collection_name": target.name, **plan.arguments})
     if tenant_field is not None:
         index = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         yield Call(
@@ -89,14 +92,16 @@ def fde_adder(
         if collection.fde not in schema.vector_infos((yield from _get(target))):
             datatype = models.VectorStorageDatatype(params.datatype.value) if params.datatype else None
             vector = models.DenseVectorConfig(size=params.size, distance=params.distance, datatype=datatype)
-            yield Call(
-                "create_vector_name",
-                {
-                    "collection_name": target.name,
-                    "vector_name": collection.fde,
-                    "vector_name_config": models.DenseVectorNameConfig(dense=vector),
-                },
-            )
+            arguments = {
+                "collection_name": target.name,
+                "vector_name": collection.fde,
+                "vector_name_config": models.DenseVectorNameConfig(dense=vector),
+            }
+            try:
+                yield Call("create_vector_name", arguments)
+            except Rejected:  # a repeated request whose first reply was lost, perhaps
+                if collection.fde not in schema.vector_infos((yield from _get(target))):
+                    raise
         diff = models.VectorParamsDiff(
             hnsw_config=params.hnsw_config,
             quantization_config=params.quantization_config,

@@ -51,7 +51,7 @@ def read_vectors(path: Path) -> dict[str, VectorInfo]:
     """Vectors of a shard by name, from its own configuration."""
     config = _read_config(path)
     inherited = config.get("quantization_config")
-    return {name: VectorInfo.from_json(vector, inherited) for name, vector in config["vectors"].items()}
+    return {name: VectorInfo.from_json(vector, inherited) for name, vector in config.get("vectors", {}).items()}
 
 
 def set_params(path: Path, name: str, params: edge.EdgeVectorParams) -> None:
