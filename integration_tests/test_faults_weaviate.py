@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import weaviate
 from weaviate.classes.config import Configure, VectorDistances
 from weaviate.classes.data import DataObject
+from weaviate.exceptions import WeaviateGRPCUnavailableError
 
 from integration_tests.engines.base import Blocking, CannotStart
 from integration_tests.engines.weaviate import foreign_id
@@ -27,6 +28,18 @@ COUNT = 600
 IDS = list(range(COUNT))
 TOKENS = list(np.random.default_rng(8).normal(size=(COUNT, 12, 32)).astype(np.float32))
 PATIENT = Retry(attempts=20, first_pause=0.2, max_wait=60)
+
+
+def patiently(connect: Callable[[], Any]) -> Any:
+    """All channels of a process share gRPC's growing pauses between attempts to reach an address."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return connect()
+        except WeaviateGRPCUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 class Servers:
@@ -45,14 +58,14 @@ class Servers:
         return server
 
     def connect(self, server: WeaviateServer) -> weaviate.WeaviateClient:
-        self._clients.append(server.connect())
+        self._clients.append(patiently(server.connect))
         return self._clients[-1]
 
     def store(self, kind: str, server: WeaviateServer, method: str, **options: Any) -> Any:
         if kind == "sync":
             return getattr(WeaviateMuvera, method)(self.connect(server), "Load", **options)
         client = weaviate.use_async_with_local("127.0.0.1", server.port, server.grpc_port)
-        self._loop.run_until_complete(client.connect())
+        patiently(lambda: self._loop.run_until_complete(client.connect()))
         self._clients.append(Blocking(client, self._loop))
         made = getattr(AsyncWeaviateMuvera, method)(client, "Load", **options)
         return Blocking(self._loop.run_until_complete(made), self._loop)
