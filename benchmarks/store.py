@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
+from muvera_adapters.documents import slices
 from muvera_adapters.evaluation import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
-from muvera_adapters.qdrant.documents import slices
 from muvera_adapters.qdrant.edge_calls import fde_params, token_params
 from muvera_adapters.qdrant.requests import EDGE
 from muvera_adapters.samples import load_pydocs

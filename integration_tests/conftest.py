@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.engines import ENGINES
+from integration_tests.engines import ENGINES, weaviate
 from integration_tests.engines.base import CannotStart, Engine
 
 
@@ -43,3 +43,9 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         yield started
     finally:
         context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers() -> Iterator[None]:
+    yield
+    weaviate.stop()

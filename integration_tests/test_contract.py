@@ -287,8 +287,6 @@ class TestDocuments:
             ([1, 2], [DOCUMENTS[0], np.full((2, DIM), np.inf)], None, "document 1 .*NaN or infinite"),
             ([1, 2], [DOCUMENTS[0], np.zeros((2, DIM))], None, "document 1 .*token 0 is all zeros"),
             ([1, 2], [DOCUMENTS[0], np.ones((2, DIM + 1))], None, "document 1 .*width"),
-            ([1, 2], [DOCUMENTS[0], np.full((2, DIM), 1e5)], None, "document 1 .*float16"),
-            ([1, 2], [DOCUMENTS[0], np.ones((1_048_576 // DIM, DIM))], None, "document 1 .*1048576"),
             ([1, 2], DOCUMENTS[:2], [{}, {"x": object()}], "document 1 .*no JSON"),
         ],
     )
@@ -298,14 +296,24 @@ class TestDocuments:
             store.upsert(ids, tokens, payloads)
         assert store.count() == 0
 
+    def test_documents_over_a_limit_of_the_database_are_refused_before_anything_is_written(self, session):
+        store = session.create("refused", ENCODER)
+        for tokens, problem in session.over_limits():
+            with pytest.raises(InvalidInput, match=f"document 1 .*{problem}"):
+                store.upsert([1, 2], [DOCUMENTS[0], tokens])
+        assert store.count() == 0
+
     def test_documents_whose_fde_overflows_are_reported(self, session):
         encoder = FDEEncoder(FDEConfig(dim=DIM, r_reps=2, k_sim=0, d_proj=4, normalize=False))
         store = session.create("overflow", encoder)
         huge = np.tile(np.float32(60_000) * np.sign(DOCUMENTS[0][:1] + 1e-9), (3, 1))
         report = store.upsert([1, 2, 3], [DOCUMENTS[0], huge, DOCUMENTS[1]])
-        assert (report.written, list(report.failed)) == (2, [2])
-        assert "float16" in report.failed[2]
-        assert store.count() == 2
+        if session.fdes_are_float16():
+            assert (report.written, list(report.failed)) == (2, [2])
+            assert "float16" in report.failed[2]
+        else:
+            assert (report.written, report.failed) == (3, {})
+        assert store.count() == report.written
 
 
 class TestCollections:
@@ -354,8 +362,8 @@ class TestCollections:
         assert (info.documents, info.without_fde, info.without_tokens) == (COUNT, 0, 0)
         assert (info.fde_dim, info.fingerprint) == (ENCODER.dim, ENCODER.fingerprint)
         assert info.fde_bytes == 4 * ENCODER.dim * COUNT
-        exact = 2 * sum(matrix.size for matrix in DOCUMENTS)
-        assert 0.5 * exact < info.token_bytes < 2 * exact
+        floats = sum(matrix.size for matrix in DOCUMENTS)  # of two bytes or four; estimated from a sample
+        assert floats < info.token_bytes < 8 * floats
         filled.wait_indexed()
         assert filled.info().indexed
 

@@ -16,14 +16,16 @@ pytest.importorskip("qdrant_client", reason="install the extra: pip install 'muv
 from qdrant_client import QdrantClient, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
+from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.qdrant import QdrantMuvera
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client_calls import Call, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import check_version, plan, vector_infos
-from muvera_adapters.qdrant.documents import prepare, slices, to_points
+from muvera_adapters.qdrant.documents import prepare, to_points
 from muvera_adapters.qdrant.searching import Options, search
+from muvera_adapters.running import Compute, seconds
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=128))  # 10,240 dimensions
@@ -56,7 +58,7 @@ def call_of(request, target) -> Call:
 def first_request(operation):
     """The first request that goes to a database; computations before it are done."""
     request = next(operation)
-    while isinstance(request, r.Compute):
+    while isinstance(request, Compute):
         request = operation.send(request.call())
     return request
 
@@ -174,7 +176,7 @@ class TestBatches:
 
 class TestSearchRequests:
     def collection(self):
-        return r.Collection("passages", SMALL, lacking=0, lacking_at=r.seconds(), wire=r.REST)
+        return r.Collection("passages", SMALL, lacking=0, lacking_at=seconds(), wire=r.REST)
 
     def find(self, **options):
         query = np.ones((2, 8), np.float32)
@@ -215,7 +217,7 @@ class TestSearchRequests:
         assert (params.exact, params.quantization.ignore) == (True, True)
 
     def test_batches_of_queries_are_split_by_bytes(self):
-        collection = r.Collection("passages", ENCODER, lacking=0, lacking_at=r.seconds(), wire=r.REST)
+        collection = r.Collection("passages", ENCODER, lacking=0, lacking_at=seconds(), wire=r.REST)
         queries = [np.ones((32, 128), np.float32)] * 60
         operation = search(collection, queries, Options())
         request, sizes = first_request(operation), []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from integration_tests.engines import qdrant
+from integration_tests.engines import qdrant, weaviate
 from integration_tests.engines.base import Engine
 
 ENGINES: list[Engine] = [
     *qdrant.ENGINES,
+    *weaviate.ENGINES,
 ]

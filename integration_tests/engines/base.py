@@ -35,6 +35,12 @@ class Session(Protocol):
     def quantized(self) -> dict[str, Any]:
         """Options of ``create`` for the least lossy quantization."""
 
+    def fdes_are_float16(self) -> bool:
+        """Unless ``create`` is told otherwise."""
+
+    def over_limits(self) -> list[tuple[np.ndarray, str]]:
+        """Token matrices that the database cannot store, and what the error says of each."""
+
     def foreign(
         self,
         name: str,

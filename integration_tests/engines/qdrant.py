@@ -21,6 +21,7 @@ from integration_tests.engines.base import Blocking, CannotStart, Engine, Sessio
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera
 
 DIM = 16
+OVER_LIMITS = [(np.full((2, DIM), 1e5), "float16"), (np.ones((1_048_576 // DIM, DIM)), "1048576")]
 
 
 class ClientSession:
@@ -49,6 +50,12 @@ class ClientSession:
 
     def quantized(self) -> dict[str, Any]:
         return {"quantization": "int8"}
+
+    def fdes_are_float16(self) -> bool:
+        return True
+
+    def over_limits(self) -> list[tuple[np.ndarray, str]]:
+        return OVER_LIMITS
 
     def foreign(
         self,
@@ -140,6 +147,12 @@ class EdgeSession:
 
     def quantized(self) -> dict[str, Any]:
         return {"quantization": "int8"}
+
+    def fdes_are_float16(self) -> bool:
+        return True
+
+    def over_limits(self) -> list[tuple[np.ndarray, str]]:
+        return OVER_LIMITS
 
     def foreign(
         self,

@@ -10,26 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from muvera_adapters.documents import normalised, slices
 from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, InvalidInput, MuveraError, Rejected
 from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import check_matrix, normalised, slices
+from muvera_adapters.qdrant.documents import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
-from muvera_adapters.qdrant.requests import (
-    Collection,
-    Compute,
-    Count,
-    Fetch,
-    Flush,
-    Operation,
-    Page,
-    Point,
-    Row,
-    Sample,
-    SetVectors,
-    Where,
-    seconds,
-)
+from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.running import Compute, Operation, seconds
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 1_000

@@ -13,8 +13,10 @@ from muvera_adapters.qdrant import client_schema as schema
 from muvera_adapters.qdrant.backfilling import check_adopted
 from muvera_adapters.qdrant.client_calls import Call
 from muvera_adapters.qdrant.client_errors import Target
-from muvera_adapters.qdrant.description import STATE_KEY, choose_encoder, describe, new_state, read_state
-from muvera_adapters.qdrant.requests import LOCAL, Collection, Count, Operation, Where, Wire
+from muvera_adapters.qdrant.description import STATE_KEY, describe
+from muvera_adapters.qdrant.requests import LOCAL, Collection, Count, Where, Wire
+from muvera_adapters.running import Operation
+from muvera_adapters.state import choose_encoder, new_state, read_state
 from muvera_core import Encoder
 
 

@@ -16,9 +16,11 @@ from muvera_adapters.qdrant.backfilling import encodable, encode, verify
 from muvera_adapters.qdrant.client_calls import Call, to_call, to_rows
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import optimizers
-from muvera_adapters.qdrant.description import STATE_KEY, new_state
-from muvera_adapters.qdrant.requests import Collection, Compute, Count, Operation, Row, Where, seconds
+from muvera_adapters.qdrant.description import STATE_KEY
+from muvera_adapters.qdrant.requests import Collection, Count, Row, Where
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.running import Compute, Operation, seconds
+from muvera_adapters.state import new_state
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 500

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, MuveraError, SchemaMismatch
+from muvera_adapters.errors import SchemaMismatch
 from muvera_adapters.qdrant.documents import check_encoder
 from muvera_adapters.qdrant.requests import Collection, Wire
-from muvera_core import Encoder, encoder_from_dict
+from muvera_core import Encoder
 
 #: everything of this library is under this one key of the metadata, which the server merges key by key
 STATE_KEY = "muvera"
-_STATE_VERSION = 1
 
 _FLOAT_BYTES = {"float32": 4.0, "float16": 2.0, "uint8": 1.0, "turbo4": 0.5, "turbo8": 1.0, "turbo16": 2.0}
 _BINARY_BITS = {"one_bit": 1.0, "one_and_half_bits": 1.5, "two_bits": 2.0}
@@ -61,48 +60,6 @@ class VectorInfo:
     def float_bytes(self) -> float:
         """Bytes of one dimension as stored."""
         return _FLOAT_BYTES.get(self.datatype, 4.0)
-
-
-def new_state(encoder: Encoder, fde: str, tokens: str | None) -> dict[str, Any]:
-    """What is kept with a collection, JSON values."""
-    return {"version": _STATE_VERSION, "encoder": encoder.to_dict(), "fde": fde, "tokens": tokens}
-
-
-def read_state(name: str, state: Any) -> Mapping[str, Any]:
-    """Checked.
-
-    Raises:
-        CollectionNotFound: nothing of this library is kept there.
-        MuveraError: another version of it wrote the state.
-    """
-    if not isinstance(state, Mapping) or not isinstance(state.get("encoder"), Mapping):
-        raise CollectionNotFound(f"{name} was not made by this library: take it over with adopt()")
-    if state.get("version") != _STATE_VERSION:
-        raise MuveraError(f"{name} was written by another version of this library (state {state.get('version')!r})")
-    return state
-
-
-def choose_encoder(name: str, kept: Mapping[str, Any], given: Encoder | None) -> Encoder:
-    """The encoder given, if it is the one kept; else the one kept.
-
-    Raises:
-        EncoderMismatch: they differ, or it can only be loaded from a file.
-    """
-    fingerprint = kept.get("fingerprint")
-    if given is not None:
-        if given.fingerprint != fingerprint:
-            raise EncoderMismatch(
-                f"{name} was filled by encoder {fingerprint}, the one given is {given.fingerprint}; "
-                "their vectors cannot be compared"
-            )
-        return given
-    try:
-        return encoder_from_dict(kept)
-    except (ValueError, KeyError) as error:
-        raise EncoderMismatch(
-            f"the encoder {fingerprint} of {name} cannot be rebuilt from what the collection keeps ({error}); "
-            "pass it, loaded with muvera_core.load_encoder(path)"
-        ) from error
 
 
 def describe(

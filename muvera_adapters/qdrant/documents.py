@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.documents import check_finite, check_present, is_plain, json_of, normalised, query_array, take
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
 from muvera_adapters.results import DocumentId
 from muvera_core import TokenBatch
-from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
+from muvera_core.tokens import ArrayLike
 
 # lib/common/common/src/validation.rs; the embedded engine and local mode check neither
 MAX_DIM = 65_536
@@ -62,14 +62,7 @@ def prepare(
         InvalidInput: lengths differ, an id is none or given twice, a payload is no JSON, or tokens cannot be encoded or
             are over a limit of the database; the message says where.
     """
-    try:
-        matrices = to_matrices(tokens, dim=collection.encoder.token_dim)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
-    ids = list(ids)
-    if len(ids) != len(matrices) or (payloads is not None and len(payloads) != len(ids)):
-        given = "" if payloads is None else f", {len(payloads)} payloads"
-        raise InvalidInput(f"{len(ids)} ids, {len(matrices)} token matrices{given}: the numbers must be equal")
+    ids, matrices = take(ids, tokens, payloads, collection.encoder.token_dim)
     points = _points(ids, payloads)
     sizes = []
     for position, (document_id, (_, payload)) in enumerate(zip(ids, points, strict=True)):
@@ -87,30 +80,9 @@ def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "q
     Raises:
         InvalidInput: wrong shape, NaN, infinite, all-zero or too many tokens.
     """
-    try:
-        matrix = to_matrix(query_tokens, dim=collection.encoder.token_dim, what=what).astype(np.float32)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
+    matrix = query_array(query_tokens, collection.encoder.token_dim, what)
     check_matrix(matrix, what, half=False)
     return normalised(matrix) if collection.cosine else matrix
-
-
-def normalised(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Rows of unit length, as Qdrant stores them under cosine distance."""
-    floats = matrix.astype(np.float32)
-    return floats / np.linalg.norm(floats, axis=1, keepdims=True)
-
-
-def slices(sizes: Sequence[int], target: int) -> Iterator[tuple[int, int]]:
-    """Ranges i, j whose sizes sum to at most ``target``; one that is larger goes alone."""
-    start, total = 0, 0
-    for i, size in enumerate(sizes):
-        if total + size > target and i > start:
-            yield start, i
-            start, total = i, 0
-        total += size
-    if start < len(sizes):
-        yield start, len(sizes)
 
 
 def overflowing(collection: Collection, fdes: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
@@ -157,34 +129,22 @@ def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
             f"{where} has {matrix.shape[0]} tokens of {matrix.shape[1]} dimensions; Qdrant takes fewer than "
             f"{MAX_FLOATS} numbers in one multivector: pool its tokens, or split the document"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        floats = matrix.astype(np.float32, copy=False)
-        squares = np.einsum("ij,ij->i", floats, floats)
-    # one pass tells that all is well; NaN fails every comparison, and over- and underflow are looked at below
-    if squares.min() > 0 and squares.max() < (_HALF_MAX if half else np.inf):
+    if is_plain(matrix, _HALF_MAX if half else np.inf):
         return
-    largest = float(np.abs(matrix).max())
-    if not np.isfinite(largest):
-        token = int(np.argmin(np.isfinite(matrix).all(axis=1)))
-        raise InvalidInput(f"{where}, token {token} has a NaN or infinite value")
+    largest = check_finite(matrix, where)
     if half and largest > _HALF_MAX:
         raise InvalidInput(
             f"{where} has the value {largest:g}, beyond float16 ({_HALF_MAX:g}), as which tokens are stored: "
             "normalize the token vectors"
         )
-    present = matrix.any(axis=1)
-    if not present.all():
-        raise InvalidInput(
-            f"{where}, token {int(np.argmin(present))} is all zeros: padding? Drop such tokens, or pass a TokenBatch "
-            "made by from_padded with a mask"
-        )
+    check_present(matrix, where)
 
 
 def _size(collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str, Any], where: str) -> int:
     floats = collection.encoder.dim + (matrix.size if collection.tokens is not None else 0)
     size = int(floats * collection.wire.bytes_per_float)
     if payload:
-        size += len(_json(payload, where))
+        size += len(json_of(payload, where))
     cap = collection.wire.cap
     if cap is not None and size > cap:
         raise InvalidInput(
@@ -192,18 +152,3 @@ def _size(collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str
             "safely takes: connect with prefer_grpc=True, pool its tokens, or split the document"
         )
     return size
-
-
-def _json(payload: Mapping[str, Any], where: str) -> str:
-    try:
-        return json.dumps(payload, default=_readable)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"the payload of {where} is no JSON: {error}") from error
-
-
-def _readable(value: Any) -> str:
-    # dates and the like, which the client writes as text
-    isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
-    if isoformat is None:
-        raise TypeError(f"{type(value).__name__} cannot be stored")
-    return isoformat()

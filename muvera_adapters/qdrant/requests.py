@@ -7,17 +7,14 @@ embedded engine share every decision. Filters, search parameters and shard keys 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
 from muvera_core import Encoder
 
-T = TypeVar("T")
-Operation: TypeAlias = Generator[Any, Any, T]
 PointId: TypeAlias = int | str
 Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -245,22 +242,3 @@ class Status:
     fde_float_bytes: float = 4.0
     code_bits: float = 0.0
     disk_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """Work for the processor, which an event loop does elsewhere. Reply: its result."""
-
-    call: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Sleep."""
-
-    seconds: float
-
-
-def seconds() -> float:
-    """A clock that never goes back."""
-    return time.monotonic()

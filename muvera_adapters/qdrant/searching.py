@@ -10,26 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import query_matrix, slices
+from muvera_adapters.qdrant.documents import query_matrix
 from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
-from muvera_adapters.qdrant.requests import (
-    Collection,
-    Compute,
-    Count,
-    Find,
-    FindMany,
-    Operation,
-    Params,
-    PointId,
-    Prefetch,
-    Row,
-    Where,
-    seconds,
-)
+from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
+from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
-from muvera_core import InvalidTokens, maxsim
+from muvera_adapters.running import Compute, Operation, seconds
 
 Rerank = Literal["auto", "native", "client", "none"]
 
@@ -207,7 +196,7 @@ def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[R
     """The second stage, here."""
     matrices = [(row, tokens_of(collection, row)) for row in rows]
     scored = [(row, m) for row, m in matrices if m is not None]
-    scores = _maxsim(query, [m for _, m in scored])
+    scores = maxsim_of_stored(query, [m for _, m in scored])
     order = np.argsort(-scores, kind="stable")
     best = [(scored[i][0], float(scores[i])) for i in order]
     if o.score_threshold is not None:
@@ -216,16 +205,6 @@ def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[R
     unscored = [_hit(collection, row, o, row.score, False) for row, m in matrices if m is None]
     room = [] if o.score_threshold is not None else unscored
     return Hits((hits + room)[o.offset : o.offset + o.limit], unscored)
-
-
-def _maxsim(query: npt.NDArray[np.float32], matrices: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-    if not matrices:
-        return np.empty(0, np.float32)
-    try:
-        return maxsim(query, matrices)
-    except InvalidTokens:
-        # tokens that others stored may be all zeros (padding), which the engine scores as they are
-        return np.array([(query @ m.T).max(axis=1).sum() for m in matrices], np.float32)
 
 
 def _hit(

@@ -12,10 +12,10 @@ from muvera_adapters.qdrant import backfilling, client_collection, client_copy, 
 from muvera_adapters.qdrant.client_calls import TIMEOUT, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target, translate
 from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, plan
-from muvera_adapters.qdrant.requests import Collection, Operation
-from muvera_adapters.qdrant.running import DEFAULT_RETRY, Retry, run
+from muvera_adapters.qdrant.requests import Collection
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_adapters.running import DEFAULT_RETRY, Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 

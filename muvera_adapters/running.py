@@ -1,25 +1,60 @@
-"""Runs operations, with retries where a request may be repeated."""
+"""Operations, and what carries them out: synchronously or on an event loop, with retries.
+
+An operation is a generator: it yields a request and is resumed with the reply. Whoever runs it decides how requests are
+sent, so a synchronous store, an asynchronous one and an embedded engine share every decision.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from muvera_adapters.errors import InvalidInput, StoreUnavailable
-from muvera_adapters.qdrant.requests import Compute, Operation, Pause
 
 T = TypeVar("T")
+Operation: TypeAlias = Generator[Any, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Work for the processor, which an event loop does elsewhere. Reply: its result."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Sleep."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Operations of which at most ``at_once`` go on at a time. Reply: their results, in order.
+
+    The first error ends it; operations that have not begun by then never do.
+    """
+
+    operations: Sequence[Operation[Any]]
+    at_once: int
+
+
+def seconds() -> float:
+    """A clock that never goes back."""
+    return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often a request is repeated after the database was unreachable, overloaded, or asked to come back later.
 
-    qdrant-client repeats nothing on its own. Every request of this library may be repeated: ids are given.
+    Every request of this library may be repeated: ids are given.
 
     Args:
         attempts: at most so many in all; 1: no repetition.
@@ -55,6 +90,8 @@ def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry) -> T:
                 time.sleep(request.seconds)
             elif isinstance(request, Compute):
                 reply = request.call()
+            elif isinstance(request, Together):
+                reply = _run_together(request, send, retry)
             else:
                 reply = send(request)
         except Exception as problem:
@@ -76,10 +113,41 @@ async def run_async(operation: Operation[T], send: Callable[[Any], Awaitable[Any
                 await asyncio.sleep(request.seconds)
             elif isinstance(request, Compute):
                 reply = await asyncio.to_thread(request.call)
+            elif isinstance(request, Together):
+                reply = await _gather(request, send, retry)
             else:
                 reply = await send(request)
         except Exception as problem:
             error = problem
+
+
+def _run_together(together: Together, send: Callable[[Any], Any], retry: Retry) -> list[Any]:
+    if len(together.operations) == 1:
+        return [run(together.operations[0], send, retry)]
+    with ThreadPoolExecutor(together.at_once) as pool:
+        futures = [pool.submit(run, operation, send, retry) for operation in together.operations]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+async def _gather(together: Together, send: Callable[[Any], Awaitable[Any]], retry: Retry) -> list[Any]:
+    free = asyncio.Semaphore(together.at_once)
+
+    async def one(operation: Operation[Any]) -> Any:
+        async with free:
+            return await run_async(operation, send, retry)
+
+    tasks = [asyncio.ensure_future(one(operation)) for operation in together.operations]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _resilient(operation: Operation[T], retry: Retry) -> Operation[T]:
@@ -93,7 +161,8 @@ def _resilient(operation: Operation[T], retry: Retry) -> Operation[T]:
             return done.value
         reply, error = None, None
         try:
-            reply = yield from _attempts(request, retry)
+            # the operations of a Together repeat their own requests
+            reply = (yield request) if isinstance(request, Together) else (yield from _attempts(request, retry))
         except Exception as problem:
             error = problem
 

@@ -1,0 +1,252 @@
+"""Weaviate servers that are killed and restarted, full or misconfigured: no report says what is not so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import weaviate
+from weaviate.classes.config import Configure, VectorDistances
+from weaviate.classes.data import DataObject
+from weaviate.exceptions import WeaviateGRPCUnavailableError
+
+from integration_tests.engines.base import Blocking, CannotStart
+from integration_tests.engines.weaviate import foreign_id
+from integration_tests.weaviate_server import WeaviateServer, binary
+from muvera_adapters.errors import InvalidInput, MuveraError, StoreUnavailable, WriteInterrupted
+from muvera_adapters.weaviate import AsyncWeaviateMuvera, Retry, WeaviateMuvera, backfilling, requests
+from muvera_core import FDEConfig, FDEEncoder, maxsim
+
+ENCODER = FDEEncoder(FDEConfig(dim=32, r_reps=4, k_sim=3, d_proj=8))
+COUNT = 600
+IDS = list(range(COUNT))
+TOKENS = list(np.random.default_rng(8).normal(size=(COUNT, 12, 32)).astype(np.float32))
+# weaviate-client leaves sockets of attempts to connect that failed to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+PATIENT = Retry(attempts=20, first_pause=0.2, max_wait=60)
+
+
+def patiently(connect: Callable[[], Any]) -> Any:
+    """All channels of a process share gRPC's growing pauses between attempts to reach an address."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return connect()
+        except WeaviateGRPCUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+class Servers:
+    """Starts servers and connects to them; ends all of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._servers: list[WeaviateServer] = []
+        self._clients: list[Any] = []
+        self._loop = asyncio.new_event_loop()
+
+    def start(self, **environment: str) -> WeaviateServer:
+        server = WeaviateServer(binary(), self._path / str(len(self._servers)), **environment)
+        self._servers.append(server)
+        server.start()
+        return server
+
+    def connect(self, server: WeaviateServer) -> weaviate.WeaviateClient:
+        self._clients.append(patiently(server.connect))
+        return self._clients[-1]
+
+    def store(self, kind: str, server: WeaviateServer, method: str, **options: Any) -> Any:
+        if kind == "sync":
+            return getattr(WeaviateMuvera, method)(self.connect(server), "Load", **options)
+        client = weaviate.use_async_with_local("127.0.0.1", server.port, server.grpc_port)
+        patiently(lambda: self._loop.run_until_complete(client.connect()))
+        self._clients.append(Blocking(client, self._loop))
+        made = getattr(AsyncWeaviateMuvera, method)(client, "Load", **options)
+        return Blocking(self._loop.run_until_complete(made), self._loop)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        for server in self._servers:
+            server.stop()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+@pytest.fixture
+def servers(tmp_path) -> Iterator[Servers]:
+    try:
+        binary()
+    except CannotStart as problem:
+        pytest.skip(str(problem))
+    made = Servers(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small_batches(monkeypatch) -> None:
+    monkeypatch.setattr(requests, "WRITE_BYTES", 40_000)  # about a dozen documents
+
+
+def kill_after(server: WeaviateServer, documents: int, then: Any) -> threading.Thread:
+    """Kills the server when so many documents are there, and calls ``then``."""
+
+    def watch() -> None:
+        with server.connect() as client:
+            collection = client.collections.use("Load")
+            while (collection.aggregate.over_all(total_count=True).total_count or 0) < documents:
+                time.sleep(0.005)
+        server.kill()
+        then()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_kill_and_a_restart_in_mid_load_are_survived(servers, small_batches, kind):
+    server = servers.start()
+    store = servers.store(kind, server, "create", encoder=ENCODER, retry=PATIENT)
+
+    def restart() -> None:
+        time.sleep(0.5)
+        server.start()
+
+    watcher = kill_after(server, 50, restart)
+    report = store.upsert(IDS, TOKENS, [{"n": i} for i in IDS])
+    watcher.join()
+    assert (report.written, report.failed) == (COUNT, {})
+    assert store.count() == COUNT
+    # not through filters by id: seen once, 1.39.0 had all objects after a kill, and did not find some by that filter
+    assert [hit.id for hit in store.search(TOKENS[5], 1, 50, rerank="client")] == [5]
+    documents = {d.id: d for d in store.scroll(with_tokens=True)}
+    assert sorted(documents) == IDS
+    assert all(np.array_equal(documents[i].tokens, TOKENS[i]) and documents[i].payload == {"n": i} for i in IDS)
+
+    server.stop()
+    server.start()
+    opened = servers.store(kind, server, "open")
+    assert opened.encoder.fingerprint == ENCODER.fingerprint, "the state survives a restart"
+    query = TOKENS[7][:3]
+    found = {hit.id for hit in opened.search(query, 5, COUNT, rerank="client")}
+    # a graph does not reach every document
+    assert len(found & {int(i) for i in np.argsort(-maxsim(query, TOKENS))[:5]}) >= 4
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_lasting_outage_is_reported_and_a_rerun_completes(servers, small_batches, kind):
+    server = servers.start()
+    store = servers.store(kind, server, "create", encoder=ENCODER, retry=Retry(attempts=1))
+    watcher = kill_after(server, 50, lambda: None)
+    with pytest.raises(WriteInterrupted) as caught:
+        store.upsert(IDS, TOKENS)
+    watcher.join()
+    report = caught.value.report
+    assert report.written + len(report.failed) == COUNT
+    assert report.written >= 50 - 12
+    assert not isinstance(caught.value.__cause__, MuveraError), "the client's own error is kept"
+    with pytest.raises(StoreUnavailable):
+        store.info()
+
+    server.start()
+    again = servers.store(kind, server, "open")
+    acknowledged = {i for i in IDS if i not in report.failed}
+    assert acknowledged <= {d.id for d in again.scroll()}, "reported as written means stored, through a kill"
+    assert again.upsert(IDS, TOKENS).written == COUNT
+    assert again.count() == COUNT
+
+
+def test_a_backfill_is_resumed_after_a_kill(servers, monkeypatch):
+    server = servers.start()
+    client = servers.connect(server)
+    index = Configure.VectorIndex.hnsw(distance_metric=VectorDistances.DOT)
+    vector = Configure.MultiVectors.self_provided(name="colbert", vector_index_config=index)
+    collection = client.collections.create("Load", vector_config=[vector])
+    some = TOKENS[:200]
+    objects = [DataObject({}, foreign_id(i), {"colbert": t.tolist()}) for i, t in enumerate(some)]
+    assert not collection.data.insert_many(objects).has_errors
+    monkeypatch.setattr(backfilling, "_WRITE", 16)
+
+    def marked() -> int:
+        return sum("fde" in o.vector for o in collection.query.fetch_objects(limit=500, include_vector=True).objects)
+
+    def watch() -> None:
+        with server.connect() as other:
+            while "fde" not in (other.collections.use("Load").config.get().vector_config or {}):
+                time.sleep(0.005)
+            seen = other.collections.use("Load").query
+            while sum("fde" in o.vector for o in seen.fetch_objects(limit=500, include_vector=["fde"]).objects) < 20:
+                time.sleep(0.005)
+        server.kill()
+
+    store = WeaviateMuvera.adopt(client, "Load", ENCODER, retry=Retry(attempts=1))
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with pytest.raises(StoreUnavailable):
+        store.backfill()
+    watcher.join()
+    server.start()
+    done = marked()
+    assert 20 <= done < 200
+    report = WeaviateMuvera.open(servers.connect(server), "Load").backfill()
+    assert report.written == 200 - done, "what was done is not done again"
+    assert (report.remaining, marked()) == (0, 200)
+
+
+def test_a_full_disk_is_reported_at_once(servers):
+    server = servers.start()
+    store = servers.store("sync", server, "create", encoder=ENCODER)
+    store.upsert(IDS[:5], TOKENS[:5])
+    for shard in servers.connect(server).collections.use("Load").config.get_shards():
+        # what the server does by itself when DISK_USE_READONLY_PERCENTAGE is passed
+        servers.connect(server).collections.use("Load").config.update_shards("READONLY", shard.name)
+    started = time.monotonic()
+    with pytest.raises(WriteInterrupted, match="takes no writes") as caught:
+        store.upsert(IDS[5:20], TOKENS[5:20])
+    assert time.monotonic() - started < 10
+    assert (caught.value.report.written, sorted(caught.value.report.failed)) == (0, IDS[5:20])
+    assert store.search(TOKENS[2], 1)[0].id == 2, "reading goes on"
+    for shard in servers.connect(server).collections.use("Load").config.get_shards():
+        servers.connect(server).collections.use("Load").config.update_shards("READY", shard.name)
+    assert store.upsert(IDS[5:20], TOKENS[5:20]).written == 15
+
+
+def test_a_document_over_the_servers_message_limit_is_refused_before_it_is_sent(servers):
+    server = servers.start(GRPC_MAX_MESSAGE_SIZE="200000")
+    store = servers.store("sync", server, "create", encoder=ENCODER)
+    huge = np.ones((2_000, 32), np.float32)
+    with pytest.raises(InvalidInput, match=r"document 1 .*200000"):
+        store.upsert([1, 2], [TOKENS[0], huge])
+    assert store.count() == 0
+    assert store.upsert(IDS[:300], TOKENS[:300]).written == 300, "batches stay below it"
+    query = TOKENS[7][:3]
+    expected = [int(i) for i in np.argsort(-maxsim(query, TOKENS[:300]))[:5]]
+    assert [hit.id for hit in store.search(query, 5, 300, rerank="client")] == expected, "and so do replies"
+
+
+def test_vectors_of_another_width_are_refused_under_their_ids(servers):
+    server = servers.start()
+    store = servers.store("sync", server, "create", encoder=ENCODER)
+    foreign = DataObject({}, foreign_id(1), {"fde": [1.0] * 7})
+    assert not servers.connect(server).collections.use("Load").data.insert_many([foreign]).has_errors
+    report = store.upsert(["a", "b"], TOKENS[:2])
+    assert (report.written, sorted(report.failed)) == (0, ["a", "b"])
+    assert "length" in report.failed["a"]
+
+
+def test_a_servers_default_quantization_does_not_creep_in(servers):
+    server = servers.start(DEFAULT_QUANTIZATION="rq-8")
+    store = servers.store("sync", server, "create", encoder=ENCODER, quantization=None)
+    vectors = servers.connect(server).collections.use(store.name).config.get().vector_config
+    assert vectors["fde"].vector_index_config.quantizer is None
+    assert vectors["tokens"].vector_index_config.quantizer is None

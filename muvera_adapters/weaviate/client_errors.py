@@ -1,0 +1,98 @@
+"""Errors of weaviate-client and its transports as this library's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import httpx
+from weaviate import exceptions as w
+
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    InvalidInput,
+    MuveraError,
+    Rejected,
+    StoreUnavailable,
+    Unsupported,
+)
+
+_DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
+_DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+
+# what the server says when it takes no writes of anyone, in errors that otherwise are about one object
+_NO_WRITES = ("read-only", "readonly", "not enough memory", "no space left", "shutting down", "is closed")
+
+
+def translate(error: Exception, name: str) -> MuveraError:
+    """The error of this library for one of the client's, in a call on collection ``name``."""
+    if isinstance(error, w.UnexpectedStatusCodeError):
+        return _of_status(error, name)
+    if isinstance(error, w.WeaviateUnsupportedFeatureError):
+        return Unsupported(f"{name}: {error}")
+    if isinstance(error, w.WeaviateInsertManyAllFailedError):
+        return refused_write(str(error), name)
+    if isinstance(error, w.WeaviateInvalidInputError):
+        return InvalidInput(f"{name}: {error}")
+    if isinstance(error, w.WeaviateTimeoutError | httpx.TimeoutException):
+        return StoreUnavailable(f"Weaviate did not answer within the client's timeout: {error}", transient=True)
+    if isinstance(error, w.WeaviateConnectionError | httpx.TransportError):
+        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
+    if isinstance(error, w.WeaviateRetryError):  # of batches; the client repeats one for 15 seconds
+        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
+    if isinstance(error, w.WeaviateQueryError | grpc.RpcError):
+        return _of_grpc(error, name)
+    if isinstance(error, w.WeaviateClosedClientError):
+        return StoreUnavailable(f"the client is closed: {error}")
+    if isinstance(error, OSError):
+        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
+    return Rejected(f"Weaviate refused the request on {name}: {error}")
+
+
+def refused_write(message: str, name: str) -> MuveraError:
+    """For an object that the server did not take: its own fault, or the server takes none."""
+    if any(text in message.lower() for text in _NO_WRITES):
+        return StoreUnavailable(f"Weaviate takes no writes to {name}: {message}")
+    return Rejected(f"Weaviate refused it: {message}")
+
+
+def _of_status(error: Any, name: str) -> MuveraError:
+    status = error.status_code
+    text = f"Weaviate answered {status} for {name}: {error.message}"
+    if status == 404:
+        return CollectionNotFound(text)
+    if status == 422 and "already exists" in text:
+        return CollectionExists(text)
+    if status in (408, 429) or status in (502, 503, 504):
+        return StoreUnavailable(text, transient=True)
+    if any(reason in text.lower() for reason in _NO_WRITES):
+        return StoreUnavailable(text)
+    return Rejected(text)
+
+
+def _of_grpc(error: Exception, name: str) -> MuveraError:
+    code, repeated = _code(error)
+    text = f"Weaviate answered {code.name if code else 'an error'} for {name}: {error}"
+    if code in _DOWN:
+        # the client has repeated a query for a minute by then
+        return StoreUnavailable(text, transient=not repeated)
+    if code in _DENIED:
+        return MuveraError(text)
+    if "could not find class" in text or "class not found" in text.lower():
+        return CollectionNotFound(text)
+    return Rejected(text)
+
+
+def _code(error: BaseException) -> tuple[grpc.StatusCode | None, bool]:
+    """The gRPC status, which only the error has that the client's was raised from; and whether the client retried."""
+    repeated, seen = False, error
+    while seen is not None:
+        repeated = repeated or isinstance(seen, w.WeaviateRetryError)
+        if isinstance(seen, grpc.RpcError) and hasattr(seen, "code"):
+            return seen.code(), repeated
+        following = seen.__cause__ or seen.__context__
+        if following is None:
+            break
+        seen = following
+    return None, repeated

@@ -1,0 +1,138 @@
+"""Operations on whole collections: create, open, adopt, add the FDE vector, drop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from weaviate.classes.config import Property
+
+from muvera_adapters.errors import CollectionExists, SchemaMismatch
+from muvera_adapters.running import Operation
+from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.weaviate import schema
+from muvera_adapters.weaviate.backfilling import check_adopted
+from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
+from muvera_adapters.weaviate.requests import Call, Collection, Server, page
+from muvera_core import Encoder
+
+
+def connect() -> Operation[Server]:
+    """Asks for the version and the limit of a message."""
+    meta = yield Call("get_meta", of_client=True)
+    version = tuple(int(part) for part in re.findall(r"\d+", meta["version"])[:2])
+    server = Server(version, f"Weaviate {meta['version']}", int(meta.get("grpcMaxMessageSize") or Server().max_message))
+    schema.check_version(server)
+    return server
+
+
+def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Operation[Collection]:
+    """Makes an empty collection."""
+    server = yield from connect()
+    if (yield Call("collections.exists", {"name": name}, of_client=True)):
+        raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
+    yield Call("collections.create", {"name": name, **arguments}, of_client=True)
+    return (yield from _opened(name, encoder, server))
+
+
+def open_collection(name: str, encoder: Encoder | None) -> Operation[Collection]:
+    """A collection that this library made or adopted."""
+    server = yield from connect()
+    return (yield from _opened(name, encoder, server))
+
+
+def adopt(name: str, encoder: Encoder, fde: str, tokens: str | None) -> Operation[Collection]:
+    """A collection of someone else, or another FDE vector for one of ours; state is written only where FDEs are."""
+    server = yield from connect()
+    config = yield Call("config.get")
+    kept = schema.kept_state(config)
+    if kept is not None and read_state(name, kept)["fde"] == fde:
+        choose_encoder(name, kept["encoder"], encoder)
+    collection = schema.describe(config, encoder, fde, tokens, server, need_fde=tokens is None)
+    names = [vector for vector in (fde if collection.fde_exists else None, tokens) if vector]
+    for row in (yield page(collection, 1, None, False, names)):
+        _check_dims(collection, row.vectors)
+    if kept is not None and kept["fde"] != fde:
+        collection.has_fde = False  # searches go on with the old vector until backfill() has filled this one
+    elif collection.has_fde and kept is None:
+        if not (yield from check_adopted(collection)):
+            collection.has_fde = False  # added, and nothing written: backfill() finishes what was begun
+            return collection
+        yield from write_state(collection, config)
+    return collection
+
+
+def fde_adder(
+    collection: Collection, quantization: schema.Quantization, index: Any
+) -> Callable[[], Operation[Callable[[], Operation[None]]]]:
+    """Adds our properties and the FDE vector to a live collection; returns what writes the state.
+
+    A first state is written at once, so that a killed run can be opened and resumed; a state that another vector has is
+    written when the new vector is filled.
+    """
+
+    def add() -> Operation[Callable[[], Operation[None]]]:
+        config = yield Call("config.get")
+        if FDE_KEY not in [own.name for own in config.properties]:
+            yield Call("config.add_property", {"prop": schema.fde_property()})
+        if collection.fde not in schema.vector_infos(config):
+            vector = schema.fde_vector(collection.fde, quantization, index)
+            yield Call("config.add_vector", {"vector_config": vector})
+        added = yield Call("config.get")
+        info = schema.vector_infos(added)[collection.fde]
+        collection.fde_exists = True
+        collection.fde_cosine, collection.code_bits = info.distance == "cosine", info.code_bits
+        kept = schema.kept_state(added)
+        if kept is None or kept["fde"] == collection.fde:
+            yield from write_state(collection, added)
+            return _nothing
+
+        def later() -> Operation[None]:
+            yield from write_state(collection, (yield Call("config.get")))
+
+        return later
+
+    return add
+
+
+def write_state(collection: Collection, config: Any) -> Operation[None]:
+    """Our properties, and the state as the description of one of them."""
+    names = [own.name for own in config.properties]
+    if FDE_KEY not in names:
+        yield Call("config.add_property", {"prop": schema.fde_property()})
+    if ID_KEY not in names:
+        own: Property = schema.id_property(collection.encoder, collection.fde, collection.tokens)
+        yield Call("config.add_property", {"prop": own})
+    else:
+        state = json.dumps(new_state(collection.encoder, collection.fde, collection.tokens))
+        yield Call("config.update", {"property_descriptions": {ID_KEY: state}})
+    collection.keeps_state = True
+
+
+def drop(name: str) -> Operation[None]:
+    """Deletes the collection."""
+    yield Call("collections.delete", {"name": name}, of_client=True)
+
+
+def _opened(name: str, encoder: Encoder | None, server: Server) -> Operation[Collection]:
+    config = yield Call("config.get")
+    state = read_state(name, schema.kept_state(config))
+    chosen = choose_encoder(name, state["encoder"], encoder)
+    return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
+
+
+def _check_dims(collection: Collection, vectors: Any) -> None:
+    encoder, problems = collection.encoder, []
+    expected = {collection.fde: (encoder.dim, "gives"), collection.tokens: (encoder.token_dim, "takes")}
+    for name, (dim, verb) in expected.items():
+        if name in vectors and vectors[name].shape[-1] != dim:
+            problems.append(f"{name!r} has {vectors[name].shape[-1]} dimensions, the encoder {verb} {dim}")
+    if problems:
+        raise SchemaMismatch(f"{collection.name} does not fit: {'; '.join(problems)}")
+
+
+def _nothing() -> Operation[None]:
+    return
+    yield

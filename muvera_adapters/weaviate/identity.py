@@ -1,0 +1,50 @@
+"""Ids as Weaviate's UUIDs, and the two properties that this library adds to a collection."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from muvera_adapters.ids import to_point_id
+from muvera_adapters.results import DocumentId
+
+#: property with the user's id where the object's own does not tell; its description has the collection's state
+ID_KEY = "muvera_id"
+#: property with the name of the FDE vector, written with every FDE: Weaviate has no filter for objects with a vector
+FDE_KEY = "muvera_fde"
+
+RESERVED = (ID_KEY, FDE_KEY)
+
+_INTEGERS = uuid.UUID("0d7a6c39-5f0e-5b7e-8a56-b0e9c1d7f3a2")
+
+
+def to_uuid(document_id: DocumentId, position: int) -> tuple[str, str | None]:
+    """The object's id and what to keep under ID_KEY (None: nothing).
+
+    UUIDs are used as they are, everything else becomes one made of it, in a namespace of this library.
+
+    Raises:
+        InvalidInput: a negative integer or one over 64 bits, or no integer, string or UUID.
+    """
+    point, kept = to_point_id(document_id, position)
+    if isinstance(point, int):
+        return str(uuid.uuid5(_INTEGERS, str(point))), json.dumps(point)
+    return point, None if kept is None else json.dumps(kept)
+
+
+def from_uuid(text: str, properties: Mapping[str, Any]) -> DocumentId:
+    """The user's id of an object."""
+    try:
+        kept = json.loads(properties.get(ID_KEY) or "null")
+    except ValueError:
+        return text
+    if kept is True:
+        return uuid.UUID(text)
+    return kept if isinstance(kept, int | str) else text
+
+
+def user_properties(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Without ours."""
+    return {key: value for key, value in properties.items() if key not in RESERVED}

@@ -1,0 +1,282 @@
+"""What a collection is made with, in weaviate-client's types, and how its configuration is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
+from weaviate.collections.classes.config_vector_index import (
+    VectorIndexConfigCreate,
+    VectorIndexConfigDynamicCreate,
+    VectorIndexConfigHFreshCreate,
+    _MuveraConfigCreate,
+)
+from weaviate.collections.classes.config_vector_index import _QuantizerConfigCreate as QuantizerConfig  # type: ignore
+from weaviate.collections.classes.config_vectors import VectorConfigCreate
+
+from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
+from muvera_adapters.state import new_state
+from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED
+from muvera_adapters.weaviate.requests import Collection, Server
+from muvera_core import Encoder
+
+Preset = Literal["rq8", "rq4", "rq1"]
+Quantization: TypeAlias = Preset | QuantizerConfig | None
+#: ``rerank``, ``none``, ``hnsw``, or an encoding of Weaviate's own
+TokensIndex: TypeAlias = Literal["rerank", "none", "hnsw"] | _MuveraConfigCreate
+
+FDE, TOKENS = "fde", "tokens"
+
+#: MUVERA, adding a vector to a collection, correct filtered multi-vector search
+MINIMUM_VERSION = (1, 31)
+# entities/storobj/storage_object.go, maxVectorLength
+MAX_DIM = 65_535
+
+_OPTIONS = {
+    "description",
+    "inverted_index_config",
+    "multi_tenancy_config",
+    "references",
+    "replication_config",
+    "sharding_config",
+}
+_VI = Configure.VectorIndex
+_BITS = {"_RQConfig": 8.0, "_SQConfig": 8.0, "_BQConfig": 1.0, "_PQConfig": 8.0}
+
+
+@dataclass(frozen=True, slots=True)
+class VectorInfo:
+    """One named vector of a collection.
+
+    Attributes:
+        multi: a multi-vector compared by MaxSim.
+        distance: ``dot``, ``cosine``, ``l2-squared`` ...
+        skip: stored and not indexed.
+        muvera: ksim, dprojections and repetitions of Weaviate's own encoding, None without it.
+        code_bits: of a quantized dimension, 0 without quantization.
+        flat_cutoff: filtered searches of fewer documents are exact.
+    """
+
+    multi: bool
+    distance: str
+    skip: bool = False
+    muvera: tuple[int, int, int] | None = None
+    code_bits: float = 0.0
+    flat_cutoff: int = 40_000
+
+    @property
+    def index(self) -> str:
+        """As in :class:`Collection`."""
+        if self.skip:
+            return "none"
+        if self.muvera is None:
+            return "hnsw"
+        return "rerank" if self.muvera == (1, 1, 1) else "muvera"
+
+
+def check_version(server: Server) -> None:
+    """Raises Unsupported for servers that are too old."""
+    if server.version < MINIMUM_VERSION:
+        raise Unsupported(f"{server.engine} is too old; 1.31 has what two-stage search needs")
+
+
+def check_encoder(dim: int) -> None:
+    """Raises InvalidInput for FDEs that no Weaviate stores."""
+    if dim > MAX_DIM:
+        raise InvalidInput(
+            f"the encoder gives {dim} dimensions, Weaviate takes at most {MAX_DIM}: use fewer repetitions, a smaller "
+            "k_sim or d_proj, or d_final"
+        )
+
+
+def quantizer(quantization: Quantization) -> QuantizerConfig:
+    """A preset in Weaviate's type; never None, as a server may have a default of its own (DEFAULT_QUANTIZATION).
+
+    Raises:
+        InvalidInput: no such preset.
+    """
+    if quantization is None:
+        return _VI.Quantizer.none()
+    if not isinstance(quantization, str):
+        return quantization
+    # rescoring reads whole objects, tokens included, and the second stage makes it needless but for 1-bit codes
+    if quantization in ("rq8", "rq4"):
+        return _VI.Quantizer.rq(bits=8 if quantization == "rq8" else 4, rescore_limit=0)
+    if quantization == "rq1":
+        return _VI.Quantizer.rq(bits=1, rescore_limit=512)
+    raise InvalidInput(f"quantization must be one of {', '.join(get_args(Preset))}, None or a Weaviate object")
+
+
+def fde_vector(name: str, quantization: Quantization, index: VectorIndexConfigCreate | None) -> VectorConfigCreate:
+    """The self-provided FDE vector; ``index`` is completed where it says nothing of distance or quantizer."""
+    if index is None:
+        index = _VI.hnsw(ef_construction=128, max_connections=32)
+    # hfresh has codes of its own and takes no dot product; document FDEs of unit length rank the same by cosine
+    fresh = isinstance(index, VectorIndexConfigHFreshCreate)
+    metric = VectorDistances.COSINE if fresh else VectorDistances.DOT
+    if index.distance not in (None, VectorDistances.DOT, VectorDistances.COSINE):
+        raise InvalidInput(f"FDEs are compared by dot or cosine, not by {index.distance.value}")
+    update: dict[str, Any] = {"distance": index.distance or metric}
+    if index.quantizer is None and not fresh and not isinstance(index, VectorIndexConfigDynamicCreate):
+        update["quantizer"] = quantizer(quantization)
+    return Configure.Vectors.self_provided(name=name, vector_index_config=index.model_copy(update=update))
+
+
+def token_vector(name: str, index: TokensIndex) -> VectorConfigCreate:
+    """The self-provided multi-vector."""
+    if isinstance(index, str) and index not in ("rerank", "none", "hnsw"):
+        raise InvalidInput(f"tokens_index must be 'rerank', 'none', 'hnsw' or a MUVERA encoding, got {index!r}")
+    if index == "none":
+        return Configure.MultiVectors.self_provided(name=name, vector_index_config=_VI.none())
+    encoding, connections, construction = None, None, None
+    if index == "rerank":
+        # the smallest index there is: two floats and a few links a document; filtered by ids, and with a limit of at
+        # least half their number, it reranks them all exactly (hnsw/search.go, SearchByMultiVector)
+        encoding = _VI.MultiVector.Encoding.muvera(ksim=1, dprojections=1, repetitions=1)
+        connections, construction = 4, 4
+    elif not isinstance(index, str):
+        encoding = index
+    hnsw = _VI.hnsw(
+        distance_metric=VectorDistances.DOT,
+        quantizer=_VI.Quantizer.none(),
+        max_connections=connections,
+        ef_construction=construction,
+    )
+    return Configure.MultiVectors.self_provided(name=name, encoding=encoding, vector_index_config=hnsw)
+
+
+def creation(
+    encoder: Encoder,
+    quantization: Quantization,
+    store_tokens: bool,
+    index: VectorIndexConfigCreate | None,
+    tokens_index: TokensIndex,
+    properties: Sequence[Property],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Arguments of ``collections.create`` but the name; ``options`` are passed on.
+
+    Raises:
+        InvalidInput: something unfit, or of this library to set, is asked for.
+    """
+    check_encoder(encoder.dim)
+    for key in sorted(options.keys() - _OPTIONS):
+        raise InvalidInput(f"create takes no {key!r}; passed on are {', '.join(sorted(_OPTIONS))}")
+    for own in properties:
+        if own.name in RESERVED:
+            raise InvalidInput(f"the property name {own.name!r} is reserved")
+    vectors = [fde_vector(FDE, quantization, index)]
+    if store_tokens:
+        vectors.append(token_vector(TOKENS, tokens_index))
+    ours = [id_property(encoder, FDE, TOKENS if store_tokens else None), fde_property()]
+    return {**options, "vector_config": vectors, "properties": [*properties, *ours]}
+
+
+def id_property(encoder: Encoder, fde: str, tokens: str | None) -> Property:
+    """Has the collection's state as its description."""
+    return Property(
+        name=ID_KEY,
+        data_type=DataType.TEXT,
+        description=json.dumps(new_state(encoder, fde, tokens)),
+        index_filterable=False,
+        index_searchable=False,
+    )
+
+
+def fde_property() -> Property:
+    """Filterable: it counts the documents with an FDE."""
+    return Property(
+        name=FDE_KEY,
+        data_type=DataType.TEXT,
+        tokenization=Tokenization.FIELD,
+        description="name of the vector that has the document's MUVERA encoding",
+        index_filterable=True,
+        index_searchable=False,
+    )
+
+
+def vector_infos(config: Any) -> dict[str, VectorInfo]:
+    """Named vectors of ``collection.config.get()``."""
+    infos = {}
+    for name, vector in (config.vector_config or {}).items():
+        index = vector.vector_index_config
+        multi = getattr(index, "multi_vector", None)
+        encoding = multi.encoding if multi is not None else None
+        own = (encoding.ksim, encoding.dprojections, encoding.repetitions) if encoding and encoding.enabled else None
+        codes = getattr(index, "quantizer", None)
+        distance = getattr(index, "distance_metric", None)
+        infos[name] = VectorInfo(
+            multi=multi is not None,
+            distance=str(getattr(distance, "value", distance)),
+            skip=bool(getattr(index, "skip", False)),
+            muvera=own,
+            code_bits=float(getattr(codes, "bits", None) or _BITS.get(type(codes).__name__, 0.0)),
+            flat_cutoff=int(getattr(index, "flat_search_cutoff", 40_000)),
+        )
+    return infos
+
+
+def kept_state(config: Any) -> Any:
+    """JSON values, None where there are none."""
+    for own in config.properties:
+        if own.name == ID_KEY:
+            try:
+                return json.loads(own.description or "null")
+            except ValueError:
+                return None
+    return None
+
+
+def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool) -> Collection:
+    """The collection, once its vectors are found to fit; their dimensions are not in the schema.
+
+    Raises:
+        SchemaMismatch: names everything that does not fit.
+        InvalidInput: the encoder's vectors are too long for Weaviate.
+    """
+    check_encoder(encoder.dim)
+    vectors, problems = vector_infos(config), []
+    if fde in vectors:
+        if vectors[fde].multi:
+            problems.append(f"{fde!r} is a multivector, FDEs are single vectors")
+        if vectors[fde].distance not in ("dot", "cosine"):
+            problems.append(f"{fde!r} is compared by {vectors[fde].distance}, FDEs by dot or cosine")
+    elif need_fde:
+        problems.append(f"there is no vector {fde!r}")
+    if tokens is not None:
+        problems += _token_problems(tokens, vectors)
+    if problems:
+        raise SchemaMismatch(f"{config.name} does not fit: {'; '.join(problems)}")
+    info = vectors[tokens] if tokens is not None else VectorInfo(multi=True, distance="dot", skip=True)
+    return Collection(
+        config.name,
+        encoder,
+        fde,
+        tokens,
+        fde_exists=fde in vectors,
+        has_fde=fde in vectors,
+        fde_cosine=fde in vectors and vectors[fde].distance == "cosine",
+        cosine=info.distance == "cosine",
+        index=info.index,
+        # a document without tokens fails the whole query on a quantized token index: never use it for reranking
+        flat_cutoff=0 if info.code_bits and info.muvera is None else info.flat_cutoff,
+        code_bits=vectors[fde].code_bits if fde in vectors else 0.0,
+        keeps_state=any(own.name == ID_KEY for own in config.properties),
+        foreign=bool(config.references) or bool(vectors.keys() - {fde, tokens}),
+        server=server,
+    )
+
+
+def _token_problems(tokens: str, vectors: Mapping[str, VectorInfo]) -> list[str]:
+    if tokens not in vectors:
+        there = ", ".join(repr(name) for name in sorted(vectors)) or "none"
+        return [f"there is no vector {tokens!r}; there are: {there}"]
+    info, problems = vectors[tokens], []
+    if not info.multi:
+        problems.append(f"{tokens!r} is no multivector")
+    if not info.skip and info.distance not in ("dot", "cosine"):
+        problems.append(f"{tokens!r} is compared by {info.distance}, MaxSim needs dot or cosine")
+    return problems

@@ -1,0 +1,151 @@
+"""Operations that write and delete documents, and wait until they are indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+from weaviate.exceptions import WeaviateInsertManyAllFailedError
+
+from muvera_adapters.documents import slices
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected, StoreUnavailable, WriteInterrupted
+from muvera_adapters.results import DocumentId, WriteReport
+from muvera_adapters.running import Compute, Operation, Pause, Together, seconds
+from muvera_adapters.weaviate import requests as r
+from muvera_adapters.weaviate.client_errors import refused_write
+from muvera_adapters.weaviate.documents import prepare, to_writes
+from muvera_adapters.weaviate.identity import RESERVED, to_uuid
+from muvera_adapters.weaviate.reading import fetch_all, is_indexed, need_fde
+from muvera_adapters.weaviate.requests import Collection, Row, Write
+
+#: single-object writes that go on at a time
+AT_ONCE = 4
+
+
+def upsert(
+    collection: Collection,
+    ids: Sequence[DocumentId],
+    tokens: Any,
+    payloads: Sequence[Mapping[str, Any] | None] | None,
+    progress: bool,
+) -> Operation[WriteReport]:
+    """Encodes and writes documents, batch after batch."""
+    need_fde(collection)
+    documents = prepare(collection, ids, tokens, payloads)
+    report = WriteReport()
+    with tqdm(total=len(documents.ids), unit="doc", desc="upsert", disable=not progress) as bar:
+        for i, j in slices(documents.sizes, min(r.WRITE_BYTES, collection.server.max_message)):
+            fdes = yield Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
+            writes = to_writes(collection, documents, i, j, fdes)
+            try:
+                refused = yield from _write(collection, writes, documents.named[i:j])
+            except StoreUnavailable as error:
+                # a part of this batch may have been written: it is counted as not acknowledged
+                for document_id in documents.ids[i:]:
+                    report.failed.setdefault(document_id, f"not acknowledged: {error}")
+                raise WriteInterrupted(
+                    f"{error}; {report.written} of {len(documents.ids)} documents are written, "
+                    "repeat the call to complete it",
+                    report,
+                ) from (error.__cause__ or error)
+            report.failed.update({documents.ids[i + k]: message for k, message in refused.items()})
+            report.written += j - i - len(refused)
+            bar.update(j - i)
+    return report
+
+
+def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: Any) -> Operation[None]:
+    """Deletes documents by ids or by filter."""
+    if (ids is None) == (chosen is None):
+        raise InvalidInput("give either ids or filter=, and not both: what is deleted must be named")
+    if ids is None:
+        yield from _delete_all(chosen)
+        return
+    objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
+    for i in range(0, len(objects), r.FILTER_IDS):
+        yield from _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
+
+
+def wait_indexed(collection: Collection, timeout: float | None) -> Operation[None]:
+    """Returns when nothing is left to index."""
+    deadline = None if timeout is None else seconds() + timeout
+    pause = 0.1
+    while not is_indexed((yield r.nodes(collection))):
+        if deadline is not None and seconds() + pause > deadline:
+            raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
+        yield Pause(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def patch(write: Write) -> Operation[bool]:
+    """Writes what is named of one object; False where it is gone."""
+    try:
+        yield r.patch(write)
+    except CollectionNotFound:  # the server's 404 does not say of what
+        return False
+    return True
+
+
+def _write(collection: Collection, writes: Sequence[Write], named: Sequence[bool]) -> Operation[dict[int, str]]:
+    """Position -> error of those refused.
+
+    An insert replaces the whole object. Objects that are there and have something that this write does not name
+    (vectors and references of others; properties, where none are given) are patched instead.
+    """
+    there: dict[str, Row] = {}
+    if collection.foreign or not all(named):
+        ids = [write.id for write, known in zip(writes, named, strict=True) if collection.foreign or not known]
+        there = {row.id: row for row in (yield from fetch_all(collection, ids, collection.foreign, ()))}
+    new = [k for k, write in enumerate(writes) if write.id not in there]
+    old = [k for k, write in enumerate(writes) if write.id in there]
+    refused: dict[int, str] = {}
+    if new:
+        errors = yield from _insert(collection, [writes[k] for k in new])
+        refused.update({new[k]: message for k, message in errors.items()})
+    if old:
+        patches = [_replace_ours(collection, writes[k], there[writes[k].id] if named[k] else None) for k in old]
+        errors_of_old = yield Together(patches, AT_ONCE)
+        refused.update({k: message for k, message in zip(old, errors_of_old, strict=True) if message})
+    return refused
+
+
+def _insert(collection: Collection, writes: Sequence[Write]) -> Operation[dict[int, str]]:
+    """Writes whole objects; where the server refuses the request, halves it until refused objects stand alone."""
+    try:
+        errors: dict[int, str] = yield r.insert(writes)
+    except Rejected as error:
+        if len(writes) == 1 or isinstance(error.__cause__, WeaviateInsertManyAllFailedError):
+            return dict.fromkeys(range(len(writes)), str(error))
+        half = len(writes) // 2
+        first = yield from _insert(collection, writes[:half])
+        second = yield from _insert(collection, writes[half:])
+        return {**first, **{half + k: message for k, message in second.items()}}
+    for message in errors.values():
+        problem = refused_write(message, collection.name)
+        if isinstance(problem, StoreUnavailable):
+            raise problem
+    return errors
+
+
+def _replace_ours(collection: Collection, write: Write, there: Row | None) -> Operation[str | None]:
+    """Patches one object; properties that ``there`` has and the write does not name are removed. Returns an error."""
+    gone = {key: None for key in there.properties if key not in RESERVED} if there else {}
+    try:
+        if not (yield from patch(Write(write.id, {**gone, **write.properties}, write.vectors))):
+            errors = yield from _insert(collection, [write])
+            return errors.get(0)
+    except Rejected as error:
+        return str(error)
+    return None
+
+
+def _delete_all(filters: Any) -> Operation[None]:
+    """One request deletes at most QUERY_MAXIMUM_RESULTS objects."""
+    while True:
+        matches, failed = yield r.delete(filters)
+        if failed:
+            raise Rejected(f"Weaviate did not delete {failed} of {matches} objects")
+        if not matches:
+            return
