@@ -22,6 +22,11 @@ from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.requests import GRPC, Collection
 from muvera_core import FDEConfig, FDEEncoder
 
+# grpcio before 1.80 raises what the call has raised once more when the call is collected
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*InterceptedCall.__del__:pytest.PytestUnraisableExceptionWarning"
+)
+
 ENCODER = FDEEncoder(FDEConfig(dim=128, r_reps=4, k_sim=3, d_proj=8))
 COUNT = 60
 TOKENS = list(np.random.default_rng(3).normal(size=(COUNT, 1_000, 128)).astype(np.float16))  # 0.5 MB each
