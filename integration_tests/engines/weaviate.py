@@ -171,9 +171,10 @@ class WeaviateSession:
 @cache
 def running() -> tuple[ExitStack, tuple[str, int, int]]:
     """One server for the whole session, ended when it is."""
-    stack = ExitStack()
-    path = stack.enter_context(tempfile.TemporaryDirectory())
-    return stack, stack.enter_context(weaviate_server.address(Path(path)))
+    with ExitStack() as starting:
+        path = starting.enter_context(tempfile.TemporaryDirectory())
+        found = starting.enter_context(weaviate_server.address(Path(path)))
+        return starting.pop_all(), found
 
 
 def stop() -> None:
