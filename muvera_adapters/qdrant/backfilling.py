@@ -112,6 +112,7 @@ def _survey(collection: Collection, shard_key: Any) -> Operation[BackfillReport]
     report.fde_bytes = 4 * collection.encoder.dim * report.remaining
     started = seconds()
     rows, _ = yield Page(todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
+    read = seconds() - started
     rows = [row for row in rows if encodable(collection, row, BackfillReport())]
     if rows:
         yield Compute(partial(encode, collection, rows[:1]))  # the first use of an encoder compiles
@@ -121,7 +122,7 @@ def _survey(collection: Collection, shard_key: Any) -> Operation[BackfillReport]
         floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
         report.read_bytes = int(4 * floats * report.remaining)
         # reading, encoding, and a write that is taken to last as long as the reading
-        report.seconds = report.remaining * (per_document + 2 * max(0.0, compiled - started) / len(rows))
+        report.seconds = report.remaining * (per_document + 2 * read / len(rows))
     return report
 
 

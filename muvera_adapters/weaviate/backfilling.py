@@ -90,7 +90,9 @@ def _survey(collection: Collection) -> Operation[BackfillReport]:
     report.remaining = unmarked.with_tokens - unmarked.with_fde
     report.fde_bytes = 4 * collection.encoder.dim * report.remaining
     started = seconds()
-    rows = [row for row in (yield from _sample(collection)) if _encodable(collection, row, BackfillReport())]
+    rows = yield from _sample(collection)
+    read = seconds() - started
+    rows = [row for row in rows if _encodable(collection, row, BackfillReport())]
     if rows:
         yield Compute(partial(_encode, collection, rows[:1]))  # the first use of an encoder compiles
         compiled = seconds()
@@ -99,7 +101,7 @@ def _survey(collection: Collection) -> Operation[BackfillReport]:
         floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
         report.read_bytes = int(4 * floats * report.remaining)
         # reading, encoding, and a write that is taken to last as long as the reading
-        report.seconds = report.remaining * (per_document + 2 * max(0.0, compiled - started) / len(rows))
+        report.seconds = report.remaining * (per_document + 2 * read / len(rows))
     return report
 
 
