@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
-from muvera_core import TokenBatch
+from muvera_core import Encoder, TokenBatch
 from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
 
 
@@ -50,6 +50,17 @@ def normalised(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Rows of unit length, as databases store or compare them under cosine distance."""
     floats = matrix.astype(np.float32)
     return floats / np.linalg.norm(floats, axis=1, keepdims=True)
+
+
+def encode_stored(encoder: Encoder, matrices: Sequence[npt.NDArray[Any]], *, cosine: bool) -> npt.NDArray[np.float32]:
+    """(n, dim) FDEs of stored tokens, which count as normalised where they are compared by ``cosine``."""
+    return encoder.encode_documents([normalised(matrix) for matrix in matrices] if cosine else matrices)
+
+
+def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(n,) cosines between the rows of two (n, dim) arrays."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.maximum(norms, np.float32(1e-30))
 
 
 def is_plain(matrix: npt.NDArray[Any], limit: float) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_adapters.documents import normalised, slices
+from muvera_adapters.documents import cosines, encode_stored, slices
 from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, InvalidInput, MuveraError, Rejected
 from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant.documents import check_matrix
@@ -65,7 +65,7 @@ def check_adopted(collection: Collection) -> Operation[None]:
     if not rows:
         return
     fdes = yield Compute(partial(encode, collection, rows))
-    similarity = float(np.median(_cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)))
+    similarity = float(np.median(cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)))
     # another seed gives about 0; tokens stored with less precision than they were encoded with stay above 0.95
     if similarity < 0.95:
         raise EncoderMismatch(
@@ -90,8 +90,8 @@ def verify(collection: Collection, report: BackfillReport, shard_key: Any) -> Op
         if not rows:
             return 0
         fdes = yield Compute(partial(encode, collection, rows))
-        cosines = _cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)
-        wrong = [row for row, cosine in zip(rows, cosines, strict=True) if cosine < 0.999]
+        agreement = cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)
+        wrong = [row for row, cosine in zip(rows, agreement, strict=True) if cosine < 0.999]
         if not wrong:
             return len(rows)
         yield from _fill(collection, wrong, report, shard_key)
@@ -210,16 +210,9 @@ def encode(collection: Collection, rows: Sequence[Row]) -> npt.NDArray[np.float3
     """(n, dim) FDEs of stored tokens."""
     assert collection.tokens is not None
     matrices = [row.vectors[collection.tokens] for row in rows]
-    if collection.cosine:
-        matrices = [normalised(matrix) for matrix in matrices]
-    return collection.encoder.encode_documents(matrices)
+    return encode_stored(collection.encoder, matrices, cosine=collection.cosine)
 
 
 def _equal(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     # local mode normalises vectors under cosine distance again at every write, which may turn their last bits
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-6)
-
-
-def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / np.maximum(norms, np.float32(1e-30))

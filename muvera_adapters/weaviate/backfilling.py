@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_adapters.documents import normalised
+from muvera_adapters.documents import cosines, encode_stored
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.running import Compute, Operation, Together, seconds
@@ -69,7 +69,7 @@ def check_adopted(collection: Collection) -> Operation[int]:
     if not rows:
         return 0
     fdes = yield Compute(partial(_encode, collection, rows))
-    similarity = float(np.median(_cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)))
+    similarity = float(np.median(cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)))
     # another seed gives about 0; tokens stored with less precision than they were encoded with stay above 0.95
     if similarity < 0.95:
         raise EncoderMismatch(
@@ -175,8 +175,8 @@ def _verify(collection: Collection, report: BackfillReport) -> Operation[int]:
         if not rows:
             return 0
         fdes = yield Compute(partial(_encode, collection, rows))
-        cosines = _cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)
-        wrong = [row for row, cosine in zip(rows, cosines, strict=True) if cosine < 0.999]
+        agreement = cosines(np.stack([row.vectors[collection.fde] for row in rows]), fdes)
+        wrong = [row for row, cosine in zip(rows, agreement, strict=True) if cosine < 0.999]
         if not wrong:
             return len(rows)
         yield from _fill(collection, wrong, report)
@@ -214,11 +214,4 @@ def _encode(collection: Collection, rows: Sequence[Row]) -> npt.NDArray[np.float
     """(n, dim) FDEs of stored tokens."""
     assert collection.tokens is not None
     matrices = [row.vectors[collection.tokens] for row in rows]
-    if collection.cosine:
-        matrices = [normalised(matrix) for matrix in matrices]
-    return collection.encoder.encode_documents(matrices)
-
-
-def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / np.maximum(norms, np.float32(1e-30))
+    return encode_stored(collection.encoder, matrices, cosine=collection.cosine)
