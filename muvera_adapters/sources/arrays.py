@@ -36,7 +36,11 @@ class ArrayFile(Protocol):
     """A file with named arrays."""
 
     path: Path
-    shapes: Mapping[str, Shape]
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Of all arrays."""
+        ...
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """A whole array."""

@@ -20,7 +20,8 @@ class PlaidSource:
         self, path: Path, *, ids: Path | None = None, texts: Path | None = None, originals: bool = True
     ) -> None:
         self.index = open_index(path, ids=ids, texts=texts, originals=originals)
-        self.format, self.dim, self.place = self.index.format, self.index.dim, str(path)
+        self.format = self.index.format + ("" if originals else ", originals left out")
+        self.dim, self.place = self.index.dim, str(path)
         self.n_tokens: int | None = self.index.n_tokens
         self.n_positions = len(self.index.lengths)
         # an index's own library leaves locks behind when it only reads
