@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from muvera_adapters.cli import quickstart
+from muvera_adapters.cli import backfill, inspect, migrate, quickstart, search
 from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
@@ -35,6 +35,10 @@ def _options(
 
 
 _typer.command()(quickstart.quickstart)
+_typer.command()(inspect.inspect)
+_typer.command()(migrate.migrate)
+_typer.command()(search.search)
+_typer.command()(backfill.backfill)
 
 
 def app() -> None:

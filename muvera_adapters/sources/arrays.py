@@ -96,6 +96,7 @@ class ArraySource:
         if len(widths) > 1:
             raise InvalidInput(f"{file.path}: token vectors of different widths: {sorted(widths)}")
         self.dim, self.n_positions, self.n_tokens = widths.pop(), len(self._offsets) - 1, int(self._offsets[-1])
+        self.lengths: npt.NDArray[np.int64] | None = np.diff(self._offsets)
 
     def __len__(self) -> int:
         return self.n_positions

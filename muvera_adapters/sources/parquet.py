@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, MissingExtra
 from muvera_adapters.plaid.source import Document
@@ -31,6 +32,7 @@ class ParquetSource:
     """
 
     n_tokens: int | None = None
+    lengths: npt.NDArray[np.int64] | None = None
     seekable = True
 
     def __init__(
