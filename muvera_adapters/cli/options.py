@@ -73,7 +73,7 @@ def shown_warnings() -> Iterator[list[str]]:
             print(f"muvera: warning: {text}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield texts
 
 

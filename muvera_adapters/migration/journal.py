@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def state_of(source: TokenSource) -> dict[str, Any]:
     files = {}
     for file in source.files:
         status = file.stat()
-        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        name = file.relative_to(root).as_posix() if file != root and file.is_relative_to(root) else file.name
         files[name] = [status.st_size, status.st_mtime_ns]
     return {"format": source.format, "dim": source.dim, "documents": len(source), "files": files}
 
@@ -94,9 +95,10 @@ def check_unchanged(source: TokenSource, before: dict[str, Any]) -> None:
 def default_path(target: Target, collection: str) -> Path:
     """Beside an embedded database; of a server, in the working directory."""
     name = f"{collection}.migration.sqlite"
-    if target.kind == "milvus-lite":
-        return Path(f"{target.location}.{name}")
-    return Path(name) if target.is_server else Path(target.location) / name
+    if target.is_server:
+        server = re.sub(r"[^\w.]+", "-", target.location.partition("://")[2]).strip("-")
+        return Path(f"{collection}.{target.kind}-{server}.migration.sqlite")
+    return Path(f"{target.location}.{name}" if target.kind == "milvus-lite" else f"{target.location}/{name}")
 
 
 class Journal:

@@ -138,7 +138,11 @@ def migrate(
         before, source.place, str(database.target), collection, encoder.fingerprint, [c.text for c in where]
     )
     with Journal(path, about) as kept:
-        store = _open_store(database, collection, encoder, kept, into_existing, options)
+        try:
+            store = _open_store(database, collection, encoder, kept, into_existing, options)
+        except BaseException:
+            kept.discard_if_new()
+            raise
         resumed = kept.documents
         write = _Writer(store, keep)
         with tqdm(
@@ -201,7 +205,6 @@ def _open_store(
         taken = False
     except (EncoderMismatch, SchemaMismatch):
         if into_existing:
-            journal.discard_if_new()
             raise
         taken = True
     else:
@@ -210,13 +213,11 @@ def _open_store(
         journal.enter("creating")
         try:
             store = database.create(name, encoder, **options)
-        except MuveraError:
+        except (CollectionExists, InvalidInput):
             journal.enter("new")
-            journal.discard_if_new()
             raise
     # a run that was killed while it created the collection left an empty one
     elif not into_existing and not (journal.state == "creating" and store is not None and store.count() == 0):
-        journal.discard_if_new()
         raise CollectionExists(
             f"{database.target} has a collection {name} already: choose another name, or --into-existing to add to it; "
             "to go on with a migration into it, name its --journal"
