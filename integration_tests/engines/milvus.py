@@ -47,8 +47,9 @@ class Copying:
             return self._store.backfill(**options)
         except Unsupported as problem:
             assert "into=" in str(problem)
+        leave_out = () if self._session.has_fdes(self._name) else ("title",)
         copy = self._session.copy_name(self._name)
-        report = self._store.backfill(into=copy, **options)
+        report = self._store.backfill(into=copy, leave_out=leave_out, **options)
         self._store = self._session.open(self._name)
         return report
 
@@ -119,9 +120,8 @@ class MilvusSession:
     ) -> None:
         if cosine:
             self._cosine.add(name)
-        schema = MilvusClient.create_schema(auto_id=False)
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field("pk", DataType.INT64, is_primary=True)
-        schema.add_field("n", DataType.INT64)
         params = MilvusClient.prepare_index_params()
         if self.storage == "struct":
             vector = MilvusClient.create_struct_field_schema()
@@ -159,7 +159,7 @@ class MilvusSession:
 
     def content(self, name: str) -> dict[Any, Any]:
         target = self._name(name)
-        fields = [each["name"] for each in self.client.describe_collection(target)["fields"]]
+        fields = [each["name"] for each in self.client.describe_collection(target)["fields"]] + ["n"]
         rows = self.client.query(target, filter="pk >= 0", output_fields=fields, limit=10_000, **_STRONG)
         content = {}
         for row in rows:
@@ -172,6 +172,9 @@ class MilvusSession:
                 vectors["fde"] = np.array(row["fde"], np.float32)
             content[row["pk"]] = ({"n": row["n"]}, vectors)
         return content
+
+    def has_fdes(self, name: str) -> bool:
+        return "fde" in [each["name"] for each in self.client.describe_collection(self._name(name))["fields"]]
 
     def copy_name(self, name: str) -> str:
         self._copies[name] = f"{name}_copy"

@@ -136,6 +136,7 @@ class AsyncMilvusMuvera:
         dry_run: bool = False,
         into: str | None = None,
         alias: str | None = None,
+        leave_out: Sequence[str] = (),
         datatype: DataType = DataType.FLOAT_VECTOR,
         index_type: str | None = None,
         index_params: Mapping[str, Any] | None = None,
@@ -143,7 +144,7 @@ class AsyncMilvusMuvera:
         """Computes the FDEs of documents that have none, from their stored tokens."""
         plan = Plan(datatype=datatype, index_type=index_type, index_params=index_params or {})
         if into is not None and not dry_run:
-            return await self._do(copying.copy(self._collection, into, alias, plan, progress))
+            return await self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
         add = collections.fde_adder(self._collection, plan)
         return await self._do(backfilling.backfill(self._collection, add, dry_run, progress))
 

@@ -18,7 +18,7 @@ from muvera_adapters.milvus.collections import ready, write_state
 from muvera_adapters.milvus.expressions import among
 from muvera_adapters.milvus.identity import FDE_KEY, Key
 from muvera_adapters.milvus.reading import Cursor, fitting, next_keys
-from muvera_adapters.milvus.requests import Call, Collection, count, delete, fetch, to_row, upsert, vector
+from muvera_adapters.milvus.requests import Call, Collection, count, delete, fetch, raw, to_row, upsert, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.running import Compute, Operation, seconds
@@ -27,7 +27,9 @@ _PAGE = 100
 _PASSES = 10
 
 
-def copy(collection: Collection, into: str, alias: str | None, plan: Plan, progress: bool) -> Operation[BackfillReport]:
+def copy(
+    collection: Collection, into: str, alias: str | None, leave_out: Sequence[str], plan: Plan, progress: bool
+) -> Operation[BackfillReport]:
     """Copies documents with all their fields, and FDEs, and then switches the alias.
 
     A pass compares every document with its copy and writes those that are new or changed, and deletes copies of
@@ -39,8 +41,8 @@ def copy(collection: Collection, into: str, alias: str | None, plan: Plan, progr
     if alias is not None:
         yield from _check_alias(alias)
     description = yield Call("describe_collection", {"collection_name": collection.name})
-    copied = yield from _make(collection, description, into, plan)
-    fields = [each["name"] for each in description["fields"] if each["name"] != FDE_KEY]
+    fields = _fields(collection, description, leave_out)
+    copied = yield from _make(collection, description, fields, into, plan)
     for _ in range(_PASSES):
         changed = yield from _pass(collection, copied, fields, report, progress)
         changed += yield from _prune(collection, copied)
@@ -67,9 +69,28 @@ def _check_alias(alias: str) -> Operation[None]:
             raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
 
 
-def _make(collection: Collection, description: Mapping[str, Any], into: str, plan: Plan) -> Operation[Collection]:
+def _fields(collection: Collection, description: Mapping[str, Any], leave_out: Sequence[str]) -> list[str]:
+    """What is copied."""
+    names = [each["name"] for each in description["fields"]]
+    needed = {collection.key, *collection.token_fields}
+    for name in leave_out:
+        if name not in names or name in needed:
+            raise InvalidInput(f"leave_out: {collection.name} has no field {name!r} that can be left out")
+    return [name for name in names if name not in (FDE_KEY, collection.fde, *leave_out)]
+
+
+def _make(
+    collection: Collection, description: Mapping[str, Any], fields: Sequence[str], into: str, plan: Plan
+) -> Operation[Collection]:
     copied = replace(
-        collection, name=into, fde_exists=True, has_fde=True, marker=False, datatype=plan.datatype, token_bytes=0
+        collection,
+        name=into,
+        fde_exists=True,
+        has_fde=True,
+        marker=False,
+        datatype=plan.datatype,
+        token_bytes=0,
+        strangers=tuple(name for name in collection.strangers if name in fields),
     )
     state = schema.state_of(copied, copy_of=collection.name)
     if (yield Call("has_collection", {"collection_name": into})):
@@ -81,7 +102,7 @@ def _make(collection: Collection, description: Mapping[str, Any], into: str, pla
         return (yield from ready(copied))
     properties = {**(description.get("properties") or {}), STATE_KEY: state}
     arguments = {
-        "schema": _schema(collection, description, plan),
+        "schema": _schema(collection, description, fields, plan),
         "properties": properties,
         "consistency_level": description.get("consistency_level", plan.consistency),
         "num_shards": description.get("num_shards") or 1,
@@ -92,16 +113,18 @@ def _make(collection: Collection, description: Mapping[str, Any], into: str, pla
     names = yield Call("list_indexes", {"collection_name": collection.name})
     for name in names:
         found = yield Call("describe_index", {"collection_name": collection.name, "index_name": name})
-        if found and found["field_name"] != collection.fde:
+        if found and found["field_name"].partition("[")[0] in fields:
             params.add_index(found["field_name"], index_name=name, **_index(found))
     yield Call("create_index", {"collection_name": into, "index_params": params})
     return (yield from ready(copied))
 
 
-def _schema(collection: Collection, description: Mapping[str, Any], plan: Plan) -> CollectionSchema:
+def _schema(
+    collection: Collection, description: Mapping[str, Any], fields: Sequence[str], plan: Plan
+) -> CollectionSchema:
     made = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=collection.dynamic)
     for each in description["fields"]:
-        if each["name"] in (collection.fde, FDE_KEY):
+        if each["name"] not in fields:
             continue
         named = {
             key: each[key]
@@ -127,7 +150,7 @@ def _pass(
     collection: Collection, copied: Collection, fields: Sequence[str], report: BackfillReport, progress: bool
 ) -> Operation[int]:
     total = yield count(collection)
-    wanted = [name for name in fields if name != collection.fde] + (["$meta"] if collection.dynamic else [])
+    wanted = [*fields, *(["$meta"] if collection.dynamic else [])]
     changed, without = 0, 0
     cursor: Cursor = None
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
@@ -135,8 +158,8 @@ def _pass(
             size = min(_PAGE, (yield from fitting(collection)))
             keys, cursor = yield from next_keys(collection, "", size, cursor)
             if keys:
-                rows = yield _everything(collection, keys, wanted)
-                copies = yield _everything(copied, keys, wanted)
+                rows = yield raw(collection, keys, wanted)
+                copies = yield raw(copied, keys, wanted)
                 known = {row[collection.key]: row for row in copies}
                 new = [row for row in rows if row != known.get(row[collection.key])]
                 without += sum(to_row(collection, row[collection.key], row).tokens is None for row in rows)
@@ -146,16 +169,6 @@ def _pass(
             if cursor is None:
                 report.without_tokens = without
                 return changed
-
-
-def _everything(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Call:
-    """Reply: rows as the client gives them, with all fields but the FDE."""
-    arguments = {
-        "collection_name": collection.name,
-        "filter": among(collection.key, keys),
-        "output_fields": list(fields),
-    }
-    return Call("query", {**arguments, "consistency_level": "Strong"}, lambda reply: [dict(row) for row in reply])
 
 
 def _write(

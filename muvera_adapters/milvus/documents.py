@@ -156,10 +156,11 @@ def overflowing(collection: Collection, fdes: npt.NDArray[np.float32]) -> list[i
 def _size(
     collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str, Any], position: int, where: str
 ) -> int:
-    allowed = set(collection.fields)
+    # vectors of the user are fields like others to Milvus
+    allowed = {*collection.fields, *collection.strangers}
     hidden = {collection.key, collection.fde, FDE_KEY, str(collection.tokens), *collection.token_fields}
     for key in payload:
-        if not isinstance(key, str) or key in hidden or key in collection.strangers or key.startswith("$"):
+        if not isinstance(key, str) or key in hidden or key.startswith("$"):
             raise InvalidInput(f"the payload at position {position} has the reserved key {key!r}")
         if key not in allowed and not collection.dynamic:
             raise InvalidInput(f"the payload at position {position}: {collection.name} has no field {key!r}")

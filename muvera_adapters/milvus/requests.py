@@ -200,6 +200,13 @@ def fetch(collection: Collection, keys: Sequence[Key], fields: Sequence[str], ch
     return Call("query", arguments, partial(_rows, collection))
 
 
+def raw(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Call:
+    """As ``fetch``. Reply: dictionaries of the fields as the client gives and takes them."""
+    arguments = {"collection_name": collection.name, "filter": among(collection.key, keys)}
+    options = {"output_fields": list(fields), "consistency_level": "Strong"}
+    return Call("query", {**arguments, **options}, lambda reply: [dict(row) for row in reply])
+
+
 def page(collection: Collection, limit: int, last: Key | None, fields: Sequence[str], chosen: str = "") -> Call:
     """A page in the order of keys, of a server (milvus-lite has no order). Reply: rows."""
     expression = chosen if last is None else after(collection.key, last, chosen)
@@ -227,7 +234,10 @@ def count(collection: Collection, chosen: str = "") -> Call:
 def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]], *, partial_update: bool = False) -> Call:
     """Writes documents, replacing those that are there, or of those only the fields named."""
     arguments: dict[str, Any] = {"collection_name": collection.name, "data": list(rows)}
-    return Call("upsert", {**arguments, "partial_update": True} if partial_update else arguments)
+    if partial_update:
+        return Call("upsert", {**arguments, "partial_update": True})
+    # milvus-lite's upsert always keeps the fields that are not named, and its insert replaces
+    return Call("insert" if collection.server.lite else "upsert", arguments)
 
 
 def delete(collection: Collection, chosen: str) -> Call:

@@ -229,10 +229,10 @@ def describe(
 
 def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> list[str]:
     info, fde = fields.get(collection.fde), collection.fde
+    if fde in _multivectors(fields):
+        return [f"{fde!r} is a multivector, FDEs are single vectors"]
     if info is None:
         return []
-    if _is_struct(info):
-        return [f"{fde!r} is a multivector, FDEs are single vectors"]
     if info["type"] not in _FDE_TYPES:
         return [f"{fde!r} is a {info['type'].name}, FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}"]
     collection.datatype = info["type"]

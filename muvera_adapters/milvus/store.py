@@ -91,8 +91,8 @@ class MilvusMuvera:
             name: of the collection.
             encoder: what documents and queries are encoded with; it travels in the collection's properties.
             store_tokens: keep token matrices for the second stage.
-            token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``: text,
-                which is scored here; None: the first that the server has.
+            token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
+                text, which is scored here; None: the first that the server has.
             max_tokens: that one document may have, at most 4,096. As text, they decide how many fields there are.
             tokens_datatype: of tokens as text. In structs they are float32.
             tokens_metric: tokens are compared by ``"IP"``, or by ``"COSINE"``, for tokens that are not of unit length.
@@ -100,8 +100,8 @@ class MilvusMuvera:
             tokens_index_params: of it. ``{"emb_list_strategy": "muvera"}`` is Milvus 3's own encoding, for
                 ``rerank="native_muvera"``.
             datatype: of FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (this one needs ``ml_dtypes``).
-            index_type: of FDEs, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"`` ...; None: HNSW, or
-                ``AUTOINDEX`` of a managed service.
+            index_type: of FDEs, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"`` ...; None: HNSW,
+                or ``AUTOINDEX`` of a managed service.
             index_params: of it, such as ``{"M": 16, "efConstruction": 200, "sq_type": "SQ8"}``.
             fields: declared fields of the payload; one of them may be the partition key.
             dynamic: payloads may have keys that are not declared.
@@ -209,6 +209,7 @@ class MilvusMuvera:
         dry_run: bool = False,
         into: str | None = None,
         alias: str | None = None,
+        leave_out: Sequence[str] = (),
         datatype: DataType = DataType.FLOAT_VECTOR,
         index_type: str | None = None,
         index_params: Mapping[str, Any] | None = None,
@@ -226,6 +227,7 @@ class MilvusMuvera:
             into: copy everything into this new collection instead, for servers that cannot add a vector; repeated until
                 the copy equals the collection. ``open`` it afterwards: this store stays at the old one.
             alias: name that is made to point to the new collection when it is complete.
+            leave_out: fields that the copy does not get, such as the old vector where a server takes only one.
             datatype: as for ``create``, like the next two; used when the field is added.
             index_type: of FDEs.
             index_params: of it.
@@ -237,7 +239,7 @@ class MilvusMuvera:
         """
         plan = Plan(datatype=datatype, index_type=index_type, index_params=index_params or {})
         if into is not None and not dry_run:
-            return self._do(copying.copy(self._collection, into, alias, plan, progress))
+            return self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
         add = collections.fde_adder(self._collection, plan)
         return self._do(backfilling.backfill(self._collection, add, dry_run, progress))
 
@@ -290,8 +292,8 @@ class MilvusMuvera:
             prefetch: candidates of the first stage; more of them, higher recall.
             rerank: ``"native"``: MaxSim by the server, of exactly the candidates (those that it leaves out are scored
                 here); ``"client"``: the candidates' tokens are fetched and scored here; ``"none"``: the encoder's
-                estimate; ``"native_muvera"``: Milvus's own encoding in one request, which reranks ``prefetch``; ``"auto"``:
-                native where the server has the tokens in structs and without codes, else client.
+                estimate; ``"native_muvera"``: Milvus's own encoding in one request, which reranks ``prefetch``;
+                ``"auto"``: native where the server has the tokens in structs and without codes, else client.
             filter: expression; applied to both stages.
             offset: hits to skip.
             score_threshold: least score of a hit.

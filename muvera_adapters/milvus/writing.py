@@ -41,6 +41,7 @@ def upsert(
                 )
                 rows.pop(k)
             try:
+                yield from _keep_strangers(collection, rows)
                 yield from _write(collection, rows, written_ids, report)
             except StoreUnavailable as error:
                 # a batch may have been split, and its first part written: it is counted as not acknowledged
@@ -81,6 +82,20 @@ def wait_indexed(collection: Collection, timeout: float | None) -> Operation[Non
             raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
         yield Pause(pause)
         pause = min(2 * pause, 2.0)
+
+
+def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]) -> Operation[None]:
+    """An upsert replaces whole documents, so other vectors that a payload does not name are read and written again."""
+    if not collection.strangers:
+        return
+    there: dict[Any, dict[str, Any]] = {}
+    for i in range(0, len(rows), r.FILTER_KEYS):
+        keys = [row[collection.key] for row in rows[i : i + r.FILTER_KEYS]]
+        found = yield r.raw(collection, keys, collection.strangers)
+        there.update({old[collection.key]: old for old in found})
+    for row in rows:
+        kept = there.get(row[collection.key], {})
+        row.update({name: kept[name] for name in collection.strangers if name not in row and name in kept})
 
 
 def _write(
