@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import time
@@ -142,23 +143,27 @@ def address(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _free_ports(n: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Below those that systems give to outgoing connections, which could take one while a server is down."""
+    found: list[int] = []
+    while len(found) < n:
+        port = random.randrange(15_000, 32_000)
+        if _is_free(port) and port not in found:
+            found.append(port)
+    return found
 
 
 def _free_pair() -> int:
     """The first of two neighbouring ports."""
     while True:
         (port,) = _free_ports(1)
-        with socket.socket() as following:
-            try:
-                following.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-        return port
+        if _is_free(port + 1):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
