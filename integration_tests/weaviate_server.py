@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,11 +31,11 @@ class WeaviateServer:
     def __init__(self, binary: str, path: Path, **environment: str) -> None:
         self._binary = binary
         self._path = path
-        self._environment = environment
+        self.environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.port, self.grpc_port = _free_ports(2)
         # a cluster on localhost takes its data port for the gossip port + 1, its raft RPC port for the raft port + 1
-        self._gossip, self._raft = _free_pair(), _free_pair()
+        self.gossip, self.raft = _free_pair(), _free_pair()
 
     def start(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
@@ -47,10 +48,10 @@ class WeaviateServer:
             "CLUSTER_IN_LOCALHOST": "true",
             "CLUSTER_BIND_ADDR": "127.0.0.1",
             "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
-            "CLUSTER_GOSSIP_BIND_PORT": str(self._gossip),
-            "CLUSTER_DATA_BIND_PORT": str(self._gossip + 1),
-            "RAFT_PORT": str(self._raft),
-            "RAFT_INTERNAL_RPC_PORT": str(self._raft + 1),
+            "CLUSTER_GOSSIP_BIND_PORT": str(self.gossip),
+            "CLUSTER_DATA_BIND_PORT": str(self.gossip + 1),
+            "RAFT_PORT": str(self.raft),
+            "RAFT_INTERNAL_RPC_PORT": str(self.raft + 1),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "GRPC_PORT": str(self.grpc_port),
             "ENABLE_MODULES": "",
@@ -62,7 +63,7 @@ class WeaviateServer:
             "DISK_USE_READONLY_PERCENTAGE": "99",
             "DISK_USE_WARNING_PERCENTAGE": "99",
             "GOMAXPROCS": "2",
-            **self._environment,
+            **self.environment,
         }
         command = [self._binary, "--scheme", "http", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--read-timeout=600s", "--write-timeout=600s"]
@@ -116,6 +117,28 @@ class WeaviateServer:
         self.stop()
         tail = (self._path / "log").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"Weaviate did not become ready; the end of its log:\n{tail}")
+
+
+@contextmanager
+def start_cluster(binary: str, path: Path, count: int) -> Iterator[list[WeaviateServer]]:
+    """Nodes that know each other, on loopback."""
+    servers = [WeaviateServer(binary, path / str(i)) for i in range(count)]
+    members = ",".join(f"node{i}:{server.raft}" for i, server in enumerate(servers))
+    for i, server in enumerate(servers):
+        server.environment |= {
+            "CLUSTER_HOSTNAME": f"node{i}",
+            "RAFT_JOIN": members,
+            "RAFT_BOOTSTRAP_EXPECT": str(count),
+            **({"CLUSTER_JOIN": f"127.0.0.1:{servers[0].gossip}"} if i else {}),
+        }
+    try:
+        # a node is ready when all are there
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(WeaviateServer.start, servers))
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
 
 
 def binary() -> str:

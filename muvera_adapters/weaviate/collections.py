@@ -41,7 +41,10 @@ def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Operation[
 def open_collection(name: str, encoder: Encoder | None) -> Operation[Collection]:
     """A collection that this library made or adopted."""
     server = yield from connect()
-    return (yield from _opened(name, encoder, server))
+    collection = yield from _opened(name, encoder, server)
+    if not collection.tenants:  # else the first search looks: its tenant is there
+        yield from check_widths(collection)
+    return collection
 
 
 def adopt(name: str, encoder: Encoder, fde: str, tokens: str | None) -> Operation[Collection]:
@@ -119,10 +122,7 @@ def _opened(name: str, encoder: Encoder | None, server: Server) -> Operation[Col
     config = yield Call("config.get")
     state = read_state(name, schema.kept_state(config))
     chosen = choose_encoder(name, state["encoder"], encoder)
-    collection = schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
-    if not config.multi_tenancy_config.enabled:  # else the first search looks: its tenant is there
-        yield from check_widths(collection)
-    return collection
+    return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
 
 
 def _nothing() -> Operation[None]:

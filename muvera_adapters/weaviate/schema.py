@@ -269,6 +269,7 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         or bool(vectors.keys() - {fde, tokens})
         # which queries return only when asked for by name
         or any(own.data_type in (DataType.BLOB, DataType.BLOB_HASH) for own in config.properties),
+        tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
     )
 
