@@ -19,6 +19,9 @@ COUNT = 60
 #: pages about a database that needs more than the others
 DATABASES = {"weaviate.md": "weaviate", "milvus.md": "milvus"}
 
+#: what a page needs beside the extra "dev"
+PACKAGES = {"frameworks.md": ("langchain_core", "llama_index.core", "haystack")}
+
 
 class NotHere(Exception):
     """The page's database cannot be started; the message says what it needs."""

@@ -34,6 +34,8 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_of_page(page, tmp_path, monkeypatch):
+    for package in docs_setting.PACKAGES.get(page.name, ()):
+        pytest.importorskip(package, reason=f"{page.name}: make ecosystem runs it, with {package}")
     monkeypatch.chdir(tmp_path)
     docs_setting.files(tmp_path)
     database = docs_setting.DATABASES.get(page.name, "qdrant")
