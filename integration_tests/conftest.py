@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from integration_tests import containers
 from integration_tests.engines import ENGINES, milvus, weaviate
 from integration_tests.engines.base import CannotStart, Engine
 
@@ -50,3 +51,4 @@ def _servers() -> Iterator[None]:
     yield
     weaviate.stop()
     milvus.stop()
+    containers.stop()
