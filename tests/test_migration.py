@@ -67,7 +67,7 @@ def run(source, tmp_path, encoder=ENCODER, collection="x", check=True, **options
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
         store, report = migrate(opened, database, collection, encoder, **options)
         if check:
-            checked = verify(opened, store, report, sample=N, token_bytes=2, where=options.get("where", ()))
+            checked = verify(opened, store, report, sample=N, where=options.get("where", ()))
             assert checked.passed, checked
         return report, {d.id: d for d in store.scroll(with_tokens=True)}
 
@@ -366,9 +366,9 @@ def test_verification_finds_damage(tmp_path, path, damage, fails):
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
         store, report = migrate(source, database, "x", ENCODER)
         documents = [d for d in source.documents() if len(d.tokens) > 1]
-        assert verify(source, store, report, sample=N, token_bytes=2).passed
+        assert verify(source, store, report, sample=N).passed
         damage(store, documents)
-        checked = verify(source, store, report, sample=N, token_bytes=2)
+        checked = verify(source, store, report, sample=N)
     assert not checked.passed
     assert fails <= {check.name for check in checked.checks if not check.passed}
 
@@ -380,7 +380,7 @@ def test_rankings_side_by_side(tmp_path, path, matrices):
     source = open_source(path)
 
     def check(rankings):
-        found = verify(source, store, report, sample=10, token_bytes=2, queries=queries, rankings=rankings)
+        found = verify(source, store, report, sample=10, queries=queries, rankings=rankings)
         return found.checks[-1]
 
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
@@ -423,7 +423,7 @@ def test_sampling_of_a_large_source_is_spread(tmp_path, path):
     source = open_source(path)
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
         store, report = migrate(source, database, "x", ENCODER)
-        checked = verify(source, store, report, sample=40, token_bytes=2)
+        checked = verify(source, store, report, sample=40)
     sampled = next(c for c in checked.checks if c.name == "documents").figures["sampled"]
     assert 20 <= sampled <= 40
 
