@@ -35,6 +35,8 @@ from muvera_core import Encoder, FDEConfig, FDEEncoder
 from tests.plaid_files import save
 
 DIM, NBITS, CENTROIDS, CHUNK = 128, 2, 4096, 25_000
+# without which torch does not open a file
+_RECORDS = {"x/version": b"3\n", "x/byteorder": b"little"}
 
 
 def generate(path: Path, n_tokens: int) -> int:
@@ -43,16 +45,20 @@ def generate(path: Path, n_tokens: int) -> int:
     generator = np.random.default_rng(0)
     centroids = generator.standard_normal((CENTROIDS, DIM), np.float32)
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
-    save(path / "centroids.pt", centroids.astype(np.float16))
+    save(path / "centroids.pt", centroids.astype(np.float16), members=_RECORDS)
     weights = np.array([-0.1, -0.03, 0.03, 0.1], np.float32)
     _save_pair(path / "buckets.pt", np.array([-0.06, 0, 0.06], np.float32), weights)
-    save(path / "avg_residual.pt", np.float32(0.05).reshape(1))
+    save(path / "avg_residual.pt", np.float32(0.05).reshape(1), members=_RECORDS)
     lengths = generator.integers(20, 101, n_tokens // 60)
     chunks = [lengths[i : i + CHUNK] for i in range(0, len(lengths), CHUNK)]
     for number, part in enumerate(chunks):
         n = int(part.sum())
-        save(path / f"{number}.codes.pt", generator.integers(0, CENTROIDS, n, np.int32))
-        save(path / f"{number}.residuals.pt", generator.integers(0, 256, (n, DIM * NBITS // 8), np.uint8))
+        save(path / f"{number}.codes.pt", generator.integers(0, CENTROIDS, n, np.int32), members=_RECORDS)
+        save(
+            path / f"{number}.residuals.pt",
+            generator.integers(0, 256, (n, DIM * NBITS // 8), np.uint8),
+            members=_RECORDS,
+        )
         (path / f"doclens.{number}.json").write_text(json.dumps(part.tolist()))
         (path / f"{number}.metadata.json").write_text(json.dumps({"num_passages": len(part), "num_embeddings": n}))
     config = {"dim": DIM, "nbits": NBITS}
@@ -65,7 +71,7 @@ def _save_pair(path: Path, first: Any, second: Any) -> None:
     from tests.plaid_files import tensor_opcodes, write_archive
 
     body = b"\x80\x02" + tensor_opcodes(first) + tensor_opcodes(second, key="1") + b"\x86."
-    write_archive(path, body, {"x/data/0": first.tobytes(), "x/data/1": second.tobytes()})
+    write_archive(path, body, {"x/data/0": first.tobytes(), "x/data/1": second.tobytes(), **_RECORDS})
 
 
 def decode_here(path: Path) -> float:
@@ -86,15 +92,15 @@ def decode_colbert(path: Path) -> float | None:
     from colbert.infra import ColBERTConfig
 
     codec = ResidualCodec(
-        ColBERTConfig(dim=DIM, nbits=NBITS, total_visible_gpus=0),
-        torch.load(path / "centroids.pt", weights_only=True).float(),
+        ColBERTConfig(dim=DIM, nbits=NBITS),
+        torch.load(path / "centroids.pt", weights_only=True, map_location="cpu").float(),
         torch.tensor(0.05),
-        *torch.load(path / "buckets.pt", weights_only=True),
+        *torch.load(path / "buckets.pt", weights_only=True, map_location="cpu"),
     )
     started, n = time.perf_counter(), 0
     for number in range(len(list(path.glob("doclens.*.json")))):
-        codes = torch.load(path / f"{number}.codes.pt", weights_only=True)
-        residuals = torch.load(path / f"{number}.residuals.pt", weights_only=True)
+        codes = torch.load(path / f"{number}.codes.pt", weights_only=True, map_location="cpu")
+        residuals = torch.load(path / f"{number}.residuals.pt", weights_only=True, map_location="cpu")
         n += len(codec.decompress(ResidualEmbeddings(codes, residuals)))
     return n / (time.perf_counter() - started)
 

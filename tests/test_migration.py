@@ -1,6 +1,7 @@
 """Migrations into an embedded collection: interrupted, resumed, refused, and what verification finds."""
 
 import sqlite3
+import uuid
 
 import numpy as np
 import pytest
@@ -183,6 +184,20 @@ def test_a_collection_that_changes_between_runs(tmp_path, path):
             copy()
     else:
         assert copy().complete
+
+
+def test_a_collection_with_uuids_goes_on(tmp_path, matrices):
+    ids = [uuid.UUID(int=i) for i in range(40)]
+    with QdrantEdgeMuvera.create(tmp_path / "data", "x", ENCODER) as store:
+        store.upsert(ids, matrices[:40])
+    for limit in (10, None):
+        source = open_source(f"qdrant-edge:{tmp_path / 'data'}", collection="x")
+        with Database(f"qdrant-edge:{tmp_path / 'copy'}") as database:
+            store, report = migrate(source, database, "y", ENCODER, limit=limit)
+            assert report.documents == (limit or 40)
+            found = {d.id for d in store.scroll()}
+        source.close()
+    assert found == set(ids)
 
 
 def test_journals_are_for_one_migration(tmp_path, path):
