@@ -247,6 +247,8 @@ class StructServicer(MilvusServicer):
         del packed.fields_data[:]
         dim, most = (int(_params(struct.fields[0])[each]) for each in ("dim", "max_capacity"))
         for data in request.fields_data:
+            if data.type == _KINDS.FloatVector and not data.vectors.float_vector.data:
+                continue  # all null, which milvus-lite says by leaving the field out
             if data.type != _KINDS.ArrayOfStruct:
                 packed.fields_data.append(data)
                 continue
@@ -273,6 +275,7 @@ class StructServicer(MilvusServicer):
             sub = data.struct_arrays.fields.add(field_name=struct.fields[0].name, type=_KINDS.ArrayOfVector)
             sub.vectors.dim = dim
             sub.vectors.vector_array.dim = dim
+            sub.vectors.vector_array.element_type = _KINDS.FloatVector
             for text in texts:
                 each = sub.vectors.vector_array.data.add(dim=dim)
                 each.float_vector.data.extend(np.frombuffer(base64.b64decode(text), "<f4"))

@@ -63,20 +63,20 @@ class MilvusSession:
         storage: str,
         async_client: Any = None,
         loop: asyncio.AbstractEventLoop | None = None,
-        options: Any = None,
+        sq8: bool = False,
     ) -> None:
         self.client = client
         self.storage = storage
         self._prefix = f"muvera_test_{uuid.uuid4().hex[:8]}_"
         self._async_client = async_client
         self._loop = loop
-        self._options = options or {}
+        self._sq8 = sq8
         self._names: set[str] = set()
         self._copies: dict[str, str] = {}
         self._cosine: set[str] = set()
 
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
-        return self._make("create", name, encoder, **{**_STRONG, **self._options, **options})
+        return self._make("create", name, encoder, **{**_STRONG, **options})
 
     def open(self, name: str, encoder: Any = None) -> Any:
         return self._make("open", name, encoder)
@@ -93,6 +93,8 @@ class MilvusSession:
         return {}
 
     def quantized(self) -> dict[str, Any]:
+        if self._sq8:
+            return {"index_type": "IVF_SQ8", "index_params": {"nlist": 4}}
         return {"index_type": "HNSW_SQ", "index_params": {"sq_type": "SQ8", "M": 16, "efConstruction": 100}}
 
     def fdes_are_float16(self) -> bool:
@@ -225,11 +227,11 @@ def untext(stored: str) -> np.ndarray:
 
 
 @contextmanager
-def connected(uri: str, storage: str, asynchronous: bool = False, **options: Any) -> Iterator[Session]:
+def connected(uri: str, storage: str, asynchronous: bool = False, sq8: bool = False) -> Iterator[Session]:
     client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=60)
     loop = asyncio.new_event_loop() if asynchronous else None
     async_client = AsyncMilvusClient(uri) if asynchronous else None
-    session = MilvusSession(client, storage, async_client, loop, options)
+    session = MilvusSession(client, storage, async_client, loop, sq8)
     try:
         yield session
     finally:
@@ -309,7 +311,7 @@ def _file(path: Path, *, asynchronous: bool = False) -> Iterator[Session]:
 
 @contextmanager
 def _shared(path: Path, *, kind: str, asynchronous: bool = False) -> Iterator[Session]:
-    with connected(running(kind), "blob", asynchronous) as session:
+    with connected(running(kind), "blob", asynchronous, sq8=kind == "standalone") as session:
         yield session
 
 
