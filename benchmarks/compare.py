@@ -7,7 +7,7 @@
 - PLAID by fast-plaid (4 bits, its defaults), where it is installed.
 
 Documents: the sample, repeated with noise when more are asked for (then without judgements of the copies). Two stages
-and both MUVERAs rerank ``--prefetch`` candidates. Weaviate is what WEAVIATE_BIN names; without it its rows are left out.
+and both MUVERAs rerank ``--prefetch`` candidates. Weaviate is what WEAVIATE_BIN names; without, its rows are left out.
 Load is client and engine together, until everything is indexed. Memory is what serving adds to a process that was
 started anew, after all queries: anonymous, and mapped files that the system may drop.
 
