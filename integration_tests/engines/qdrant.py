@@ -53,6 +53,12 @@ class ClientSession:
     def fdes_are_float16(self) -> bool:
         return True
 
+    def scores_natively(self) -> bool:
+        return True
+
+    def backfills_in_place(self) -> bool:
+        return True
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
 
@@ -148,6 +154,12 @@ class EdgeSession:
         return {"quantization": "int8"}
 
     def fdes_are_float16(self) -> bool:
+        return True
+
+    def scores_natively(self) -> bool:
+        return True
+
+    def backfills_in_place(self) -> bool:
         return True
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:

@@ -106,6 +106,12 @@ class WeaviateSession:
     def fdes_are_float16(self) -> bool:
         return False
 
+    def scores_natively(self) -> bool:
+        return True
+
+    def backfills_in_place(self) -> bool:
+        return True
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return [(np.ones((65_536, DIM)), "at most 65535")]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from muvera_adapters.cli import quickstart
-from muvera_adapters.errors import MuveraError
+from muvera_adapters.cli import backfill, inspect, migrate, quickstart, search
+from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
     name="muvera",
@@ -35,6 +35,10 @@ def _options(
 
 
 _typer.command()(quickstart.quickstart)
+_typer.command()(inspect.inspect)
+_typer.command()(migrate.migrate)
+_typer.command()(search.search)
+_typer.command()(backfill.backfill)
 
 
 def app() -> None:
@@ -43,4 +47,4 @@ def app() -> None:
         _typer()
     except MuveraError as error:
         print(f"muvera: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, WrongUsage) else 1)
