@@ -35,7 +35,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from benchmarks.two_stage import GRAPH, timed
-from benchmarks.weaviate_store import VI, documents_of, ours, own
+from benchmarks.weaviate_store import documents_of, kinds, running
 from integration_tests.weaviate_server import WeaviateServer
 from muvera_adapters.evaluation import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
@@ -150,31 +150,25 @@ def edge_by_hand(fastembed: bool) -> Way:
     return Way(load, search)
 
 
-def weaviate(way: tuple[Callable[..., None], Callable[..., Search]]) -> Way:
-    """A way of ``weaviate_store.py``, with a server of its own."""
-    fill, ask = way
+def weaviate(name: str) -> Way:
+    """A kind of collection of ``weaviate_store.py``, in a server of its own."""
+    kind = kinds()[name]
     binary = os.environ.get("WEAVIATE_BIN", "")
 
     def load(path: Path, documents: TokenBatch) -> None:
-        with _server(binary, path) as server, server.connect() as client:
-            fill(client, FDEEncoder(FDEConfig(documents.dim)), documents)
+        with running(WeaviateServer(binary, path)) as client:
+            kind.create(client)
+            for start in range(0, len(documents), BATCH):
+                ids = list(range(start, min(start + BATCH, len(documents))))
+                kind.write(client, ids, [documents[i] for i in ids])
 
     @contextmanager
     def search(path: Path, prefetch: int) -> Iterator[tuple[Search, int]]:
-        with _server(binary, path) as server, server.connect() as client:
-            yield ask(client, prefetch), server.pid
+        server = WeaviateServer(binary, path)
+        with running(server) as client:
+            yield kind.search(client, prefetch), server.pid
 
     return Way(load, search)
-
-
-@contextmanager
-def _server(binary: str, path: Path) -> Iterator[WeaviateServer]:
-    server = WeaviateServer(binary, path)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def fast_plaid() -> Way:
@@ -203,10 +197,8 @@ def fast_plaid() -> Way:
     return Way(load, search)
 
 
-def ways(prefetch: int) -> dict[str, Way]:
+def ways() -> dict[str, Way]:
     """What can run here."""
-    config = FDEConfig(load_pydocs().source.dim)
-    muvera = VI.MultiVector.Encoding.muvera(ksim=config.k_sim, dprojections=config.d_proj, repetitions=config.r_reps)
     found = {
         "exact MaxSim": exact(),
         "Edge, two stages": edge_two_stages(),
@@ -215,9 +207,9 @@ def ways(prefetch: int) -> dict[str, Way]:
     }
     if os.environ.get("WEAVIATE_BIN"):
         found |= {
-            "Weaviate, two stages": weaviate(ours("rerank", "native")),
-            "Weaviate, its MUVERA": weaviate(own(muvera, VI.Quantizer.rq(bits=8, rescore_limit=0), prefetch)),
-            "Weaviate, token graph": weaviate(own(None, VI.Quantizer.none(), None)),
+            "Weaviate, two stages": weaviate("two stages, server"),
+            "Weaviate, its MUVERA": weaviate("own MUVERA"),
+            "Weaviate, token graph": weaviate("own multi-vector HNSW"),
         }
     if importlib.util.find_spec("fast_plaid"):
         found["PLAID, fast-plaid"] = fast_plaid()
@@ -270,7 +262,7 @@ def serve(way: Way, path: Path, count: int, prefetch: int) -> dict[str, Any]:
 
 def one(name: str, step: str, path: Path, count: int, prefetch: int) -> dict[str, Any]:
     """In a process of its own: ``load`` or ``serve``."""
-    way = ways(prefetch)[name]
+    way = ways()[name]
     if step == "serve":
         return serve(way, path, count, prefetch)
     documents = documents_of(count)
@@ -308,7 +300,7 @@ def main() -> None:
         f"{'':<26}{'recall@10':>10}{'nDCG@10':>9}{'p50 ms':>8}{'p95 ms':>8}{'load s':>8}{'disk MB':>9}"
         f"{'memory MB':>11}{'mapped MB':>11}"
     )
-    for name in ways(arguments.prefetch):
+    for name in ways():
         if arguments.only and name not in arguments.only:
             continue
         with tempfile.TemporaryDirectory() as directory:
