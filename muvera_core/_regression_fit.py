@@ -100,7 +100,7 @@ def _leading(vectors: Float32, start: Float64) -> npt.NDArray[Any]:
     Subspace iteration; only the span matters. Where k exceeds the rank, the rest is from ``start``, which is random.
     """
     tiny = 1e-6 * float((vectors**2).sum())
-    basis: npt.NDArray[Any] = start
+    basis = start
     for _ in range(_ITERATIONS):
         basis = vectors @ (vectors.T @ basis.astype(np.float32)) + tiny * basis
         for _ in range(2):  # orthonormal by Cholesky, several times as fast as QR; the second time cleans up
@@ -108,7 +108,7 @@ def _leading(vectors: Float32, start: Float64) -> npt.NDArray[Any]:
     return basis
 
 
-def _inverse(lower: Float64) -> Float64:
+def _inverse(lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Of a lower triangular matrix, by halves: numpy has the general inverse only, at several times the work."""
     n = len(lower)
     if n <= 256:
