@@ -131,7 +131,7 @@ class TestRequests:
         [
             Plan(max_tokens=5_000),
             Plan(options={"color": 1}),
-            Plan(token_type="int8"),
+            Plan(precision="int8"),
             Plan(metric="L2"),
             Plan(datatype=5),
         ],
