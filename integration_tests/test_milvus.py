@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import DataType, FieldSchema, MilvusClient
+from pymilvus import DataType, FieldSchema, MilvusClient, MilvusException
 
 from integration_tests import milvus_stub
 from integration_tests.corpus import (
@@ -46,6 +47,17 @@ def connect(kind: str, path: Any) -> MilvusClient:
         return MilvusClient(running("standalone"), timeout=60)
     except CannotStart as problem:
         pytest.skip(str(problem))
+
+
+def patiently(uri: str) -> MilvusClient:
+    """gRPC does not try an address again for a while after it has refused connections."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return MilvusClient(uri, timeout=10, dedicated=True)
+        except MilvusException:
+            if time.monotonic() > deadline:
+                raise
 
 
 @pytest.fixture
@@ -402,7 +414,7 @@ class TestFaults:
             store.count()
         client.close()
         server.start()
-        client = MilvusClient(server.uri, timeout=30, dedicated=True)  # not the broken connection
+        client = patiently(server.uri)
         again = MilvusMuvera.open(client, "c", **STRONG)
         acknowledged = {i for i in IDS if i not in report.failed}
         assert acknowledged <= {d.id for d in again.scroll()}, "reported as written means stored, through a kill"
