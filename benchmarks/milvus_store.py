@@ -3,8 +3,8 @@
 Documents: the sample, repeated with noise. On a file of milvus-lite, and on a standalone 2.3.5 where the extra
 ``milvus-server`` is installed.
 
-1. Load: the adapter's ``upsert`` against the same encoder, rows and batches sent by hand; rounds take turns, and each is
-   compared within itself.
+1. Load: the adapter's ``upsert`` against the same encoder, rows and batches sent by hand; rounds take turns, and each
+   is compared within itself.
 2. Search: against the same three requests and MaxSim by hand; then recall of the exact top 10.
 
     python -m benchmarks.milvus_store [--docs 2000] [--json FILE]
