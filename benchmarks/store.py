@@ -82,7 +82,7 @@ def load_rates(documents: TokenBatch, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, load in (("adapter", adapter), ("bare", bare)):
             with tempfile.TemporaryDirectory() as directory:
-                seconds[name].append(_timed(partial(load, Path(directory))))
+                seconds[name].append(timed(partial(load, Path(directory))))
     # the machine may slow down for a while, so each round is compared within itself
     overhead = np.median([a / b for a, b in zip(seconds["adapter"], seconds["bare"], strict=True)]) - 1
     rates = {f"{name}_docs_per_s": len(documents) / float(np.median(times)) for name, times in seconds.items()}
@@ -101,8 +101,8 @@ def one_quantization(name: str, count: int, prefetches: Sequence[int]) -> dict[s
         before = _resident()
         quantization: Any = None if name == "none" else name
         store = QdrantEdgeMuvera.create(directory, "c", encoder, quantization=quantization)
-        load = _timed(lambda: store.upsert(ids, documents))
-        index = _timed(store.wait_indexed)
+        load = timed(lambda: store.upsert(ids, documents))
+        index = timed(store.wait_indexed)
         store.close()
         with QdrantEdgeMuvera.open(directory, "c") as store:
             searches: dict[str, Callable[[Any], Any]] = {
@@ -127,7 +127,8 @@ def one_quantization(name: str, count: int, prefetches: Sequence[int]) -> dict[s
             }
 
 
-def _timed(call: Callable[[], Any]) -> float:
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds it takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

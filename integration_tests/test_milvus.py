@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import DataType, FieldSchema, MilvusClient
+from pymilvus import DataType, FieldSchema, MilvusClient, MilvusException
 
 from integration_tests import milvus_stub
 from integration_tests.corpus import (
@@ -46,6 +47,17 @@ def connect(kind: str, path: Any) -> MilvusClient:
         return MilvusClient(running("standalone"), timeout=60)
     except CannotStart as problem:
         pytest.skip(str(problem))
+
+
+def patiently(uri: str) -> MilvusClient:
+    """gRPC does not try an address again for a while after it has refused connections."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return MilvusClient(uri, timeout=10, dedicated=True)
+        except MilvusException:
+            if time.monotonic() > deadline:
+                raise
 
 
 @pytest.fixture
@@ -200,12 +212,12 @@ class TestStorage:
             found.append([[(h.id, round(h.score, 3)) for h in store.search(q, 8, 40)] for q in QUERIES])
         assert found[0] == found[1]
 
-    def test_declared_fields_and_a_partition_key(self, client, name):
+    def test_declared_fields_and_a_partition_key(self, lite):
         fields = [
             FieldSchema("tenant", DataType.VARCHAR, max_length=64, is_partition_key=True),
             FieldSchema("year", DataType.INT64),
         ]
-        store = MilvusMuvera.create(client, name, ENCODER, fields=fields, dynamic=False, num_partitions=4, **STRONG)
+        store = MilvusMuvera.create(lite, "c", ENCODER, fields=fields, dynamic=False, num_partitions=4, **STRONG)
         payloads = [{"tenant": "ab"[i % 2], "year": 2000 + i} for i in IDS]
         assert store.upsert(IDS, DOCUMENTS, payloads).written == COUNT
         hits = store.search(QUERIES[1], 50, 50, filter='tenant == "b"')
@@ -402,7 +414,7 @@ class TestFaults:
             store.count()
         client.close()
         server.start()
-        client = MilvusClient(server.uri, timeout=30)
+        client = patiently(server.uri)
         again = MilvusMuvera.open(client, "c", **STRONG)
         acknowledged = {i for i in IDS if i not in report.failed}
         assert acknowledged <= {d.id for d in again.scroll()}, "reported as written means stored, through a kill"

@@ -79,7 +79,7 @@ class AsyncMilvusMuvera:
         plan = Plan(
             storage=token_storage if store_tokens else "none",
             max_tokens=max_tokens,
-            token_type=tokens_datatype,
+            precision=tokens_datatype,
             metric=tokens_metric,
             datatype=datatype,
             index_type=index_type,

@@ -187,7 +187,7 @@ def _fill(collection: Collection, rows: Sequence[Row], report: BackfillReport) -
             for row, fde in zip(rows, fdes, strict=True)
         ]
         wrote += yield from _patch(collection, values)
-        encoded = {row.key: row.tokens for row in rows}
+        encoded: dict[Key, Any] = {row.key: row.tokens for row in rows}
         again = yield from fetch_all(collection, list(encoded), collection.token_fields, consistency_level="Strong")
         rows = [row for row in again if row.tokens is not None and not np.array_equal(row.tokens, encoded[row.key])]
         wrote -= len(rows)

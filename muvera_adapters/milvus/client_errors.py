@@ -58,7 +58,8 @@ def _of_milvus(error: Any, name: str) -> MuveraError:
         return _of_status(code, message, name)
     if "retry timeout" in lower or "retry run out" in lower:
         return StoreUnavailable(f"Milvus did not answer in time for {name}: {message}", transient=True)
-    if isinstance(error, m.ConnectError | m.ConnectionNotExistException | m.MilvusUnavailableException):
+    gone = isinstance(error, m.ConnectError | m.ConnectionNotExistException | m.MilvusUnavailableException)
+    if gone or "fail connecting to server" in lower:
         return StoreUnavailable(f"Milvus cannot be reached: {message}", transient=True)
     if isinstance(error, m.ConnectionConfigException) or "should create connection first" in lower:
         return StoreUnavailable(f"Milvus cannot be opened: {message}")

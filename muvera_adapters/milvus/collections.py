@@ -123,7 +123,7 @@ def _make(name: str, encoder: Encoder, plan: Plan, storage: TokenStorage, server
     made = schema.schema_of(encoder, plan, storage)
     tokens = None if storage == "none" else schema.TOKENS
     planned = Collection(
-        name, encoder, storage=storage, tokens=tokens, metric=plan.metric, token_type=plan.token_type, server=server
+        name, encoder, storage=storage, tokens=tokens, metric=plan.metric, precision=plan.precision, server=server
     )
     options = dict(plan.options)
     properties = {**options.pop("properties", {}), STATE_KEY: schema.state_of(planned)}
@@ -169,7 +169,7 @@ def _opened(description: Mapping[str, Any], name: str, encoder: Encoder, server:
 
 
 def _own(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: state[key] for key in ("keys", "marker", "metric", "token_type") if key in state}
+    return {key: state[key] for key in ("keys", "marker", "metric", "precision") if key in state}
 
 
 def ready(collection: Collection) -> Operation[Collection]:

@@ -16,7 +16,7 @@ from muvera_adapters.milvus import schema
 from muvera_adapters.milvus.backfilling import encodable, encode, survey, verify
 from muvera_adapters.milvus.collections import make_index, ready, write_state
 from muvera_adapters.milvus.expressions import among
-from muvera_adapters.milvus.identity import FDE_KEY, Key
+from muvera_adapters.milvus.identity import FDE_KEY
 from muvera_adapters.milvus.reading import Cursor, fitting, next_keys
 from muvera_adapters.milvus.requests import Call, Collection, count, delete, fetch, raw, to_row, upsert, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan

@@ -109,7 +109,7 @@ def token_values(collection: Collection, matrix: npt.NDArray[Any]) -> dict[str, 
         floats = np.ascontiguousarray(matrix, np.float32)
         return {str(collection.tokens): [{collection.sub: token} for token in floats]}
     if collection.storage == "blob":
-        texts = blobs.pack(matrix, collection.token_type, len(collection.blobs))
+        texts = blobs.pack(matrix, collection.precision, len(collection.blobs))
         return dict(zip(collection.blobs, texts, strict=True))
     return {}
 
@@ -130,7 +130,7 @@ def to_keys(collection: Collection, ids: Sequence[DocumentId]) -> list[Key]:
 
 def check_matrix(collection: Collection, matrix: npt.NDArray[Any], where: str) -> None:
     """Raises InvalidInput for what cannot be encoded or stored."""
-    half = collection.storage == "blob" and collection.token_type == "float16" and not collection.cosine
+    half = collection.storage == "blob" and collection.precision == "float16" and not collection.cosine
     if not is_plain(matrix, _HALF_SQUARE if half else np.inf):
         largest = check_finite(matrix, where)
         if half and largest > HALF:
@@ -168,14 +168,14 @@ def _size(
     undeclared = len(json_of({k: v for k, v in payload.items() if k not in allowed}, where).encode())
     if undeclared > _MAX_DYNAMIC:
         raise InvalidInput(
-            f"the undeclared part of the payload of {where} has {undeclared} bytes, Milvus takes at most {_MAX_DYNAMIC}: "
+            f"the undeclared part of the payload of {where} has {undeclared} bytes, at most {_MAX_DYNAMIC} fit: "
             "declare fields for it"
         )
     size = 4 * collection.encoder.dim + len(text) + _OVERHEAD
     if collection.storage == "struct":
         size += 4 * matrix.size
     elif collection.storage == "blob":
-        size += blobs.text_length(len(matrix), matrix.shape[1], collection.token_type)
+        size += blobs.text_length(len(matrix), matrix.shape[1], collection.precision)
     if size > MAX_MESSAGE - 1_000_000:
         raise InvalidInput(
             f"{where} makes a message of {size} bytes, over the {MAX_MESSAGE} that a server takes: pool its tokens, or "

@@ -12,7 +12,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def literal(value: Key) -> str:
-    """A string or integer as Milvus reads it; other characters stay as they are, as not every parser knows \\u."""
+    """A string or integer as Milvus reads it; other characters stay, as not every parser knows escapes of them."""
     return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else str(value)
 
 

@@ -40,9 +40,7 @@ Cursor: TypeAlias = Key | list[Key] | None
 def need_fde(collection: Collection) -> None:
     """Raises InvalidInput where there are no FDEs to search or to write."""
     if not collection.has_fde:
-        raise InvalidInput(
-            f"{collection.name} has no filled field {collection.fde!r} yet: run backfill() first; it was adopted as it is"
-        )
+        raise InvalidInput(f"{collection.name} has no filled field {collection.fde!r} yet: run backfill() first")
 
 
 def token_fields(collection: Collection, wanted: bool) -> list[str]:
@@ -175,9 +173,8 @@ def _tokens(collection: Collection, total: int) -> Operation[tuple[int, int]]:
     if collection.storage == "none":
         return 0, 0
     keys, _ = yield from next_keys(collection, "", _SAMPLE if collection.storage == "blob" else _LOOK_AT, None)
-    sizes = []
-    for row in (yield from fetch_all(collection, keys, collection.token_fields)):
-        sizes.append(row.tokens.size if row.tokens is not None else 0)
+    rows = yield from fetch_all(collection, keys, collection.token_fields)
+    sizes = [row.tokens.size if row.tokens is not None else 0 for row in rows]
     present = [size for size in sizes if size]
     if collection.storage == "blob":
         lacking = yield count_call(collection, f'{collection.blobs[0]} == ""')
@@ -192,7 +189,7 @@ def _tokens(collection: Collection, total: int) -> Operation[tuple[int, int]]:
 def _bytes_per_float(collection: Collection) -> float:
     if collection.storage == "struct":
         return 4.0
-    return (2 if collection.token_type == "float16" else 4) * 4 / 3
+    return (2 if collection.precision == "float16" else 4) * 4 / 3
 
 
 def _document(collection: Collection, row: Row) -> Document:

@@ -81,7 +81,7 @@ class Collection:
         tokens: name of the struct array, or what the names of the text fields begin with; None without tokens.
         sub: the vector in the struct.
         blobs: the text fields.
-        token_type: of tokens in text.
+        precision: of tokens in text.
         metric: tokens are compared by; under COSINE queries and FDEs are made of tokens of unit length.
         capacity: tokens that one document may have.
         strategy: emb_list_strategy of the struct's index.
@@ -110,7 +110,7 @@ class Collection:
     tokens: str | None = "muvera_tokens"
     sub: str = "vector"
     blobs: tuple[str, ...] = ()
-    token_type: TokenType = "float16"
+    precision: TokenType = "float16"
     metric: Metric = "IP"
     capacity: int = 4_096
     strategy: str = "tokenann"

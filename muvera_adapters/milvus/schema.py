@@ -30,10 +30,10 @@ MAX_CAPACITY = 4_096
 MAX_FIELDS = 64
 
 #: what is not left to the server: a graph, or codes in one
-DEFAULT_INDEX = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
+DEFAULT_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
 #: of a managed service, which knows better
 _AUTO_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX", "params": {}}
-_TOKEN_INDEX = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}
+_TOKEN_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}
 
 _VECTORS = {
     DataType.FLOAT_VECTOR,
@@ -57,7 +57,7 @@ class Plan:
 
     storage: TokenStorage | None = None
     max_tokens: int = 2_048
-    token_type: TokenType = "float16"
+    precision: TokenType = "float16"
     metric: Metric = "IP"
     datatype: DataType = DataType.FLOAT_VECTOR
     index_type: str | None = None
@@ -78,19 +78,19 @@ def check(encoder: Encoder, plan: Plan) -> None:
         raise InvalidInput(f"no option {', '.join(unknown)}; of Milvus's there are {', '.join(sorted(_OPTIONS))}")
     if plan.storage not in (None, "struct", "blob", "none"):
         raise InvalidInput(f"token_storage must be 'struct', 'blob' or None, got {plan.storage!r}")
-    if plan.token_type not in ("float16", "float32"):
-        raise InvalidInput(f"tokens_datatype must be 'float16' or 'float32', got {plan.token_type!r}")
+    if plan.precision not in ("float16", "float32"):
+        raise InvalidInput(f"tokens_datatype must be 'float16' or 'float32', got {plan.precision!r}")
     if plan.metric not in ("IP", "COSINE"):
         raise InvalidInput(f"tokens_metric must be 'IP' or 'COSINE', got {plan.metric!r}")
     if plan.datatype not in _FDE_TYPES:
         raise InvalidInput(f"FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}, not {plan.datatype!r}")
     if not 1 <= plan.max_tokens <= MAX_CAPACITY:
         raise InvalidInput(f"max_tokens is from 1 to {MAX_CAPACITY}, got {plan.max_tokens}")
-    texts = blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.token_type)
+    texts = blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.precision)
     names = {own.name for own in plan.fields}
     if plan.storage != "struct" and texts + len(names) + 3 > MAX_FIELDS:
         raise InvalidInput(
-            f"{plan.max_tokens} tokens of {encoder.token_dim} dimensions take {texts} text fields, and a collection has "
+            f"{plan.max_tokens} tokens of {encoder.token_dim} dimensions take {texts} text fields, a collection has "
             f"at most {MAX_FIELDS} in all: lower max_tokens"
         )
     taken = sorted(name for name in names if is_reserved(name))
@@ -128,7 +128,7 @@ def schema_of(encoder: Encoder, plan: Plan, storage: TokenStorage) -> Collection
             max_capacity=plan.max_tokens,
         )
     elif storage == "blob":
-        for i in range(blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.token_type)):
+        for i in range(blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.precision)):
             made.add_field(f"{TOKENS}_{i}", DataType.VARCHAR, max_length=blobs.FIELD_LENGTH)
     for own in plan.fields:
         copied = own.to_dict()
@@ -148,7 +148,7 @@ def fde_index(plan: Plan, server: Server) -> dict[str, Any]:
 def token_index(plan: Plan) -> dict[str, Any]:
     """The index of the struct array's vectors."""
     if plan.token_index_type is None:
-        return {**_TOKEN_INDEX, "params": {**_TOKEN_INDEX["params"], **plan.token_index_params}}  # type: ignore[dict-item]
+        return {**_TOKEN_INDEX, "params": {**_TOKEN_INDEX["params"], **plan.token_index_params}}
     return {"index_type": plan.token_index_type, "params": dict(plan.token_index_params)}
 
 
@@ -160,7 +160,7 @@ def state_of(collection: Collection, **more: Any) -> str:
         "keys": collection.keys,
         "marker": collection.marker,
         "metric": collection.metric,
-        "token_type": collection.token_type,
+        "precision": collection.precision,
     }
     return json.dumps({**state, **own, **more})
 
@@ -211,7 +211,7 @@ def describe(
         tokens=tokens,
         storage="none",
         metric=state.get("metric", "IP"),
-        token_type=state.get("token_type", "float16"),
+        precision=state.get("precision", "float16"),
         dynamic=bool(description.get("enable_dynamic_field")),
         server=server,
     )
@@ -257,7 +257,7 @@ def _fit_tokens(collection: Collection, fields: Mapping[str, Any]) -> list[str]:
         return [] if dim == width else [f"{name!r} has {dim} dimensions, the encoder takes {width}"]
     if name not in fields and texts and all(fields[each]["type"] == DataType.VARCHAR for each in texts):
         collection.storage, collection.blobs = "blob", tuple(texts)
-        collection.capacity = blobs.capacity(len(texts), width, collection.token_type)
+        collection.capacity = blobs.capacity(len(texts), width, collection.precision)
         return []
     if name in fields:
         return [f"{name!r} is no multivector"]

@@ -102,7 +102,7 @@ def _two_stages(
     fde: npt.NDArray[np.float32],
     o: Options,
 ) -> Operation[Hits]:
-    """Candidates by FDE, their scores, and what the hits have to show: a request each, or more where tokens are long."""
+    """Candidates by FDE, their scores, and what hits have to show: a request each, or more where tokens are long."""
     chosen = checked(o.filter)
     params = None if o.search_params is None else dict(o.search_params)
     if mode == "none":
@@ -226,7 +226,7 @@ def _mode(collection: Collection, options: Options) -> str:
         return "none" if collection.storage == "none" else "native" if _scores_there(collection) else "client"
     if mode == "native" and collection.token_index is None:
         raise Unsupported(
-            f"{collection.name} has its tokens as {collection.storage}, which the server cannot score: use rerank='client'"
+            f"{collection.name} has its tokens as {collection.storage}, which no server scores: use rerank='client'"
         )
     return mode
 

@@ -100,8 +100,8 @@ class MilvusMuvera:
             tokens_index_params: of it. ``{"emb_list_strategy": "muvera"}`` is Milvus 3's own encoding, for
                 ``rerank="native_muvera"``.
             datatype: of FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (this one needs ``ml_dtypes``).
-            index_type: of FDEs, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"`` ...; None: HNSW,
-                or ``AUTOINDEX`` of a managed service.
+            index_type: of FDEs, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"`` ...; None:
+                HNSW, or ``AUTOINDEX`` of a managed service.
             index_params: of it, such as ``{"M": 16, "efConstruction": 200, "sq_type": "SQ8"}``.
             fields: declared fields of the payload; one of them may be the partition key.
             dynamic: payloads may have keys that are not declared.
@@ -119,7 +119,7 @@ class MilvusMuvera:
         plan = Plan(
             storage=token_storage if store_tokens else "none",
             max_tokens=max_tokens,
-            token_type=tokens_datatype,
+            precision=tokens_datatype,
             metric=tokens_metric,
             datatype=datatype,
             index_type=index_type,

@@ -1,0 +1,174 @@
+"""What the Milvus stores ask for, without a server."""
+
+from __future__ import annotations
+
+import uuid
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("pymilvus")
+
+from pymilvus import exceptions as m
+
+from muvera_adapters.errors import (
+    CollectionNotFound,
+    InvalidInput,
+    MuveraError,
+    Rejected,
+    StoreUnavailable,
+    Unsupported,
+)
+from muvera_adapters.milvus import blobs
+from muvera_adapters.milvus.client_errors import translate
+from muvera_adapters.milvus.expressions import among, both, checked, literal
+from muvera_adapters.milvus.identity import from_key, to_key
+from muvera_adapters.milvus.requests import Collection, near_fde, near_tokens
+from muvera_adapters.milvus.schema import Plan, check
+from muvera_core import FDEConfig, FDEEncoder
+
+ENCODER = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
+
+ids = st.one_of(st.integers(0, 2**64 - 1), st.text(max_size=60), st.uuids())
+
+
+class TestIds:
+    @given(ids)
+    def test_every_id_comes_back(self, document_id):
+        found = from_key(to_key(document_id, 0))
+        assert (type(found), found) == (type(document_id), document_id)
+
+    @given(ids, ids)
+    def test_different_ids_have_different_keys(self, a, b):
+        if (type(a), a) != (type(b), b):
+            assert to_key(a, 0) != to_key(b, 0)
+
+    def test_keys_of_others_stay_as_they_are(self):
+        assert (to_key("#7", 0, "string"), from_key("#7", "string")) == ("#7", "#7")
+        assert to_key(7, 0, "integer") == 7
+        for document_id, keys in ((7, "string"), ("7", "integer"), (2**63, "integer"), (uuid.uuid4(), "integer")):
+            with pytest.raises(InvalidInput, match="position 3"):
+                to_key(document_id, 3, keys)
+
+    def test_an_id_that_does_not_fit_is_refused(self):
+        with pytest.raises(InvalidInput, match="600 bytes"):
+            to_key("é" * 300, 0)
+
+
+class TestExpressions:
+    @given(st.text())
+    def test_literals_end_where_they_end(self, text):
+        written = literal(text)
+        assert checked(f"a == {written}") == f"a == {written}"
+        inside = written[1:-1].replace("\\\\", "").replace('\\"', "")
+        assert '"' not in inside
+        assert "\n" not in written
+
+    @pytest.mark.parametrize("good", ["a > 1", "(a in [1, 2]) and b == ')'", 'a == "x\\"y("', "json['k'] == 1", " "])
+    def test_whole_expressions_pass(self, good):
+        assert checked(good) == good.strip()
+
+    @pytest.mark.parametrize("bad", ["a)", "(a", "a == 'x", 'a == "x\\"', "[1)", "a) or (b", "a]"])
+    def test_others_do_not(self, bad):
+        with pytest.raises(InvalidInput, match="filter"):
+            checked(bad)
+
+    def test_a_users_expression_stays_in_parentheses(self):
+        assert among("id", ["a", 'q"'], "x == 1 or y == 2") == '(x == 1 or y == 2) and id in ["a", "q\\""]'
+        assert both("", "a") == "a"
+
+
+class TestBlobs:
+    @pytest.mark.parametrize("kind", ["float16", "float32"])
+    @pytest.mark.parametrize("tokens", [1, 5, 3_071, 3_072, 4_096])
+    def test_matrices_come_back(self, kind, tokens):
+        matrix = np.random.default_rng(tokens).normal(size=(tokens, 8)).astype(kind)
+        fields = blobs.fields_for(tokens, 8, kind)
+        texts = blobs.pack(matrix, kind, fields + 1)
+        assert texts[-1] == ""
+        assert all(0 < len(text) <= 65_535 for text in texts[:-1])
+        assert sum(map(len, texts)) == blobs.text_length(tokens, 8, kind)
+        assert np.array_equal(blobs.unpack(texts, "x"), matrix.astype(np.float32))
+        assert tokens <= blobs.capacity(fields, 8, kind)
+
+    def test_capacity_is_what_fits(self):
+        for fields in (1, 2, 5):
+            full = blobs.capacity(fields, 128, "float16")
+            assert blobs.fields_for(full, 128, "float16") == fields
+            assert blobs.fields_for(full + 1, 128, "float16") == fields + 1
+
+    @pytest.mark.parametrize("broken", ["###", "AAAA", "CQEIAAEAAAA="])
+    def test_what_is_no_matrix_is_named(self, broken):
+        with pytest.raises(MuveraError, match="document 7"):
+            blobs.unpack([broken], "document 7")
+        assert blobs.unpack(["", None], "document 7") is None
+
+
+class TestRequests:
+    def test_the_second_stage_asks_for_every_candidate(self):
+        collection = Collection("c", ENCODER, storage="struct", capacity=4_096, token_index={"index_type": "HNSW"})
+        sent = near_tokens(collection, np.eye(8, dtype=np.float16), 50, "x").arguments
+        assert sent["limit"] == 50
+        assert sent["search_params"]["params"]["retrieval_ann_ratio"] == 100.0, "more is refused by 2.6.4"
+        assert sent["data"][0].to_flat_array().dtype == np.float32
+        assert sent["output_fields"] == ["muvera_id"]
+
+    @pytest.mark.parametrize(
+        ("index", "params"),
+        [("HNSW", {"ef": 400}), ("HNSW_SQ", {"ef": 400}), ("DISKANN", {"search_list": 200}), ("AUTOINDEX", {})],
+    )
+    def test_the_first_stage_looks_deep_enough(self, index, params):
+        collection = Collection("c", ENCODER, index={"index_type": index})
+        fde = np.ones(ENCODER.dim, np.float32)
+        assert near_fde(collection, fde, 200, "", (), None).arguments["search_params"]["params"] == params
+        assert near_fde(collection, fde, 200, "", (), {"a": 1}).arguments["search_params"]["params"] == {"a": 1}
+
+    @pytest.mark.parametrize(
+        "plan",
+        [
+            Plan(max_tokens=5_000),
+            Plan(options={"color": 1}),
+            Plan(precision="int8"),
+            Plan(metric="L2"),
+            Plan(datatype=5),
+        ],
+    )
+    def test_what_no_milvus_makes_is_refused(self, plan):
+        with pytest.raises(InvalidInput):
+            check(ENCODER, plan)
+
+
+class _Rpc(grpc.RpcError):
+    def __init__(self, code):
+        self._code = code
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return "larger than max"
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("error", "kind", "transient"),
+        [
+            (m.MilvusException(100, "can't find collection"), CollectionNotFound, None),
+            (m.MilvusException(1100, "invalid parameter"), Rejected, None),
+            (m.MilvusException(8, "rate limit exceeded"), StoreUnavailable, True),
+            (m.MilvusException(9, "disk quota exceeded"), StoreUnavailable, False),
+            (m.MilvusException(101, "collection not loaded"), StoreUnavailable, False),
+            (m.MilvusException(2, "Fail connecting to server on h:1"), StoreUnavailable, True),
+            (m.MilvusException(grpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable, True),
+            (_Rpc(grpc.StatusCode.RESOURCE_EXHAUSTED), Rejected, None),
+            (_Rpc(grpc.StatusCode.DEADLINE_EXCEEDED), StoreUnavailable, True),
+            (_Rpc(grpc.StatusCode.UNIMPLEMENTED), Unsupported, None),
+        ],
+    )
+    def test_both_kinds_of_the_clients_errors_are_ours(self, error, kind, transient):
+        found = translate(error, "c")
+        assert type(found) is kind
+        assert transient is None or found.transient is transient
