@@ -27,11 +27,12 @@ bench: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# frameworks and Ray, whose packages take 1.3 GB; WEAVIATE_BIN for the Ray test
-ecosystem: $(VENV)/created
-	$(BIN)/python -m pip install --quiet --editable '.[ecosystem-test]'
-	$(BIN)/python -m pytest ecosystem_tests -rs
-	$(BIN)/python -m pytest -p no:asyncio tests/test_docs.py -rs
+# frameworks and Ray, in an environment of their own of 1.3 GB; WEAVIATE_BIN or WEAVIATE_URL for the Ray test
+ecosystem:
+	$(PYTHON) -m venv $(VENV)-ecosystem
+	$(VENV)-ecosystem/bin/python -m pip install --quiet --editable '.[ecosystem-test]'
+	$(VENV)-ecosystem/bin/python -m pytest ecosystem_tests -rs
+	$(VENV)-ecosystem/bin/python -m pytest -p no:asyncio tests/test_docs.py -rs
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=...")'
@@ -51,4 +52,4 @@ $(VENV)/installed-docs: $(VENV)/created pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ecosystem build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

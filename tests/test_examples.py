@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -30,3 +32,12 @@ def test_existing_collection_is_backfilled():
     ]
     (planned,) = output("backfill_existing.py", "--dry-run")
     assert planned == "0 written, 50 remaining, 0 failed"
+
+
+def test_plaid_index_moves_to_milvus(tmp_path):
+    pytest.importorskip("milvus_lite", reason="pip install pymilvus milvus-lite")
+    command = ["plaid_to_milvus.py", f"milvus:{tmp_path / 'docs.db'}", "--limit"]
+    assert output(*command, 40)[0] == "40 written, 0 failed, 40 in the collection"
+    more, found = output(*command, 60)  # goes on
+    assert more == "60 written, 0 failed, 60 in the collection"
+    assert found == "document 0 finds 0"

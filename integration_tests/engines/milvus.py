@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient, MilvusException
 
-from integration_tests import milvus_server, milvus_stub
+from integration_tests import containers, milvus_server, milvus_stub
 from integration_tests.corpus import DIM
 from integration_tests.engines.base import Blocking, CannotStart, Engine, Session
 from muvera_adapters.errors import Unsupported
@@ -333,6 +333,13 @@ def _server(path: Path) -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def _container(path: Path) -> Iterator[Session]:
+    at = containers.address("milvus")
+    with connected(f"http://{at.host}:{at.port}", "struct") as session:
+        yield session
+
+
 ENGINES = [
     Engine("milvus-lite", _file),
     Engine("milvus-lite-async", partial(_file, asynchronous=True)),
@@ -342,4 +349,5 @@ ENGINES = [
     Engine("milvus-struct", _struct),
     Engine("milvus-struct-async", partial(_struct, asynchronous=True)),
     Engine("milvus-server", _server),
+    Engine("milvus-container", _container),
 ]
