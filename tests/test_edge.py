@@ -127,6 +127,24 @@ def test_nothing_is_overwritten(store, tmp_path, encoder):
         QdrantEdgeMuvera.create(tmp_path, "../outside", encoder)
 
 
+def test_a_creation_that_is_killed_can_be_repeated(tmp_path, encoder, documents, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            QdrantEdgeMuvera.create(tmp_path, "docs", encoder)
+    with pytest.raises(CollectionNotFound, match="its creation was interrupted"):
+        QdrantEdgeMuvera.open(tmp_path, "docs")
+    # what is left may belong to a directory that was moved away
+    with pytest.raises(CollectionExists, match=r"docs\.muvera\.json exists"):
+        QdrantEdgeMuvera.create(tmp_path, "docs", FDEEncoder(FDEConfig(encoder.token_dim, seed=3)))
+    with QdrantEdgeMuvera.create(tmp_path, "docs", encoder) as store:
+        store.upsert([1], documents[:1])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["docs", "docs.muvera.json"]
+
+
 def test_drop(tmp_path, encoder):
     QdrantEdgeMuvera.create(tmp_path, "docs", encoder).drop()
     assert list(tmp_path.iterdir()) == []
