@@ -11,7 +11,7 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-# STORES='--require NAME ...': fail where a store would be skipped; QDRANT_URL: a server to run against
+# STORES='--require NAME ...': fail where a store would be skipped; QDRANT_URL, MILVUS_URI: a server to run against
 integration: $(VENV)/installed-dev
 	$(BIN)/python -m pytest integration_tests -rs $(STORES)
 

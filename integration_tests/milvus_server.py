@@ -25,6 +25,14 @@ _BRISK = {
     "QUERYCOORD_LEADERVIEWUPDATEINTERVAL": "1",
 }
 
+_ETCD = """name: default
+listen-client-urls: http://127.0.0.1:{client}
+advertise-client-urls: http://127.0.0.1:{client}
+listen-peer-urls: http://127.0.0.1:{peer}
+initial-advertise-peer-urls: http://127.0.0.1:{peer}
+initial-cluster: default=http://127.0.0.1:{peer}
+"""
+
 
 class MilvusServer:
     """One process with its data in ``path``, on free ports; started again, it finds its data.
@@ -41,13 +49,15 @@ class MilvusServer:
         self._process: subprocess.Popen[bytes] | None = None
         settings = milvus.MilvusServerConfig()
         names = [name for name in settings.configurable_items if name.endswith("_port")]
-        self.port, self._health, *others = free_ports(len(names) + 1)
+        self.port, self._health, peer, *others = free_ports(len(names) + 2)
         ports = dict(zip([name for name in names if name != "proxy_port"], others, strict=True))
         settings.update(data_dir=str(path), proxy_port=self.port, **ports)
         settings.resolve_all_listen_ports()
         settings.cleanup_listen_ports()
         settings.resolve_storage()
         settings.write_config()
+        # without this its etcd takes 2379 and 2380, which another server may have
+        (path / "etcd.yaml").write_text(_ETCD.format(client=ports["etcd_port"], peer=peer))
         milvus._initialize_data_files(str(path))
 
     @property
@@ -62,6 +72,7 @@ class MilvusServer:
             "METRICS_PORT": str(self._health),
             "MILVUS_RUN_DIR": str(self._path / "run"),
             "LD_LIBRARY_PATH": str(self._path / "bin"),
+            "ETCD_CONFIG_PATH": str(self._path / "etcd.yaml"),
             "GOMAXPROCS": "2",
             **_BRISK,
         }

@@ -269,12 +269,15 @@ class TestWriting:
         store.backfill()
         before = everything(client, name)
         changed = foreign_id(3)
-        report = store.upsert([changed, foreign_id(4), "new"], DOCUMENTS[6:9], [{"n": 33}, None, {"n": 7}])
-        assert (report.written, report.failed) == (3, {})
+        full = {"n": 5, "text": "all that there is"}
+        written = [changed, foreign_id(4), "new", foreign_id(5)]
+        report = store.upsert(written, [*DOCUMENTS[6:9], DOCUMENTS[5]], [{"n": 33}, None, {"n": 7}, full])
+        assert (report.written, report.failed) == (4, {})
         after = everything(client, name)
         assert after[changed][0] == {"n": 33, "text": "t3"}
         assert after[foreign_id(4)][0] == before[foreign_id(4)][0]
-        for each, i in ((changed, 6), (foreign_id(4), 7)):
+        assert after[foreign_id(5)][0] == full
+        for each, i in ((changed, 6), (foreign_id(4), 7), (foreign_id(5), 5)):
             assert np.array_equal(after[each][1]["title"], before[each][1]["title"])
             assert np.array_equal(after[each][1]["colbert"], DOCUMENTS[i])
             assert after[each][2] == [foreign_id(1)]

@@ -69,7 +69,7 @@ class WeaviateServer:
         command += ["--read-timeout=600s", "--write-timeout=600s"]
         with open(self._path / "log", "ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self._path)
-        self._wait_ready(120)
+        self._wait_ready(600)  # a graph of a million tokens takes minutes to load
 
     @property
     def pid(self) -> int:

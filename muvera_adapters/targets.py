@@ -89,8 +89,8 @@ _LAYOUTS: dict[Kind, Layout] = {
     "qdrant": Layout(2, 1, 2),
     "qdrant-local": Layout(2, 1, 2),
     "weaviate": Layout(4, 1, 4),
-    "milvus": Layout(4, 1, 4),
-    "milvus-lite": Layout(4, 1, 4),
+    "milvus": Layout(4, 0, 4),
+    "milvus-lite": Layout(4, 0, 8 / 3),  # float16 as text
 }
 
 

@@ -1,6 +1,7 @@
 """Migrations into an embedded collection: interrupted, resumed, refused, and what verification finds."""
 
 import sqlite3
+import uuid
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def run(source, tmp_path, encoder=ENCODER, collection="x", check=True, **options
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
         store, report = migrate(opened, database, collection, encoder, **options)
         if check:
-            checked = verify(opened, store, report, sample=N, token_bytes=2, where=options.get("where", ()))
+            checked = verify(opened, store, report, sample=N, where=options.get("where", ()))
             assert checked.passed, checked
         return report, {d.id: d for d in store.scroll(with_tokens=True)}
 
@@ -183,6 +184,20 @@ def test_a_collection_that_changes_between_runs(tmp_path, path):
             copy()
     else:
         assert copy().complete
+
+
+def test_a_collection_with_uuids_goes_on(tmp_path, matrices):
+    ids = [uuid.UUID(int=i) for i in range(40)]
+    with QdrantEdgeMuvera.create(tmp_path / "data", "x", ENCODER) as store:
+        store.upsert(ids, matrices[:40])
+    for limit in (10, None):
+        source = open_source(f"qdrant-edge:{tmp_path / 'data'}", collection="x")
+        with Database(f"qdrant-edge:{tmp_path / 'copy'}") as database:
+            store, report = migrate(source, database, "y", ENCODER, limit=limit)
+            assert report.documents == (limit or 40)
+            found = {d.id for d in store.scroll()}
+        source.close()
+    assert found == set(ids)
 
 
 def test_journals_are_for_one_migration(tmp_path, path):
@@ -366,9 +381,9 @@ def test_verification_finds_damage(tmp_path, path, damage, fails):
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
         store, report = migrate(source, database, "x", ENCODER)
         documents = [d for d in source.documents() if len(d.tokens) > 1]
-        assert verify(source, store, report, sample=N, token_bytes=2).passed
+        assert verify(source, store, report, sample=N).passed
         damage(store, documents)
-        checked = verify(source, store, report, sample=N, token_bytes=2)
+        checked = verify(source, store, report, sample=N)
     assert not checked.passed
     assert fails <= {check.name for check in checked.checks if not check.passed}
 
@@ -380,7 +395,7 @@ def test_rankings_side_by_side(tmp_path, path, matrices):
     source = open_source(path)
 
     def check(rankings):
-        found = verify(source, store, report, sample=10, token_bytes=2, queries=queries, rankings=rankings)
+        found = verify(source, store, report, sample=10, queries=queries, rankings=rankings)
         return found.checks[-1]
 
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
@@ -423,7 +438,7 @@ def test_sampling_of_a_large_source_is_spread(tmp_path, path):
     source = open_source(path)
     with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
         store, report = migrate(source, database, "x", ENCODER)
-        checked = verify(source, store, report, sample=40, token_bytes=2)
+        checked = verify(source, store, report, sample=40)
     sampled = next(c for c in checked.checks if c.name == "documents").figures["sampled"]
     assert 20 <= sampled <= 40
 

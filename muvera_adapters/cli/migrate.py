@@ -133,7 +133,6 @@ def migrate(
                     store,
                     report,
                     sample=verify_sample,
-                    token_bytes=target.layout.token,
                     where=conditions,
                     keep=keep,
                     queries=queries,

@@ -39,7 +39,7 @@ class Failure:
 
     Attributes:
         position: in the source.
-        id: of the document.
+        id: of the document; a UUID as a string once it was in the journal.
         reason: what the encoder or the database said.
     """
 
@@ -159,7 +159,7 @@ class Journal:
 
     @property
     def last_id(self) -> DocumentId | None:
-        """Of the last document before ``position``."""
+        """Of the last document before ``position``; a UUID as a string."""
         text = self._one("last_id")
         return None if text is None else json.loads(text)
 

@@ -279,7 +279,7 @@ def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> 
         return source.documents(journal.position)
     documents = source.documents(journal.position - 1)
     first = next(documents, None)
-    if first is None or first.id != journal.last_id:
+    if first is None or str(first.id) != str(journal.last_id):
         raise SourceChanged(
             f"{source.place} changed: where {journal.last_id!r} was, there is {None if first is None else first.id!r} "
             "now; drop the collection and begin anew"
@@ -315,7 +315,7 @@ def _retry(source: TokenSource, journal: Journal, write: _Writer) -> None:
     """Tries again what failed in an earlier run, as its cause may be gone."""
     for failure in journal.failures:
         document = next(islice(source.documents(failure.position), 1), None)
-        if document is None or document.position != failure.position or document.id != failure.id:
+        if document is None or document.position != failure.position or str(document.id) != str(failure.id):
             raise SourceChanged(f"{source.place} no longer has {failure.id!r} at position {failure.position}")
         again = write([document])
         journal.retried(failure.position, 0 if again else len(document.tokens), again[0] if again else None)

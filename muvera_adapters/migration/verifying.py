@@ -74,7 +74,6 @@ def verify(
     *,
     sample: int = 200,
     seed: int = 0,
-    token_bytes: float = 4,
     where: Sequence[Condition] = (),
     keep: Callable[[str], bool] | None = None,
     queries: TokenBatch | None = None,
@@ -90,7 +89,6 @@ def verify(
         report: of the migration.
         sample: documents to compare, in blocks of ten from random places; as many as there are: all.
         seed: of the choice.
-        token_bytes: a value takes in the store; at 2 (float16) vectors and scores may differ by its rounding.
         where: as for ``migrate``.
         keep: as for ``migrate``.
         queries: real ones. Their best documents by MaxSim over the whole source are compared with those of two stages.
@@ -113,7 +111,7 @@ def verify(
     lost = {f.position for f in report.failed}
     chosen = _Chosen(source, report, where, lost)
     if expected and sample:
-        _compare_sample(found, chosen, store, sample, seed, token_bytes, keep, prefetch, progress)
+        _compare_sample(found, chosen, store, sample, seed, keep, prefetch, progress)
     if expected and queries is not None:
         _compare_rankings(found, chosen, store, queries, rankings, prefetch, progress)
     return found
@@ -162,6 +160,7 @@ class _Seen:
     missing: list[DocumentId] = field(default_factory=list)
     lengths: list[DocumentId] = field(default_factory=list)
     payloads: list[DocumentId] = field(default_factory=list)
+    half: bool = True  # every value read back is one of float16
     error: float = 0.0
     tokens: int = 0
     asked: int = 0
@@ -176,13 +175,10 @@ def _compare_sample(
     store: Store,
     sample: int,
     seed: int,
-    token_bytes: float,
     keep: Callable[[str], bool] | None,
     prefetch: int,
     progress: bool,
 ) -> None:
-    # relative to the largest value of a document: half a unit in the last place of float16, or a few of float32
-    tolerance = 5e-4 if token_bytes < 4 else 1e-6
     seen = _Seen()
     with tqdm(total=min(sample, chosen.end), unit="doc", desc="verify a sample", disable=not progress) as bar:
         for block in chosen.blocks(sample, seed):
@@ -193,6 +189,8 @@ def _compare_sample(
             seen.documents += len(block)
             bar.update(len(block))
     n = seen.documents
+    # relative to the largest value of a document: half a unit in the last place of float16, or a few of float32
+    tolerance = 5e-4 if seen.half else 1e-6
     found.add(
         "documents",
         not seen.missing,
@@ -228,7 +226,7 @@ def _compare_sample(
             share=share,
         )
     # a score is a sum over the query's tokens, each off by what rounding a vector does to a dot product
-    allowed = 1e-3 if token_bytes < 4 else 1e-4
+    allowed = 1e-3 if seen.half else 1e-4
     found.add(
         "scores",
         seen.score_error <= allowed,
@@ -255,6 +253,7 @@ def _compare_document(seen: _Seen, document: Document, kept: Stored | None, keep
         return
     scale = max(1.0, float(np.abs(document.tokens).max()))
     seen.error = max(seen.error, float(np.abs(kept.tokens - document.tokens).max()) / scale)
+    seen.half = seen.half and bool((kept.tokens.astype(np.float16) == kept.tokens).all())
     seen.tokens += len(document.tokens)
 
 

@@ -140,16 +140,22 @@ def _make(name: str, encoder: Encoder, plan: Plan, storage: TokenStorage, server
 
 
 def _index(collection: Collection, plan: Plan) -> Operation[None]:
-    params = MilvusClient.prepare_index_params()
-    params.add_index(collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
+    yield from make_index(collection, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
     if collection.storage == "struct":
-        params.add_index(
-            f"{collection.tokens}[{collection.sub}]",
-            index_name=f"{collection.tokens}_{collection.sub}",
-            metric_type=f"MAX_SIM_{collection.metric}",
-            **schema.token_index(plan),
-        )
-    yield Call("create_index", {"collection_name": collection.name, "index_params": params})
+        field, metric = f"{collection.tokens}[{collection.sub}]", f"MAX_SIM_{collection.metric}"
+        name = f"{collection.tokens}_{collection.sub}"
+        yield from make_index(collection, field, index_name=name, metric_type=metric, **schema.token_index(plan))
+
+
+def make_index(collection: Collection, field: str, **options: Any) -> Operation[None]:
+    """Makes an index and does not wait for it; the asynchronous client does, for which milvus-lite has no answer."""
+    params = MilvusClient.prepare_index_params()
+    params.add_index(field, **options)
+    try:
+        yield Call("create_index", {"collection_name": collection.name, "index_params": params, "sync": False})
+    except Unsupported:
+        if options.get("index_name", field) not in (yield Call("list_indexes", {"collection_name": collection.name})):
+            raise
 
 
 def _opened(description: Mapping[str, Any], name: str, encoder: Encoder, server: Server) -> Collection:
@@ -236,9 +242,8 @@ def fde_adder(collection: Collection, plan: Plan) -> Callable[[], Operation[Call
             ) from error
         indexes = yield Call("list_indexes", name)
         if collection.fde not in indexes:
-            params = MilvusClient.prepare_index_params()
-            params.add_index(collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
-            yield Call("create_index", {**name, "index_params": params})
+            index = schema.fde_index(plan, collection.server)
+            yield from make_index(collection, collection.fde, metric_type="IP", **index)
             yield Call("load_collection", name)
         collection.fde_exists, collection.marker, collection.datatype = True, True, plan.datatype
         yield from ready(collection)

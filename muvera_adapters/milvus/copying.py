@@ -14,7 +14,7 @@ from tqdm import tqdm
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
 from muvera_adapters.milvus import schema
 from muvera_adapters.milvus.backfilling import encodable, encode, survey, verify
-from muvera_adapters.milvus.collections import ready, write_state
+from muvera_adapters.milvus.collections import make_index, ready, write_state
 from muvera_adapters.milvus.expressions import among
 from muvera_adapters.milvus.identity import FDE_KEY, Key
 from muvera_adapters.milvus.reading import Cursor, fitting, next_keys
@@ -108,14 +108,13 @@ def _make(
         "num_shards": description.get("num_shards") or 1,
     }
     yield Call("create_collection", {"collection_name": into, **arguments})
-    params = MilvusClient.prepare_index_params()
-    params.add_index(collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
+    index = schema.fde_index(plan, collection.server)
+    yield from make_index(copied, collection.fde, metric_type="IP", **index)
     names = yield Call("list_indexes", {"collection_name": collection.name})
     for name in names:
         found = yield Call("describe_index", {"collection_name": collection.name, "index_name": name})
         if found and found["field_name"].partition("[")[0] in fields:
-            params.add_index(found["field_name"], index_name=name, **_index(found))
-    yield Call("create_index", {"collection_name": into, "index_params": params})
+            yield from make_index(copied, found["field_name"], index_name=name, **_index(found))
     return (yield from ready(copied))
 
 
