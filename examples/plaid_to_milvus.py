@@ -9,6 +9,7 @@ Killed at any moment, it goes on where it was when it is run again. `muvera migr
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
 from muvera_adapters import samples
@@ -29,7 +30,7 @@ def main() -> None:
     index = Path(samples.__file__).parent / "pydocs" / "index" if arguments.stand_in else arguments.index
     if index is None:
         parser.error("name the directory of an index, or give --stand-in")
-    with open_source(index) as source, Database(arguments.target) as database:
+    with closing(open_source(index)) as source, Database(arguments.target) as database:
         encoder = FDEEncoder(FDEConfig(dim=source.dim))
         store, report = migrate(source, database, arguments.collection, encoder, limit=arguments.limit, progress=True)
         print(f"{report.written} written, {len(report.failed)} failed, {store.count()} in the collection")

@@ -9,8 +9,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from muvera_adapters import samples
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder
@@ -114,7 +112,7 @@ def milvus(directory: Path) -> Iterator[dict[str, Any]]:
         raise NotHere("pip install pymilvus milvus-lite") from None
     client = MilvusClient(str(directory / "milvus.db"))
     try:
-        yield {"client": client, "np": np}
+        yield {"client": client}
     finally:
         client.close()
 

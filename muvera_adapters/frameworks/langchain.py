@@ -22,7 +22,7 @@ class MuveraRetriever(BaseRetriever):
 
     ``invoke(query, k=..., filter=...)`` takes the keyword arguments of the store's ``search``, and ``k`` for its limit.
 
-    Args:
+    Attributes:
         store: any store of this library; with an asynchronous one, use ``ainvoke``.
         embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for ``ainvoke``.
         k: documents to return.
