@@ -5,7 +5,7 @@ them in the product of its tokens with the sample. The peer is a product of the 
 one, the fastest it has, and the one that the encoder needs ("sample @ tokens.T"), which does not even take the maxima.
 numpy's way, product and maxima, and an FDE are shown beside. Rounds interleave the contestants.
 
-    python benchmarks/encode_regression.py [--threads N] [--rounds N] [--json FILE]
+    python -m benchmarks.encode_regression [--threads N] [--rounds N] [--json FILE]
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encode import documents, rounds
 from threadpoolctl import threadpool_limits
 
+from benchmarks.encode import documents, rounds
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
