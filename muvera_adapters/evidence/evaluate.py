@@ -239,7 +239,7 @@ def evaluate_store(
         tokens=None,
         queries=len(asked),
         queries_are=asked.origin,
-        truth=f"exact_search of the collection {store.name}: MaxSim by {store.info().engine} over all {count:,} documents",
+        truth=f"exact_search of the collection {store.name}: MaxSim by {store.info().engine} over all {count:,} of it",
         exact_latency=Latency.of(seconds),
         exact_quality=judge(exact),
         curves=[curve],
@@ -293,7 +293,7 @@ class _Judge:
             return {}
         names = self._names
         if names is not None:
-            found = [[names[int(i)] for i in ids] for ids in found]  # type: ignore[arg-type] # positions
+            found = [[names[int(i)] for i in ids] for ids in found]
         return quality(found, self._queries.ids, self._judgements)
 
 
@@ -361,9 +361,7 @@ def _searched(
     info, points, alone = store.info(), [], {}
     limit = min(len(exact[0]), max(*tops, 10))
     for n in tqdm(depths, desc=f"search {name}", disable=not progress):
-        first, _ = ask(
-            partial(store.search, limit=n, rerank="none", with_payload=False), queries.tokens, warm_up=False
-        )
+        first, _ = ask(partial(store.search, limit=n, rerank="none", with_payload=False), queries.tokens, warm_up=False)
         hits, seconds = ask(partial(store.search, limit=min(limit, n), prefetch=n, with_payload=False), queries.tokens)
         points.append(
             Point(
@@ -433,8 +431,8 @@ def _on_sample(
     asked = ask(partial(store.search, limit=10, prefetch=200, with_payload=False), queries.tokens)
     live = Latency.of(asked[1])
     note = (
-        f"The truth is a random sample of {len(documents):,} of the {count:,} documents of {store.name}: the recall here "
-        "is that of its encoder on the sample, computed in this process. At the same number of candidates it is lower "
+        f"The truth is a random sample of {len(documents):,} of the {count:,} documents of {store.name}: the recall "
+        "here is that of its encoder on the sample, computed in this process. At the same number of candidates it is lower "
         f"over the whole collection. Its own index was not measured but for latency: {live.p50_ms:.1f} ms (p50) and "
         f"{live.p95_ms:.1f} ms (p95) with 200 candidates."
     )
