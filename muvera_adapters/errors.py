@@ -45,6 +45,10 @@ class InvalidInput(MuveraError, ValueError):
     """Ids, tokens or payloads that cannot be stored or searched; the message names the position."""
 
 
+class WrongUsage(InvalidInput):
+    """A target, or options of a command, that cannot be meant; the command line ends with status 2."""
+
+
 class Rejected(MuveraError):
     """The database refused the request; repeating it would not help."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from muvera_adapters.cli import quickstart
-from muvera_adapters.errors import MuveraError
+from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
     name="muvera",
@@ -43,4 +43,4 @@ def app() -> None:
         _typer()
     except MuveraError as error:
         print(f"muvera: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, WrongUsage) else 1)

@@ -83,11 +83,14 @@ class ChunkedIndex:
         """The same index with other labels."""
         return ChunkedIndex(self.format, self.dim, self._chunks, labels)
 
-    def documents(self) -> Iterator[Document]:
-        """All documents in order, deleted ones left out."""
+    def documents(self, start: int = 0) -> Iterator[Document]:
+        """All documents from position ``start`` on in order, deleted ones left out."""
         ids: Iterator[DocumentId] = self.labels.ids() if self.labels.ids else itertools.count()
         payloads = self.labels.payloads() if self.labels.payloads else itertools.repeat({})
-        for position, (alive, tokens) in enumerate(zip(self._alive.tolist(), self._matrices(), strict=True)):
+        if start:
+            ids, payloads = itertools.islice(ids, start, None), itertools.islice(payloads, start, None)
+        alive_from = self._alive[start:].tolist()
+        for position, (alive, tokens) in enumerate(zip(alive_from, self._matrices(start), strict=True), start):
             identifier, payload = next(ids, None), next(payloads, None)
             if identifier is None or payload is None:
                 raise InvalidInput(
@@ -96,11 +99,14 @@ class ChunkedIndex:
             if alive:
                 yield Document(position, identifier, tokens, payload)
 
-    def _matrices(self) -> Iterator[Float32]:
+    def _matrices(self, start: int) -> Iterator[Float32]:
         for chunk in self._chunks:
+            if start >= len(chunk.lengths):
+                start -= len(chunk.lengths)
+                continue
             rows = chunk.rows()
             ends = np.cumsum(chunk.lengths)
-            i = 0
+            i, start = start, 0
             while i < len(ends):
                 begin = int(ends[i] - chunk.lengths[i])
                 j = max(i + 1, int(np.searchsorted(ends, begin + _SLICE_TOKENS, side="right")))

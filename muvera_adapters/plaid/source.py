@@ -40,6 +40,9 @@ class Source(Protocol):
         """Width of a token vector."""
         ...
 
+    #: (n,) tokens per position, as the files say; 0 where the format marks deleted documents so
+    lengths: npt.NDArray[np.int64]
+
     @property
     def n_tokens(self) -> int:
         """Token vectors of all documents."""
@@ -49,6 +52,10 @@ class Source(Protocol):
         """Documents, without deleted ones."""
         ...
 
-    def documents(self) -> Iterator[Document]:
-        """All documents in the order of the index, deleted ones left out; decoded as they are asked for."""
+    def documents(self, start: int = 0) -> Iterator[Document]:
+        """All documents in the order of the index, deleted ones left out; decoded as they are asked for.
+
+        Args:
+            start: position to begin at; nothing before it is decoded.
+        """
         ...
