@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from muvera_core import FDEConfig, FDEEncoder, maxsim
+from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, maxsim
 
 DIM = 16
 COUNT = 80
@@ -24,6 +24,8 @@ DOCUMENTS = [unit_rows(_generator, int(n)) for n in _generator.integers(1, 12, C
 QUERIES = [unit_rows(_generator, int(n)) for n in (1, 3, 6, 4, 2)]
 ENCODER = FDEEncoder(CONFIG)
 OTHER_ENCODER = FDEEncoder(FDEConfig(dim=DIM, r_reps=6, k_sim=3, d_proj=8, seed=7))
+# its state is too big to be kept with a collection
+FITTED_ENCODER = RegressionEncoder.fit(DOCUMENTS, dim=64, features=128)
 
 
 def truth(query: np.ndarray, documents: Any = None) -> np.ndarray:
@@ -31,9 +33,9 @@ def truth(query: np.ndarray, documents: Any = None) -> np.ndarray:
     return maxsim(query, DOCUMENTS if documents is None else documents)
 
 
-def estimates(query: np.ndarray) -> np.ndarray:
+def estimates(query: np.ndarray, encoder: Any = ENCODER) -> np.ndarray:
     """(n,) dot products of FDEs."""
-    return ENCODER.encode_documents(DOCUMENTS) @ ENCODER.encode_query(query)
+    return encoder.encode_documents(DOCUMENTS) @ encoder.encode_query(query)
 
 
 def best(scores: np.ndarray, k: int) -> list[int]:
@@ -41,8 +43,8 @@ def best(scores: np.ndarray, k: int) -> list[int]:
     return [int(i) for i in np.argsort(-scores, kind="stable")[:k]]
 
 
-def two_stage(query: np.ndarray, k: int, prefetch: int) -> list[int]:
+def two_stage(query: np.ndarray, k: int, prefetch: int, encoder: Any = ENCODER) -> list[int]:
     """What a search has to find when the first stage is exact."""
-    candidates = best(estimates(query), prefetch)
+    candidates = best(estimates(query, encoder), prefetch)
     scores = truth(query)
     return sorted(candidates, key=lambda i: -scores[i])[:k]

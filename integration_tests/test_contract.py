@@ -14,6 +14,7 @@ from integration_tests.corpus import (
     DIM,
     DOCUMENTS,
     ENCODER,
+    FITTED_ENCODER,
     OTHER_ENCODER,
     QUERIES,
     best,
@@ -30,7 +31,7 @@ from muvera_adapters.errors import (
     MuveraError,
     SchemaMismatch,
 )
-from muvera_core import FDEConfig, FDEEncoder, TokenBatch
+from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, load_encoder
 
 IDS = list(range(COUNT))
 PAYLOADS = [{"n": i, "parity": i % 2, "text": f"document {i}"} for i in IDS]
@@ -373,6 +374,67 @@ class TestCollections:
             session.create("long", encoder)
         with pytest.raises(CollectionNotFound):
             session.open("long")
+
+
+class TestEncoderKeptInAFile:
+    """The regression encoder: another encoding, whose state does not travel with the collection."""
+
+    @pytest.fixture
+    def fitted(self, session):
+        store = session.create("fitted", FITTED_ENCODER, **session.exact())
+        report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
+        assert (report.written, report.failed) == (COUNT, {})
+        return store
+
+    @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
+    def test_search(self, fitted, rerank):
+        for query in QUERIES:
+            hits = fitted.search(query, 8, 12, rerank=rerank, with_fde_score=True)
+            expected = estimates(query, FITTED_ENCODER)
+            found = best(expected, 8) if rerank == "none" else two_stage(query, 8, 12, FITTED_ENCODER)
+            assert [hit.id for hit in hits] == found
+            assert np.allclose([hit.fde_score for hit in hits], expected[found], atol=1e-4)
+
+    def test_quantized_and_indexed_search_keeps_the_recall_of_the_first_stage(self, session):
+        store = session.create("quantized", FITTED_ENCODER, **session.quantized())
+        store.upsert(IDS, DOCUMENTS)
+        store.wait_indexed()
+        found = [[hit.id for hit in store.search(query, 10, 40)] for query in QUERIES]
+        expected = [two_stage(query, 10, 40, FITTED_ENCODER) for query in QUERIES]
+        assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, expected, strict=True)]) >= 0.9
+
+    def test_it_is_opened_with_the_encoder_or_its_file(self, session, fitted, tmp_path):
+        FITTED_ENCODER.save(tmp_path / "encoder.npz")
+        expected = fitted.search(QUERIES[1], 8, 20)
+        for encoder in (FITTED_ENCODER, load_encoder(tmp_path / "encoder.npz")):
+            store = session.open("fitted", encoder)
+            assert store.search(QUERIES[1], 8, 20) == expected
+            assert store.info().fingerprint == FITTED_ENCODER.fingerprint
+        store.upsert([500], [DOCUMENTS[4]])
+        assert {hit.id for hit in store.search(DOCUMENTS[4], 2, COUNT)} == {4, 500}
+
+    def test_without_it_the_error_says_what_to_do(self, session, fitted):
+        with pytest.raises(EncoderMismatch, match=r"too big to travel.*load_encoder\(path\)") as caught:
+            session.open("fitted")
+        assert FITTED_ENCODER.fingerprint in str(caught.value)
+        assert session.open("fitted", FITTED_ENCODER).count() == COUNT
+
+    def test_another_encoder_is_refused(self, session, fitted):
+        other = RegressionEncoder.fit(DOCUMENTS, dim=64, features=128, seed=7)
+        for encoder in (other, ENCODER):
+            with pytest.raises(EncoderMismatch) as caught:
+                session.open("fitted", encoder)
+            assert encoder.fingerprint in str(caught.value)
+            assert FITTED_ENCODER.fingerprint in str(caught.value)
+
+    def test_an_existing_collection_is_backfilled(self, session):
+        session.foreign("pages", IDS, DOCUMENTS)
+        store = session.adopt("pages", FITTED_ENCODER)
+        report = store.backfill(**session.exact())
+        assert (report.written, report.remaining, report.failed) == (COUNT, 0, {})
+        assert report.verified > 0
+        found = [hit.id for hit in session.adopt("pages", FITTED_ENCODER).search(QUERIES[2], 6, 12)]
+        assert found == two_stage(QUERIES[2], 6, 12, FITTED_ENCODER)
 
 
 class TestAdoption:

@@ -3,6 +3,7 @@
 from muvera_core.config import FDEConfig
 from muvera_core.encoder import Encoder, encoder_from_dict, load_encoder
 from muvera_core.fde import FDEEncoder
+from muvera_core.regression import RegressionEncoder
 from muvera_core.scoring import maxsim
 from muvera_core.tokens import InvalidTokens, TokenBatch
 
@@ -11,6 +12,7 @@ __all__ = [
     "FDEConfig",
     "FDEEncoder",
     "InvalidTokens",
+    "RegressionEncoder",
     "TokenBatch",
     "encoder_from_dict",
     "load_encoder",

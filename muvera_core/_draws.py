@@ -18,7 +18,7 @@ Float64 = npt.NDArray[np.float64]
 HYPERPLANES, PROJECTION, SKETCH = 0, 1, 2  # roles
 
 
-class _Stream:
+class Stream:
     """Random numbers that depend on (seed, repetition, role) alone."""
 
     def __init__(self, seed: int, repetition: int, role: int) -> None:
@@ -36,6 +36,10 @@ class _Stream:
         uniform = ((self._raw(2 * count) >> np.uint64(11)) + 0.5) * 2.0**-53
         radius, angle = np.sqrt(-2 * np.log(uniform[:count])), 2 * np.pi * uniform[count:]
         return (radius * np.cos(angle)).reshape(shape)  # Box-Muller
+
+    def choice(self, below: int, count: int) -> npt.NDArray[np.int64]:
+        """``count`` different numbers below ``below``, ascending; all of them where there are no more."""
+        return np.sort(np.argsort(self._raw(below), kind="stable")[:count])
 
     def _raw(self, count: int) -> npt.NDArray[np.uint64]:
         return self._bits.random_raw(count) if count else np.empty(0, np.uint64)
@@ -66,7 +70,7 @@ def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draw
         hyperplanes, projections = _fastembed(config)
     else:
         reps = range(config.r_reps)
-        hyperplanes = np.stack([_Stream(config.seed, r, HYPERPLANES).normals(config.k_sim, config.dim) for r in reps])
+        hyperplanes = np.stack([Stream(config.seed, r, HYPERPLANES).normals(config.k_sim, config.dim) for r in reps])
         projections = None
         if config.d_proj is not None:
             projections = np.stack([_projection(config, r, mean) for r in reps])
@@ -75,7 +79,7 @@ def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draw
         thresholds = hyperplanes @ mean.astype(np.float64)
     if config.d_final is None:
         return Draws(hyperplanes, thresholds, projections, None, None)
-    streams = [_Stream(config.seed, r, SKETCH) for r in range(config.r_reps)]
+    streams = [Stream(config.seed, r, SKETCH) for r in range(config.r_reps)]
     shifts = np.stack([s.integers(config.d_final, config.n_partitions) for s in streams])
     signs = np.stack([s.signs(config.n_partitions, config.block_dim) for s in streams])
     return Draws(hyperplanes, thresholds, projections, shifts, signs)
@@ -84,7 +88,7 @@ def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draw
 def _projection(config: FDEConfig, repetition: int, mean: npt.NDArray[np.float32] | None) -> Float64:
     """(dim, d_proj), with E[S S^T] = I over the draws; column 0 is the mean's direction where one was fitted."""
     assert config.d_proj is not None
-    stream = _Stream(config.seed, repetition, PROJECTION)
+    stream = Stream(config.seed, repetition, PROJECTION)
     if mean is None:
         return _random_projection(config, stream, config.dim, config.d_proj)
     # in a basis whose first vector is the mean's direction, that coordinate is kept and the rest projected
@@ -93,17 +97,17 @@ def _projection(config: FDEConfig, repetition: int, mean: npt.NDArray[np.float32
     return np.column_stack([basis[:, 0], basis[:, 1:] @ inner])
 
 
-def _random_projection(config: FDEConfig, stream: _Stream, dim: int, width: int) -> Float64:
+def _random_projection(config: FDEConfig, stream: Stream, dim: int, width: int) -> Float64:
     if config.projection == "rademacher":
         return stream.signs(dim, width) / np.sqrt(width)
     if config.projection == "count_sketch":
         sketch = np.zeros((dim, width))
         sketch[np.arange(dim), stream.integers(width, dim)] = stream.signs(dim)
         return sketch
-    return _orthonormal(stream.normals(dim, width)) * np.sqrt(dim / width)
+    return orthonormal(stream.normals(dim, width)) * np.sqrt(dim / width)
 
 
-def _orthonormal(gaussian: Float64) -> Float64:
+def orthonormal(gaussian: Float64) -> Float64:
     """The orthonormal factor whose triangular factor has a positive diagonal: unique, whatever LAPACK does."""
     q, r = np.linalg.qr(gaussian)
     return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)

@@ -224,8 +224,8 @@ class Located:
         half: float16 values; else float32.
     """
 
-    def __init__(self, matrices: TokenBatch | Sequence[Tokens], what: str) -> None:
-        self._what = what
+    def __init__(self, matrices: TokenBatch | Sequence[Tokens], what: str, first: int = 0) -> None:
+        self._what, self._first = what, first
         if isinstance(matrices, TokenBatch):
             values = matrices.values
             self.offsets = matrices.offsets
@@ -248,7 +248,8 @@ class Located:
         return np.diff(self.offsets)
 
     def bad_token(self, not_finite: bool, position: int, token: int) -> InvalidTokens:
-        """The error for a token that a kernel has refused."""
+        """The error for a token that a kernel has refused; positions count from ``first``."""
+        position += self._first
         where = f"{self._what} {position}, token {token}"
         if not_finite:
             return InvalidTokens(f"{where} has a NaN or infinite value", position)

@@ -1,0 +1,306 @@
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from muvera_core import (
+    Encoder,
+    FDEConfig,
+    FDEEncoder,
+    InvalidTokens,
+    RegressionEncoder,
+    TokenBatch,
+    encoder_from_dict,
+    load_encoder,
+    maxsim,
+)
+
+DIM = 20
+
+
+def documents(seed, count, dim=DIM, mean=0.0):
+    """Random documents of 1 to 40 unit-length tokens around a topic of their own."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for length in generator.integers(1, 41, count):
+        rows = generator.normal(size=(length, dim)) + 0.7 * generator.normal(size=dim) + mean
+        made.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+    return made
+
+
+SMALL = {"dim": 48, "features": 200, "sample_tokens": 1500}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return RegressionEncoder.fit(documents(0, 150), **SMALL)
+
+
+def test_it_is_an_encoder(encoder):
+    assert isinstance(encoder, Encoder)
+    assert (encoder.token_dim, encoder.dim) == (DIM, 48)
+    assert encoder.encode_documents(documents(1, 3)).dtype == np.float32
+    assert encoder.encode_documents([]).shape == encoder.encode_queries([]).shape == (0, 48)
+
+
+def test_dot_products_are_maxsim_less_that_with_the_average_document(encoder):
+    docs, queries = documents(0, 150), documents(2, 30)
+    estimates = encoder.encode_queries(queries) @ encoder.encode_documents(docs).T
+    exact = np.stack([maxsim(query, docs) for query in queries])
+    centred = exact - exact.mean(axis=1, keepdims=True)
+    errors = estimates - estimates.mean(axis=1, keepdims=True) - centred
+    assert errors.std() < 0.45 * centred.std()
+    slope = (estimates * centred).sum() / (centred**2).sum()
+    assert 0.8 < slope < 1.2
+
+
+def test_documents_that_were_not_in_the_sample_are_encoded_as_well(encoder):
+    docs, queries = documents(3, 150), documents(2, 30)
+    estimates = encoder.encode_queries(queries) @ encoder.encode_documents(docs).T
+    exact = np.stack([maxsim(query, docs) for query in queries])
+    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(estimates, exact, strict=True)]
+    assert np.mean(correlations) > 0.85
+
+
+@pytest.fixture(scope="module")
+def on_the_sample(pydocs, pydocs_documents):
+    queries = pydocs.queries
+    exact = np.stack([maxsim(queries[i], pydocs_documents) for i in range(len(queries))])
+    best = np.argsort(-exact, axis=1)[:, :10]
+
+    def recall(encoder, candidates):
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(pydocs_documents).T
+        found = np.argsort(-scores, axis=1)[:, :candidates]
+        return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, best, strict=True)])
+
+    return recall
+
+
+def test_recall_on_the_sample_is_that_of_an_fde_of_many_times_its_size(on_the_sample, pydocs_documents):
+    small = RegressionEncoder.fit(pydocs_documents, dim=256, features=1024, sample_tokens=4000, references=500)
+    fde = FDEEncoder(FDEConfig(128, k_sim=4, d_proj=8))
+    assert (small.dim, fde.dim) == (256, 2560)
+    for candidates in (20, 100):
+        assert on_the_sample(small, candidates) >= on_the_sample(fde, candidates)
+
+
+def test_documents_have_unit_length(encoder):
+    lengths = np.linalg.norm(encoder.encode_documents(documents(4, 50)), axis=1)
+    np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+
+
+def test_documents_beyond_the_sample_have_unit_length_and_keep_their_direction(encoder):
+    far = np.tile(encoder._fitted.sample[:1].astype(np.float32), (1, 1))
+    vectors = encoder.encode_documents([far, 10 * far, 20 * far])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(vectors @ encoder._fitted.lift, [vectors[0] @ encoder._fitted.lift, 0, 0], atol=5e-3)
+
+
+def test_the_coordinate_that_makes_unit_length_is_orthogonal_to_queries(encoder):
+    queries = encoder.encode_queries(documents(5, 20))
+    lengths = np.linalg.norm(queries, axis=1)
+    assert np.all(np.abs(queries @ encoder._fitted.lift) < 2e-3 * lengths)
+
+
+def test_a_query_is_the_sum_of_its_tokens(encoder):
+    query = documents(6, 1)[0]
+    parts = encoder.encode_queries([query[:3], query[3:]])
+    np.testing.assert_allclose(encoder.encode_query(query), parts.sum(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_result_depends_on_the_document_alone(encoder):
+    docs = documents(7, 70)
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        whole = encode(docs)
+        np.testing.assert_array_equal(np.concatenate([encode([d]) for d in docs]), whole)
+        np.testing.assert_array_equal(encode(docs[::-1])[::-1], whole)
+        np.testing.assert_array_equal(encode(TokenBatch.from_list(docs)), whole)
+
+
+def test_the_result_does_not_depend_on_threads(encoder):
+    docs = documents(8, 2000)
+    alone = RegressionEncoder(encoder._fitted, threads=1)
+    many = RegressionEncoder(encoder._fitted, threads=5)
+    np.testing.assert_array_equal(alone.encode_documents(docs), many.encode_documents(docs))
+
+
+def test_the_order_of_a_documents_tokens_does_not_matter(encoder):
+    document = documents(9, 1)[0]
+    np.testing.assert_array_equal(encoder.encode_document(document), encoder.encode_document(document[::-1]))
+
+
+def test_every_form_of_input(encoder):
+    docs = [d.astype(np.float16).astype(np.float32) for d in documents(10, 6)]
+    expected = encoder.encode_documents(docs)
+    longest = max(map(len, docs))
+    padded = np.stack([np.pad(d, ((0, longest - len(d)), (0, 0))) for d in docs])
+    mask = np.stack([np.arange(longest) < len(d) for d in docs])
+    for given in (
+        [d.astype(np.float16) for d in docs],
+        [d.astype(np.float64) for d in docs],
+        [d.tolist() for d in docs],
+        (d for d in docs),
+        iter(docs),
+    ):
+        np.testing.assert_array_equal(encoder.encode_documents(given), expected)
+    np.testing.assert_array_equal(encoder.encode_documents(padded, mask=mask), expected)
+
+
+@pytest.mark.parametrize("dim", [7, 16, 130, 300])
+def test_token_widths(dim):
+    docs = documents(11, 60, dim)
+    fitted = RegressionEncoder.fit(docs, dim=33, features=100, sample_tokens=300)
+    state = fitted._fitted
+    for half in (False, True):
+        tokens = [d.astype(np.float16) if half else d for d in docs[:9]]
+        targets = np.stack([(state.sample.astype(float) @ d.astype(float).T).max(axis=1) for d in tokens])
+        vectors = (targets - state.centres) @ state.documents.astype(float) * state.scales[0]
+        vectors += np.sqrt((1 - (vectors**2).sum(axis=1, keepdims=True)).clip(0)) * state.lift
+        np.testing.assert_allclose(fitted.encode_documents(tokens), vectors, atol=2e-3)
+        features = [np.maximum(d.astype(float) @ state.weights - state.thresholds, 0).sum(axis=0) for d in tokens]
+        queries = np.stack(features) @ state.queries.astype(float) * state.scales[1]
+        np.testing.assert_allclose(fitted.encode_queries(tokens), queries, rtol=1e-3, atol=1e-3 * np.abs(queries).max())
+
+
+BAD = [
+    (np.full((2, DIM), np.nan), "NaN or infinite"),
+    (np.full((2, DIM), np.inf), "NaN or infinite"),
+    (np.zeros((2, DIM)), "token 0 is all zeros"),
+    (np.ones((2, DIM + 1)), "width 21, expected 20"),
+    (np.empty((0, DIM)), "no tokens"),
+    (np.ones(DIM), "matrix"),
+    (np.array([["a"]]), "dtype"),
+]
+
+
+@pytest.mark.parametrize(("tokens", "problem"), BAD)
+@pytest.mark.parametrize("lazily", [False, True])
+def test_what_cannot_be_encoded_is_named_as_by_an_fde(encoder, tokens, problem, lazily):
+    docs = [*documents(12, 4000), tokens]
+    fde = FDEEncoder(FDEConfig(DIM, r_reps=1, k_sim=1))
+    for what in ("documents", "queries"):
+        errors = []
+        for one in (encoder, fde):
+            with pytest.raises(InvalidTokens, match=problem) as caught:
+                getattr(one, f"encode_{what}")(iter(docs) if lazily and one is encoder else docs)
+            errors.append((str(caught.value), caught.value.position))
+        assert errors[0] == errors[1]
+        assert errors[0][1] == 4000
+
+
+def test_a_generator_is_not_held(encoder):
+    alive = []
+
+    class Counted(np.ndarray):
+        def __del__(self):
+            alive.pop()
+
+    def generate():
+        for i in range(3000):
+            alive.append(i)
+            generate.most = max(generate.most, len(alive))
+            yield np.ones((100, DIM), np.float32).view(Counted)
+
+    generate.most = 0
+    assert encoder.encode_documents(generate()).shape == (3000, 48)
+    assert generate.most < 1500
+
+
+def test_equal_arguments_give_the_same_encoder(encoder):
+    again = RegressionEncoder.fit(documents(0, 150), **SMALL)
+    assert again.fingerprint == encoder.fingerprint
+    others = [
+        RegressionEncoder.fit(documents(0, 150), seed=1, **SMALL),
+        RegressionEncoder.fit(documents(0, 149), **SMALL),
+        RegressionEncoder.fit(documents(0, 150), **{**SMALL, "dim": 47}),
+        RegressionEncoder.fit(documents(0, 150), **SMALL, ridge=0.02),
+    ]
+    assert len({other.fingerprint for other in others} | {encoder.fingerprint}) == 5
+
+
+def test_file_gives_back_the_same_encoder(encoder, tmp_path):
+    path = tmp_path / "encoder.npz"
+    encoder.save(path)
+    docs = documents(13, 5)
+    for again in (load_encoder(path), RegressionEncoder.load(path), pickle.loads(pickle.dumps(encoder))):
+        assert (again.fingerprint, again.to_dict()) == (encoder.fingerprint, encoder.to_dict())
+        np.testing.assert_array_equal(again.encode_documents(docs), encoder.encode_documents(docs))
+        np.testing.assert_array_equal(again.encode_queries(docs), encoder.encode_queries(docs))
+    with pytest.raises(ValueError, match="holds a RegressionEncoder"):
+        FDEEncoder.load(path)
+
+
+def test_the_description_alone_does_not_rebuild_it(encoder):
+    content = json.loads(json.dumps(encoder.to_dict()))
+    with pytest.raises(ValueError, match="too big to travel"):
+        encoder_from_dict(content)
+
+
+@pytest.mark.parametrize("name", RegressionEncoder.fit(documents(0, 9), dim=8, features=9)._fitted._fields)
+def test_a_changed_or_incomplete_file_is_refused(encoder, tmp_path, name):
+    state = {key: value.copy() for key, value in encoder._fitted._asdict().items()}
+    state[name].flat[-1] += 1
+    with pytest.raises(ValueError, match="the description was changed"):
+        encoder_from_dict(encoder.to_dict(), state)
+    state[name] = np.stack([state[name], state[name]])
+    with pytest.raises(ValueError, match="must be"):
+        encoder_from_dict(encoder.to_dict(), state)
+    state[name] = np.full_like(encoder._fitted._asdict()[name], np.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        encoder_from_dict(encoder.to_dict(), state)
+    del state[name]
+    with pytest.raises(ValueError, match=f"has no {name}"):
+        encoder_from_dict(encoder.to_dict(), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"dim": 1}, "dim must be at least 2"),
+        ({"features": 46}, "features must be at least 47"),
+        ({"seed": -1}, "seed"),
+        ({"ridge": 0.0}, "ridge"),
+        ({"sample_tokens": 0}, "sample_tokens"),
+        ({"references": 1}, "references"),
+    ],
+)
+def test_sizes_are_checked(change, problem):
+    with pytest.raises(ValueError, match=problem):
+        RegressionEncoder.fit(documents(0, 10), **{**SMALL, **change})
+
+
+def test_samples_are_checked():
+    docs = documents(0, 10)
+    longest = max(range(10), key=lambda i: len(docs[i]))
+    bad = docs[longest].copy()
+    bad[2] = 0
+    with pytest.raises(InvalidTokens, match=f"sample document {longest}, token 2 is all zeros") as caught:
+        RegressionEncoder.fit([*docs[:longest], bad, *docs[longest + 1 :]], **SMALL)
+    assert caught.value.position == longest
+    with pytest.raises(InvalidTokens, match="one matrix"):
+        RegressionEncoder.fit(docs[0], **SMALL)
+    with pytest.raises(InvalidTokens, match="at least 2 documents"):
+        RegressionEncoder.fit(docs[:1], **SMALL)
+    with pytest.raises(ValueError, match="all alike"):
+        RegressionEncoder.fit([docs[0]] * 10, **SMALL)
+
+
+def test_a_shared_direction_does_no_harm():
+    docs, queries = documents(14, 200, mean=2.0), documents(15, 30, mean=2.0)
+    fitted = RegressionEncoder.fit(docs, **SMALL)
+    estimates = fitted.encode_queries(queries) @ fitted.encode_documents(docs).T
+    exact = np.stack([maxsim(query, docs) for query in queries])
+    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(estimates, exact, strict=True)]
+    assert np.mean(correlations) > 0.85
+
+
+def test_torch_is_not_imported():
+    code = (
+        "import sys, numpy as np; from muvera_core import RegressionEncoder as R; g = np.random.default_rng(0); "
+        "d = [g.normal(size=(5, 8)) for _ in range(9)]; R.fit(d, dim=8, features=9).encode_documents(d); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
