@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import muvera_core
-from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch
+from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
 #: r_reps, k_sim, d_proj of 1,280 to 10,240 dimensions
 FDE_SIZES = ((10, 4, 8), (20, 4, 8), (20, 5, 8), (20, 5, 16))
@@ -40,10 +39,9 @@ def default_candidates(token_dim: int, seed: int) -> list[Candidate]:
         if width > 1:
             name = f"FDE {config.fde_dim:,}, fitted"
             found.append(Candidate(name, f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)))
-    if hasattr(muvera_core, "RegressionEncoder"):
-        for dim in REGRESSION_DIMS:
-            code = f"RegressionEncoder.fit(documents, dim={dim}, seed={seed})"
-            found.append(Candidate(f"regression {dim:,}", code, partial(_regression, dim, seed)))
+    for dim in REGRESSION_DIMS:
+        code = f"RegressionEncoder.fit(documents, dim={dim}, seed={seed})"
+        found.append(Candidate(f"regression {dim:,}", code, partial(_regression, dim, seed)))
     return found
 
 
@@ -56,4 +54,4 @@ def _fitted(config: FDEConfig, documents: TokenBatch) -> Encoder:
 
 
 def _regression(dim: int, seed: int, documents: TokenBatch) -> Encoder:
-    return muvera_core.RegressionEncoder.fit(documents, dim=dim, seed=seed)
+    return RegressionEncoder.fit(documents, dim=dim, seed=seed)

@@ -432,7 +432,7 @@ def _on_sample(
     live = Latency.of(asked[1])
     note = (
         f"The truth is a random sample of {len(documents):,} of the {count:,} documents of {store.name}: the recall "
-        "here is that of its encoder on the sample, computed in this process. At the same number of candidates it is lower "
+        "here is that of its encoder on the sample, computed in this process. With as many candidates it is lower "
         f"over the whole collection. Its own index was not measured but for latency: {live.p50_ms:.1f} ms (p50) and "
         f"{live.p95_ms:.1f} ms (p95) with 200 candidates."
     )

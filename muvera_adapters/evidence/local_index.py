@@ -17,7 +17,7 @@ from muvera_core.encoder import Float32
 from muvera_core.tokens import ArrayLike, to_batch
 
 if TYPE_CHECKING:
-    from muvera_adapters.qdrant import QdrantEdgeMuvera
+    from muvera_adapters.targets import Store
 
 #: HNSW links a node of the presets
 LINKS = 16
@@ -29,13 +29,12 @@ def have_index() -> bool:
 
 
 @contextmanager
-def local_index(
-    encoder: Encoder, documents: TokenBatch, quantization: str | None, *, store_tokens: bool
-) -> Iterator[QdrantEdgeMuvera]:
+def local_index(encoder: Encoder, documents: TokenBatch, quantization: Any, *, store_tokens: bool) -> Iterator[Store]:
     """A collection of the documents, whose ids are their positions; gone at the end.
 
     The graph is built and used however few the documents are: small segments would be scanned, which hides what a
-    graph loses in a large collection.
+    graph loses in a large collection. The engine draws the levels of the graph anew each time, so a candidate in a
+    thousand may differ from run to run; nothing else does.
 
     Raises:
         MissingExtra: qdrant-edge-py is not installed.
@@ -44,13 +43,19 @@ def local_index(
 
     edge: Any = importlib.import_module("qdrant_edge") if have_index() else None
     with tempfile.TemporaryDirectory(prefix="muvera-index-") as directory:
-        store = QdrantEdgeMuvera.create(
+        store: Any = QdrantEdgeMuvera.create(
             directory,
             "sample",
             encoder,
-            quantization=quantization,  # type: ignore[arg-type] # checked by the store
+            quantization=quantization,
             store_tokens=store_tokens,
-            hnsw_config=edge and edge.HnswIndexConfig(m=LINKS, ef_construct=100, full_scan_threshold=1),
+            hnsw_config=edge
+            and edge.HnswIndexConfig(
+                m=LINKS,
+                ef_construct=100,
+                full_scan_threshold=1,
+                max_indexing_threads=1,  # several link nodes in the order in which they come to it
+            ),
             optimizers=edge and edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
         )
         with store:

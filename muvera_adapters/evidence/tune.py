@@ -1,5 +1,6 @@
 """Which encoder, quantization and number of candidates keep a recall, chosen on one half of the queries and reported on
-the other."""
+the other.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from muvera_adapters.evidence.trials import Setting, Trials
 from muvera_core.tokens import to_batch
 
 QUANTIZATIONS = ("int8", "turbo4", "turbo2")
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -164,12 +166,16 @@ def tune(
 
 def code_of(setting: Setting, k: int) -> str:
     """Python that makes a collection of ``ids`` and ``documents`` with this setting and asks it ``query_tokens``."""
-    classes = "RegressionEncoder" if setting.code.startswith("Regression") else "FDEConfig, FDEEncoder"
+    regression = setting.code.startswith("Regression")
+    classes = "RegressionEncoder" if regression else "FDEConfig, FDEEncoder"
+    # too big to travel with the collection
+    saved = 'encoder.save("encoder.npz")  # load_encoder("encoder.npz") is needed to open the collection again\n'
     quantization = f'"{setting.quantization}"' if setting.quantization else "None"
     return (
         "from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
         f"from muvera_core import {classes}\n\n"
         f"encoder = {setting.code}\n"
+        f"{saved if regression else ''}"
         f'store = QdrantEdgeMuvera.create("muvera-data", "documents", encoder, quantization={quantization})\n'
         "store.upsert(ids, documents, progress=True)\n"
         "store.wait_indexed()\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -106,11 +107,9 @@ def tune_prefetch(
             f"prefetch={prefetch} was chosen, and MISSES the target on {len(second)} held-out queries: recall "
             f"{held_out.mean:.3f}, wanted is {target:g}. Take more candidates, or measure with more queries."
         )
-    return PrefetchTuning(
-        target, k, prefetch, tried[at], held_out, held, tried, verdict, list(asked.notes), seed
-    )
+    return PrefetchTuning(target, k, prefetch, tried[at], held_out, held, tried, verdict, list(asked.notes), seed)
 
 
-def _two_stage(store: Store, queries: Queries, exact: list[Ranking], k: int, n: int) -> Float64:
+def _two_stage(store: Store, queries: Queries, exact: Sequence[Ranking], k: int, n: int) -> Float64:
     found, _ = ask(partial(store.search, limit=k, prefetch=n, with_payload=False), queries.tokens, warm_up=False)
     return recalls(positions(found, exact), k)
