@@ -1,8 +1,8 @@
 """Bytes in memory and on disk of a collection that is not there yet, by part and database.
 
 Of one copy, without replicas, payloads and what a process needs anyway (some 100 MB), when indexing has finished.
-While it works, Qdrant and Milvus keep the segments that are being replaced, and Weaviate the garbage of Go: half as much again
-is Qdrant's advice, twice as much Weaviate's.
+While it works, Qdrant and Milvus keep the segments that are being replaced, and Weaviate the garbage of Go: half as
+much again is Qdrant's advice, twice as much Weaviate's.
 
 Sources, by name in :attr:`Part.source`:
 
@@ -14,8 +14,8 @@ Sources, by name in :attr:`Part.source`:
   has maps that are not counted. adapters/repos/db/vector/compressionhelpers/rotational_quantization.go (16 bytes
   beside a code, dimensions in blocks of 64), https://docs.weaviate.io/weaviate/concepts/resources (connections).
 - *Milvus*: nothing of it was measured. https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index
-  (d * 4 + M * 2 * 4 bytes a vector in HNSW), on which its indexes are built, and https://milvus.io/docs/mmap.md (fields that
-  are not mapped are loaded into memory).
+  (d * 4 + M * 2 * 4 bytes a vector in HNSW), on which its indexes are built, and https://milvus.io/docs/mmap.md
+  (fields that are not mapped are loaded into memory).
 """
 
 from __future__ import annotations
