@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from muvera_adapters.cli import quickstart
+from muvera_adapters.cli import diagnose, estimate, evaluate, quickstart, tune
 from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
@@ -35,6 +35,11 @@ def _options(
 
 
 _typer.command()(quickstart.quickstart)
+
+_typer.command()(diagnose.diagnose)
+_typer.command()(evaluate.evaluate)
+_typer.command()(tune.tune)
+_typer.command()(estimate.estimate)
 
 
 def app() -> None:

@@ -41,7 +41,7 @@ def recall_by_candidates(evaluation: Evaluation, k: int) -> str:
         axes.fill_between(x, low, high, color=colour, alpha=0.10, linewidth=0)
     _plain_ticks(axes, [p.candidates for p in evaluation.curves[0].points])
     axes.set_ylim(top=1.01)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", frameon=False)
     return _svg(figure)
 
 
@@ -57,14 +57,14 @@ def recall_by_bytes(evaluation: Evaluation, k: int, candidates: int) -> str:
         recall, x = point.recall[k], curve.bytes_per_document["compared"]
         colour, style = _look(evaluation, i)
         errors = [[recall.mean - recall.low], [recall.high - recall.mean]]
-        fill = colour if style.startswith("o-") else "white"
+        fill = colour if style == "o-" else "white"
         axes.errorbar([x], [recall.mean], errors, fmt="o", color=colour, mfc=fill, capsize=3, label=curve.name)
         shown.append(x)
     _plain_ticks(axes, sorted({round(x) for x in shown}))
     axes.set_title(f"at {candidates:,} candidates; bars: 95 % interval over queries", fontsize=9, loc="left")
     axes.margins(x=0.2)
     # beside the points, which lie anywhere
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False)
     return _svg(figure)
 
 
@@ -74,6 +74,8 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
     if not curves:
         return None
     figure, axes = _axes("median latency of both stages, ms", f"recall of the exact top {k}")
+    from matplotlib.ticker import LogLocator
+
     axes.set_xscale("log")
     for i, curve in curves:
         points = [p for p in curve.points if p.latency and k in p.reranked and p.candidates >= k]
@@ -86,11 +88,11 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
     exact = evaluation.exact_latency.p50_ms
     axes.axvline(exact, color="#7a828c", linestyle=":", label=f"exact MaxSim over all, {exact:.1f} ms")
     axes.set_title("beside each point: candidates", fontsize=9, loc="left")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.minorticks_off()
     axes.set_ylim(top=1.01)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", frameon=False)
     return _svg(figure)
 
 
@@ -103,6 +105,7 @@ def _axes(x: str, y: str) -> tuple[Any, Any]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.7), layout="constrained")
         axes = figure.add_subplot()
+        axes.set_axisbelow(True)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     return figure, axes

@@ -144,9 +144,11 @@ def _qualities(evaluation: Evaluation) -> list[Table]:
     rows = [["exact MaxSim", *(f"{evaluation.exact_quality[name]:.3f}" for name in names)]]
     for curve in evaluation.curves:
         rows.append([f"{curve.name}: first stage alone", *_values(curve.alone, names)])
-        for p in curve.points:
-            if p.quality:
-                rows.append([f"{curve.name}: {p.candidates:,} candidates reranked", *_values(p.quality, names)])
+        rows += [
+            [f"{curve.name}: {p.candidates:,} candidates reranked", *_values(p.quality, names)]
+            for p in curve.points
+            if p.quality
+        ]
     text = "By the judgements given, computed by ir-measures."
     return [Table("Quality by judgements", text, ["", *names], rows)]
 
@@ -171,8 +173,8 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     found = [
         (
             "Recall by number of candidates",
-            f"The share of the exact top {k} among the candidates; bands: 95 % interval over {asked}. Dashed: encodings "
-            "compared in float32 with all others. Solid: through an index.",
+            f"The share of the exact top {k} among the candidates; bands: 95 % interval over {asked}. Dashed: "
+            "encodings compared in float32 with all others. Solid: through an index.",
             plots.recall_by_candidates(evaluation, k),
         )
     ]
