@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
-from muvera_adapters.evidence.diagnose import Diagnosis
-from muvera_adapters.evidence.diagnose import diagnose as diagnose_tokens
+from muvera_adapters.evidence.diagnosis import Diagnosis
+from muvera_adapters.evidence.diagnosis import diagnose as diagnose_tokens
 from muvera_adapters.evidence.report import show
 
 
@@ -50,7 +50,7 @@ def _table(d: Diagnosis) -> Table:
     asked = "queries" if d.queries_are == "given" else "pseudo-queries"
     rows = {
         "documents, tokens, dimensions": f"{d.documents:,}, {d.tokens:,}, {d.dim}",
-        "tokens of a document": f"{counts.min:.0f} to {counts.max:.0f}, median {counts.median:.0f}, p95 {counts.p95:.0f}",
+        "tokens of a document": f"{counts.min:.0f} to {counts.max:.0f}, median {counts.median:.0f}",
         "all-zero, not finite, duplicate": f"{d.empty_rows:,}, {d.bad_rows:,}, {d.duplicate_rows:,}",
         "norms": "1" if d.unit_norm else f"{d.norms.min:.3g} to {d.norms.max:.3g}, median {d.norms.median:.3g}",
         "mean cosine of two tokens": f"{d.mean_cosine:.3f}",

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.errors import WrongUsage
-from muvera_adapters.evidence.estimate import QUANTIZATIONS
-from muvera_adapters.evidence.estimate import estimate as estimate_sizes
+from muvera_adapters.evidence.sizes import QUANTIZATIONS
+from muvera_adapters.evidence.sizes import estimate as estimate_sizes
 
 
 def estimate(

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
 from muvera_adapters.errors import WrongUsage
-from muvera_adapters.evidence import evaluate as library
-from muvera_adapters.evidence.evaluate import Evaluation
+from muvera_adapters.evidence import evaluation as library
+from muvera_adapters.evidence.evaluation import Evaluation
 from muvera_adapters.evidence.judgements import Judgements, read_judgements
 from muvera_adapters.evidence.report import tables, write_report
 from muvera_adapters.targets import Database, is_target

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from muvera_adapters.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from muvera_adapters.evidence.evaluate import Curve, Evaluation
+    from muvera_adapters.evidence.evaluation import Curve, Evaluation
 
 _COLOURS = ("#2563a8", "#d1651a", "#2f8f5b", "#8b4ba3", "#b3382c", "#5b6770")
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from muvera_adapters.errors import InvalidInput, MissingExtra
 from muvera_adapters.evidence import plots
-from muvera_adapters.evidence.evaluate import Curve, Evaluation
+from muvera_adapters.evidence.evaluation import Curve, Evaluation
 from muvera_adapters.evidence.measuring import Interval
 
 NAMES = ("evaluation.html", "evaluation.md", "evaluation.json")

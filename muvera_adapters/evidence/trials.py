@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from muvera_adapters.evidence.choosing import reaches
-from muvera_adapters.evidence.evaluate import brute_force
+from muvera_adapters.evidence.evaluation import brute_force
 from muvera_adapters.evidence.local_index import Remembering, local_index
 from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, positions, recalls
 from muvera_adapters.evidence.queries import Queries

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from muvera_adapters.errors import MissingExtra
 from muvera_adapters.evidence.candidates import Candidate, default_candidates
 from muvera_adapters.evidence.choosing import check, grid
-from muvera_adapters.evidence.estimate import first_stage_bytes
 from muvera_adapters.evidence.local_index import Remembering, have_index
 from muvera_adapters.evidence.measuring import exact_top
 from muvera_adapters.evidence.queries import as_queries
+from muvera_adapters.evidence.sizes import first_stage_bytes
 from muvera_adapters.evidence.trials import Setting, Trials
 from muvera_core.tokens import to_batch
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.evidence.evaluate import brute_force
+from muvera_adapters.evidence.evaluation import brute_force
 from muvera_adapters.evidence.measuring import Interval, exact_top, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
