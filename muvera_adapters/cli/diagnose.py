@@ -59,6 +59,7 @@ def _table(d: Diagnosis) -> Table:
         "fullest of 32 partitions": f"{d.plain.fullest:.1%}, {d.fitted.fullest:.1%} when fitted",
         "partitions a document occupies": f"{d.plain.occupied:.1f}, {d.fitted.occupied:.1f} when fitted",
         "spread of MaxSim a query token": f"{d.maxsim_spread:.4f} ({d.queries} {asked})",
+        "correlation of FDE and MaxSim": f"{d.fde_correlation:.3f}, {d.fitted_correlation:.3f} when fitted",
         f"recall at {d.candidates} candidates, FDE": show(d.fde_recall),
         f"recall at {d.candidates} candidates, fitted FDE": show(d.fitted_recall),
     }
