@@ -92,7 +92,8 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_ylim(top=1.01)
-    axes.legend(loc="lower right", frameon=False)
+    # below, as the lines lie anywhere
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False)
     return _svg(figure)
 
 
