@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test integration lint bench clean
+.PHONY: quickstart test integration lint bench docs ecosystem clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/muvera quickstart
@@ -11,7 +11,7 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
-# STORES='--require NAME ...': fail where a store would be skipped; QDRANT_URL: a server to run against
+# STORES='--require NAME ...': fail where a store would be skipped; QDRANT_URL, MILVUS_URI: a server to run against
 integration: $(VENV)/installed-dev
 	$(BIN)/python -m pytest integration_tests -rs $(STORES)
 
@@ -22,6 +22,17 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/encode.py
+
+# the site in site/; a warning is an error
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# frameworks and Ray, in an environment of their own of 1.3 GB; WEAVIATE_BIN or WEAVIATE_URL for the Ray test
+ecosystem:
+	$(PYTHON) -m venv $(VENV)-ecosystem
+	$(VENV)-ecosystem/bin/python -m pip install --quiet --editable '.[ecosystem-test]'
+	$(VENV)-ecosystem/bin/python -m pytest ecosystem_tests -rs
+	$(VENV)-ecosystem/bin/python -m pytest -p no:asyncio tests/test_docs.py -rs
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=...")'
@@ -36,5 +47,9 @@ $(VENV)/installed-dev: $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[edge,dev]'
 	touch $@ $(VENV)/installed
 
+$(VENV)/installed-docs: $(VENV)/created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ecosystem build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

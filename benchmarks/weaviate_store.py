@@ -1,30 +1,37 @@
 """Two stages in Weaviate beside its own multi-vector index and its own MUVERA: one server each, the same documents.
 
 Documents: the sample (pydocs), repeated with noise, so that lengths and directions are real. Equal dimensions of both
-encodings, equal quantization, equal rerank depth (``--prefetch``): Weaviate's own MUVERA reranks its whole beam
-(hnsw/search.go: knnSearchByVector cuts to twice the limit only without multi-vectors), so its ``ef`` is set to the
-depth, and once left at Weaviate's default, which makes it 500. For each: load time, disk after a clean stop, then a
-restart, the queries one after the other, and the memory of the server (RssAnon: without mapped files). The binary is
-what WEAVIATE_BIN names.
+encodings, equal graphs, equal quantization, equal rerank depth (``--prefetch``): Weaviate's own MUVERA reranks its
+whole beam (hnsw/search.go: knnSearchByVector cuts to twice the limit only without multi-vectors), so its ``ef`` is set
+to the depth. All servers are loaded in turns, a chunk at a time; then every search is measured in several rounds, in
+turns again, each on a server of its own just restarted, after one warm-up of all queries. Figures are medians of the
+rounds. Memory is that of the server process after its queries (RssAnon: without mapped files), disk that of a stopped
+server.
 
-    WEAVIATE_BIN=... python -m benchmarks.weaviate_store [--docs 20000] [--only NAME ...] [--json FILE]
+    WEAVIATE_BIN=... python -m benchmarks.weaviate_store [--docs 20000] [--json FILE]
+
+``--token-fields`` measures something else: what each kind of token index costs in memory beside the same FDEs, after a
+restart and searches that do not touch tokens.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import weaviate
-from weaviate.classes.config import Configure, VectorDistances
+from weaviate.classes.config import Configure, Reconfigure, VectorDistances
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import MetadataQuery
 
@@ -39,8 +46,11 @@ from muvera_core import FDEConfig, FDEEncoder, TokenBatch
 VI = Configure.VectorIndex
 NOISE = 0.05
 LIMIT = 10
+CHUNK = 1_000
 WRITE_BYTES = 8 << 20
+ENCODER = FDEEncoder(FDEConfig(128))
 
+Client = weaviate.WeaviateClient
 Search = Callable[[Any], list[Hit]]
 
 
@@ -58,137 +68,188 @@ def documents_of(count: int) -> TokenBatch:
     return TokenBatch.from_list(made)
 
 
-def ours(tokens_index: Any, rerank: Any) -> tuple[Callable[..., None], Callable[..., Search]]:
-    """Loading and searching through the adapter."""
+@dataclass(frozen=True)
+class Kind:
+    """One kind of collection: how it is made, written and searched (``prefetch``: how many documents are reranked)."""
 
-    def load(client: weaviate.WeaviateClient, encoder: FDEEncoder, documents: TokenBatch) -> None:
-        store = WeaviateMuvera.create(client, "Bench", encoder, tokens_index=tokens_index)
-        report = store.upsert(list(range(len(documents))), documents, [{}] * len(documents))
+    create: Callable[[Client], None]
+    write: Callable[[Client, list[int], Any], None]
+    search: Callable[[Client, int], Search]
+
+
+def ours(tokens_index: Any, rerank: Any) -> Kind:
+    """Through the adapter."""
+
+    def create(client: Client) -> None:
+        WeaviateMuvera.create(client, "Bench", ENCODER, tokens_index=tokens_index)
+
+    def write(client: Client, ids: list[int], tokens: Any) -> None:
+        report = WeaviateMuvera.open(client, "Bench").upsert(ids, tokens, [{}] * len(ids))
         assert not report.failed
 
-    def search(client: weaviate.WeaviateClient, prefetch: int) -> Search:
+    def search(client: Client, prefetch: int) -> Search:
         store = WeaviateMuvera.open(client, "Bench")
         return partial(store.search, limit=LIMIT, prefetch=prefetch, rerank=rerank, with_payload=False)
 
-    return load, search
+    return Kind(create, write, search)
 
 
-def own(encoding: Any, quantizer: Any, ef: int | None) -> tuple[Callable[..., None], Callable[..., Search]]:
-    """Weaviate's own index of a multi-vector, through its client alone; ``ef``: its beam."""
+def own(encoding: Any, quantizer: Any) -> Kind:
+    """Weaviate's own index of a multi-vector, through its client alone."""
 
-    def load(client: weaviate.WeaviateClient, encoder: FDEEncoder, documents: TokenBatch) -> None:
+    def create(client: Client) -> None:
         index = VI.hnsw(
-            distance_metric=VectorDistances.DOT, quantizer=quantizer, ef=ef, ef_construction=128, max_connections=32
+            distance_metric=VectorDistances.DOT, quantizer=quantizer, ef_construction=128, max_connections=32
         )
         vector = Configure.MultiVectors.self_provided(name="tokens", encoding=encoding, vector_index_config=index)
-        collection = client.collections.create("Bench", vector_config=[vector])
-        for i, j in slices([4 * int(n) * documents.dim for n in documents.lengths], WRITE_BYTES):
-            objects: list[Any] = [
-                DataObject({}, str(uuid.UUID(int=k + 1)), {"tokens": documents[k].tolist()}) for k in range(i, j)
-            ]
-            assert not collection.data.insert_many(objects).has_errors
+        client.collections.create("Bench", vector_config=[vector])
 
-    def search(client: weaviate.WeaviateClient, prefetch: int) -> Search:
-        query = client.collections.use("Bench").query
-        limit = LIMIT if encoding is None else max(LIMIT, prefetch // 2)
+    def write(client: Client, ids: list[int], tokens: Any) -> None:
+        for i, j in slices([4 * matrix.size for matrix in tokens], WRITE_BYTES):
+            objects: list[Any] = [
+                DataObject({}, str(uuid.UUID(int=ids[k] + 1)), {"tokens": tokens[k].tolist()}) for k in range(i, j)
+            ]
+            assert not client.collections.use("Bench").data.insert_many(objects).has_errors
+
+    def search(client: Client, prefetch: int) -> Search:
+        collection = client.collections.use("Bench")
+        if encoding is not None:
+            index = Reconfigure.VectorIndex.hnsw(ef=prefetch)
+            collection.config.update(vector_config=Reconfigure.Vectors.update(name="tokens", vector_index_config=index))
 
         def call(tokens: Any) -> list[Hit]:
             vector: Any = np.asarray(tokens, np.float32)
-            found = query.near_vector(
+            found = collection.query.near_vector(
                 vector,
                 target_vector="tokens",
-                limit=limit,
+                limit=LIMIT,
                 return_properties=[],
                 return_metadata=MetadataQuery(distance=True),
             )
-            return [Hit(o.uuid.int - 1, -(o.metadata.distance or 0.0)) for o in found.objects[:LIMIT]]
+            return [Hit(o.uuid.int - 1, -(o.metadata.distance or 0.0)) for o in found.objects]
 
         return call
 
-    return load, search
+    return Kind(create, write, search)
 
 
-def ways(encoder: FDEEncoder, prefetch: int) -> dict[str, tuple[Callable[..., None], Callable[..., Search]]]:
+def kinds() -> dict[str, Kind]:
     """What is compared."""
-    config = encoder.config
+    config = ENCODER.config
     muvera = VI.MultiVector.Encoding.muvera(ksim=config.k_sim, dprojections=config.d_proj, repetitions=config.r_reps)
-    rq8 = VI.Quantizer.rq(bits=8, rescore_limit=0)
     return {
         "two stages, server": ours("rerank", "native"),
         "two stages, client": ours("none", "client"),
-        "own MUVERA": own(muvera, rq8, prefetch),
-        "own MUVERA, ef 500": own(muvera, rq8, None),
-        "own multi-vector HNSW": own(None, VI.Quantizer.none(), None),
+        "own MUVERA": own(muvera, VI.Quantizer.rq(bits=8, rescore_limit=0)),
+        "own multi-vector HNSW": own(None, VI.Quantizer.none()),
     }
 
 
-def run(way: tuple[Callable[..., None], Callable[..., Search]], count: int, prefetch: int) -> dict[str, Any]:
-    """Everything about one way."""
-    load, search = way
-    sample, documents = load_pydocs(), documents_of(count)
-    encoder = FDEEncoder(FDEConfig(documents.dim))
-    encoder.encode_documents(documents[:1])  # compile first
-    exact = exact_top(sample.queries, documents, list(range(count)), LIMIT)
-    with tempfile.TemporaryDirectory() as directory:
-        server = WeaviateServer(binary(), Path(directory))
-        try:
-            server.start()
-            with server.connect() as client:
-                empty = server.memory_bytes("RssAnon")
-                started = time.perf_counter()
-                load(client, encoder, documents)
-                seconds = time.perf_counter() - started
-                peak = server.memory_bytes("VmHWM")
-            server.stop()
-            disk = server.disk_bytes()
-            server.start()
-            with server.connect() as client:
-                nothing: list[frozenset[str]] = [frozenset()] * len(exact)
-                call = search(client, prefetch)
-                measure(call, sample.queries, exact, nothing)  # loads the shard, and what it reads, into memory
-                found = measure(call, sample.queries, exact, nothing)
-                memory, mapped = server.memory_bytes("RssAnon"), server.memory_bytes("RssFile")
-        finally:
-            server.stop()
+def token_fields() -> dict[str, Kind]:
+    """Token indexes beside the same FDEs."""
+    muvera = VI.MultiVector.Encoding.muvera()
     return {
-        "load_s": seconds,
-        "disk_bytes": disk,
-        "anon_bytes": memory,
-        "anon_bytes_empty": empty,
-        "mapped_bytes": mapped,
-        "peak_bytes_while_loading": peak,
-        "recall_at_10": found.recall_at_10,
-        "p50_ms": found.p50_ms,
-        "p95_ms": found.p95_ms,
+        "stored, no index": ours("none", "none"),
+        "rerank only": ours("rerank", "none"),
+        "own MUVERA, 2,560": ours(muvera, "none"),
+        "multi-vector HNSW": ours("hnsw", "none"),
     }
+
+
+@contextmanager
+def running(server: WeaviateServer) -> Iterator[Client]:
+    """A connection to a server that is started for it and stopped after it."""
+    try:
+        server.start()
+        with server.connect() as client:
+            yield client
+    finally:
+        server.stop()
+
+
+def load(servers: dict[str, WeaviateServer], compared: dict[str, Kind], documents: TokenBatch) -> dict[str, float]:
+    """Seconds that each took for all documents; they take turns, a chunk at a time."""
+    seconds = dict.fromkeys(compared, 0.0)
+    with ExitStack() as stack:
+        clients = {name: stack.enter_context(running(server)) for name, server in servers.items()}
+        for name, kind in compared.items():
+            kind.create(clients[name])
+        for i in range(0, len(documents), CHUNK):
+            ids = list(range(i, min(i + CHUNK, len(documents))))
+            tokens = [documents[k] for k in ids]
+            for name, kind in compared.items():
+                started = time.perf_counter()
+                kind.write(clients[name], ids, tokens)
+                seconds[name] += time.perf_counter() - started
+    return seconds
+
+
+def measured(server: WeaviateServer, kind: Kind, prefetch: int, exact: Any) -> dict[str, Any]:
+    """One round of one search."""
+    queries = load_pydocs().queries
+    nothing: list[frozenset[str]] = [frozenset()] * len(exact)
+    with running(server) as client:
+        call = kind.search(client, prefetch)
+        measure(call, queries, exact, nothing)  # loads the shard, and what it reads, into memory
+        found = measure(call, queries, exact, nothing)
+        return {
+            "anon_bytes": server.memory_bytes("RssAnon"),
+            "recall_at_10": found.recall_at_10,
+            "p50_ms": found.p50_ms,
+            "p95_ms": found.p95_ms,
+        }
+
+
+def medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    """Of every figure."""
+    return {key: float(np.median([each[key] for each in rounds])) for key in rounds[0]}
+
+
+def searches(compared: dict[str, Kind], prefetches: list[int]) -> list[tuple[str, int]]:
+    """Rows of the table: what is searched, and how many documents it reranks (0: it scores what its graph finds)."""
+    graph = "own multi-vector HNSW"
+    return [(name, n) for n in prefetches for name in compared if name != graph] + [
+        (name, 0) for name in compared if name == graph
+    ]
 
 
 def main() -> None:
     """Prints a table and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=20_000)
-    parser.add_argument("--prefetch", type=int, default=200)
-    parser.add_argument("--only", nargs="+", help="names of the ways to run")
+    parser.add_argument("--prefetch", type=int, nargs="+", default=[200, 500])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--token-fields", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/weaviate.json"))
     arguments = parser.parse_args()
-    encoder = FDEEncoder(FDEConfig(load_pydocs().queries.dim))
-    result: dict[str, Any] = {"documents": arguments.docs, "prefetch": arguments.prefetch, "fde_dim": encoder.dim}
-    print(
-        f"{'':<23}{'load s':>8}{'disk MB':>9}{'memory MB':>11}{'mapped MB':>11}{'peak MB':>9}{'recall@10':>11}"
-        f"{'p50 ms':>8}{'p95 ms':>8}"
-    )
-    for name, way in ways(encoder, arguments.prefetch).items():
-        if arguments.only and name not in arguments.only:
-            continue
-        row = result[name] = run(way, arguments.docs, arguments.prefetch)
+    compared = token_fields() if arguments.token_fields else kinds()
+    documents, queries = documents_of(arguments.docs), load_pydocs().queries
+    ENCODER.encode_documents(documents[:1])  # compile first
+    exact = exact_top(queries, documents, list(range(arguments.docs)), LIMIT)
+    rows = searches(compared, arguments.prefetch[:1] if arguments.token_fields else arguments.prefetch)
+    with tempfile.TemporaryDirectory() as directory:
+        servers = {name: WeaviateServer(binary(), Path(directory) / str(i)) for i, name in enumerate(compared)}
+        seconds = load(servers, compared, documents)
+        disk = {name: server.disk_bytes() for name, server in servers.items()}
+        print(seconds, disk, file=sys.stderr, flush=True)
+        rounds: dict[tuple[str, int], list[dict[str, Any]]] = {row: [] for row in rows}
+        for _ in range(arguments.rounds):
+            for row in rows:
+                rounds[row].append(measured(servers[row[0]], compared[row[0]], row[1], exact))
+                print(*row, rounds[row][-1], file=sys.stderr, flush=True)
+    result: list[dict[str, Any]] = []
+    head = ("", "reranked", "load s", "disk MB", "memory MB", "recall@10", "p50 ms", "p95 ms")
+    print("{:<23}{:>9}{:>8}{:>9}{:>11}{:>11}{:>8}{:>8}".format(*head))
+    for name, depth in rows:
+        found: dict[str, Any] = {"load_s": seconds[name], "disk_bytes": disk[name], **medians(rounds[name, depth])}
+        result.append({"name": name, "reranked": depth, **found, "rounds": rounds[name, depth]})
         print(
-            f"{name:<23}{row['load_s']:>8.1f}{row['disk_bytes'] / 1e6:>9.0f}{row['anon_bytes'] / 1e6:>11.0f}"
-            f"{row['mapped_bytes'] / 1e6:>11.0f}{row['peak_bytes_while_loading'] / 1e6:>9.0f}"
-            f"{row['recall_at_10']:>11.3f}{row['p50_ms']:>8.1f}{row['p95_ms']:>8.1f}",
-            flush=True,
+            f"{name:<23}{depth:>9}{found['load_s']:>8.1f}{found['disk_bytes'] / 1e6:>9.0f}"
+            f"{found['anon_bytes'] / 1e6:>11.0f}{found['recall_at_10']:>11.3f}{found['p50_ms']:>8.1f}"
+            f"{found['p95_ms']:>8.1f}"
         )
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=2))
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({"documents": arguments.docs, "rows": result}, indent=2))
 
 
 if __name__ == "__main__":

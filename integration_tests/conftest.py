@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from integration_tests.engines import ENGINES, weaviate
+from integration_tests import containers
+from integration_tests.engines import ENGINES, milvus, weaviate
 from integration_tests.engines.base import CannotStart, Engine
 
 
@@ -49,3 +50,5 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 def _servers() -> Iterator[None]:
     yield
     weaviate.stop()
+    milvus.stop()
+    containers.stop()

@@ -44,6 +44,15 @@ def test_presets_are_valid_for_a_client(preset):
     client.close()
 
 
+def test_a_second_payload_replaces_the_first():
+    client = QdrantClient(":memory:")
+    store = QdrantMuvera.create(client, "c", ENCODER)
+    store.upsert([1], DOCUMENTS[:1], [{"old": 1}])
+    store.upsert([1], DOCUMENTS[:1], [{"new": True}])
+    assert store.get([1])[0].payload == {"new": True}
+    client.close()
+
+
 def test_an_unknown_preset_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(InvalidInput, match="int8, turbo4"):
         QdrantEdgeMuvera.create(tmp_path, "c", ENCODER, quantization="int3")

@@ -31,6 +31,7 @@ from integration_tests.engines.base import CannotStart
 from integration_tests.engines.weaviate import foreign_id, running
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.weaviate import WeaviateMuvera, reading, searching
+from muvera_adapters.weaviate.identity import to_uuid
 
 VI = Configure.VectorIndex
 IDS = list(range(COUNT))
@@ -236,6 +237,23 @@ class TestWriting:
         all_bad = store.upsert(["d", "e"], DOCUMENTS[:2], [{"n": "x"}] * 2)
         assert (all_bad.written, sorted(all_bad.failed)) == (0, ["d", "e"])
 
+    def test_properties_that_a_payload_does_not_name_stay(self, client, name):
+        blob = Property(name="picture", data_type=DataType.BLOB)
+        store = filled(client, name)
+        store.upsert([3, 4], DOCUMENTS[3:5], [{"text": "a", "n": 33}, {"n": None, "text": "b"}])
+        store.upsert([3], DOCUMENTS[5:6], [{"more": True}])
+        changed, emptied = store.get([3, 4], with_tokens=True)
+        assert changed.payload == {"n": 33, "text": "a", "more": True}
+        assert emptied.payload == {"text": "b"}, "None removes what it names"
+        assert np.array_equal(changed.tokens, DOCUMENTS[5])
+        assert store.search(DOCUMENTS[5], 2, COUNT)[0].score == pytest.approx(truth(DOCUMENTS[5]).max(), abs=1e-4)
+        # a blob is in no reply unless asked for
+        client.collections.use(name).config.add_property(blob)
+        client.collections.use(name).data.update(uuid=to_uuid(3, 0)[0], properties={"picture": "aGVsbG8="})
+        WeaviateMuvera.open(client, name).upsert([3], DOCUMENTS[:1], [{"n": 3, "text": "a", "more": True}])
+        found = client.collections.use(name).query.fetch_object_by_id(to_uuid(3, 0)[0], return_properties=["picture"])
+        assert found.properties["picture"] == "aGVsbG8="
+
     def test_without_a_payload_properties_stay(self, client, name):
         store = filled(client, name)
         assert store.upsert([3, 500], [DOCUMENTS[4], DOCUMENTS[5]], [None, None]).written == 2
@@ -251,12 +269,15 @@ class TestWriting:
         store.backfill()
         before = everything(client, name)
         changed = foreign_id(3)
-        report = store.upsert([changed, foreign_id(4), "new"], DOCUMENTS[6:9], [{"n": 33}, None, {"n": 7}])
-        assert (report.written, report.failed) == (3, {})
+        full = {"n": 5, "text": "all that there is"}
+        written = [changed, foreign_id(4), "new", foreign_id(5)]
+        report = store.upsert(written, [*DOCUMENTS[6:9], DOCUMENTS[5]], [{"n": 33}, None, {"n": 7}, full])
+        assert (report.written, report.failed) == (4, {})
         after = everything(client, name)
-        assert after[changed][0] == {"n": 33}, "a payload replaces all properties"
+        assert after[changed][0] == {"n": 33, "text": "t3"}
         assert after[foreign_id(4)][0] == before[foreign_id(4)][0]
-        for each, i in ((changed, 6), (foreign_id(4), 7)):
+        assert after[foreign_id(5)][0] == full
+        for each, i in ((changed, 6), (foreign_id(4), 7), (foreign_id(5), 5)):
             assert np.array_equal(after[each][1]["title"], before[each][1]["title"])
             assert np.array_equal(after[each][1]["colbert"], DOCUMENTS[i])
             assert after[each][2] == [foreign_id(1)]
@@ -324,8 +345,23 @@ def test_tenants_are_kept_apart(client, name):
         assert {hit.id for hit in second.search(QUERIES[1], 50, 50, rerank=rerank)} == set(IDS[30:])
     assert [hit.id for hit in first.exact_search(QUERIES[1], 5)] == best(truth(QUERIES[1], DOCUMENTS[:30]), 5)
     assert WeaviateMuvera.open(client, name, tenant="b").count() == COUNT - 30
+    assert WeaviateMuvera.open(client, name).with_tenant("a").search(QUERIES[1], 1)[0].id in IDS[:30]
     first.delete(IDS[:5])
     assert (first.count(), second.count()) == (25, COUNT - 30)
+
+
+@pytest.mark.parametrize("quantization", ["rq8", None])
+def test_width_of_stored_fdes_is_checked(client, name, quantization):
+    store = WeaviateMuvera.create(client, name, ENCODER, quantization=quantization)
+    assert store.search(QUERIES[0]) == []
+    short = DataObject({}, foreign_id(1), {"fde": [1.0] * 7, "tokens": DOCUMENTS[0].tolist()})
+    assert not client.collections.use(name).data.insert_many([short]).has_errors
+    problem = f"'fde' has 7 dimensions, the encoder gives {ENCODER.dim}"
+    for mode in ("native", "client", "none"):
+        with pytest.raises(SchemaMismatch, match=problem):
+            store.search(QUERIES[0], rerank=mode)
+    with pytest.raises(SchemaMismatch, match=problem):
+        WeaviateMuvera.open(client, name)
 
 
 def test_width_of_stored_tokens_is_checked(client, name):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,11 +31,11 @@ class WeaviateServer:
     def __init__(self, binary: str, path: Path, **environment: str) -> None:
         self._binary = binary
         self._path = path
-        self._environment = environment
+        self.environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.port, self.grpc_port = _free_ports(2)
         # a cluster on localhost takes its data port for the gossip port + 1, its raft RPC port for the raft port + 1
-        self._gossip, self._raft = _free_pair(), _free_pair()
+        self.gossip, self.raft = _free_pair(), _free_pair()
 
     def start(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
@@ -46,10 +48,10 @@ class WeaviateServer:
             "CLUSTER_IN_LOCALHOST": "true",
             "CLUSTER_BIND_ADDR": "127.0.0.1",
             "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
-            "CLUSTER_GOSSIP_BIND_PORT": str(self._gossip),
-            "CLUSTER_DATA_BIND_PORT": str(self._gossip + 1),
-            "RAFT_PORT": str(self._raft),
-            "RAFT_INTERNAL_RPC_PORT": str(self._raft + 1),
+            "CLUSTER_GOSSIP_BIND_PORT": str(self.gossip),
+            "CLUSTER_DATA_BIND_PORT": str(self.gossip + 1),
+            "RAFT_PORT": str(self.raft),
+            "RAFT_INTERNAL_RPC_PORT": str(self.raft + 1),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "GRPC_PORT": str(self.grpc_port),
             "ENABLE_MODULES": "",
@@ -61,13 +63,13 @@ class WeaviateServer:
             "DISK_USE_READONLY_PERCENTAGE": "99",
             "DISK_USE_WARNING_PERCENTAGE": "99",
             "GOMAXPROCS": "2",
-            **self._environment,
+            **self.environment,
         }
         command = [self._binary, "--scheme", "http", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--read-timeout=600s", "--write-timeout=600s"]
         with open(self._path / "log", "ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self._path)
-        self._wait_ready(120)
+        self._wait_ready(600)  # a graph of a million tokens takes minutes to load
 
     @property
     def pid(self) -> int:
@@ -117,6 +119,28 @@ class WeaviateServer:
         raise RuntimeError(f"Weaviate did not become ready; the end of its log:\n{tail}")
 
 
+@contextmanager
+def start_cluster(binary: str, path: Path, count: int) -> Iterator[list[WeaviateServer]]:
+    """Nodes that know each other, on loopback."""
+    servers = [WeaviateServer(binary, path / str(i)) for i in range(count)]
+    members = ",".join(f"node{i}:{server.raft}" for i, server in enumerate(servers))
+    for i, server in enumerate(servers):
+        server.environment |= {
+            "CLUSTER_HOSTNAME": f"node{i}",
+            "RAFT_JOIN": members,
+            "RAFT_BOOTSTRAP_EXPECT": str(count),
+            **({"CLUSTER_JOIN": f"127.0.0.1:{servers[0].gossip}"} if i else {}),
+        }
+    try:
+        # a node is ready when all are there
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(WeaviateServer.start, servers))
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
 def binary() -> str:
     """WEAVIATE_BIN."""
     found = os.environ.get("WEAVIATE_BIN")
@@ -142,23 +166,27 @@ def address(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _free_ports(n: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Below those that systems give to outgoing connections, which could take one while a server is down."""
+    found: list[int] = []
+    while len(found) < n:
+        port = random.randrange(15_000, 32_000)
+        if _is_free(port) and port not in found:
+            found.append(port)
+    return found
 
 
 def _free_pair() -> int:
     """The first of two neighbouring ports."""
     while True:
         (port,) = _free_ports(1)
-        with socket.socket() as following:
-            try:
-                following.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-        return port
+        if _is_free(port + 1):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -70,6 +70,31 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """Bytes of one dimension, in a collection made with the defaults.
+
+    Attributes:
+        fde: of an FDE.
+        code: of its quantized code.
+        token: of a token vector.
+    """
+
+    fde: float
+    code: float
+    token: float
+
+
+_LAYOUTS: dict[Kind, Layout] = {
+    "qdrant-edge": Layout(2, 1, 2),
+    "qdrant": Layout(2, 1, 2),
+    "qdrant-local": Layout(2, 1, 2),
+    "weaviate": Layout(4, 1, 4),
+    "milvus": Layout(4, 0, 4),
+    "milvus-lite": Layout(4, 0, 8 / 3),  # float16 as text
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Where a database is.
 
@@ -84,6 +109,11 @@ class Target:
     kind: Kind
     location: str
     grpc_port: int | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """What a collection made with the defaults takes."""
+        return _LAYOUTS[self.kind]
 
     @property
     def is_server(self) -> bool:

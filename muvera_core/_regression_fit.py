@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,11 @@ Float64 = npt.NDArray[np.float64]
 Half = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 
-SAMPLE, WEIGHTS, REFERENCES, ROTATION = 10, 11, 12, 13  # roles of random streams, apart from those of an FDE
+SAMPLE, WEIGHTS, REFERENCES, SUBSPACE, ROTATION = 10, 11, 12, 13, 14  # roles of random streams, beside an FDE's
+
+# room for documents further from the average than any reference document; through an index, it was harmless
+HEADROOM = 1.25
+_ITERATIONS = 4
 
 
 class Fitted(NamedTuple):
@@ -26,10 +30,9 @@ class Fitted(NamedTuple):
         centres: (s,) mean over the reference documents of their largest dot product with each.
         weights: (d, f) of the features relu(x @ weights - thresholds).
         thresholds: (f,).
-        documents: (s, dim) from centred maxima to a document's vector.
-        queries: (f, dim) from a query's features to its vector.
+        documents: (s, dim) from centred maxima to a document's vector, shorter than 1.
+        queries: (f, dim) from a query's features to its vector, of any length.
         lift: (dim,) unit vector that is orthogonal to every query's.
-        scales: (2,) factors of a document's vector, and of a query's.
     """
 
     sample: Half
@@ -39,7 +42,6 @@ class Fitted(NamedTuple):
     documents: Half
     queries: Half
     lift: Float32
-    scales: Float32
 
 
 def fit(
@@ -69,26 +71,49 @@ def fit(
         raise ValueError("the sample's documents are all alike: there is nothing to tell apart")
     centres = targets.mean(axis=1, dtype=np.float64).astype(np.float32)
 
-    phi = np.maximum(sample.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0).astype(np.float64)
-    gram = phi.T @ phi
+    phi = np.maximum(sample.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0)
+    gram = (phi.T @ phi).astype(np.float64)  # float32 is exact enough beside the ridge, the factorisation's is not
     gram[np.diag_indices(features)] += ridge * np.trace(gram) / features
-    whiten = np.linalg.inv(np.linalg.cholesky(gram))  # (f, f)
+    whiten = _inverse(np.linalg.cholesky(gram)).astype(np.float32)  # (f, f)
     vectors = whiten @ (phi.T @ (targets - centres[:, None]))  # (f, n): the references, whitened
-    # the directions in which documents differ most are those that a query's score depends on most
-    _, directions = np.linalg.eigh(vectors @ vectors.T)
-    to_queries = whiten.T @ directions[:, :-dim:-1]  # (f, dim - 1)
+    to_queries = whiten.T @ _leading(vectors, Stream(seed, 0, SUBSPACE).normals(features, dim - 1))  # (f, dim - 1)
     to_documents = phi @ to_queries  # (s, dim - 1)
 
     rotation = orthonormal(Stream(seed, 0, ROTATION).normals(dim, dim))
     longest = float(np.sqrt((((targets - centres[:, None]).T @ to_documents) ** 2).sum(axis=1).max()))
+    longest *= HEADROOM
     largest = float(np.abs(to_queries).max())
     return Fitted(
         sample,
         centres,
         weights,
         thresholds,
-        (to_documents @ rotation[:-1]).astype(np.float16),
+        (to_documents / longest @ rotation[:-1]).astype(np.float16),
         (to_queries / largest @ rotation[:-1]).astype(np.float16),
         rotation[-1].astype(np.float32),
-        np.array([1 / longest, longest * largest], np.float32),
     )
+
+
+def _leading(vectors: Float32, start: Float64) -> npt.NDArray[Any]:
+    """(f, k) orthonormal columns that span about what the k leading left singular vectors of (f, n) do.
+
+    Subspace iteration; only the span matters. Where k exceeds the rank, the rest is from ``start``, which is random.
+    """
+    tiny = 1e-6 * float((vectors**2).sum())
+    basis: npt.NDArray[Any] = start
+    for _ in range(_ITERATIONS):
+        basis = vectors @ (vectors.T @ basis.astype(np.float32)) + tiny * basis
+        for _ in range(2):  # orthonormal by Cholesky, several times as fast as QR; the second time cleans up
+            basis = basis @ _inverse(np.linalg.cholesky(basis.T @ basis)).T
+    return basis
+
+
+def _inverse(lower: Float64) -> Float64:
+    """Of a lower triangular matrix, by halves: numpy has the general inverse only, at several times the work."""
+    n = len(lower)
+    if n <= 256:
+        return np.linalg.inv(lower)
+    h, result = n // 2, np.zeros_like(lower)
+    result[:h, :h], result[h:, h:] = _inverse(lower[:h, :h]), _inverse(lower[h:, h:])
+    result[h:, :h] = -result[h:, h:] @ (lower[h:, :h] @ result[:h, :h])
+    return result

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,10 @@ class RegressionEncoder:
     matrix products with the sample, some hundred times an FDE. The result for a document or query depends on its
     tokens alone: not on the batch around it, nor on ``threads``.
 
-    A dot product is MaxSim less that of the query with the average document, so it ranks documents of one query, and
-    may be negative. A document that is further from the average than any of the sample's is scaled to unit length: its
-    scores are too near 0 by that factor.
+    Queries are of unit length too. A dot product is MaxSim less that of the query with the average document, times a
+    factor that depends on the query: it ranks documents of one query, may be negative, and says nothing across queries.
+    A document more than 1.25 times further from the average than any of the sample's is scaled to unit length without
+    the further coordinate: its direction is right, its scores are too near 0 by that factor.
 
     Attributes:
         threads: at most so many are used.
@@ -150,7 +152,8 @@ class RegressionEncoder:
         Args:
             docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.
                 Matrices may be float16, float32 or float64 arrays, torch tensors or nested lists. Of a generator, some
-                65,536 tokens are held at a time. Torch tensors on a GPU are encoded there.
+                65,536 tokens are held at a time. Torch tensors on a GPU are encoded there, and may differ from the
+                processor's results by rounding.
             mask: (n, t), 1 or True for real tokens.
 
         Returns:
@@ -163,9 +166,9 @@ class RegressionEncoder:
         return self._encode(docs, mask, "document", self._encode_documents)
 
     def encode_queries(self, queries: Any, mask: ArrayLike | None = None) -> Float32:
-        """Vectors of queries, (n, dim) float32; input and errors as for :meth:`encode_documents`.
+        """Vectors of queries, (n, dim) float32, of unit length; input and errors as for :meth:`encode_documents`.
 
-        Not of unit length. Keep the query augmentation ([MASK] tokens) if the model was trained with it.
+        Keep the query augmentation ([MASK] tokens) if the model was trained with it.
         """
         return self._encode(queries, mask, "query", self._encode_queries)
 
@@ -203,16 +206,26 @@ class RegressionEncoder:
 
     def _encode(self, docs: Any, mask: ArrayLike | None, what: str, encode: Callable[[Located], Float32]) -> Float32:
         if mask is None and isinstance(docs, Iterator):
-            parts = [encode(located) for located in _slices(docs, self.token_dim, what)]
-            return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+            first = next(docs, None)
+            docs = chain([] if first is None else [first], docs)
+            if not _on_gpu(first):
+                parts = [encode(located) for located in _slices(docs, self.token_dim, what)]
+                return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+            return self._encode_on_gpu(docs, None, what)
+        if _on_gpu(docs) or (isinstance(docs, Sequence) and len(docs) and _on_gpu(docs[0])):
+            return self._encode_on_gpu(docs, mask, what)
         return encode(Located(to_matrices(docs, mask, dim=self.token_dim, what=what), what))
+
+    def _encode_on_gpu(self, docs: Any, mask: ArrayLike | None, what: str) -> Float32:
+        from muvera_core import _regression_torch
+
+        return _regression_torch.encode(self._fitted, docs, mask, what)
 
     def _encode_documents(self, located: Located) -> Float32:
         from muvera_core import _regression_kernels
 
         sample, centres, matrix = self._document_matrices
         vectors = run.encode(_regression_kernels.maxima, sample, centres, matrix, located, self.threads)
-        vectors *= self._fitted.scales[0]
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         lifts = np.sqrt(np.maximum(1 - lengths**2, 0))
         vectors += lifts * self._fitted.lift
@@ -224,7 +237,8 @@ class RegressionEncoder:
 
         weights, thresholds, matrix = self._query_matrices
         vectors = run.encode(_regression_kernels.features, weights, thresholds, matrix, located, self.threads)
-        vectors *= self._fitted.scales[1]
+        # codes cut a query's coordinates off at the documents' range (Qdrant's int8), so it is no longer than they are
+        vectors /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         return vectors
 
     @cached_property
@@ -236,6 +250,11 @@ class RegressionEncoder:
     def _query_matrices(self) -> tuple[run.Matrix, Float32, run.Matrix]:
         weights = run.Matrix(self._fitted.weights)
         return weights, weights.vector(self._fitted.thresholds), run.Matrix(self._fitted.queries)
+
+
+def _on_gpu(tensor: Any) -> bool:
+    """Whether it is a torch tensor on another device than the processor."""
+    return hasattr(tensor, "detach") and str(tensor.device.type) not in ("cpu", "meta")
 
 
 def _slices(docs: Iterator[ArrayLike], dim: int, what: str) -> Iterator[Located]:
@@ -272,7 +291,6 @@ def _check(fitted: Fitted) -> None:
         ("documents", np.float16, (s, dim)),
         ("queries", np.float16, (f, dim)),
         ("lift", np.float32, (dim,)),
-        ("scales", np.float32, (2,)),
     ):
         array = getattr(fitted, name)
         if array.dtype != dtype or array.shape != shape:

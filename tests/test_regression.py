@@ -46,15 +46,14 @@ def test_it_is_an_encoder(encoder):
     assert encoder.encode_documents([]).shape == encoder.encode_queries([]).shape == (0, 48)
 
 
-def test_dot_products_are_maxsim_less_that_with_the_average_document(encoder):
+def test_dot_products_are_proportional_to_maxsim_less_that_with_the_average_document(encoder):
     docs, queries = documents(0, 150), documents(2, 30)
     estimates = encoder.encode_queries(queries) @ encoder.encode_documents(docs).T
     exact = np.stack([maxsim(query, docs) for query in queries])
-    centred = exact - exact.mean(axis=1, keepdims=True)
-    errors = estimates - estimates.mean(axis=1, keepdims=True) - centred
-    assert errors.std() < 0.45 * centred.std()
-    slope = (estimates * centred).sum() / (centred**2).sum()
-    assert 0.8 < slope < 1.2
+    exact -= exact.mean(axis=1, keepdims=True)
+    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(estimates, exact, strict=True)]
+    assert np.mean(correlations) > 0.9
+    assert np.all(np.abs(estimates.mean(axis=1)) < 0.5 * estimates.std(axis=1))
 
 
 def test_documents_that_were_not_in_the_sample_are_encoded_as_well(encoder):
@@ -87,13 +86,13 @@ def test_recall_on_the_sample_is_that_of_an_fde_of_many_times_its_size(on_the_sa
         assert on_the_sample(small, candidates) >= on_the_sample(fde, candidates)
 
 
-def test_documents_have_unit_length(encoder):
-    lengths = np.linalg.norm(encoder.encode_documents(documents(4, 50)), axis=1)
-    np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+def test_documents_and_queries_have_unit_length(encoder):
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        np.testing.assert_allclose(np.linalg.norm(encode(documents(4, 50)), axis=1), 1, rtol=1e-5)
 
 
 def test_documents_beyond_the_sample_have_unit_length_and_keep_their_direction(encoder):
-    far = np.tile(encoder._fitted.sample[:1].astype(np.float32), (1, 1))
+    far = encoder._fitted.sample[:1].astype(np.float32)
     vectors = encoder.encode_documents([far, 10 * far, 20 * far])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(vectors @ encoder._fitted.lift, [vectors[0] @ encoder._fitted.lift, 0, 0], atol=5e-3)
@@ -101,14 +100,13 @@ def test_documents_beyond_the_sample_have_unit_length_and_keep_their_direction(e
 
 def test_the_coordinate_that_makes_unit_length_is_orthogonal_to_queries(encoder):
     queries = encoder.encode_queries(documents(5, 20))
-    lengths = np.linalg.norm(queries, axis=1)
-    assert np.all(np.abs(queries @ encoder._fitted.lift) < 2e-3 * lengths)
+    assert np.all(np.abs(queries @ encoder._fitted.lift) < 2e-3)
 
 
-def test_a_query_is_the_sum_of_its_tokens(encoder):
+def test_a_query_is_in_the_direction_of_the_sum_over_its_tokens(encoder):
     query = documents(6, 1)[0]
-    parts = encoder.encode_queries([query[:3], query[3:]])
-    np.testing.assert_allclose(encoder.encode_query(query), parts.sum(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_query(np.vstack([query] * 3)), encoder.encode_query(query), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_query(query[::-1]), encoder.encode_query(query), atol=1e-5)
 
 
 def test_the_result_depends_on_the_document_alone(encoder):
@@ -157,12 +155,13 @@ def test_token_widths(dim):
     for half in (False, True):
         tokens = [d.astype(np.float16) if half else d for d in docs[:9]]
         targets = np.stack([(state.sample.astype(float) @ d.astype(float).T).max(axis=1) for d in tokens])
-        vectors = (targets - state.centres) @ state.documents.astype(float) * state.scales[0]
+        vectors = (targets - state.centres) @ state.documents.astype(float)
         vectors += np.sqrt((1 - (vectors**2).sum(axis=1, keepdims=True)).clip(0)) * state.lift
         np.testing.assert_allclose(fitted.encode_documents(tokens), vectors, atol=2e-3)
         features = [np.maximum(d.astype(float) @ state.weights - state.thresholds, 0).sum(axis=0) for d in tokens]
-        queries = np.stack(features) @ state.queries.astype(float) * state.scales[1]
-        np.testing.assert_allclose(fitted.encode_queries(tokens), queries, rtol=1e-3, atol=1e-3 * np.abs(queries).max())
+        queries = np.stack(features) @ state.queries.astype(float)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        np.testing.assert_allclose(fitted.encode_queries(tokens), queries, atol=1e-3)
 
 
 BAD = [
@@ -304,3 +303,41 @@ def test_torch_is_not_imported():
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestTorch:
+    """The path of tensors on a GPU, with tensors that are on none."""
+
+    @pytest.fixture
+    def torch(self, monkeypatch):
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr("muvera_core.regression._on_gpu", lambda tensor: hasattr(tensor, "detach"))
+        return torch
+
+    def test_it_agrees_with_the_kernels(self, torch, encoder, monkeypatch):
+        docs = documents(16, 300)
+        expected = encoder.encode_documents(docs), encoder.encode_queries(docs)
+        monkeypatch.setattr("muvera_core._regression_torch._CHUNK_TOKENS", 100)
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            tensors = [torch.tensor(d).to(dtype) for d in docs]
+            found = encoder.encode_documents(tensors), encoder.encode_queries(iter(tensors))
+            for a, b in zip(found, expected, strict=True):
+                assert isinstance(a, np.ndarray)
+                assert a.dtype == np.float32
+                np.testing.assert_allclose(a, b, atol=0.05 if dtype == torch.bfloat16 else 5e-3)
+
+    def test_padded(self, torch, encoder):
+        docs = documents(17, 5)
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(d) for d in docs], batch_first=True)
+        mask = torch.arange(padded.shape[1])[None] < torch.tensor([len(d) for d in docs])[:, None]
+        found = encoder.encode_documents(padded, mask=mask)
+        np.testing.assert_allclose(found, encoder.encode_documents(docs), atol=1e-4)
+
+    @pytest.mark.parametrize(("tokens", "problem"), BAD[:-1])
+    def test_errors_are_those_of_the_kernels(self, torch, encoder, tokens, problem):
+        docs = [*documents(12, 30), tokens]
+        with pytest.raises(InvalidTokens, match=problem) as expected:
+            encoder.encode_documents(docs)
+        with pytest.raises(InvalidTokens) as caught:
+            encoder.encode_documents([torch.tensor(np.asarray(d)) for d in docs])
+        assert (str(caught.value), caught.value.position) == (str(expected.value), 30)

@@ -108,7 +108,7 @@ class TestWrites:
 
 class TestSearches:
     def test_the_second_stage_scores_every_candidate_and_only_those(self):
-        collection = r.Collection("c", ENCODER)
+        collection = r.Collection("c", ENCODER, width_seen=True)
         (one,) = operations(search(collection, [QUERY], Options(limit=2, prefetch=7, filter=None)))
         first = next(one)
         assert (first.arguments["target_vector"], first.arguments["limit"]) == ("fde", 7)
@@ -125,18 +125,18 @@ class TestSearches:
         assert [hit.id for hit in hits.unscored] == [rows[1].id]
 
     def test_no_candidates_no_second_request(self):
-        (one,) = operations(search(r.Collection("c", ENCODER), [QUERY], Options()))
+        (one,) = operations(search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options()))
         next(one)
         with pytest.raises(StopIteration) as done:
             one.send([])
         assert done.value.value == []
 
     def test_a_batch_is_bounded(self):
-        operation = search(r.Collection("c", ENCODER), [QUERY] * 9, Options(), at_once=3)
+        operation = search(r.Collection("c", ENCODER, width_seen=True), [QUERY] * 9, Options(), at_once=3)
         together = operation.send(next(operation).call())
         assert (len(together.operations), together.at_once) == (9, 3)
         with pytest.raises(InvalidInput):
-            next(search(r.Collection("c", ENCODER), [QUERY], Options(), at_once=0))
+            next(search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options(), at_once=0))
 
 
 def operations(operation):

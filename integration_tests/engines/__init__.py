@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from integration_tests.engines import qdrant, weaviate
+from integration_tests.engines import milvus, qdrant, weaviate
 from integration_tests.engines.base import Engine
 
 ENGINES: list[Engine] = [
     *qdrant.ENGINES,
     *weaviate.ENGINES,
+    *milvus.ENGINES,
 ]

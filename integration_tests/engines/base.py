@@ -38,6 +38,12 @@ class Session(Protocol):
     def fdes_are_float16(self) -> bool:
         """Unless ``create`` is told otherwise."""
 
+    def scores_natively(self) -> bool:
+        """The database has a MaxSim of its own: ``rerank="native"``."""
+
+    def backfills_in_place(self) -> bool:
+        """The database can add a vector to a collection; else the session replaces what was filled by a filled copy."""
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         """Token matrices that the database cannot store, and what the error says of each."""
 

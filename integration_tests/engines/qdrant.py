@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import numpy as np
 import qdrant_edge as edge
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from integration_tests import containers
 from integration_tests.engines.base import Blocking, CannotStart, Engine, Session
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera
 
@@ -52,6 +51,12 @@ class ClientSession:
         return {"quantization": "int8"}
 
     def fdes_are_float16(self) -> bool:
+        return True
+
+    def scores_natively(self) -> bool:
+        return True
+
+    def backfills_in_place(self) -> bool:
         return True
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
@@ -149,6 +154,12 @@ class EdgeSession:
         return {"quantization": "int8"}
 
     def fdes_are_float16(self) -> bool:
+        return True
+
+    def scores_natively(self) -> bool:
+        return True
+
+    def backfills_in_place(self) -> bool:
         return True
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
@@ -261,23 +272,9 @@ def _server(path: Path, *, grpc: bool = False, asynchronous: bool = False) -> It
 
 @contextmanager
 def _container(path: Path) -> Iterator[Session]:
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False, timeout=30).returncode:
-        raise CannotStart("start a Docker engine that `docker info` reaches")
-    try:
-        from testcontainers.community.qdrant import QdrantContainer
-    except ImportError:
-        raise CannotStart("pip install 'testcontainers[qdrant]>=4.15'") from None
-    image = os.environ.get("QDRANT_IMAGE", "qdrant/qdrant:v1.18.0")
-    try:
-        container = QdrantContainer(image=image).start()
-    except Exception as error:
-        raise CannotStart(f"pull {image}, or set QDRANT_IMAGE to one that is there: {error}") from error
-    try:
-        with _connected(f"http://{container.rest_host_address}", None, False, False) as session:
-            yield session
-    finally:
-        container.stop()
+    at = containers.address("qdrant")
+    with _connected(f"http://{at.host}:{at.port}", None, False, False) as session:
+        yield session
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from weaviate.classes.config import Configure, DataType, Property, VectorDistanc
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 
-from integration_tests import weaviate_server
+from integration_tests import containers, weaviate_server
 from integration_tests.corpus import DIM
 from integration_tests.engines.base import Blocking, Engine, Session
 from muvera_adapters.results import BackfillReport, Document, Hit, Hits
@@ -106,6 +106,12 @@ class WeaviateSession:
     def fdes_are_float16(self) -> bool:
         return False
 
+    def scores_natively(self) -> bool:
+        return True
+
+    def backfills_in_place(self) -> bool:
+        return True
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return [(np.ones((65_536, DIM)), "at most 65535")]
 
@@ -185,8 +191,10 @@ def stop() -> None:
 
 
 @contextmanager
-def _server(path: Path, *, tokens_index: Any = "rerank", asynchronous: bool = False) -> Iterator[Session]:
-    _, (host, port, grpc_port) = running()
+def _server(
+    path: Path, *, tokens_index: Any = "rerank", asynchronous: bool = False, container: bool = False
+) -> Iterator[Session]:
+    host, port, grpc_port = containers.address("weaviate") if container else running()[1]
     prefix = f"MuveraTest{uuid.uuid4().hex[:8]}"
     client = weaviate.connect_to_local(host, port, grpc_port)
     loop = asyncio.new_event_loop() if asynchronous else None
@@ -210,4 +218,5 @@ ENGINES = [
     Engine("weaviate-async", partial(_server, asynchronous=True)),
     Engine("weaviate-hnsw", partial(_server, tokens_index="hnsw")),
     Engine("weaviate-muvera", partial(_server, tokens_index=_VI.MultiVector.Encoding.muvera())),
+    Engine("weaviate-container", partial(_server, container=True)),
 ]

@@ -31,7 +31,7 @@ from muvera_adapters.errors import InvalidInput
 QUANTIZATIONS: dict[str, dict[str, float]] = {
     "qdrant": {"int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2, "none": 0},
     "weaviate": {"rq8": 8, "rq4": 4, "rq1": 1, "none": 0},
-    "milvus": {"sq8": 8, "none": 0},
+    "milvus": {"none": 0, "sq8": 8},
 }
 # beside the codes of a vector: offset of int8, two scales of turbo, range and norms of rq
 _BESIDE = {"int8": 4, "turbo4": 8, "turbo2": 8, "rq8": 16, "rq4": 16, "rq1": 16}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import qdrant_edge as edge
 
-from muvera_adapters.errors import CollectionExists, StoreUnavailable
+from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
 from muvera_adapters.qdrant.description import describe
 from muvera_adapters.qdrant.documents import check_encoder
@@ -91,18 +91,28 @@ class QdrantEdgeMuvera:
         """
         path, sidecar = paths(directory, name)
         check_encoder(encoder.dim)
-        if sidecar.exists() or (path.exists() and any(path.iterdir())):
+        state = new_state(encoder, FDE, TOKENS if store_tokens else None)
+        if path.exists() and any(path.iterdir()):
             raise CollectionExists(f"{path} exists; open it, or drop it first")
+        # a sidecar without a directory: this creation was killed before, or the directory was moved away
+        if sidecar.exists() and read_sidecar(sidecar) != state:
+            raise CollectionExists(f"{sidecar} exists; put the directory of that collection back, or delete the file")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
         if store_tokens:
             vectors[TOKENS] = token_params(encoder, tokens_datatype)
-        path.mkdir(parents=True, exist_ok=True)
+        # killed at any point, there is either no collection or a whole one
+        partial = path.with_name(f".{name}.creating")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         try:
-            shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors, optimizers=optimizers))
+            edge.EdgeShard.create(str(partial), edge.EdgeConfig(vectors=vectors, optimizers=optimizers)).close()
         except Exception as error:  # the engine raises nothing more specific
             raise translate(error, path) from error
-        write_sidecar(sidecar, new_state(encoder, FDE, TOKENS if store_tokens else None))
-        return cls._of(shard, path, encoder, FDE, TOKENS if store_tokens else None)
+        write_sidecar(sidecar, state)
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+        return cls._of(_load(path), path, encoder, FDE, TOKENS if store_tokens else None)
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], name: str, encoder: Encoder | None = None) -> QdrantEdgeMuvera:
@@ -121,6 +131,8 @@ class QdrantEdgeMuvera:
         """
         path, sidecar = paths(directory, name)
         state = read_state(str(path), read_sidecar(sidecar))
+        if not path.is_dir():
+            raise CollectionNotFound(f"{path} is missing: it was moved, or its creation was interrupted")
         chosen = choose_encoder(str(path), state["encoder"], encoder)
         return cls._of(_load(path), path, chosen, state["fde"], state["tokens"])
 

@@ -36,7 +36,11 @@ class ArrayFile(Protocol):
     """A file with named arrays."""
 
     path: Path
-    shapes: Mapping[str, Shape]
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Of all arrays."""
+        ...
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """A whole array."""
@@ -92,6 +96,7 @@ class ArraySource:
         if len(widths) > 1:
             raise InvalidInput(f"{file.path}: token vectors of different widths: {sorted(widths)}")
         self.dim, self.n_positions, self.n_tokens = widths.pop(), len(self._offsets) - 1, int(self._offsets[-1])
+        self.lengths: npt.NDArray[np.int64] | None = np.diff(self._offsets)
 
     def __len__(self) -> int:
         return self.n_positions

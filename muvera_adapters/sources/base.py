@@ -21,6 +21,7 @@ class TokenSource(Protocol):
         dim: width of a token vector.
         n_tokens: token vectors of all documents; None where only reading them all would tell.
         n_positions: positions run from 0 to below it, deleted documents counted.
+        lengths: (n_positions,) tokens, 0 where a document was deleted; None where only reading them all would tell.
         files: that the documents are read from; none where they are in a database.
         place: path, or target and collection.
         seekable: ``documents(start)`` reads nothing before ``start``.
@@ -30,6 +31,7 @@ class TokenSource(Protocol):
     dim: int
     n_tokens: int | None
     n_positions: int
+    lengths: npt.NDArray[np.int64] | None
     files: Sequence[Path]
     place: str
     seekable: bool

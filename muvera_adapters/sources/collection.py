@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput
 from muvera_adapters.plaid.source import Document
@@ -33,6 +34,7 @@ class CollectionSource:
 
     format = "collection"
     n_tokens: int | None = None
+    lengths: npt.NDArray[np.int64] | None = None
     files: Sequence[Path] = ()
     seekable = False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, MissingExtra
 from muvera_adapters.plaid.source import Document
@@ -30,8 +31,8 @@ class ParquetSource:
         MissingExtra: pyarrow is not installed.
     """
 
-    format = "parquet"
     n_tokens: int | None = None
+    lengths: npt.NDArray[np.int64] | None = None
     seekable = True
 
     def __init__(
@@ -59,6 +60,7 @@ class ParquetSource:
         self._id = id_column or next((name for name in _IDS if name in schema.names), None)
         if id_column is not None and id_column not in schema.names:
             raise InvalidInput(f"{place} has no column {id_column!r}; it has {', '.join(schema.names)}")
+        self.format = f"parquet, tokens in {self._tokens!r}, ids in {self._id!r}" if self._id else "parquet"
         nested = {field.name for field in schema if _is_nested(field.type)}
         self._payload = [name for name in schema.names if name not in nested and name != self._id]
         if self._id is not None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from muvera_adapters.plaid import Document, open_index
+from muvera_adapters.plaid.files import read_json
 
 
 class PlaidSource:
@@ -20,9 +24,11 @@ class PlaidSource:
         self, path: Path, *, ids: Path | None = None, texts: Path | None = None, originals: bool = True
     ) -> None:
         self.index = open_index(path, ids=ids, texts=texts, originals=originals)
-        self.format, self.dim, self.place = self.index.format, self.index.dim, str(path)
+        self.format = self.index.format + ("" if originals else ", originals left out")
+        self.dim, self.place = self.index.dim, str(path)
         self.n_tokens: int | None = self.index.n_tokens
         self.n_positions = len(self.index.lengths)
+        self.lengths: npt.NDArray[np.int64] | None = self.index.lengths
         # an index's own library leaves locks behind when it only reads
         inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock")
         self.files: Sequence[Path] = (*inside, *(p for p in (ids, texts) if p is not None))
@@ -33,6 +39,15 @@ class PlaidSource:
     def documents(self, start: int = 0) -> Iterator[Document]:
         """In the order of the index, deleted ones left out."""
         return self.index.documents(start)
+
+    @property
+    def model(self) -> str | None:
+        """That made the index, which queries need; only stanford indexes keep its name."""
+        path = Path(self.place) / "metadata.json"
+        metadata = read_json(path) if path.exists() else None
+        config = metadata.get("config") if isinstance(metadata, dict) else None
+        name = config.get("checkpoint") if isinstance(config, dict) else None
+        return name if isinstance(name, str) else None
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -33,7 +33,8 @@ class SafetensorsFile:
         except (SafetensorError, OSError) as error:
             raise InvalidInput(f"{path}: no safetensors file: {error}") from error
         self._file = opened
-        found = {}
+        self.shapes: Mapping[str, Shape] = {}
+        found: dict[str, Shape] = {}
         for name in self._file.keys():  # noqa: SIM118 (no mapping)
             part = self._file.get_slice(name)
             dtype = str(part.get_dtype())
@@ -42,7 +43,7 @@ class SafetensorsFile:
                     f"{path}: {name} has values of type {dtype}, which numpy does not know: save float16"
                 )
             found[name] = Shape(tuple(part.get_shape()), _KINDS.get(dtype[0], "?"))
-        self.shapes: Mapping[str, Shape] = found
+        self.shapes = found
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """A whole array."""

@@ -13,7 +13,7 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.running import Operation, Retry, run_async
-from muvera_adapters.weaviate import backfilling, collections, reading, searching, writing
+from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
 from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
 from muvera_adapters.weaviate.client_errors import translate
 from muvera_adapters.weaviate.requests import Call, Collection
@@ -134,7 +134,7 @@ class AsyncWeaviateMuvera:
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes, replacing those whose id is there."""
+        """Encodes and writes documents in batches by bytes; what is not named stays."""
         return await self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
 
     async def search(
@@ -217,6 +217,10 @@ class AsyncWeaviateMuvera:
     async def wait_indexed(self, timeout: float | None = None) -> None:
         """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
         await self._do(writing.wait_indexed(self._collection, timeout))
+
+    async def repair(self, progress: bool = False) -> int:
+        """Has documents indexed anew that a killed server has lost from its indexes; returns how many."""
+        return await self._do(repairing.repair(self._collection, progress))
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; of documents that others wrote, exact up to 1,000."""

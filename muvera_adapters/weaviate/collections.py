@@ -9,13 +9,14 @@ from typing import Any
 
 from weaviate.classes.config import Property
 
-from muvera_adapters.errors import CollectionExists, SchemaMismatch
+from muvera_adapters.errors import CollectionExists
 from muvera_adapters.running import Operation
 from muvera_adapters.state import choose_encoder, new_state, read_state
 from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.backfilling import check_adopted
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
-from muvera_adapters.weaviate.requests import Call, Collection, Server, page
+from muvera_adapters.weaviate.reading import check_widths
+from muvera_adapters.weaviate.requests import Call, Collection, Server
 from muvera_core import Encoder
 
 
@@ -40,7 +41,10 @@ def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Operation[
 def open_collection(name: str, encoder: Encoder | None) -> Operation[Collection]:
     """A collection that this library made or adopted."""
     server = yield from connect()
-    return (yield from _opened(name, encoder, server))
+    collection = yield from _opened(name, encoder, server)
+    if not collection.tenants:  # else the first search looks: its tenant is there
+        yield from check_widths(collection)
+    return collection
 
 
 def adopt(name: str, encoder: Encoder, fde: str, tokens: str | None) -> Operation[Collection]:
@@ -51,9 +55,7 @@ def adopt(name: str, encoder: Encoder, fde: str, tokens: str | None) -> Operatio
     if kept is not None and read_state(name, kept)["fde"] == fde:
         choose_encoder(name, kept["encoder"], encoder)
     collection = schema.describe(config, encoder, fde, tokens, server, need_fde=tokens is None)
-    names = [vector for vector in (fde if collection.fde_exists else None, tokens) if vector]
-    for row in (yield page(collection, 1, None, False, names)):
-        _check_dims(collection, row.vectors)
+    yield from check_widths(collection)
     if kept is not None and kept["fde"] != fde:
         collection.has_fde = False  # searches go on with the old vector until backfill() has filled this one
     elif collection.has_fde and kept is None:
@@ -121,16 +123,6 @@ def _opened(name: str, encoder: Encoder | None, server: Server) -> Operation[Col
     state = read_state(name, schema.kept_state(config))
     chosen = choose_encoder(name, state["encoder"], encoder)
     return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
-
-
-def _check_dims(collection: Collection, vectors: Any) -> None:
-    encoder, problems = collection.encoder, []
-    expected = {collection.fde: (encoder.dim, "gives"), collection.tokens: (encoder.token_dim, "takes")}
-    for name, (dim, verb) in expected.items():
-        if name in vectors and vectors[name].shape[-1] != dim:
-            problems.append(f"{name!r} has {vectors[name].shape[-1]} dimensions, the encoder {verb} {dim}")
-    if problems:
-        raise SchemaMismatch(f"{collection.name} does not fit: {'; '.join(problems)}")
 
 
 def _nothing() -> Operation[None]:

@@ -31,14 +31,12 @@ class Documents:
     Attributes:
         ids: as given.
         objects: id of the object and all its properties, ours included.
-        named: whether properties were given for it.
         tokens: their matrices, (n_i, dim).
         sizes: bytes of each on the way to the database.
     """
 
     ids: list[DocumentId]
     objects: list[tuple[str, dict[str, Any]]]
-    named: list[bool]
     tokens: TokenBatch | list[npt.NDArray[Any]]
     sizes: list[int]
 
@@ -64,8 +62,7 @@ def prepare(
         sizes.append(_size(collection, matrices[position], properties, where))
     if collection.cosine:
         matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    named = [payloads is not None and payload is not None for payload in (payloads or [None] * len(ids))]
-    return Documents(ids, objects, named, matrices, sizes)
+    return Documents(ids, objects, matrices, sizes)
 
 
 def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "query") -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from weaviate.classes.query import Filter
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, SchemaMismatch
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.running import Operation
 from muvera_adapters.weaviate.identity import FDE_KEY, from_uuid, to_uuid, user_properties
@@ -28,6 +28,8 @@ from muvera_adapters.weaviate.requests import (
 from muvera_adapters.weaviate.requests import count as count_call
 
 _SAMPLE = 32
+# objects whose vectors are looked at when a collection is opened
+_FEW = 4
 # bytes of tokens in one reply; half of what the client receives by default
 READ_BYTES = 48 << 20
 # documents of other writers that are looked at one by one; beyond, their share is taken for that of all
@@ -41,6 +43,27 @@ def need_fde(collection: Collection) -> None:
             f"{collection.name} has no filled vector {collection.fde!r} yet: run backfill() first; it was adopted as "
             "it is"
         )
+
+
+def check_widths(collection: Collection) -> Operation[None]:
+    """Looks at a few stored vectors, as a schema does not tell widths, and a quantized index compares any with any.
+
+    Raises:
+        SchemaMismatch: they are not as long as the encoder's.
+    """
+    encoder = collection.encoder
+    expected = {collection.tokens: (encoder.token_dim, "takes")} if collection.tokens is not None else {}
+    if collection.fde_exists:
+        expected[collection.fde] = (encoder.dim, "gives")
+    for row in (yield page(collection, _FEW, None, False, list(expected))):
+        problems = [
+            f"{name!r} has {row.vectors[name].shape[-1]} dimensions, the encoder {verb} {dim}"
+            for name, (dim, verb) in expected.items()
+            if name in row.vectors and row.vectors[name].shape[-1] != dim
+        ]
+        if problems:
+            raise SchemaMismatch(f"{collection.name} does not fit: {'; '.join(problems)}")
+        collection.width_seen = collection.width_seen or collection.fde in row.vectors
 
 
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:

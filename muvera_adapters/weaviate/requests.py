@@ -69,7 +69,9 @@ class Collection:
         flat_cutoff: filtered searches of fewer documents are exact (flatSearchCutoff).
         code_bits: of the FDE's quantized codes for one dimension, 0: none.
         keeps_state: our two properties exist.
-        foreign: there are vectors or references that are not ours, which a write must not drop.
+        foreign: there are vectors, references or blobs that are not ours, which a write must not drop.
+        tenants: every call is about one of several tenants.
+        width_seen: a stored FDE was found to have the encoder's width.
         server: it is kept in.
         token_floats: of the largest token matrix read so far; 0: none was.
     """
@@ -87,6 +89,8 @@ class Collection:
     code_bits: float = 0.0
     keeps_state: bool = True
     foreign: bool = False
+    tenants: bool = False
+    width_seen: bool = False
     server: Server = Server()
     token_floats: int = 0
 

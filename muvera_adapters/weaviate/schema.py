@@ -265,7 +265,11 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         flat_cutoff=0 if info.code_bits and info.muvera is None else info.flat_cutoff,
         code_bits=vectors[fde].code_bits if fde in vectors else 0.0,
         keeps_state=any(own.name == ID_KEY for own in config.properties),
-        foreign=bool(config.references) or bool(vectors.keys() - {fde, tokens}),
+        foreign=bool(config.references)
+        or bool(vectors.keys() - {fde, tokens})
+        # which queries return only when asked for by name
+        or any(own.data_type in (DataType.BLOB, DataType.BLOB_HASH) for own in config.properties),
+        tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
     )
 

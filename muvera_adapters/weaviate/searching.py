@@ -18,6 +18,7 @@ from muvera_adapters.running import Compute, Operation, Together
 from muvera_adapters.weaviate.documents import query_matrix
 from muvera_adapters.weaviate.identity import user_properties
 from muvera_adapters.weaviate.reading import (
+    check_widths,
     document_id_of,
     fetch_all,
     fitting,
@@ -67,6 +68,8 @@ def search(collection: Collection, queries: Sequence[Any], options: Options, at_
     matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
     if not matrices:
         return []
+    if not collection.width_seen:  # nothing was there yet
+        yield from check_widths(collection)
     if mode == "native_muvera":
         return (yield Together([_native_muvera(collection, q, options) for q in matrices], at_once))
     fdes = yield Compute(partial(collection.encoder.encode_queries, matrices))

@@ -13,7 +13,7 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.running import Operation, Retry, run
-from muvera_adapters.weaviate import backfilling, collections, reading, searching, writing
+from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
 from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
 from muvera_adapters.weaviate.client_errors import translate
 from muvera_adapters.weaviate.requests import Call, Collection
@@ -220,15 +220,16 @@ class WeaviateMuvera:
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes, replacing those whose id is there.
+        """Encodes and writes documents in batches by bytes.
 
-        A payload replaces the document's properties; None leaves them as they are. Vectors and references that are not
-        of this library are always kept.
+        Of a document whose id is there, tokens and FDE are replaced, and the properties that its payload names; a value
+        of None removes one. Properties that it does not name, and vectors and references that are not of this library,
+        stay.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None.
+            payloads: n dictionaries of JSON values, or None for none.
             progress: show a bar.
 
         Returns:
@@ -345,6 +346,19 @@ class WeaviateMuvera:
     def wait_indexed(self, timeout: float | None = None) -> None:
         """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
         self._do(writing.wait_indexed(self._collection, timeout))
+
+    def repair(self, progress: bool = False) -> int:
+        """Has documents indexed anew that a killed server has lost from its indexes; returns how many.
+
+        After a kill, Weaviate 1.39 has objects that no filter by id or vector finds, acknowledged ones among them, and
+        writing them again changes nothing, as an unchanged object is passed over. So call this after every crash of
+        the server, when it is up again, and after repeating an ``upsert`` that it interrupted. Every document is looked
+        up, 1,000 in a request; those that an index lacks are patched with their own vectors.
+
+        Args:
+            progress: show a bar.
+        """
+        return self._do(repairing.repair(self._collection, progress))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; of documents that others wrote, exact up to 1,000."""

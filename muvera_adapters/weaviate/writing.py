@@ -16,9 +16,9 @@ from muvera_adapters.running import Compute, Operation, Pause, Together, seconds
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.client_errors import refused_write
 from muvera_adapters.weaviate.documents import prepare, to_writes
-from muvera_adapters.weaviate.identity import RESERVED, to_uuid
+from muvera_adapters.weaviate.identity import to_uuid
 from muvera_adapters.weaviate.reading import fetch_all, is_indexed, need_fde
-from muvera_adapters.weaviate.requests import Collection, Row, Write
+from muvera_adapters.weaviate.requests import Collection, Write
 
 #: single-object writes that go on at a time
 AT_ONCE = 4
@@ -40,14 +40,14 @@ def upsert(
             fdes = yield Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
             writes = to_writes(collection, documents, i, j, fdes)
             try:
-                refused = yield from _write(collection, writes, documents.named[i:j])
+                refused = yield from _write(collection, writes)
             except StoreUnavailable as error:
                 # a part of this batch may have been written: it is counted as not acknowledged
                 for document_id in documents.ids[i:]:
                     report.failed.setdefault(document_id, f"not acknowledged: {error}")
                 raise WriteInterrupted(
                     f"{error}; {report.written} of {len(documents.ids)} documents are written, "
-                    "repeat the call to complete it",
+                    "repeat the call to complete it, and call repair() if the server was killed",
                     report,
                 ) from (error.__cause__ or error)
             report.failed.update({documents.ids[i + k]: message for k, message in refused.items()})
@@ -88,26 +88,27 @@ def patch(write: Write) -> Operation[bool]:
     return True
 
 
-def _write(collection: Collection, writes: Sequence[Write], named: Sequence[bool]) -> Operation[dict[int, str]]:
+def _write(collection: Collection, writes: Sequence[Write]) -> Operation[dict[int, str]]:
     """Position -> error of those refused.
 
-    An insert replaces the whole object. Objects that are there and have something that this write does not name
-    (vectors and references of others; properties, where none are given) are patched instead.
+    An insert replaces the whole object. So objects that are there and have something that this write does not name
+    (properties; vectors, references or blobs, which are not looked at one by one) are patched instead.
     """
-    there: dict[str, Row] = {}
-    if collection.foreign or not all(named):
-        ids = [write.id for write, known in zip(writes, named, strict=True) if collection.foreign or not known]
-        there = {row.id: row for row in (yield from fetch_all(collection, ids, collection.foreign, ()))}
-    new = [k for k, write in enumerate(writes) if write.id not in there]
-    old = [k for k, write in enumerate(writes) if write.id in there]
+    there = {row.id: row for row in (yield from fetch_all(collection, [write.id for write in writes], True, ()))}
+
+    def loses(write: Write) -> bool:
+        found = there.get(write.id)
+        return found is not None and (collection.foreign or not found.properties.keys() <= write.properties.keys())
+
+    whole = [k for k, write in enumerate(writes) if not loses(write)]
+    parts = [k for k, write in enumerate(writes) if loses(write)]
     refused: dict[int, str] = {}
-    if new:
-        errors = yield from _insert(collection, [writes[k] for k in new])
-        refused.update({new[k]: message for k, message in errors.items()})
-    if old:
-        patches = [_replace_ours(collection, writes[k], there[writes[k].id] if named[k] else None) for k in old]
-        errors_of_old = yield Together(patches, AT_ONCE)
-        refused.update({k: message for k, message in zip(old, errors_of_old, strict=True) if message})
+    if whole:
+        errors = yield from _insert(collection, [writes[k] for k in whole])
+        refused.update({whole[k]: message for k, message in errors.items()})
+    if parts:
+        errors_of_parts = yield Together([_patch(collection, writes[k]) for k in parts], AT_ONCE)
+        refused.update({k: message for k, message in zip(parts, errors_of_parts, strict=True) if message})
     return refused
 
 
@@ -129,11 +130,10 @@ def _insert(collection: Collection, writes: Sequence[Write]) -> Operation[dict[i
     return errors
 
 
-def _replace_ours(collection: Collection, write: Write, there: Row | None) -> Operation[str | None]:
-    """Patches one object; properties that ``there`` has and the write does not name are removed. Returns an error."""
-    gone = {key: None for key in there.properties if key not in RESERVED} if there else {}
+def _patch(collection: Collection, write: Write) -> Operation[str | None]:
+    """Writes what is named of one object; an object that is gone is written whole. Returns an error."""
     try:
-        if not (yield from patch(Write(write.id, {**gone, **write.properties}, write.vectors))):
+        if not (yield from patch(write)):
             errors = yield from _insert(collection, [write])
             return errors.get(0)
     except Rejected as error:

@@ -1,0 +1,218 @@
+"""What a migration costs: decoding, loading into Qdrant Edge, and memory at two sizes of index.
+
+Indexes are generated: random centroids, codes and residuals in the files of colbert-ai, 2 bits, documents of 20 to 100
+tokens.
+
+1. Decoding: tokens a second of this library's reader, and, where colbert-ai is installed, of its own codec on the same
+   files (``pip install colbert-ai torch transformers``); both on this machine's processors, in turns.
+2. End to end into Edge, with the default encoder: documents a second until the last is acknowledged.
+3. Memory: largest resident set of a process that reads, encodes and journals everything, with a store that keeps
+   nothing, for an index and for one of ten times its size.
+
+    python -m benchmarks.migrate [--tokens 2000000] [--edge-docs 5000] [--rounds 3] [--skip-memory] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_adapters.migration import migrate
+from muvera_adapters.results import WriteReport
+from muvera_adapters.sources import open_source
+from muvera_adapters.targets import Database, parse_target
+from muvera_core import Encoder, FDEConfig, FDEEncoder
+from tests.plaid_files import save
+
+DIM, NBITS, CENTROIDS, CHUNK = 128, 2, 4096, 25_000
+# without which torch does not open a file
+_RECORDS = {"x/version": b"3\n", "x/byteorder": b"little"}
+
+
+def generate(path: Path, n_tokens: int) -> int:
+    """Writes an index; returns its number of documents."""
+    path.mkdir()
+    generator = np.random.default_rng(0)
+    centroids = generator.standard_normal((CENTROIDS, DIM), np.float32)
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    save(path / "centroids.pt", centroids.astype(np.float16), members=_RECORDS)
+    weights = np.array([-0.1, -0.03, 0.03, 0.1], np.float32)
+    _save_pair(path / "buckets.pt", np.array([-0.06, 0, 0.06], np.float32), weights)
+    save(path / "avg_residual.pt", np.float32(0.05).reshape(1), members=_RECORDS)
+    lengths = generator.integers(20, 101, n_tokens // 60)
+    chunks = [lengths[i : i + CHUNK] for i in range(0, len(lengths), CHUNK)]
+    for number, part in enumerate(chunks):
+        n = int(part.sum())
+        save(path / f"{number}.codes.pt", generator.integers(0, CENTROIDS, n, np.int32), members=_RECORDS)
+        save(
+            path / f"{number}.residuals.pt",
+            generator.integers(0, 256, (n, DIM * NBITS // 8), np.uint8),
+            members=_RECORDS,
+        )
+        (path / f"doclens.{number}.json").write_text(json.dumps(part.tolist()))
+        (path / f"{number}.metadata.json").write_text(json.dumps({"num_passages": len(part), "num_embeddings": n}))
+    config = {"dim": DIM, "nbits": NBITS}
+    (path / "metadata.json").write_text(json.dumps({"config": config, "num_chunks": len(chunks)}))
+    return len(lengths)
+
+
+def _save_pair(path: Path, first: Any, second: Any) -> None:
+    """A tuple of two tensors, as torch.save writes it."""
+    from tests.plaid_files import tensor_opcodes, write_archive
+
+    body = b"\x80\x02" + tensor_opcodes(first) + tensor_opcodes(second, key="1") + b"\x86."
+    write_archive(path, body, {"x/data/0": first.tobytes(), "x/data/1": second.tobytes(), **_RECORDS})
+
+
+def decode_here(path: Path) -> float:
+    """Tokens a second."""
+    started = time.perf_counter()
+    n = sum(len(document.tokens) for document in open_source(path).documents())
+    return n / (time.perf_counter() - started)
+
+
+def decode_colbert(path: Path) -> float | None:
+    """Tokens a second of colbert-ai's codec, chunk by chunk; None where it is not installed."""
+    try:
+        import torch
+        from colbert.indexing.codecs.residual import ResidualCodec
+        from colbert.indexing.codecs.residual_embeddings import ResidualEmbeddings
+    except ImportError:
+        return None
+    from colbert.infra import ColBERTConfig
+
+    codec = ResidualCodec(
+        ColBERTConfig(dim=DIM, nbits=NBITS),
+        torch.load(path / "centroids.pt", weights_only=True, map_location="cpu").float(),
+        torch.tensor(0.05),
+        *torch.load(path / "buckets.pt", weights_only=True, map_location="cpu"),
+    )
+    started, n = time.perf_counter(), 0
+    for number in range(len(list(path.glob("doclens.*.json")))):
+        codes = torch.load(path / f"{number}.codes.pt", weights_only=True, map_location="cpu")
+        residuals = torch.load(path / f"{number}.residuals.pt", weights_only=True, map_location="cpu")
+        n += len(codec.decompress(ResidualEmbeddings(codes, residuals)))
+    return n / (time.perf_counter() - started)
+
+
+def load_edge(path: Path, directory: Path, documents: int) -> dict[str, float]:
+    """Documents and tokens a second until the last document is acknowledged."""
+    source = open_source(path)
+    encoder = FDEEncoder(FDEConfig(DIM))
+    encoder.encode_documents([np.eye(DIM)])  # compile first
+    with Database(f"qdrant-edge:{directory}") as database:
+        _, report = migrate(source, database, "x", encoder, limit=documents)
+    return {
+        "documents": report.written,
+        "documents_per_second": report.written / report.seconds,
+        "tokens_per_second": report.tokens / report.seconds,
+        "index_seconds": report.index_seconds,
+    }
+
+
+class Nothing:
+    """A database and store that encodes, as all do, and keeps nothing."""
+
+    name = "x"
+    target = parse_target("qdrant:http://nowhere")
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def open(self, name: str, encoder: Encoder | None = None) -> Any:
+        from muvera_adapters.errors import CollectionNotFound
+
+        raise CollectionNotFound(name)
+
+    def create(self, name: str, encoder: Encoder) -> Nothing:
+        self.encoder = encoder
+        return self
+
+    def upsert(self, ids: Sequence[Any], tokens: Any, payloads: Any = None) -> WriteReport:
+        self.encoder.encode_documents(tokens)
+        self.written += len(ids)
+        return WriteReport(len(ids))
+
+    def count(self) -> int:
+        return self.written
+
+    def wait_indexed(self) -> None: ...
+
+
+def peak(path: Path, journal: Path) -> dict[str, float]:
+    """Largest resident set, mapped files included, of this process; run in one of its own."""
+    started = time.perf_counter()
+    database: Any = Nothing()
+    source = open_source(path)
+    _, report = migrate(source, database, "x", FDEEncoder(FDEConfig(DIM)), journal=journal)
+    assert report.complete
+    return {
+        "tokens": report.tokens,
+        "documents": report.documents,
+        "seconds": time.perf_counter() - started,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=2_000_000)
+    parser.add_argument("--edge-docs", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--skip-memory", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        small = Path(scratch) / "small"
+        documents = generate(small, arguments.tokens)
+        print(f"generated {documents:,} documents, about {arguments.tokens:,} tokens, {DIM} dims, {NBITS} bits")
+        rates = [(decode_here(small), decode_colbert(small)) for _ in range(arguments.rounds)]
+        ours = float(np.median([a for a, _ in rates]))
+        theirs = [b for _, b in rates if b is not None]
+        result["decode_tokens_per_second"] = ours
+        print(f"decode: {ours / 1e6:.2f} M tokens/s")
+        if theirs:
+            result["colbert_tokens_per_second"] = float(np.median(theirs))
+            print(
+                f"decode by colbert-ai: {np.median(theirs) / 1e6:.2f} M tokens/s; ratio {ours / np.median(theirs):.2f}"
+            )
+        else:
+            print("colbert-ai is not installed: pip install colbert-ai torch transformers")
+        if arguments.edge_docs:
+            result["edge"] = _apart(load_edge, small, Path(scratch) / "edge", arguments.edge_docs)
+            edge = result["edge"]
+            print(
+                f"into Edge: {edge['documents_per_second']:.0f} documents/s, {edge['tokens_per_second']:,.0f} tokens/s"
+            )
+        if not arguments.skip_memory:
+            large = Path(scratch) / "large"
+            generate(large, 10 * arguments.tokens)
+            result["memory"] = [_apart(peak, path, path.with_suffix(".journal")) for path in (small, large)]
+            for row in result["memory"]:
+                rate = row["tokens"] / row["seconds"]
+                print(f"{row['tokens']:,} tokens: peak {row['peak_mb']:.0f} MB, {rate / 1e6:.2f} M tokens/s")
+            ratio = result["memory"][1]["peak_mb"] / result["memory"][0]["peak_mb"]
+            print(f"ratio of the peaks: {ratio:.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2))
+
+
+def _apart(call: Any, *arguments: Any) -> Any:
+    """In a process of its own, which owes nothing to this one's memory."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *arguments).result()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Draws the figures of concepts.md with this library: python docs/figures/make.py (needs the extra ``eval``)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from muvera_adapters.evidence.measuring import exact_top, queries_of
+from muvera_adapters.samples import load_pydocs
+from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
+
+HERE = Path(__file__).parent
+SIZES = ((20, 3, 8), (20, 4, 8), (20, 5, 16), (20, 5, 64))  # r_reps, k_sim, d_proj
+CANDIDATES = (10, 20, 50, 100, 200, 400, 800)
+SHOWN = 7  # the question of the scatter plot
+
+
+def save(figure: Any, name: str) -> None:
+    """The same bytes in every run."""
+    with plt.rc_context({"svg.hashsalt": name}):
+        figure.savefig(HERE / name, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    plt.close(figure)
+
+
+def blocks(config: FDEConfig, fde: np.ndarray) -> np.ndarray:
+    """(r_reps * 2**k_sim, block_dim)."""
+    return fde.reshape(-1, config.block_dim)
+
+
+def encoding(name: str) -> None:
+    """One repetition in the plane: which partition each token falls into, and what the FDEs hold."""
+    config = FDEConfig(dim=2, r_reps=1, k_sim=3, d_proj=None, seed=5, normalize=False)
+    encoder = FDEEncoder(config)
+    document, query = _unit([-5, 37, 75, 100, 200]), _unit([3, 90, 310])
+
+    figure, (plane, table) = plt.subplots(1, 2, figsize=(9, 3.9), width_ratios=(1, 1.25))
+    degrees = np.arange(0, 360, 0.5)
+    # a query is never filled, so the one block that is not zero is the token's partition
+    rays = encoder.encode_queries([_unit([angle]) for angle in degrees])
+    owner = np.array([int(np.flatnonzero(blocks(config, ray).any(axis=1))[0]) for ray in rays])
+    first_line = int(np.flatnonzero(np.diff(owner))[0]) + 1
+    owner, degrees = np.roll(owner, -first_line), np.append(degrees, degrees[:first_line] + 360)[first_line:]
+    colours = plt.get_cmap("Pastel1")
+    for start, stop in _runs(owner):
+        arc = 1.25 * _unit(degrees[start : stop + 1])
+        plane.fill(*np.vstack([np.zeros((1, 2)), arc]).T, color=colours(int(owner[start])))
+        plane.text(*1.1 * arc[len(arc) // 2], str(owner[start]), ha="center", va="center")
+    for tokens, marker, label in ((document, "o", "document's tokens"), (query, "^", "query's tokens")):
+        plane.plot(*tokens.T, marker, color="black", mfc="black" if marker == "o" else "white", label=label)
+    plane.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
+    plane.axis("off")
+    plane.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, frameon=False)
+    plane.set_title("3 random lines cut the plane into partitions", fontsize=10)
+
+    filled = blocks(config, encoder.encode_document(document))
+    unfilled = blocks(
+        config, FDEEncoder(FDEConfig(2, 1, 3, None, 5, fill_empty=False, normalize=False)).encode_document(document)
+    )
+    asked = blocks(config, encoder.encode_query(query))
+    rows = []
+    for b in range(config.n_partitions):
+        what = "mean" if unfilled[b].any() else "nearest"
+        rows.append(
+            [
+                str(b),
+                "({:+.2f}, {:+.2f}) {}".format(*filled[b], what),
+                "({:+.2f}, {:+.2f})".format(*asked[b]) if asked[b].any() else "0",
+                f"{filled[b] @ asked[b]:+.2f}" if asked[b].any() else "",
+            ]
+        )
+    estimate = float(filled.ravel() @ asked.ravel())
+    exact = float(maxsim(query, [document])[0])
+    rows.append(["", "", "sum", f"{estimate:+.2f}"])
+    rows.append(["", "", "MaxSim", f"{exact:+.2f}"])
+    shown = table.table(
+        rows,
+        colLabels=["partition", "document's FDE", "query's FDE", "product"],
+        colWidths=[0.15, 0.44, 0.27, 0.17],
+        cellLoc="center",
+        loc="center",
+    )
+    shown.auto_set_font_size(False)
+    shown.set_fontsize(8)
+    shown.scale(1, 1.35)
+    table.axis("off")
+    save(figure, name)
+
+
+def _unit(degrees: Any) -> np.ndarray:
+    radians = np.deg2rad(degrees)
+    return np.column_stack([np.cos(radians), np.sin(radians)]).astype(np.float32)
+
+
+def _runs(owner: np.ndarray) -> list[tuple[int, int]]:
+    ends = [0, *(np.flatnonzero(np.diff(owner)) + 1), len(owner)]
+    return list(itertools.pairwise(ends))
+
+
+def estimates(name: str) -> None:
+    """On the sample: the estimate beside MaxSim, and how many candidates hold the exact top 10."""
+    sample = load_pydocs()
+    documents = TokenBatch.from_list(d.tokens for d in sample.source.documents())
+    queries = queries_of(sample.queries)
+    truth = exact_top(sample.queries, documents, range(len(documents)), 10)
+    figure, (scatter, curves) = plt.subplots(1, 2, figsize=(9, 3.6))
+
+    encoder = FDEEncoder(FDEConfig(documents.dim))
+    exact = maxsim(queries[SHOWN], documents)
+    estimate = encoder.encode_documents(documents) @ encoder.encode_query(queries[SHOWN])
+    scatter.scatter(estimate, exact, s=3, color="0.6", rasterized=True, label="2,041 documents")
+    scatter.scatter(estimate[truth[SHOWN]], exact[truth[SHOWN]], s=14, color="tab:red", label="exact top 10")
+    cut = float(np.sort(estimate)[-200])
+    scatter.axvline(cut, color="tab:blue", lw=1)
+    scatter.text(cut, exact.min(), " 200 candidates right of here", color="tab:blue", fontsize=8)
+    scatter.set(xlabel="dot product of FDEs (10,240 dims)", ylabel="MaxSim")
+    scatter.set_title(f"One question: “{sample.questions[SHOWN].text}”", fontsize=9)
+    scatter.legend(frameon=False, fontsize=8, loc="upper left")
+
+    for r_reps, k_sim, d_proj in SIZES:
+        config = FDEConfig(documents.dim, r_reps, k_sim, d_proj)
+        curves.plot(CANDIDATES, _recalls(FDEEncoder(config), documents, sample.queries, truth), "o-", ms=3,
+                    label=f"{config.fde_dim:,} dims")  # fmt: skip
+    curves.set(xscale="log", xlabel="candidates of 2,041", ylabel="of the exact top 10 among them", ylim=(0.3, 1.01))
+    curves.set_xticks(CANDIDATES, [str(n) for n in CANDIDATES])
+    curves.minorticks_off()
+    curves.grid(alpha=0.3)
+    curves.legend(frameon=False, fontsize=8)
+    curves.set_title("All 55 questions", fontsize=9)
+    figure.tight_layout()
+    save(figure, name)
+
+
+def _recalls(
+    encoder: FDEEncoder, documents: TokenBatch, queries: TokenBatch, truth: Sequence[Sequence[Any]]
+) -> list[float]:
+    order = np.argsort(-(encoder.encode_documents(documents) @ encoder.encode_queries(queries).T), axis=0)
+    return [
+        float(np.mean([len(set(order[:n, q]) & set(top)) / len(top) for q, top in enumerate(truth)]))
+        for n in CANDIDATES
+    ]
+
+
+if __name__ == "__main__":
+    encoding("encoding.svg")
+    estimates("estimates.svg")

@@ -1,0 +1,353 @@
+"""Milvus: milvus-lite as a file and over TCP, a standalone 2.3.5, a stub with struct arrays, a server of the user."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymilvus import AsyncMilvusClient, DataType, MilvusClient, MilvusException
+
+from integration_tests import containers, milvus_server, milvus_stub
+from integration_tests.corpus import DIM
+from integration_tests.engines.base import Blocking, CannotStart, Engine, Session
+from muvera_adapters.errors import Unsupported
+from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera
+
+_STRONG = {"consistency_level": "Strong"}
+_TEXTS = 3
+
+
+class Copying:
+    """A store of a server that cannot add a vector: where the suite fills in place, a filled copy takes its place."""
+
+    def __init__(self, session: MilvusSession, name: str, store: Any) -> None:
+        self._session = session
+        self._name = name
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def backfill(self, **options: Any) -> Any:
+        try:
+            return self._store.backfill(**options)
+        except Unsupported:  # which says: into=
+            pass
+        leave_out = () if self._session.has_fdes(self._name) else ("title",)
+        copy = self._session.copy_name(self._name)
+        report = self._store.backfill(into=copy, leave_out=leave_out, **options)
+        self._store = self._session.open(self._name)
+        return report
+
+
+class MilvusSession:
+    """Through pymilvus."""
+
+    def __init__(
+        self,
+        client: MilvusClient,
+        storage: str,
+        async_client: Any = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        sq8: bool = False,
+    ) -> None:
+        self.client = client
+        self.storage = storage
+        self._prefix = f"muvera_test_{uuid.uuid4().hex[:8]}_"
+        self._async_client = async_client
+        self._loop = loop
+        self._sq8 = sq8
+        self._names: set[str] = set()
+        self._copies: dict[str, str] = {}
+        self._cosine: set[str] = set()
+
+    def create(self, name: str, encoder: Any, **options: Any) -> Any:
+        return self._make("create", name, encoder, **{**_STRONG, **options})
+
+    def open(self, name: str, encoder: Any = None) -> Any:
+        return self._make("open", name, encoder)
+
+    def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
+        metric = {"tokens_metric": "COSINE"} if name in self._cosine else {}
+        store = self._make("adopt", name, encoder, **_STRONG, **metric, **options)
+        return store if self.backfills_in_place() else Copying(self, name, store)
+
+    def equals(self, key: str, value: Any) -> Any:
+        return f"{key} == {value!r}"
+
+    def exact(self) -> dict[str, Any]:
+        return {}
+
+    def quantized(self) -> dict[str, Any]:
+        if self._sq8:
+            return {"index_type": "IVF_SQ8", "index_params": {"nlist": 4}}
+        return {"index_type": "HNSW_SQ", "index_params": {"sq_type": "SQ8", "M": 16, "efConstruction": 100}}
+
+    def fdes_are_float16(self) -> bool:
+        return False
+
+    def scores_natively(self) -> bool:
+        return self.storage == "struct"
+
+    def backfills_in_place(self) -> bool:
+        return self.storage == "struct"
+
+    def over_limits(self) -> list[tuple[np.ndarray, str]]:
+        if self.storage == "struct":
+            return [(np.ones((2_049, DIM)), "at most 2048")]
+        return [(np.full((2, DIM), 1e5), "float16"), (np.ones((3_100, DIM)), "at most")]
+
+    def foreign(
+        self,
+        name: str,
+        ids: Sequence[int],
+        tokens: Sequence[np.ndarray],
+        *,
+        cosine: bool = False,
+        fdes: np.ndarray | None = None,
+    ) -> None:
+        if cosine:
+            self._cosine.add(name)
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
+        schema.add_field("pk", DataType.INT64, is_primary=True)
+        params = MilvusClient.prepare_index_params()
+        if self.storage == "struct":
+            vector = MilvusClient.create_struct_field_schema()
+            vector.add_field("v", DataType.FLOAT_VECTOR, dim=DIM)
+            array = {"element_type": DataType.STRUCT, "struct_schema": vector, "max_capacity": 100}
+            schema.add_field("colbert", DataType.ARRAY, **array)
+            metric = "MAX_SIM_COSINE" if cosine else "MAX_SIM_IP"
+            params.add_index("colbert[v]", index_name="c", index_type="HNSW", metric_type=metric)
+        else:
+            for i in range(_TEXTS):
+                schema.add_field(f"colbert_{i}", DataType.VARCHAR, max_length=65_535)
+        if fdes is not None:
+            schema.add_field("fde", DataType.FLOAT_VECTOR, dim=fdes.shape[1])
+            params.add_index("fde", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 100})
+        elif self.storage != "struct":
+            # servers without struct arrays take no collection without a vector
+            schema.add_field("title", DataType.FLOAT_VECTOR, dim=2)
+            params.add_index("title", index_type="HNSW", metric_type="L2", params={"M": 4, "efConstruction": 40})
+        target = self._name(name)
+        self.client.create_collection(target, schema=schema, index_params=params, **_STRONG)
+        self._insert(name, ids, tokens, fdes)
+
+    def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        self._insert(name, ids, tokens, None)
+
+    def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
+        target = self._name(name)
+        row: dict[str, Any] = {"muvera_id": f"#{document_id}", "fde": fde, "n": document_id}
+        for each in self.client.describe_collection(target)["fields"]:
+            if each["name"] == "muvera_tokens":
+                row["muvera_tokens"] = []
+            elif each["name"].startswith("muvera_tokens_"):
+                row[each["name"]] = ""
+        self.client.upsert(target, [row])
+
+    def content(self, name: str) -> dict[Any, Any]:
+        target = self._name(name)
+        fields = [each["name"] for each in self.client.describe_collection(target)["fields"]] + ["n"]
+        rows = self.client.query(target, filter="pk >= 0", output_fields=fields, limit=10_000, **_STRONG)
+        content = {}
+        for row in rows:
+            vectors = {}
+            if self.storage == "struct":
+                vectors["colbert"] = np.array([each["v"] for each in row["colbert"]], np.float32)
+            else:
+                vectors["colbert"] = untext("".join(row[f"colbert_{i}"] for i in range(_TEXTS)))
+            if row.get("fde") is not None:
+                vectors["fde"] = np.array(row["fde"], np.float32)
+            content[row["pk"]] = ({"n": row["n"]}, vectors)
+        return content
+
+    def has_fdes(self, name: str) -> bool:
+        return "fde" in [each["name"] for each in self.client.describe_collection(self._name(name))["fields"]]
+
+    def copy_name(self, name: str) -> str:
+        self._copies[name] = f"{name}_copy"
+        return self._name(name)
+
+    def close(self) -> None:
+        for name in self._names:
+            if self.client.has_collection(name):
+                self.client.drop_collection(name)
+
+    def _insert(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray], fdes: np.ndarray | None) -> None:
+        rows: list[dict[str, Any]] = []
+        for k, (i, matrix) in enumerate(zip(ids, tokens, strict=True)):
+            row: dict[str, Any] = {"pk": i, "n": i}
+            if self.storage == "struct":
+                row["colbert"] = [{"v": token} for token in np.asarray(matrix, np.float32)]
+            else:
+                row.update({f"colbert_{j}": "" for j in range(_TEXTS)}, colbert_0=text(matrix))
+            if fdes is not None:
+                row["fde"] = fdes[k]
+            elif self.storage != "struct":
+                row["title"] = [1.0, float(i)]
+            rows.append(row)
+        self.client.upsert(self._name(name), rows)
+
+    def _name(self, name: str) -> str:
+        full = self._prefix + self._copies.get(name, name)
+        self._names.add(full)
+        return full
+
+    def _make(self, method: str, name: str, *args: Any, **options: Any) -> Any:
+        if self._loop is None:
+            return getattr(MilvusMuvera, method)(self.client, self._name(name), *args, **options)
+        made = getattr(AsyncMilvusMuvera, method)(self._async_client, self._name(name), *args, **options)
+        return Blocking(self._loop.run_until_complete(made), self._loop)
+
+
+def text(matrix: np.ndarray) -> str:
+    """A token matrix as docs/milvus.md says that programs other than this library write it."""
+    header = struct.pack("<BBHI", 1, 2, matrix.shape[1], len(matrix))
+    return base64.b64encode(header + np.asarray(matrix, "<f4").tobytes()).decode()
+
+
+def untext(stored: str) -> np.ndarray:
+    data = base64.b64decode(stored)
+    _, _, dim, _ = struct.unpack_from("<BBHI", data)
+    return np.frombuffer(data, "<f4", offset=8).reshape(-1, dim)
+
+
+@contextmanager
+def connected(uri: str, storage: str, asynchronous: bool = False, sq8: bool = False) -> Iterator[Session]:
+    client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=60)
+    loop = asyncio.new_event_loop() if asynchronous else None
+    async_client = AsyncMilvusClient(uri) if asynchronous else None
+    session = MilvusSession(client, storage, async_client, loop, sq8)
+    try:
+        yield session
+    finally:
+        session.close()
+        if loop and async_client:
+            loop.run_until_complete(async_client.close())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+        client.close()
+
+
+class LiteServer:
+    """milvus-lite in a process of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        (self.port,) = milvus_server.free_ports(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(self._path / "data")]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]  # its default is all interfaces
+        with open(self._path / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                MilvusClient(self.uri, timeout=2).close()
+                return
+            except MilvusException:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.stop()
+                    raise RuntimeError((self._path / "log").read_text(errors="replace")[-2000:]) from None
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+_RUNNING: list[ExitStack] = []
+
+
+@cache
+def running(kind: str) -> str:
+    """The address of one server for the whole session, ended when it is."""
+    with ExitStack() as starting:
+        path = Path(starting.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        server: Any = LiteServer(path) if kind == "lite" else milvus_server.MilvusServer(path)
+        starting.callback(server.stop)
+        server.start()
+        _RUNNING.append(starting.pop_all())
+        return server.uri
+
+
+def stop() -> None:
+    """Ends the session's servers."""
+    while _RUNNING:
+        _RUNNING.pop().close()
+    running.cache_clear()
+
+
+@contextmanager
+def _file(path: Path, *, asynchronous: bool = False) -> Iterator[Session]:
+    with connected(str(path / "milvus.db"), "blob", asynchronous) as session:
+        yield session
+
+
+@contextmanager
+def _shared(path: Path, *, kind: str, asynchronous: bool = False) -> Iterator[Session]:
+    with connected(running(kind), "blob", asynchronous, sq8=kind == "standalone") as session:
+        yield session
+
+
+@contextmanager
+def _struct(path: Path, *, asynchronous: bool = False) -> Iterator[Session]:
+    with milvus_stub.serving(path / "stub") as (uri, _), connected(uri, "struct", asynchronous) as session:
+        yield session
+
+
+@contextmanager
+def _server(path: Path) -> Iterator[Session]:
+    uri = os.environ.get("MILVUS_URI")
+    if not uri:
+        raise CannotStart("set MILVUS_URI (and MILVUS_TOKEN) to a Milvus, best of version 2.6.18 or later")
+    client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=60)
+    version = tuple(int(part) for part in re.findall(r"\d+", client.get_server_version())[:3])
+    client.close()
+    with connected(uri, "struct" if version >= (2, 6, 20) else "blob") as session:
+        yield session
+
+
+@contextmanager
+def _container(path: Path) -> Iterator[Session]:
+    at = containers.address("milvus")
+    with connected(f"http://{at.host}:{at.port}", "struct") as session:
+        yield session
+
+
+ENGINES = [
+    Engine("milvus-lite", _file),
+    Engine("milvus-lite-async", partial(_file, asynchronous=True)),
+    Engine("milvus-lite-tcp", partial(_shared, kind="lite")),
+    Engine("milvus-2.3", partial(_shared, kind="standalone")),
+    Engine("milvus-2.3-async", partial(_shared, kind="standalone", asynchronous=True)),
+    Engine("milvus-struct", _struct),
+    Engine("milvus-struct-async", partial(_struct, asynchronous=True)),
+    Engine("milvus-server", _server),
+    Engine("milvus-container", _container),
+]

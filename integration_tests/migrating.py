@@ -1,0 +1,44 @@
+"""A migration that says on its standard output which document it reads; run as a program, to be killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from muvera_adapters.migration import migrate, pipeline
+from muvera_adapters.sources import open_source
+from muvera_adapters.targets import Database
+from muvera_core import FDEConfig, FDEEncoder
+
+
+class Talking:
+    """A source that prints each position before it gives the document."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def documents(self, start: int = 0) -> Iterator[Any]:
+        for document in self._source.documents(start):
+            sys.stdout.write(f"{document.position}\n")
+            sys.stdout.flush()
+            yield document
+
+
+def main(path: str, target: str, collection: str, journal: str) -> None:
+    # many batches of a small index
+    pipeline._BATCH_DOCUMENTS = 5
+    source: Any = Talking(open_source(path))
+    with Database(target) as database:
+        migrate(source, database, collection, FDEEncoder(FDEConfig(source.dim)), journal=Path(journal))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,67 @@
+"""``muvera backfill``: FDEs for a multivector collection that is there already."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from muvera_adapters.cli import options as o
+from muvera_adapters.errors import MuveraError, WrongUsage
+from muvera_adapters.targets import Database
+
+_SHOWN = 10
+
+
+def backfill(
+    target: Annotated[str, typer.Argument(help="qdrant-edge:DIR, qdrant:URL|DIR, weaviate:URL, milvus:URL|FILE.db")],
+    collection: o.CollectionName,
+    tokens_vector: Annotated[str, typer.Option(help="Name of the multivector.")],
+    fde_vector: Annotated[str, typer.Option(help="Name of the vector to add.")] = "fde",
+    encoder: o.EncoderFile = None,
+    r_reps: o.RReps = 20,
+    k_sim: o.KSim = 5,
+    d_proj: o.DProj = 16,
+    seed: o.Seed = 42,
+    into: Annotated[
+        str | None, typer.Option(help="Qdrant before 1.18: copy everything into this new collection.")
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="Alias to point to the new collection when it is complete.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate only; write nothing.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Give an existing multivector collection its FDEs, in place; run again after an interruption, it does the rest."""
+    with o.shown_warnings(), Database(target) as database:
+        options: dict[str, Any] = {key: value for key, value in (("into", into), ("alias", alias)) if value}
+        if options and database.target.kind not in ("qdrant", "qdrant-local"):
+            raise WrongUsage(f"{target}: --into and --alias are for Qdrant servers that cannot add a vector")
+        dim = database.token_dim(collection, tokens_vector)
+        chosen = o.make_encoder(dim, encoder, r_reps, k_sim, d_proj, seed)
+        store = database.adopt(collection, chosen, tokens_vector=tokens_vector, fde_vector=fde_vector)
+        try:
+            report = store.backfill(progress=not as_json, dry_run=dry_run, **options)
+        except KeyboardInterrupt as error:
+            raise MuveraError("interrupted; run the same command again to go on") from error
+    if as_json:
+        content = {**asdict(report), "failed": [{"id": i, "reason": text} for i, text in report.failed.items()]}
+        print(json.dumps(content, indent=2, default=str))
+    elif dry_run:
+        print(
+            f"{report.remaining:,} documents have no FDE: {o.readable(report.fde_bytes)} to write, about "
+            f"{o.readable(report.read_bytes)} of tokens to read, about {o.duration(report.seconds)}; "
+            "nothing was written"
+        )
+    else:
+        print(
+            f"{report.written + report.copied:,} documents got their FDE in {o.duration(report.seconds)}, "
+            f"{report.remaining:,} are left, {report.verified:,} of a sample were compared and agree"
+        )
+    if not as_json:
+        if report.without_tokens:
+            print(f"{report.without_tokens:,} documents have no {tokens_vector!r} to encode")
+        for identifier, reason in list(report.failed.items())[:_SHOWN]:
+            print(f"  {identifier!r} failed: {reason}")
+    if report.failed:
+        raise typer.Exit(1)

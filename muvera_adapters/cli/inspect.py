@@ -1,0 +1,106 @@
+"""``muvera inspect``: what a source holds, and what it would take in a database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from muvera_adapters.cli import options as o
+from muvera_adapters.migration import Estimate, estimate
+from muvera_adapters.sources import TokenSource, open_source
+from muvera_adapters.targets import parse_target
+from muvera_core import FDEConfig, FDEEncoder
+
+_TARGETS = {
+    "Qdrant, Edge": "qdrant-edge:x",
+    "Weaviate": "weaviate:http://x",
+    "Milvus": "milvus:http://x",
+}
+
+
+def inspect(
+    source: Annotated[str, typer.Argument(help="PLAID index, .npz, .safetensors, Parquet, or a database's target.")],
+    ids: o.Ids = None,
+    texts: o.Texts = None,
+    from_collection: o.FromCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tokens_column: o.TokensColumn = None,
+    id_column: o.IdColumn = None,
+    as_json: o.Json = False,
+) -> None:
+    """Show what token embeddings are there, and their size in each database. Nothing is written."""
+    with o.shown_warnings() as warned:
+        opened = open_source(
+            source,
+            ids=ids,
+            texts=texts,
+            collection=from_collection,
+            tokens_vector=tokens_vector,
+            tokens_column=tokens_column,
+            id_column=id_column,
+        )
+        try:
+            first = next(iter(opened.documents()), None)
+            encoder = FDEEncoder(FDEConfig(opened.dim, d_proj=min(16, opened.dim)))
+            sizes = {name: estimate(opened, encoder, parse_target(target).layout) for name, target in _TARGETS.items()}
+            found = _facts(opened, first, next(iter(sizes.values())))
+        finally:
+            opened.close()
+    if as_json:
+        targets = {name: {k: v for k, v in asdict(e).items() if k.endswith("_bytes")} for name, e in sizes.items()}
+        print(json.dumps({**found, "warnings": warned, "fde_dim": encoder.dim, "targets": targets}, indent=2))
+        return
+    _print(found, sizes, encoder.dim)
+
+
+def _facts(source: TokenSource, first: Any, size: Estimate) -> dict[str, Any]:
+    lengths = source.lengths[source.lengths > 0] if source.lengths is not None else None
+    return {
+        "source": source.place,
+        "format": source.format,
+        "documents": len(source),
+        "positions": source.n_positions,
+        "tokens": size.tokens,
+        "tokens_exact": size.exact,
+        "dim": source.dim,
+        "tokens_per_document": None
+        if lengths is None or not len(lengths)
+        else {"least": int(lengths.min()), "median": float(np.median(lengths)), "most": int(lengths.max())},
+        "source_bytes": size.source_bytes,
+        "model": getattr(source, "model", None),
+        "first_id": None if first is None else first.id if isinstance(first.id, int) else str(first.id),
+        "payload_keys": sorted(first.payload) if first is not None else [],
+    }
+
+
+def _print(found: dict[str, Any], sizes: dict[str, Estimate], fde_dim: int) -> None:
+    console = Console(highlight=False)
+    gone = found["positions"] - found["documents"]
+    lines = {
+        "format": found["format"],
+        "documents": f"{found['documents']:,}" + (f" ({gone:,} positions are deleted)" if gone else ""),
+        "tokens": ("" if found["tokens_exact"] else "about ") + f"{found['tokens']:,} of {found['dim']} dims",
+    }
+    if found["tokens_per_document"]:
+        spread = found["tokens_per_document"]
+        lines["a document"] = f"{spread['least']:,} to {spread['most']:,} tokens, median {spread['median']:,.0f}"
+    if found["source_bytes"]:
+        lines["files"] = o.readable(found["source_bytes"])
+    lines["first id"] = repr(found["first_id"])
+    lines["payload"] = ", ".join(found["payload_keys"]) or "none"
+    if found["model"]:
+        lines["model"] = f"{found['model']} (queries need it)"
+    for name, text in lines.items():
+        console.print(f"{name:<12}{text}", markup=False, soft_wrap=True)
+    console.print(f"\nin a collection made with the defaults (FDEs of {fde_dim:,} dims), about")
+    table = Table("database", "FDEs", "codes", "tokens", "together")
+    for name, size in sizes.items():
+        parts = (size.fde_bytes, size.code_bytes, size.token_bytes, size.total_bytes)
+        table.add_row(name, *map(o.readable, parts))
+    console.print(table)

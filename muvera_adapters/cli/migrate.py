@@ -1,0 +1,225 @@
+"""``muvera migrate``: token embeddings from anywhere into a database."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from muvera_adapters.cli import options as o
+from muvera_adapters.errors import InvalidInput, MuveraError, WrongUsage
+from muvera_adapters.migration import (
+    Condition,
+    Estimate,
+    MigrationReport,
+    Verification,
+    estimate,
+    read_rankings,
+    verify,
+)
+from muvera_adapters.migration import migrate as run
+from muvera_adapters.sources import TokenSource, open_queries, open_source
+from muvera_adapters.targets import Database, parse_target
+
+# failures that are printed; all are in the JSON report
+_SHOWN = 10
+
+
+def migrate(
+    source: Annotated[str, typer.Argument(help="PLAID index, .npz, .safetensors, Parquet, or a database's target.")],
+    to: Annotated[str, typer.Option(help="qdrant-edge:DIR, qdrant:URL|DIR, weaviate:URL, milvus:URL|FILE.db")],
+    collection: o.CollectionName,
+    ids: o.Ids = None,
+    texts: o.Texts = None,
+    decode_all: Annotated[
+        bool, typer.Option("--decode-all", help="Leave original vectors that a PLAID index keeps; decode all.")
+    ] = False,
+    from_collection: o.FromCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tokens_column: o.TokensColumn = None,
+    id_column: o.IdColumn = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE (or != < <= > >=) on the payload; all must hold.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents, earlier runs counted.")] = None,
+    payload: Annotated[
+        str | None, typer.Option(help="Keys of the payload to take along, between commas; 'none'. Default: all.")
+    ] = None,
+    encoder: o.EncoderFile = None,
+    r_reps: o.RReps = 20,
+    k_sim: o.KSim = 5,
+    d_proj: o.DProj = 16,
+    seed: o.Seed = 42,
+    quantization: Annotated[
+        str | None, typer.Option(help="Of the FDEs, a preset of the database (int8, rq8, ...) or 'none'.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Batches written at a time, to a server.")] = 1,
+    journal: Annotated[Path | None, typer.Option(help="File with the progress, to go on by.")] = None,
+    into_existing: Annotated[
+        bool, typer.Option("--into-existing", help="Add to a collection of muvera; same ids are replaced.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only; write nothing.")] = False,
+    verify_after: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with the source.")] = True,
+    verify_sample: Annotated[int, typer.Option(min=1, help="Documents to compare.")] = 200,
+    query_npy: o.QueryNpy = None,
+    old_results: Annotated[
+        Path | None, typer.Option(help="What the old index found for --query-npy: .json, or ColBERT's ranking.tsv.")
+    ] = None,
+    prefetch: o.Prefetch = 200,
+    as_json: o.Json = False,
+) -> None:
+    """Migrate token embeddings into a new collection; the same command again goes on where it was interrupted."""
+    if old_results is not None and query_npy is None:
+        raise WrongUsage("--old-results are compared for queries: name them with --query-npy")
+    target, conditions = parse_target(to), [Condition.parse(text) for text in where or ()]
+    keep = _keeper(payload)
+    with o.shown_warnings(), Database(target) as database:
+        opened = open_source(
+            source,
+            ids=ids,
+            texts=texts,
+            originals=not decode_all,
+            collection=from_collection,
+            tokens_vector=tokens_vector,
+            tokens_column=tokens_column,
+            id_column=id_column,
+        )
+        try:
+            chosen = o.make_encoder(opened.dim, encoder, r_reps, k_sim, d_proj, seed)
+            # before hours of work
+            queries = open_queries(query_npy) if query_npy is not None else None
+            if queries is not None and queries.dim != opened.dim:
+                raise InvalidInput(f"{query_npy} has token vectors of width {queries.dim}, the source of {opened.dim}")
+            rankings = read_rankings(old_results, len(queries)) if old_results and queries is not None else None
+            size = estimate(opened, chosen, target.layout, limit=limit)
+            if not as_json:
+                _print_estimate(opened, to, size, chosen.dim)
+            if dry_run:
+                _finish(as_json, opened, size)
+                return
+            _check_space(target.location if not target.is_server else None, size)
+            options: dict[str, Any] = {}
+            if quantization is not None:
+                options["quantization"] = None if quantization == "none" else quantization
+            try:
+                store, report = run(
+                    opened,
+                    database,
+                    collection,
+                    chosen,
+                    journal=journal,
+                    limit=limit,
+                    where=conditions,
+                    keep=keep,
+                    workers=workers,
+                    into_existing=into_existing,
+                    progress=not as_json,
+                    **options,
+                )
+            except KeyboardInterrupt as error:
+                raise MuveraError("interrupted; run the same command again to go on") from error
+            if not as_json:
+                _print_report(report, to, collection)
+            checked = None
+            if verify_after:
+                checked = verify(
+                    opened,
+                    store,
+                    report,
+                    sample=verify_sample,
+                    where=conditions,
+                    keep=keep,
+                    queries=queries,
+                    rankings=rankings,
+                    prefetch=prefetch,
+                    progress=not as_json,
+                )
+            _finish(as_json, opened, size, report, checked)
+        finally:
+            opened.close()
+
+
+def _keeper(payload: str | None) -> Callable[[str], bool] | None:
+    if payload is None:
+        return None
+    names = set() if payload == "none" else {name.strip() for name in payload.split(",")}
+    return names.__contains__
+
+
+def _check_space(location: str | None, size: Estimate) -> None:
+    """Says so where the disk of an embedded database is too small."""
+    if location is None:
+        return
+    directory = Path(location).absolute()
+    while not directory.exists():
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free
+    if free < size.total_bytes:
+        print(
+            f"muvera: warning: {directory} has {o.readable(free)} left; about {o.readable(size.total_bytes)} is needed",
+            file=sys.stderr,
+        )
+
+
+def _print_estimate(source: TokenSource, to: str, size: Estimate, fde_dim: int) -> None:
+    about = "" if size.exact else "about "
+    files = f", {o.readable(size.source_bytes)}" if size.source_bytes else ""
+    parts = ((size.fde_bytes, f"FDEs of {fde_dim:,} dims"), (size.code_bytes, "codes"), (size.token_bytes, "tokens"))
+    listed = ", ".join(f"{o.readable(n)} of {name}" for n, name in parts)
+    print(f"{source.place}: {source.format}, {len(source):,} documents of {source.dim} dims{files}")
+    print(f"to {to}: {size.documents:,} documents, {about}{size.tokens:,} tokens")
+    print(f"about {o.readable(size.total_bytes)}: {listed}")
+    print(f"reading and encoding takes about {o.duration(size.encode_seconds)}; the database's time comes on top")
+
+
+def _print_report(report: MigrationReport, to: str, collection: str) -> None:
+    here = report.documents - report.resumed
+    rate = f", {here / report.seconds:,.0f} documents/s" if here and report.seconds > 0 else ""
+    before = f" ({report.resumed:,} by earlier runs)" if report.resumed else ""
+    print(
+        f"{report.written:,} documents{before}, {report.tokens:,} tokens are in {to} {collection}: "
+        f"{o.duration(report.seconds)}{rate}; {o.duration(report.index_seconds)} to build the index"
+    )
+    if not report.complete:
+        print(
+            f"the limit ended the run before the end of the source; the journal {report.journal} knows where to go on"
+        )
+    if report.failed:
+        print(f"{len(report.failed):,} documents failed:")
+        for failure in report.failed[:_SHOWN]:
+            print(f"  {failure.id!r} at position {failure.position}: {failure.reason}")
+        if len(report.failed) > _SHOWN:
+            print("  ... (--json lists all)")
+
+
+def _finish(
+    as_json: bool,
+    source: TokenSource,
+    size: Estimate,
+    report: MigrationReport | None = None,
+    checked: Verification | None = None,
+) -> None:
+    """Prints what is left to print; status 1 for failed documents and checks."""
+    if as_json:
+        content = {
+            "source": {"place": source.place, "format": source.format, "documents": len(source), "dim": source.dim},
+            "estimate": {**asdict(size), "total_bytes": size.total_bytes},
+            "dry_run": report is None,
+            "migration": asdict(report) if report else None,
+            "verification": {"passed": checked.passed, **asdict(checked)} if checked else None,
+        }
+        print(json.dumps(content, indent=2, default=str))
+    elif checked is not None:
+        print("compared with the source:")
+        for check in checked.checks:
+            print(f"  {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.text}")
+    elif report is None:
+        print("nothing was written")
+    if (report is not None and report.failed) or (checked is not None and not checked.passed):
+        raise typer.Exit(1)

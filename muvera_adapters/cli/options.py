@@ -1,0 +1,93 @@
+"""Options that several commands have, and what they mean."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from muvera_adapters.errors import InvalidInput, WrongUsage
+from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+CollectionName = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
+Ids = Annotated[Path | None, typer.Option(help="Ids of a PLAID index's documents: one a line, or a .json list.")]
+Texts = Annotated[Path | None, typer.Option(help="Texts of a PLAID index's documents: .tsv or .jsonl.")]
+FromCollection = Annotated[str | None, typer.Option(help="Collection to read, if the source is a database.")]
+TokensVector = Annotated[
+    str | None, typer.Option(help="Multivector to read, if muvera did not make the source's collection.")
+]
+TokensColumn = Annotated[str | None, typer.Option(help="Parquet column with the token vectors, if there are several.")]
+IdColumn = Annotated[str | None, typer.Option(help="Parquet column with the ids.")]
+EncoderFile = Annotated[
+    Path | None, typer.Option("--encoder", help="Encoder saved by encoder.save(), instead of the next four.")
+]
+RReps = Annotated[int, typer.Option(help="Repetitions of the FDE.")]
+KSim = Annotated[int, typer.Option(help="Hyperplanes of a repetition: 2^k partitions.")]
+DProj = Annotated[int, typer.Option(help="Dimensions of a partition.")]
+Seed = Annotated[int, typer.Option(help="Of the FDE's randomness.")]
+QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz.")]
+Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
+
+
+def make_encoder(dim: int, file: Path | None, r_reps: int, k_sim: int, d_proj: int, seed: int) -> Encoder:
+    """The encoder that the options name, for tokens of width ``dim``.
+
+    Raises:
+        InvalidInput: the file is no encoder, or is for another width.
+        WrongUsage: the sizes contradict each other.
+    """
+    if file is None:
+        try:
+            return FDEEncoder(
+                FDEConfig(dim, r_reps=r_reps, k_sim=k_sim, d_proj=None if d_proj >= dim else d_proj, seed=seed)
+            )
+        except ValueError as error:
+            raise WrongUsage(str(error)) from error
+    try:
+        encoder = load_encoder(file)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{file}: no such file") from error
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+    if encoder.token_dim != dim:
+        raise InvalidInput(f"{file} is an encoder for tokens of width {encoder.token_dim}; these have {dim}")
+    return encoder
+
+
+@contextmanager
+def shown_warnings() -> Iterator[list[str]]:
+    """Warnings as lines on the standard error, each once; and as a list."""
+    texts: list[str] = []
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # what libraries say to their own developers
+        text = " ".join(str(message).split())
+        if text not in texts and not issubclass(category, DeprecationWarning | ResourceWarning):
+            texts.append(text)
+            print(f"muvera: warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield texts
+
+
+def readable(n_bytes: float) -> str:
+    """4.7 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" or n_bytes >= 99.5 else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """3 s, 12 min, 5.2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

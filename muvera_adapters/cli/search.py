@@ -1,0 +1,54 @@
+"""``muvera search``: queries whose token vectors are in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muvera_adapters.cli import options as o
+from muvera_adapters.evidence.measuring import queries_of
+from muvera_adapters.sources import open_queries
+from muvera_adapters.targets import Database
+
+_TEXT_COLUMNS = 100
+
+
+def search(
+    target: Annotated[str, typer.Argument(help="qdrant-edge:DIR, qdrant:URL|DIR, weaviate:URL, milvus:URL|FILE.db")],
+    collection: o.CollectionName,
+    query_npy: Annotated[
+        Path, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz, .safetensors.")
+    ],
+    limit: Annotated[int, typer.Option(min=1, help="Hits of each query.")] = 10,
+    prefetch: o.Prefetch = 200,
+    rerank: Annotated[str, typer.Option(help="auto, native, client or none.")] = "auto",
+    exact: Annotated[bool, typer.Option("--exact", help="MaxSim over all documents instead.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Search a collection in two stages."""
+    queries = open_queries(query_npy)
+    with o.shown_warnings(), Database(target) as database:
+        store = database.open(collection)
+        if exact:
+            found = [store.exact_search(query, limit) for query in queries_of(queries)]
+        else:
+            found = store.search_batch(queries_of(queries), limit, max(prefetch, limit), rerank=rerank)
+    if as_json:
+        hits = [
+            [
+                {"id": h.id, "score": h.score, "fde_score": h.fde_score, "reranked": h.reranked, "payload": h.payload}
+                for h in one
+            ]
+            for one in found
+        ]
+        print(json.dumps({"collection": collection, "results": hits}, indent=2, default=str))
+        return
+    for number, one in enumerate(found):
+        if len(found) > 1:
+            print(f"query {number}")
+        for place, hit in enumerate(one, 1):
+            text = " ".join(str((hit.payload or {}).get("text", "")).split())
+            print(f"{place:3}  {hit.score:9.4f}  {hit.id}" + (f"  {text[:_TEXT_COLUMNS]}" if text else ""))

@@ -1,0 +1,1 @@
+"""Retrievers over any store: modules ``langchain``, ``llamaindex``, ``haystack``, each with an extra of its name."""

@@ -1,0 +1,56 @@
+"""A retriever for LangChain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from muvera_adapters.errors import MissingExtra
+from muvera_adapters.frameworks.retrieval import Retrieval, Text
+
+try:
+    from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+    from langchain_core.documents import Document
+    from langchain_core.retrievers import BaseRetriever
+    from pydantic import Field
+except ModuleNotFoundError as error:
+    raise MissingExtra("langchain-core", "langchain") from error
+
+
+class MuveraRetriever(BaseRetriever):
+    """Two-stage search as a LangChain retriever.
+
+    ``invoke(query, k=..., filter=...)`` takes the keyword arguments of the store's ``search``, and ``k`` for its limit.
+
+    Args:
+        store: any store of this library; with an asynchronous one, use ``ainvoke``.
+        embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for ``ainvoke``.
+        k: documents to return.
+        text_key: payload key with a document's text.
+        search_options: keyword arguments of the store's ``search``.
+    """
+
+    store: Any
+    embed_query: Callable[[str], Any]
+    k: int = 10
+    text_key: str = "text"
+    search_options: dict[str, Any] = Field(default_factory=dict)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **options: Any
+    ) -> list[Document]:
+        found = self._retrieval().search(query, self.k if k is None else k, options)
+        return [_document(text) for text in found]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None, **options: Any
+    ) -> list[Document]:
+        found = await self._retrieval().asearch(query, self.k if k is None else k, options)
+        return [_document(text) for text in found]
+
+    def _retrieval(self) -> Retrieval:
+        return Retrieval(self.store, self.embed_query, self.text_key, self.search_options)
+
+
+def _document(text: Text) -> Document:
+    return Document(id=str(text.id), page_content=text.text, metadata=text.metadata)

@@ -1,0 +1,351 @@
+"""Source, encoder, store: batches of documents, acknowledged ones noted in the journal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    EncoderMismatch,
+    InvalidInput,
+    MuveraError,
+    SchemaMismatch,
+    StoreUnavailable,
+    WrongUsage,
+)
+from muvera_adapters.migration.journal import (
+    Failure,
+    Journal,
+    Migration,
+    SourceChanged,
+    check_unchanged,
+    default_path,
+    state_of,
+)
+from muvera_adapters.migration.selecting import Condition
+from muvera_adapters.plaid.source import Document
+from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.targets import Database, Store
+from muvera_core import Encoder, InvalidTokens
+
+# one batch: 8 MB of tokens at 128 dims, and 10 MB of FDEs at the default 10,240 dims
+_BATCH_TOKENS = 16_384
+_BATCH_DOCUMENTS = 256
+# positions that conditions leave out before progress is noted nevertheless
+_BATCH_POSITIONS = 20_000
+# failures without a single success: going on would only make the list longer
+_HOPELESS = 100
+
+
+@dataclass
+class MigrationReport:
+    """What became of every document.
+
+    Attributes:
+        documents: read and chosen, by this run and earlier ones; written or failed.
+        written: acknowledged by the database.
+        failed: the others.
+        tokens: of those written.
+        resumed: documents that earlier runs had done.
+        complete: the source was read to its end; False where ``limit`` ended the run.
+        seconds: of this run, until the last document was acknowledged.
+        index_seconds: until the database had indexed it all.
+        journal: that the next run would go on with.
+        there_before: documents in the collection before the migration.
+        position: of the source, where the next run goes on.
+    """
+
+    documents: int = 0
+    written: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    tokens: int = 0
+    resumed: int = 0
+    complete: bool = False
+    seconds: float = 0.0
+    index_seconds: float = 0.0
+    journal: str = ""
+    there_before: int = 0
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class _Batch:
+    documents: list[Document]
+    next_position: int
+
+
+def migrate(
+    source: TokenSource,
+    database: Database,
+    collection: str,
+    encoder: Encoder,
+    *,
+    journal: Path | None = None,
+    limit: int | None = None,
+    where: Sequence[Condition] = (),
+    keep: Callable[[str], bool] | None = None,
+    workers: int = 1,
+    into_existing: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> tuple[Store, MigrationReport]:
+    """Migrates documents into a new collection, or goes on with a migration that was interrupted.
+
+    Memory is that of a few batches, whatever the size of the source. Killed at any moment, it loses nothing: the
+    journal is written after the database has acknowledged a batch, and a batch that is written twice has the same ids.
+
+    Args:
+        source: of the documents.
+        database: with the target.
+        collection: its name; it must not exist unless a run of this migration made it.
+        encoder: for the documents.
+        journal: file that keeps the progress; None: beside an embedded database, else in the working directory.
+        limit: at most so many documents, those of earlier runs counted.
+        where: conditions that a document's payload must meet.
+        keep: which keys of the payload go along; None: all.
+        workers: batches that are written at a time; more than one only to a server.
+        into_existing: write into a collection of this library that exists; same ids are replaced.
+        progress: show a bar.
+        **options: of the store's ``create``.
+
+    Returns:
+        The store, and what became of every document; those that failed in an earlier run are tried again.
+
+    Raises:
+        CollectionExists: the name is taken, and not by this migration.
+        SourceChanged: the source is not what the migration was begun with, or changed meanwhile.
+        EncoderMismatch: the migration, or the collection, was begun with another encoder.
+        StoreUnavailable: the database stopped; the same call goes on.
+        WrongUsage: several workers on an embedded database.
+    """
+    if workers > 1 and not database.target.is_server:
+        raise WrongUsage(f"{database.target} is embedded and takes one worker")
+    started = time.monotonic()
+    before = state_of(source)
+    path = journal or default_path(database.target, collection)
+    about = Migration(
+        before, source.place, str(database.target), collection, encoder.fingerprint, [c.text for c in where]
+    )
+    with Journal(path, about) as kept:
+        try:
+            store = _open_store(database, collection, encoder, kept, into_existing, options)
+        except BaseException:
+            kept.discard_if_new()
+            raise
+        resumed = kept.documents
+        write = _Writer(store, keep)
+        with tqdm(
+            total=len(source) if limit is None else min(limit, len(source)),
+            initial=resumed,
+            unit="doc",
+            desc=f"migrate into {collection}",
+            disable=not progress,
+        ) as bar:
+            if resumed:
+                _retry(source, kept, write)
+            try:
+                complete = kept.state == "loaded" or _load(source, kept, write, where, limit, workers, bar)
+            except StoreUnavailable as error:
+                raise StoreUnavailable(
+                    f"{error}; {kept.documents:,} documents are done, run the same command again to go on"
+                ) from (error.__cause__ or error)
+        check_unchanged(source, before)
+        if complete:
+            kept.enter("loaded")
+        failures = kept.failures
+        report = MigrationReport(
+            documents=kept.documents,
+            written=kept.documents - len(failures),
+            failed=failures,
+            tokens=kept.tokens,
+            resumed=resumed,
+            complete=complete,
+            journal=str(path),
+            there_before=kept.there_before,
+            position=kept.position,
+        )
+    report.seconds = time.monotonic() - started
+    store.wait_indexed()
+    report.index_seconds = time.monotonic() - started - report.seconds
+    return store, report
+
+
+def _open_store(
+    database: Database,
+    name: str,
+    encoder: Encoder,
+    journal: Journal,
+    into_existing: bool,
+    options: Mapping[str, Any],
+) -> Store:
+    """The collection of this migration: the one that the journal knows, or a new one."""
+    if journal.state in ("loading", "loaded"):
+        try:
+            return database.open(name, encoder)
+        except CollectionNotFound as error:
+            raise CollectionNotFound(
+                f"{error}; the journal knows of {journal.documents:,} documents in it: delete {journal.path} to begin "
+                "anew"
+            ) from error
+    store: Store | None = None
+    try:
+        store = database.open(name, encoder)
+    except CollectionNotFound:
+        taken = False
+    except (EncoderMismatch, SchemaMismatch):
+        if into_existing:
+            raise
+        taken = True
+    else:
+        taken = True
+    if not taken:
+        journal.enter("creating")
+        try:
+            store = database.create(name, encoder, **options)
+        except (CollectionExists, InvalidInput):
+            journal.enter("new")
+            raise
+    # a run that was killed while it created the collection left an empty one
+    elif not into_existing and not (journal.state == "creating" and store is not None and store.count() == 0):
+        raise CollectionExists(
+            f"{database.target} has a collection {name} already: choose another name, or --into-existing to add to it; "
+            "to go on with a migration into it, name its --journal"
+        )
+    assert store is not None
+    journal.enter("loading", there_before=store.count())
+    return store
+
+
+def _load(
+    source: TokenSource,
+    journal: Journal,
+    write: _Writer,
+    where: Sequence[Condition],
+    limit: int | None,
+    workers: int,
+    bar: Any,
+) -> bool:
+    """Writes everything from the journal's position on; returns whether the source was read to its end."""
+    left = None if limit is None else max(0, limit - journal.documents)
+    batches = _batches(_from(source, journal, where), journal.position, source.n_positions, where, left)
+    with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as executor:
+        under_way: deque[tuple[_Batch, Future[list[Failure]]]] = deque()
+
+        def finish(batch: _Batch, failures: list[Failure]) -> None:
+            lost = {f.position for f in failures}
+            tokens = sum(len(d.tokens) for d in batch.documents if d.position not in lost)
+            last = batch.documents[-1].id if batch.documents else None
+            journal.advance(batch.next_position, len(batch.documents), tokens, last, failures)
+            bar.update(len(batch.documents))
+            if failures and journal.documents >= _HOPELESS and len(journal.failures) == journal.documents:
+                raise MuveraError(
+                    f"the first {journal.documents} documents all failed, the last: {failures[-1].reason}"
+                )
+
+        try:
+            for batch in batches:
+                if executor is None:
+                    finish(batch, write(batch.documents))
+                    continue
+                under_way.append((batch, executor.submit(write, batch.documents)))
+                # in order, so that everything before the journal's position is done
+                while len(under_way) > workers:
+                    first, future = under_way.popleft()
+                    finish(first, future.result())
+            while under_way:
+                first, future = under_way.popleft()
+                finish(first, future.result())
+        except BaseException:
+            for _, future in under_way:
+                future.cancel()
+            raise
+    return journal.position >= source.n_positions
+
+
+def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> Iterator[Document]:
+    """Documents that are left; where there is no file to tell a change by, the one before them must be the same."""
+    if source.files or where or journal.last_id is None:
+        return source.documents(journal.position)
+    documents = source.documents(journal.position - 1)
+    first = next(documents, None)
+    if first is None or str(first.id) != str(journal.last_id):
+        raise SourceChanged(
+            f"{source.place} changed: where {journal.last_id!r} was, there is {None if first is None else first.id!r} "
+            "now; drop the collection and begin anew"
+        )
+    return documents
+
+
+def _batches(
+    documents: Iterator[Document],
+    position: int,
+    end: int,
+    where: Sequence[Condition],
+    left: int | None,
+) -> Iterator[_Batch]:
+    chosen: list[Document] = []
+    tokens, begin = 0, position
+    for document in documents if left is None or left > 0 else ():
+        position = document.position + 1
+        if all(condition(document.payload) for condition in where):
+            chosen.append(document)
+            tokens += len(document.tokens)
+            if left is not None and (left := left - 1) == 0:
+                yield _Batch(chosen, position if next(documents, None) is not None else end)
+                return
+        if tokens >= _BATCH_TOKENS or len(chosen) >= _BATCH_DOCUMENTS or position - begin >= _BATCH_POSITIONS:
+            yield _Batch(chosen, position)
+            chosen, tokens, begin = [], 0, position
+    if left is None or left > 0:
+        yield _Batch(chosen, end)
+
+
+def _retry(source: TokenSource, journal: Journal, write: _Writer) -> None:
+    """Tries again what failed in an earlier run, as its cause may be gone."""
+    for failure in journal.failures:
+        document = next(islice(source.documents(failure.position), 1), None)
+        if document is None or document.position != failure.position or str(document.id) != str(failure.id):
+            raise SourceChanged(f"{source.place} no longer has {failure.id!r} at position {failure.position}")
+        again = write([document])
+        journal.retried(failure.position, 0 if again else len(document.tokens), again[0] if again else None)
+
+
+class _Writer:
+    """Writes batches; returns the documents that failed, each for a reason of its own."""
+
+    def __init__(self, store: Store, keep: Callable[[str], bool] | None) -> None:
+        self._store = store
+        self._keep = keep
+
+    def __call__(self, documents: Sequence[Document]) -> list[Failure]:
+        if not documents:
+            return []
+        try:
+            report = self._store.upsert(
+                [d.id for d in documents], [d.tokens for d in documents], [self._payload(d.payload) for d in documents]
+            )
+        except (InvalidInput, InvalidTokens) as error:
+            # one document is enough to refuse the whole batch, before anything is sent
+            if len(documents) == 1:
+                return [Failure(documents[0].position, documents[0].id, str(error))]
+            half = len(documents) // 2
+            return [*self(documents[:half]), *self(documents[half:])]
+        return [Failure(d.position, d.id, report.failed[d.id]) for d in _found(documents, report.failed)]
+
+    def _payload(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        return payload if self._keep is None else {k: v for k, v in payload.items() if self._keep(k)}
+
+
+def _found(documents: Iterable[Document], failed: Mapping[Any, str]) -> list[Document]:
+    return [d for d in documents if d.id in failed]

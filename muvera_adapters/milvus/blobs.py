@@ -1,0 +1,76 @@
+"""Token matrices as text, for collections without struct arrays: base64 in VARCHAR fields, split where it is long.
+
+The bytes are: version (1), type (1: float16, 2: float32), dimensions (uint16), tokens (uint32), then the values row by
+row, all little-endian. Their base64 is cut into pieces of 65,532 characters, one a field; unused fields are "".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.errors import MuveraError
+
+TokenType: TypeAlias = Literal["float16", "float32"]
+
+#: characters of a VARCHAR on a server
+FIELD_LENGTH = 65_535
+_PIECE = FIELD_LENGTH // 4 * 4
+_HEADER = struct.Struct("<BBHI")
+_VERSION = 1
+_TYPES: dict[str, tuple[int, np.dtype[Any]]] = {
+    "float16": (1, np.dtype("<f2")),
+    "float32": (2, np.dtype("<f4")),
+}
+_BY_CODE = dict(_TYPES.values())
+
+
+def text_length(tokens: int, dim: int, kind: TokenType) -> int:
+    """Characters of a matrix."""
+    return -(-(_HEADER.size + tokens * dim * _TYPES[kind][1].itemsize) // 3) * 4
+
+
+def fields_for(tokens: int, dim: int, kind: TokenType) -> int:
+    """How many fields a matrix takes."""
+    return -(-text_length(tokens, dim, kind) // _PIECE)
+
+
+def capacity(fields: int, dim: int, kind: TokenType) -> int:
+    """Tokens that fit into so many fields."""
+    return (fields * _PIECE // 4 * 3 - _HEADER.size) // (dim * _TYPES[kind][1].itemsize)
+
+
+def pack(matrix: npt.NDArray[Any], kind: TokenType, fields: int) -> list[str]:
+    """Texts of a matrix (n, dim), as many as there are fields."""
+    code, dtype = _TYPES[kind]
+    header = _HEADER.pack(_VERSION, code, matrix.shape[1], len(matrix))
+    text = base64.b64encode(header + np.ascontiguousarray(matrix, dtype).tobytes()).decode()
+    pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
+    assert len(pieces) <= fields
+    return pieces + [""] * (fields - len(pieces))
+
+
+def unpack(texts: Sequence[str | None], where: str) -> npt.NDArray[np.float32] | None:
+    """The matrix (n, dim) of texts, None where all are empty.
+
+    Raises:
+        MuveraError: that is no matrix.
+    """
+    text = "".join(piece or "" for piece in texts)
+    if not text:
+        return None
+    try:
+        data = base64.b64decode(text, validate=True)
+        version, code, dim, tokens = _HEADER.unpack_from(data)
+        if version != _VERSION:
+            raise ValueError(f"version {version}")
+        values = np.frombuffer(data, _BY_CODE[code], offset=_HEADER.size)
+        return values.reshape(tokens, dim).astype(np.float32)
+    except (binascii.Error, struct.error, KeyError, ValueError) as error:
+        raise MuveraError(f"{where}: its stored tokens cannot be read ({error})") from error

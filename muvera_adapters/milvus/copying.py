@@ -1,0 +1,210 @@
+"""The operation that copies a collection into a new one with FDEs, where a vector cannot be added in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pymilvus import CollectionSchema, DataType, MilvusClient
+from tqdm import tqdm
+
+from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
+from muvera_adapters.milvus import schema
+from muvera_adapters.milvus.backfilling import encodable, encode, survey, verify
+from muvera_adapters.milvus.collections import make_index, ready, write_state
+from muvera_adapters.milvus.expressions import among
+from muvera_adapters.milvus.identity import FDE_KEY
+from muvera_adapters.milvus.reading import Cursor, fitting, next_keys
+from muvera_adapters.milvus.requests import Call, Collection, count, delete, fetch, raw, to_row, upsert, vector
+from muvera_adapters.milvus.schema import STATE_KEY, Plan
+from muvera_adapters.results import BackfillReport
+from muvera_adapters.running import Compute, Operation, seconds
+
+_PAGE = 100
+_PASSES = 10
+
+
+def copy(
+    collection: Collection, into: str, alias: str | None, leave_out: Sequence[str], plan: Plan, progress: bool
+) -> Operation[BackfillReport]:
+    """Copies documents with all their fields, and FDEs, and then switches the alias.
+
+    A pass compares every document with its copy and writes those that are new or changed, and deletes copies of
+    documents that are gone; passes are repeated until one changes nothing. So a killed run is completed by another, and
+    writes to the old collection during the copy are not lost.
+    """
+    started = seconds()
+    report = yield from survey(collection)
+    if alias is not None:
+        yield from _check_alias(alias)
+    description = yield Call("describe_collection", {"collection_name": collection.name})
+    fields = _fields(collection, description, leave_out)
+    copied = yield from _make(collection, description, fields, into, plan)
+    for _ in range(_PASSES):
+        changed = yield from _pass(collection, copied, fields, report, progress)
+        changed += yield from _prune(collection, copied)
+        if not changed:
+            break
+    else:
+        raise MuveraError(
+            f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
+        )
+    report.verified = yield from verify(copied, report)
+    # finished: from now on the copy may have documents of its own, which another run must not delete
+    yield from write_state(copied)
+    if alias is not None:
+        yield from _switch(alias, into)
+    report.remaining = len(report.failed)
+    report.seconds = seconds() - started
+    return report
+
+
+def _check_alias(alias: str) -> Operation[None]:
+    if (yield Call("has_collection", {"collection_name": alias})):
+        there = yield Call("list_aliases", {"collection_name": ""})
+        if alias not in there["aliases"]:
+            raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
+
+
+def _fields(collection: Collection, description: Mapping[str, Any], leave_out: Sequence[str]) -> list[str]:
+    """What is copied."""
+    names = [each["name"] for each in description["fields"]]
+    needed = {collection.key, *collection.token_fields}
+    for name in leave_out:
+        if name not in names or name in needed:
+            raise InvalidInput(f"leave_out: {collection.name} has no field {name!r} that can be left out")
+    return [name for name in names if name not in (FDE_KEY, collection.fde, *leave_out)]
+
+
+def _make(
+    collection: Collection, description: Mapping[str, Any], fields: Sequence[str], into: str, plan: Plan
+) -> Operation[Collection]:
+    copied = replace(
+        collection,
+        name=into,
+        fde_exists=True,
+        has_fde=True,
+        marker=False,
+        datatype=plan.datatype,
+        token_bytes=0,
+        strangers=tuple(name for name in collection.strangers if name in fields),
+    )
+    state = schema.state_of(copied, copy_of=collection.name)
+    if (yield Call("has_collection", {"collection_name": into})):
+        there = yield Call("describe_collection", {"collection_name": into})
+        if (there.get("properties") or {}).get(STATE_KEY) != state:
+            raise CollectionExists(
+                f"{into} exists and is no unfinished copy of {collection.name} with this encoder; nothing was changed"
+            )
+        return (yield from ready(copied))
+    properties = {**(description.get("properties") or {}), STATE_KEY: state}
+    arguments = {
+        "schema": _schema(collection, description, fields, plan),
+        "properties": properties,
+        "consistency_level": description.get("consistency_level", plan.consistency),
+        "num_shards": description.get("num_shards") or 1,
+    }
+    yield Call("create_collection", {"collection_name": into, **arguments})
+    index = schema.fde_index(plan, collection.server)
+    yield from make_index(copied, collection.fde, metric_type="IP", **index)
+    names = yield Call("list_indexes", {"collection_name": collection.name})
+    for name in names:
+        found = yield Call("describe_index", {"collection_name": collection.name, "index_name": name})
+        if found and found["field_name"].partition("[")[0] in fields:
+            yield from make_index(copied, found["field_name"], index_name=name, **_index(found))
+    return (yield from ready(copied))
+
+
+def _schema(
+    collection: Collection, description: Mapping[str, Any], fields: Sequence[str], plan: Plan
+) -> CollectionSchema:
+    made = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=collection.dynamic)
+    for each in description["fields"]:
+        if each["name"] not in fields:
+            continue
+        named = {
+            key: each[key]
+            for key in ("is_primary", "nullable", "is_partition_key", "element_type", "default_value")
+            if each.get(key) is not None
+        }
+        if each.get("element_type") == DataType.STRUCT:
+            struct = MilvusClient.create_struct_field_schema()
+            for sub in each["struct_fields"]:
+                struct.add_field(sub["name"], sub["type"], **sub.get("params", {}))
+            named["struct_schema"] = struct
+        made.add_field(each["name"], each["type"], **named, **each.get("params", {}))
+    made.add_field(collection.fde, plan.datatype, dim=collection.encoder.dim)
+    return made
+
+
+def _index(found: Mapping[str, Any]) -> dict[str, Any]:
+    told = ("field_name", "index_name", "total_rows", "indexed_rows", "pending_index_rows", "state")
+    return {key: value for key, value in found.items() if key not in told}
+
+
+def _pass(
+    collection: Collection, copied: Collection, fields: Sequence[str], report: BackfillReport, progress: bool
+) -> Operation[int]:
+    total = yield count(collection)
+    wanted = [*fields, *(["$meta"] if collection.dynamic else [])]
+    changed, without = 0, 0
+    cursor: Cursor = None
+    with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
+        while True:
+            size = min(_PAGE, (yield from fitting(collection)))
+            keys, cursor = yield from next_keys(collection, "", size, cursor)
+            if keys:
+                rows = yield raw(collection, keys, wanted)
+                copies = yield raw(copied, keys, wanted)
+                known = {row[collection.key]: row for row in copies}
+                new = [row for row in rows if row != known.get(row[collection.key])]
+                without += sum(to_row(collection, row[collection.key], row).tokens is None for row in rows)
+                yield from _write(collection, copied, new, report)
+                changed += len(new)
+                bar.update(len(keys))
+            if cursor is None:
+                report.without_tokens = without
+                return changed
+
+
+def _write(
+    collection: Collection, copied: Collection, rows: Sequence[dict[str, Any]], report: BackfillReport
+) -> Operation[None]:
+    """Copies with FDEs; where tokens cannot be encoded the FDE is zero, as the field takes no null."""
+    if not rows:
+        return
+    read = [to_row(collection, row[collection.key], row) for row in rows]
+    good = [row for row in read if row.tokens is not None and encodable(collection, row, report)]
+    fdes = (yield Compute(partial(encode, collection, good))) if good else ()
+    by_key = {row.key: fde for row, fde in zip(good, fdes, strict=True)}
+    nothing = np.zeros(collection.encoder.dim, np.float32)
+    values = [{**row, collection.fde: vector(copied, by_key.get(row[collection.key], nothing))} for row in rows]
+    yield upsert(copied, values)
+    report.copied += len(values)
+    report.written += len(by_key)
+
+
+def _prune(collection: Collection, copied: Collection) -> Operation[int]:
+    """Deletes copies of documents that are gone."""
+    deleted = 0
+    cursor: Cursor = None
+    while True:
+        keys, cursor = yield from next_keys(copied, "", 1_000, cursor)
+        if keys:
+            found = {row.key for row in (yield fetch(collection, keys, (), consistency_level="Strong"))}
+            gone = [key for key in keys if key not in found]
+            if gone:
+                yield delete(copied, among(copied.key, gone))
+                deleted += len(gone)
+        if cursor is None:
+            return deleted
+
+
+def _switch(alias: str, into: str) -> Operation[None]:
+    """One request, so that the alias never points nowhere."""
+    there = yield Call("list_aliases", {"collection_name": ""})
+    known = alias in there["aliases"]
+    yield Call("alter_alias" if known else "create_alias", {"collection_name": into, "alias": alias})

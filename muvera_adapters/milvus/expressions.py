@@ -1,0 +1,61 @@
+"""Filter expressions. Templates are not known to milvus-lite and servers before 2.5, so literals are written out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.milvus.identity import Key
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def literal(value: Key) -> str:
+    """A string or integer as Milvus reads it; other characters stay as they are, as not every parser knows \\u."""
+    return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else str(value)
+
+
+def among(field: str, keys: Sequence[Key], chosen: str = "") -> str:
+    """Documents of these keys that pass ``chosen``."""
+    return both(chosen, f"{field} in [{', '.join(map(literal, keys))}]")
+
+
+def after(field: str, key: Key, chosen: str = "") -> str:
+    """Documents whose key is larger, and that pass ``chosen``."""
+    return both(chosen, f"{field} > {literal(key)}")
+
+
+def both(chosen: str, other: str) -> str:
+    """``chosen``, if there is any, and ``other``."""
+    return f"({chosen}) and {other}" if chosen else other
+
+
+def checked(expression: str | None) -> str:
+    """A user's expression that stays one expression in parentheses; "" for none.
+
+    Raises:
+        InvalidInput: no string, or brackets or quotes in it are not closed.
+    """
+    if expression is None:
+        return ""
+    if not isinstance(expression, str):
+        raise InvalidInput(f"filter is an expression of Milvus, such as 'year > 2020', got {expression!r}")
+    open_brackets, quote, position = [], "", 0
+    while position < len(expression):
+        character = expression[position]
+        if quote:
+            if character == "\\":
+                position += 1
+            elif character == quote:
+                quote = ""
+        elif character in "\"'":
+            quote = character
+        elif character in _CLOSING:
+            open_brackets.append(_CLOSING[character])
+        elif character in ")]}" and (not open_brackets or open_brackets.pop() != character):
+            raise InvalidInput(f"filter {expression!r}: {character!r} at position {position} closes nothing")
+        position += 1
+    if quote or open_brackets:
+        raise InvalidInput(f"filter {expression!r}: {quote or open_brackets[-1]!r} is missing at its end")
+    return expression.strip()

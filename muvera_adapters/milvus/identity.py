@@ -1,0 +1,73 @@
+"""Ids as primary keys. A key tells what the id was, so nothing else has to be kept."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Literal, TypeAlias
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.ids import to_point_id
+from muvera_adapters.results import DocumentId
+
+#: primary key of collections that this library makes
+ID = "muvera_id"
+#: with the name of the FDE field, in collections that got their FDEs later: a vector cannot be asked whether it is null
+FDE_KEY = "muvera_fde"
+
+Key: TypeAlias = str | int
+#: ``any``: keys made by this library; ``string`` and ``integer``: primary keys of others, used as they are
+Keys: TypeAlias = Literal["any", "string", "integer"]
+
+#: bytes of a key, in collections that this library makes
+MAX_KEY = 512
+
+_INTEGER, _UUID, _TEXT = "#", "@", "'"
+
+
+def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes: int = MAX_KEY) -> Key:
+    """The primary key of a document.
+
+    Strings are used as they are, but for those that begin with a sign which marks other kinds of ids.
+
+    Raises:
+        InvalidInput: no id, or one that these keys cannot hold.
+    """
+    point, kept = to_point_id(document_id, position)
+    if keys == "integer":
+        if isinstance(point, int) and point < 2**63:
+            return point
+        raise InvalidInput(f"id {document_id!r} at position {position}: primary keys of this collection are int64")
+    if keys == "string":
+        if not isinstance(document_id, str):
+            raise InvalidInput(
+                f"id {document_id!r} at position {position}: primary keys of this collection are strings"
+            )
+        key = document_id
+    elif isinstance(point, int):
+        key = f"{_INTEGER}{point}"
+    elif kept is True:
+        key = f"{_UUID}{point}"
+    else:
+        text = str(document_id)
+        key = _TEXT + text if text.startswith((_INTEGER, _UUID, _TEXT)) else text
+    size = len(key.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        raise InvalidInput(f"id {document_id!r:.80} at position {position} has {size} bytes, at most {max_bytes} fit")
+    return key
+
+
+def from_key(key: Key, keys: Keys = "any") -> DocumentId:
+    """The user's id."""
+    if keys != "any" or isinstance(key, int):
+        return key
+    kind, rest = key[:1], key[1:]
+    if kind == _TEXT:
+        return rest
+    if kind == _INTEGER and rest.isascii() and rest.isdigit():
+        return int(rest)
+    if kind == _UUID:
+        try:
+            return uuid.UUID(rest)
+        except ValueError:
+            return key
+    return key

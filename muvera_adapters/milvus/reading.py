@@ -1,0 +1,199 @@
+"""Operations that read documents and describe a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from pymilvus import DataType
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.milvus.expressions import literal
+from muvera_adapters.milvus.identity import FDE_KEY, Key, from_key, to_key
+from muvera_adapters.milvus.requests import (
+    FILTER_KEYS,
+    MAX_RESULTS,
+    READ_BYTES,
+    Call,
+    Collection,
+    Row,
+    all_keys,
+    fetch,
+    page,
+)
+from muvera_adapters.milvus.requests import count as count_call
+from muvera_adapters.results import Document, DocumentId, StoreInfo
+from muvera_adapters.running import Operation
+
+_SAMPLE = 32
+# struct arrays that are looked at for info(); beyond, their share is taken for that of all
+_LOOK_AT = 1_000
+# bytes of a dimension where the index keeps codes
+_CODES = {"HNSW_SQ": 1.0, "IVF_SQ8": 1.0, "IVF_RABITQ": 0.125, "SCANN": 0.5}
+_WIDTH = {DataType.FLOAT_VECTOR: 4, DataType.FLOAT16_VECTOR: 2, DataType.BFLOAT16_VECTOR: 2}
+
+#: where a scroll goes on: after a key, or, in milvus-lite, with these keys
+Cursor: TypeAlias = Key | list[Key] | None
+
+
+def need_fde(collection: Collection) -> None:
+    """Raises InvalidInput where there are no FDEs to search or to write."""
+    if not collection.has_fde:
+        raise InvalidInput(
+            f"{collection.name} has no filled field {collection.fde!r} yet: run backfill() first; it was adopted as it is"
+        )
+
+
+def token_fields(collection: Collection, wanted: bool) -> list[str]:
+    """Fields to ask for.
+
+    Raises:
+        InvalidInput: tokens are wanted and the collection stores none.
+    """
+    if not wanted:
+        return []
+    if collection.storage == "none":
+        raise InvalidInput(f"{collection.name} stores no tokens")
+    return collection.token_fields
+
+
+def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> Operation[list[Document | None]]:
+    """Documents by id, in the order of the ids, None where there is none."""
+    fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
+    keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
+    rows = yield from fetch_all(collection, keys, fields, consistency_level="Strong")
+    found = {row.key: row for row in rows}
+    return [_document(collection, found[key]) if key in found else None for key in keys]
+
+
+def fetch_all(
+    collection: Collection, keys: Sequence[Key], fields: Sequence[str], chosen: str = "", **options: Any
+) -> Operation[list[Row]]:
+    """Any number of keys, in requests whose replies stay within what a message holds."""
+    rows: list[Row] = []
+    tokens = collection.storage != "none" and set(collection.token_fields) & set(fields)
+    size = (yield from fitting(collection)) if tokens else FILTER_KEYS
+    for i in range(0, len(keys), size):
+        found = yield fetch(collection, keys[i : i + size], fields, chosen, **options)
+        remember(collection, found)
+        rows += found
+    return rows
+
+
+def fitting(collection: Collection) -> Operation[int]:
+    """How many documents' tokens one reply safely holds, from the largest that was read."""
+    if not collection.token_bytes:
+        remember(collection, (yield page(collection, 16, None, collection.token_fields)))
+    # twice the largest seen, as others may be larger
+    each = 2 * (collection.token_bytes or 4 * 300 * collection.encoder.token_dim)
+    return max(1, min(FILTER_KEYS, READ_BYTES // each))
+
+
+def remember(collection: Collection, rows: Sequence[Row]) -> None:
+    """Keeps the size of the largest token matrix on the wire."""
+    floats = max((row.tokens.size for row in rows if row.tokens is not None), default=0)
+    collection.token_bytes = max(collection.token_bytes, int(floats * _bytes_per_float(collection)))
+
+
+def next_keys(collection: Collection, chosen: str, limit: int, cursor: Cursor) -> Operation[tuple[list[Key], Cursor]]:
+    """Keys of the next page, and where the one after it begins (None: nowhere)."""
+    if collection.server.lite:
+        keys = cursor if isinstance(cursor, list) else (yield all_keys(collection, chosen))
+        return keys[:limit], keys[limit:] or None
+    last = None if isinstance(cursor, list) else cursor
+    rows = yield page(collection, min(limit, MAX_RESULTS), last, [], chosen)
+    return [row.key for row in rows], rows[-1].key if len(rows) == min(limit, MAX_RESULTS) else None
+
+
+def one_page(
+    collection: Collection, chosen: str, limit: int, cursor: Cursor, with_tokens: bool
+) -> Operation[tuple[list[Document], Cursor]]:
+    """One page of all documents and where the next begins (None: nowhere)."""
+    if limit < 1:
+        raise InvalidInput(f"page_size must be at least 1, got {limit}")
+    fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
+    keys, following = yield from next_keys(collection, chosen, limit, cursor)
+    found = {row.key: row for row in (yield from fetch_all(collection, keys, fields, consistency_level="Strong"))}
+    return [_document(collection, found[key]) for key in keys if key in found], following
+
+
+def count(collection: Collection, chosen: str) -> Operation[int]:
+    """Documents, exactly."""
+    return (yield count_call(collection, chosen))
+
+
+def info(collection: Collection) -> Operation[StoreInfo]:
+    """State and sizes; sizes of tokens are estimated from a sample."""
+    total = yield count_call(collection)
+    marked = (
+        (yield count_call(collection, marked_by(collection))) if collection.marker and collection.has_fde else total
+    )
+    with_fde = marked if collection.has_fde else 0
+    with_tokens, token_bytes = yield from _tokens(collection, total)
+    indexed = yield from is_indexed(collection)
+    width = _WIDTH[collection.datatype]
+    codes = _CODES.get(str(collection.index.get("index_type")), 0.0)
+    return StoreInfo(
+        name=collection.name,
+        engine=collection.server.engine,
+        documents=total,
+        without_fde=total - with_fde,
+        without_tokens=total - with_tokens,
+        segments=None,
+        indexed=indexed,
+        fingerprint=collection.encoder.fingerprint,
+        fde_dim=collection.encoder.dim,
+        fde_bytes=width * with_fde * collection.encoder.dim,
+        code_bytes=int(with_fde * collection.encoder.dim * codes),
+        token_bytes=token_bytes,
+    )
+
+
+def marked_by(collection: Collection) -> str:
+    """Documents whose FDE this library wrote, where FDEs came later."""
+    return f"{FDE_KEY} == {literal(collection.fde)}"
+
+
+def is_indexed(collection: Collection) -> Operation[bool]:
+    """Whether no row waits for an index."""
+    indexes = yield Call("list_indexes", {"collection_name": collection.name})
+    for name in indexes:
+        found = yield Call("describe_index", {"collection_name": collection.name, "index_name": name})
+        if found and (int(found.get("pending_index_rows", 0)) or found.get("state", "Finished") != "Finished"):
+            return False
+    return True
+
+
+def document_id_of(collection: Collection, row: Row) -> DocumentId:
+    """The user's."""
+    return from_key(row.key, collection.keys)
+
+
+def _tokens(collection: Collection, total: int) -> Operation[tuple[int, int]]:
+    """How many documents have tokens, and bytes of all tokens."""
+    if collection.storage == "none":
+        return 0, 0
+    keys, _ = yield from next_keys(collection, "", _SAMPLE if collection.storage == "blob" else _LOOK_AT, None)
+    sizes = []
+    for row in (yield from fetch_all(collection, keys, collection.token_fields)):
+        sizes.append(row.tokens.size if row.tokens is not None else 0)
+    present = [size for size in sizes if size]
+    if collection.storage == "blob":
+        lacking = yield count_call(collection, f'{collection.blobs[0]} == ""')
+        with_tokens = total - lacking
+    else:
+        # no expression is known to tell empty struct arrays on every version
+        with_tokens = round(len(present) / max(1, len(sizes)) * total)
+    floats = float(np.mean(present)) if present else 0.0
+    return with_tokens, int(floats * _bytes_per_float(collection) * with_tokens)
+
+
+def _bytes_per_float(collection: Collection) -> float:
+    if collection.storage == "struct":
+        return 4.0
+    return (2 if collection.token_type == "float16" else 4) * 4 / 3
+
+
+def _document(collection: Collection, row: Row) -> Document:
+    return Document(document_id_of(collection, row), row.payload, row.tokens)

@@ -1,0 +1,282 @@
+"""What a collection is made with, in pymilvus's types, and how its description is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
+
+from muvera_adapters.errors import InvalidInput, SchemaMismatch
+from muvera_adapters.milvus import blobs
+from muvera_adapters.milvus.blobs import TokenType
+from muvera_adapters.milvus.identity import FDE_KEY, ID, MAX_KEY
+from muvera_adapters.milvus.requests import Collection, Metric, Server, TokenStorage
+from muvera_adapters.state import new_state
+from muvera_core import Encoder
+
+#: property of a collection that has its state
+STATE_KEY = "muvera.config"
+
+FDE, TOKENS, SUB = "fde", "muvera_tokens", "vector"
+
+MAX_DIM = 32_768
+#: of any array (array_data_type.md)
+MAX_CAPACITY = 4_096
+#: of a collection
+MAX_FIELDS = 64
+
+#: what is not left to the server: a graph, or codes in one
+DEFAULT_INDEX = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
+#: of a managed service, which knows better
+_AUTO_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX", "params": {}}
+_TOKEN_INDEX = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}
+
+_VECTORS = {
+    DataType.FLOAT_VECTOR,
+    DataType.FLOAT16_VECTOR,
+    DataType.BFLOAT16_VECTOR,
+    DataType.BINARY_VECTOR,
+    DataType.SPARSE_FLOAT_VECTOR,
+    DataType.INT8_VECTOR,
+}
+_FDE_TYPES = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
+_OPTIONS = {"num_partitions", "num_shards", "properties"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What ``create`` was asked for; the stores document it.
+
+    Attributes:
+        storage: None: struct arrays where the server has them, else text.
+    """
+
+    storage: TokenStorage | None = None
+    max_tokens: int = 2_048
+    token_type: TokenType = "float16"
+    metric: Metric = "IP"
+    datatype: DataType = DataType.FLOAT_VECTOR
+    index_type: str | None = None
+    index_params: Mapping[str, Any] = field(default_factory=dict)
+    token_index_type: str | None = None
+    token_index_params: Mapping[str, Any] = field(default_factory=dict)
+    fields: Sequence[FieldSchema] = ()
+    dynamic: bool = True
+    consistency: str = "Session"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check(encoder: Encoder, plan: Plan) -> None:
+    """Raises InvalidInput for what no Milvus can make."""
+    check_encoder(encoder.dim)
+    unknown = sorted(set(plan.options) - _OPTIONS)
+    if unknown:
+        raise InvalidInput(f"no option {', '.join(unknown)}; of Milvus's there are {', '.join(sorted(_OPTIONS))}")
+    if plan.storage not in (None, "struct", "blob", "none"):
+        raise InvalidInput(f"token_storage must be 'struct', 'blob' or None, got {plan.storage!r}")
+    if plan.token_type not in ("float16", "float32"):
+        raise InvalidInput(f"tokens_datatype must be 'float16' or 'float32', got {plan.token_type!r}")
+    if plan.metric not in ("IP", "COSINE"):
+        raise InvalidInput(f"tokens_metric must be 'IP' or 'COSINE', got {plan.metric!r}")
+    if plan.datatype not in _FDE_TYPES:
+        raise InvalidInput(f"FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}, not {plan.datatype!r}")
+    if not 1 <= plan.max_tokens <= MAX_CAPACITY:
+        raise InvalidInput(f"max_tokens is from 1 to {MAX_CAPACITY}, got {plan.max_tokens}")
+    texts = blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.token_type)
+    names = {own.name for own in plan.fields}
+    if plan.storage != "struct" and texts + len(names) + 3 > MAX_FIELDS:
+        raise InvalidInput(
+            f"{plan.max_tokens} tokens of {encoder.token_dim} dimensions take {texts} text fields, and a collection has "
+            f"at most {MAX_FIELDS} in all: lower max_tokens"
+        )
+    taken = sorted(name for name in names if is_reserved(name))
+    if taken:
+        raise InvalidInput(f"fields {', '.join(taken)} are reserved for this library")
+
+
+def check_encoder(dim: int) -> None:
+    """Raises InvalidInput for FDEs that no Milvus stores."""
+    if dim > MAX_DIM:
+        raise InvalidInput(
+            f"the encoder gives {dim} dimensions, Milvus takes at most {MAX_DIM}: use fewer repetitions, a smaller "
+            "k_sim or d_proj, or d_final"
+        )
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a payload of a collection that this library makes may not have this key."""
+    return name in (ID, FDE, FDE_KEY, TOKENS) or re.fullmatch(rf"{TOKENS}_\d+", name) is not None
+
+
+def schema_of(encoder: Encoder, plan: Plan, storage: TokenStorage) -> CollectionSchema:
+    """Key, FDE, tokens and payload."""
+    made = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=plan.dynamic)
+    made.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
+    made.add_field(FDE, plan.datatype, dim=encoder.dim)
+    if storage == "struct":
+        struct = MilvusClient.create_struct_field_schema()
+        struct.add_field(SUB, DataType.FLOAT_VECTOR, dim=encoder.token_dim)
+        made.add_field(
+            TOKENS,
+            DataType.ARRAY,
+            element_type=DataType.STRUCT,
+            struct_schema=struct,
+            max_capacity=plan.max_tokens,
+        )
+    elif storage == "blob":
+        for i in range(blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.token_type)):
+            made.add_field(f"{TOKENS}_{i}", DataType.VARCHAR, max_length=blobs.FIELD_LENGTH)
+    for own in plan.fields:
+        copied = own.to_dict()
+        kept = {key: value for key, value in copied.items() if key not in ("name", "type", "params")}
+        made.add_field(own.name, own.dtype, **kept, **copied.get("params", {}))
+    return made
+
+
+def fde_index(plan: Plan, server: Server) -> dict[str, Any]:
+    """The index of the FDEs, as ``add_index`` takes it."""
+    default = DEFAULT_INDEX if server.known else _AUTO_INDEX
+    if plan.index_type is None:
+        return {"index_type": default["index_type"], "params": {**default["params"], **plan.index_params}}
+    return {"index_type": plan.index_type, "params": dict(plan.index_params)}
+
+
+def token_index(plan: Plan) -> dict[str, Any]:
+    """The index of the struct array's vectors."""
+    if plan.token_index_type is None:
+        return {**_TOKEN_INDEX, "params": {**_TOKEN_INDEX["params"], **plan.token_index_params}}  # type: ignore[dict-item]
+    return {"index_type": plan.token_index_type, "params": dict(plan.token_index_params)}
+
+
+def state_of(collection: Collection, **more: Any) -> str:
+    """What is kept in the collection's properties."""
+    state = new_state(collection.encoder, collection.fde, collection.tokens)
+    own = {
+        "storage": collection.storage,
+        "keys": collection.keys,
+        "marker": collection.marker,
+        "metric": collection.metric,
+        "token_type": collection.token_type,
+    }
+    return json.dumps({**state, **own, **more})
+
+
+def kept_state(description: Mapping[str, Any]) -> Any:
+    """The state, or None where there is none."""
+    text = (description.get("properties") or {}).get(STATE_KEY)
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
+
+
+def has_struct(description: Mapping[str, Any], name: str) -> bool:
+    """Whether the server kept the struct array; those without such drop it without a word."""
+    return any(each["name"] == name and _is_struct(each) for each in description["fields"])
+
+
+def describe(
+    description: Mapping[str, Any],
+    name: str,
+    encoder: Encoder,
+    fde: str,
+    tokens: str | None,
+    server: Server,
+    **state: Any,
+) -> Collection:
+    """A collection as its schema says.
+
+    Raises:
+        SchemaMismatch: it is not what the encoder and two-stage search need; every reason is named.
+        InvalidInput: no Milvus stores such FDEs.
+    """
+    check_encoder(encoder.dim)
+    fields = {each["name"]: each for each in description["fields"]}
+    primary = next(each for each in description["fields"] if each.get("is_primary"))
+    own_keys = "any" if primary["name"] == ID else "integer" if primary["type"] == DataType.INT64 else "string"
+    collection = Collection(
+        name,
+        encoder,
+        key=primary["name"],
+        keys=state.get("keys", own_keys),
+        max_key=int(primary.get("params", {}).get("max_length", MAX_KEY)),
+        fde=fde,
+        fde_exists=fde in fields,
+        has_fde=fde in fields,
+        marker=state.get("marker", False),
+        tokens=tokens,
+        storage="none",
+        metric=state.get("metric", "IP"),
+        token_type=state.get("token_type", "float16"),
+        dynamic=bool(description.get("enable_dynamic_field")),
+        server=server,
+    )
+    problems = _fit_fde(collection, fields) + _fit_tokens(collection, fields)
+    if primary.get("auto_id") or description.get("auto_id"):
+        problems.append("its primary keys are made by the server (auto_id), so documents cannot be replaced")
+    if problems:
+        raise SchemaMismatch(f"{name} does not fit: {'; '.join(problems)}")
+    ours = {collection.key, fde, FDE_KEY, *collection.token_fields}
+    vectors = {each for each, info in fields.items() if _is_vector(info)}
+    collection.fields = tuple(each for each in fields if each not in ours and each not in vectors)
+    collection.strangers = tuple(each for each in vectors if each not in ours)
+    return collection
+
+
+def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> list[str]:
+    info, fde = fields.get(collection.fde), collection.fde
+    if fde in _multivectors(fields):
+        return [f"{fde!r} is a multivector, FDEs are single vectors"]
+    if info is None:
+        return []
+    if info["type"] not in _FDE_TYPES:
+        return [f"{fde!r} is a {info['type'].name}, FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}"]
+    collection.datatype = info["type"]
+    dim = int(info["params"]["dim"])
+    if dim != collection.encoder.dim:
+        return [f"{fde!r} has {dim} dimensions, the encoder gives {collection.encoder.dim}"]
+    return []
+
+
+def _fit_tokens(collection: Collection, fields: Mapping[str, Any]) -> list[str]:
+    name, width = collection.tokens, collection.encoder.token_dim
+    if name is None:
+        return []
+    texts = sorted((each for each in fields if re.fullmatch(rf"{re.escape(name)}_\d+", each)), key=_number)
+    if name in fields and _is_struct(fields[name]):
+        vectors = [each for each in fields[name]["struct_fields"] if each["type"] == DataType.FLOAT_VECTOR]
+        if len(vectors) != 1:
+            return [f"{name!r} has {len(vectors)} float vectors in its struct, one is needed"]
+        collection.storage, collection.sub = "struct", vectors[0]["name"]
+        collection.capacity = int(fields[name].get("params", {}).get("max_capacity", MAX_CAPACITY))
+        dim = int(vectors[0]["params"]["dim"])
+        return [] if dim == width else [f"{name!r} has {dim} dimensions, the encoder takes {width}"]
+    if name not in fields and texts and all(fields[each]["type"] == DataType.VARCHAR for each in texts):
+        collection.storage, collection.blobs = "blob", tuple(texts)
+        collection.capacity = blobs.capacity(len(texts), width, collection.token_type)
+        return []
+    if name in fields:
+        return [f"{name!r} is no multivector"]
+    there = ", ".join(repr(each) for each in _multivectors(fields)) or "none"
+    return [f"there is no vector {name!r}; there are: {there}"]
+
+
+def _multivectors(fields: Mapping[str, Any]) -> list[str]:
+    texts = {match[1] for each in fields if (match := re.fullmatch(r"(.+)_0", each))}
+    return sorted({name for name, info in fields.items() if _is_struct(info)} | texts)
+
+
+def _is_struct(info: Mapping[str, Any]) -> bool:
+    return info.get("element_type") == DataType.STRUCT
+
+
+def _is_vector(info: Mapping[str, Any]) -> bool:
+    return info["type"] in _VECTORS or _is_struct(info)
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])

@@ -1,0 +1,276 @@
+"""Operations that search: nearest FDEs, then MaxSim by the server or here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.documents import normalised
+from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.milvus.documents import query_matrix
+from muvera_adapters.milvus.expressions import among, checked
+from muvera_adapters.milvus.identity import FDE_KEY, Key, from_key
+from muvera_adapters.milvus.reading import Cursor, fetch_all, need_fde, next_keys, token_fields
+from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Collection, Row, near_fde, near_tokens
+from muvera_adapters.reranking import maxsim_of_stored
+from muvera_adapters.results import Hit, Hits
+from muvera_adapters.running import Compute, Operation, Together
+
+Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Arguments of a search; the stores document them."""
+
+    limit: int = 10
+    prefetch: int = 200
+    rerank: Rerank = "auto"
+    filter: str | None = None
+    offset: int = 0
+    score_threshold: float | None = None
+    payload: bool | Sequence[str] = True
+    tokens: bool = False
+    search_params: Mapping[str, Any] | None = None
+
+    @property
+    def wanted(self) -> int:
+        """Hits to rank, those that the offset skips included."""
+        return self.offset + self.limit
+
+    @property
+    def candidates(self) -> int:
+        """Of the first stage, which must bring what is skipped too."""
+        return max(self.prefetch, self.wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document's place in the final ranking."""
+
+    key: Key
+    score: float
+    fde_score: float | None
+    reranked: bool
+
+
+def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> Operation[list[Hits]]:
+    """Hits of every query; second stages differ in their filters, so at most ``at_once`` searches go on at a time."""
+    mode = _mode(collection, options)
+    if at_once < 1:
+        raise InvalidInput(f"at_once must be at least 1, got {at_once}")
+    many = len(queries) > 1
+    matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
+    if not matrices:
+        return []
+    if mode == "native_muvera":
+        return (yield Together([_native_muvera(collection, q, options) for q in matrices], at_once))
+    fdes = yield Compute(partial(collection.encoder.encode_queries, matrices))
+    each = [_two_stages(collection, mode, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
+    return (yield Together(each, at_once))
+
+
+def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Operation[Hits]:
+    """MaxSim over everything that has tokens, page by page in the order of keys."""
+    if collection.storage == "none":
+        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
+    _check(collection, options)
+    query, chosen = query_matrix(collection, query_tokens), checked(options.filter)
+    score = _score_there if _scores_there(collection) else _score_here
+    best: list[tuple[float, Key]] = []
+    cursor: Cursor = None
+    while True:
+        keys, cursor = yield from next_keys(collection, chosen, FILTER_KEYS, cursor)
+        scores = yield from score(collection, query, keys)
+        best += [(value, key) for key, value in scores.items()]
+        best = sorted(best, key=lambda pair: (-pair[0], str(pair[1])))[: options.wanted]
+        if cursor is None:
+            break
+    ranking = [Ranked(key, value, None, True) for value, key in best]
+    return (yield from _shown(collection, ranking, [], options))
+
+
+def _two_stages(
+    collection: Collection,
+    mode: str,
+    query: npt.NDArray[np.float32],
+    fde: npt.NDArray[np.float32],
+    o: Options,
+) -> Operation[Hits]:
+    """Candidates by FDE, their scores, and what the hits have to show: a request each, or more where tokens are long."""
+    chosen = checked(o.filter)
+    params = None if o.search_params is None else dict(o.search_params)
+    if mode == "none":
+        return (yield from _none(collection, fde, chosen, params, o))
+    first = yield near_fde(collection, fde, o.candidates, chosen, (), params)
+    estimates = {row.key: _estimate(collection, row, fde) for row in first}
+    score = _score_there if mode == "native" else _score_here
+    scores = yield from score(collection, query, list(estimates))
+    reranked = [Ranked(key, value, estimates[key], True) for key, value in scores.items()]
+    reranked.sort(key=lambda one: -one.score)
+    without = [key for key in estimates if key not in scores]
+    if without:
+        # without tokens; or deleted meanwhile
+        there = {row.key for row in (yield from fetch_all(collection, without, ()))}
+        without = [key for key in without if key in there]
+    rest = [Ranked(key, estimates[key], estimates[key], False) for key in without]
+    return (yield from _shown(collection, reranked, rest, o))
+
+
+def _none(
+    collection: Collection, fde: npt.NDArray[np.float32], chosen: str, params: dict[str, Any] | None, o: Options
+) -> Operation[Hits]:
+    """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
+    fields = _shown_fields(collection, o)
+    direct = o.candidates == o.wanted
+    rows = yield near_fde(collection, fde, o.candidates, chosen, fields if direct else (), params)
+    ranking = []
+    for row in rows[: o.wanted]:
+        estimate = _estimate(collection, row, fde)
+        ranking.append(Ranked(row.key, estimate, estimate, False))
+    if o.score_threshold is not None:
+        ranking = [one for one in ranking if one.score >= o.score_threshold]
+    ranking = ranking[o.offset :]
+    if direct:
+        found = {row.key: row for row in rows}
+    else:
+        found = yield from _fetched(collection, [one.key for one in ranking], o)
+    return Hits(_hit(collection, one, found[one.key], o) for one in ranking if one.key in found)
+
+
+def _native_muvera(collection: Collection, query: npt.NDArray[np.float32], o: Options) -> Operation[Hits]:
+    """One request, by Milvus's own encoding: it reranks limit * retrieval_ann_ratio documents."""
+    ratio = min(100.0, o.candidates / o.wanted)
+    rows = yield near_tokens(collection, query, o.wanted, checked(o.filter), ratio)
+    ranking = [Ranked(row.key, _score(row), None, True) for row in rows]
+    return (yield from _shown(collection, ranking, [], o))
+
+
+def _score_there(
+    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]
+) -> Operation[dict[Key, float]]:
+    """MaxSim by the server; documents that it left out are scored here. Those without tokens have no score."""
+    scores: dict[Key, float] = {}
+    for i in range(0, len(keys), FILTER_KEYS):
+        some = keys[i : i + FILTER_KEYS]
+        # with a smaller limit the server would look at fewer tokens, and leave out more documents
+        rows = yield near_tokens(collection, query, len(some), among(collection.key, some))
+        scores.update((row.key, _score(row)) for row in rows)
+    missing = [key for key in keys if key not in scores]
+    if missing:
+        scores.update((yield from _score_here(collection, query, missing)))
+    return scores
+
+
+def _score_here(
+    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]
+) -> Operation[dict[Key, float]]:
+    rows = [row for row in (yield from fetch_all(collection, keys, collection.token_fields)) if row.tokens is not None]
+    scores = yield Compute(partial(_maxsim, collection, query, rows))
+    return {row.key: float(score) for row, score in zip(rows, scores, strict=True)}
+
+
+def _maxsim(collection: Collection, query: npt.NDArray[np.float32], rows: Sequence[Row]) -> npt.NDArray[np.float32]:
+    matrices: list[Any] = [row.tokens for row in rows]
+    return maxsim_of_stored(query, [normalised(m) for m in matrices] if collection.cosine else matrices)
+
+
+def _shown(collection: Collection, reranked: Sequence[Ranked], rest: Sequence[Ranked], o: Options) -> Operation[Hits]:
+    """Hits of the final ranking, whose payloads and tokens are fetched now; then candidates without tokens."""
+    best = list(reranked)
+    if o.score_threshold is not None:
+        best = [one for one in best if one.score >= o.score_threshold]
+    best = best[: o.wanted]
+    # their scores are on another scale, so a threshold cannot admit them
+    room = [] if o.score_threshold is not None else list(rest)
+    shown = (best + room)[o.offset : o.wanted]
+    keys = list(dict.fromkeys(one.key for one in [*shown, *rest]))
+    found = yield from _fetched(collection, keys, o)
+    hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
+    return Hits(hits, [_hit(collection, one, found[one.key], o) for one in rest if one.key in found])
+
+
+def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> Operation[dict[Key, Row]]:
+    fields = _shown_fields(collection, o)
+    if not fields:
+        return {key: Row(key, {}) for key in keys}
+    return {row.key: row for row in (yield from fetch_all(collection, keys, fields))}
+
+
+def _shown_fields(collection: Collection, o: Options) -> list[str]:
+    names = collection.payload_fields if o.payload is True else list(o.payload or ())
+    return [*names, *token_fields(collection, o.tokens)]
+
+
+def _mode(collection: Collection, options: Options) -> str:
+    _check(collection, options)
+    mode: str = options.rerank
+    if mode not in ("auto", "native", "client", "none", "native_muvera"):
+        raise InvalidInput(f"rerank must be 'auto', 'native', 'client', 'none' or 'native_muvera', got {mode!r}")
+    if mode != "none" and mode != "auto" and collection.storage == "none":
+        raise InvalidInput(f"{collection.name} stores no tokens: use rerank='none'")
+    if mode == "native_muvera":
+        if collection.strategy != "muvera":
+            raise Unsupported(
+                f"{collection.name} has no MUVERA of Milvus's own: create it on Milvus >= 3.0 with "
+                "tokens_index_params={'emb_list_strategy': 'muvera'}"
+            )
+        return mode
+    need_fde(collection)
+    if mode == "auto":
+        return "none" if collection.storage == "none" else "native" if _scores_there(collection) else "client"
+    if mode == "native" and collection.token_index is None:
+        raise Unsupported(
+            f"{collection.name} has its tokens as {collection.storage}, which the server cannot score: use rerank='client'"
+        )
+    return mode
+
+
+def _scores_there(collection: Collection) -> bool:
+    """Whether the server's own MaxSim is exact: codes of tokens would give scores of codes."""
+    return collection.token_index is not None and collection.token_index.get("index_type") not in _CODED
+
+
+#: indexes whose scores are those of codes (knowhere computes MaxSim on what the index has)
+_CODED = ("HNSW_SQ", "HNSW_PQ", "HNSW_PRQ")
+
+
+def _check(collection: Collection, options: Options) -> None:
+    token_fields(collection, options.tokens)
+    if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
+        raise InvalidInput(
+            "limit and prefetch must be at least 1 and offset at least 0, "
+            f"got {options.limit}, {options.prefetch} and {options.offset}"
+        )
+    if options.candidates > MAX_RESULTS:
+        raise InvalidInput(f"prefetch, and offset + limit, are at most {MAX_RESULTS}, got {options.candidates}")
+    for name in () if isinstance(options.payload, bool) else options.payload:
+        if not isinstance(name, str) or name in (FDE_KEY, collection.fde, *collection.token_fields):
+            raise InvalidInput(f"with_payload takes names of the payload's keys, got {name!r}")
+
+
+def _score(row: Row) -> float:
+    assert row.distance is not None
+    return row.distance
+
+
+def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
+    """The dot product of FDEs (under cosine: of the document's at unit length)."""
+    return _score(row) * (float(np.linalg.norm(fde)) if collection.fde_metric == "COSINE" else 1.0)
+
+
+def _hit(collection: Collection, one: Ranked, row: Row, o: Options) -> Hit:
+    shown = None if o.payload is False else row.payload
+    return Hit(
+        from_key(one.key, collection.keys),
+        one.score,
+        one.fde_score,
+        shown,
+        row.tokens if o.tokens else None,
+        one.reranked,
+    )

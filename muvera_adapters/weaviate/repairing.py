@@ -1,0 +1,82 @@
+"""The operation that finds documents which a killed server has lost from its indexes, and has them indexed anew.
+
+Weaviate 1.39 writes objects and indexes to logs of their own. After a kill an object may be there, counted and listed,
+and be found by no filter or vector: in mid-batch, and even when the batch was acknowledged. Writing it again does not
+help, as an unchanged object is passed over (shard_write_put.go, compareObjsForInsertStatus).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from muvera_adapters.running import Operation, Together
+from muvera_adapters.weaviate.reading import fitting, need_fde
+from muvera_adapters.weaviate.requests import Collection, Row, Write, by_ids, count, near_fde, near_tokens, page
+from muvera_adapters.weaviate.writing import AT_ONCE, patch
+
+_PAGE = 1_000
+
+
+def repair(collection: Collection, progress: bool) -> Operation[int]:
+    """How many documents were indexed anew."""
+    need_fde(collection)
+    repaired, after = 0, None
+    with tqdm(total=(yield count()), unit="doc", desc="repair", disable=not progress) as bar:
+        while True:
+            # a cursor goes through the objects themselves, unlike filters
+            ids = [row.id for row in (yield page(collection, _PAGE, after, False))]
+            if not ids:
+                return repaired
+            lost = yield from _lost(collection, ids)
+            if any(lost.values()):
+                repaired += yield from _index_anew(collection, lost, after, ids[-1])
+            bar.update(len(ids))
+            after = ids[-1]
+
+
+def _lost(collection: Collection, ids: Sequence[str]) -> Operation[dict[str, set[str]]]:
+    """Vector -> ids that its index does not give; objects without such a vector among them."""
+    anything = np.ones(collection.encoder.dim, np.float32)
+    found = {row.id for row in (yield near_fde(collection, anything, len(ids), 0, by_ids(ids)))}
+    lost = {collection.fde: set(ids) - found}
+    # a quantized token index fails where one document lacks tokens, so it is not asked
+    if collection.tokens is not None and collection.index != "none" and collection.flat_cutoff > len(ids):
+        token = np.ones((1, collection.encoder.token_dim), np.float32)
+        found = {row.id for row in (yield near_tokens(collection, token, len(ids), by_ids(ids)))}
+        lost[collection.tokens] = set(ids) - found
+    return lost
+
+
+def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str | None, last: str) -> Operation[int]:
+    """Reads a page again, with vectors, and writes the lost ones' FDEs with another last bit, and as they were.
+
+    A changed vector gives an object a new number inside Weaviate, under which everything of it is indexed.
+    """
+    done = 0
+    names = [name for name in (collection.fde, collection.tokens) if name is not None]
+    size = _PAGE if collection.tokens is None else min(_PAGE, (yield from fitting(collection)))
+    while after is None or after < last:
+        rows: list[Row] = yield page(collection, size, after, False, names)
+        if not rows:
+            break
+        after = rows[-1].id
+        broken = [
+            row
+            for row in rows
+            if collection.fde in row.vectors
+            and any(row.id in ids and name in row.vectors for name, ids in lost.items())
+        ]
+        yield Together([_touch(collection, row) for row in broken], AT_ONCE)
+        done += len(broken)
+    return done
+
+
+def _touch(collection: Collection, row: Row) -> Operation[None]:
+    fde = row.vectors[collection.fde]
+    other = fde.copy()
+    other[0] = np.nextafter(fde[0], np.float32(np.inf))
+    for vector in (other, fde):
+        yield from patch(Write(row.id, {}, {collection.fde: vector}))

@@ -1,0 +1,94 @@
+"""The regression encoder on the device of torch tensors. Imported only where such tensors are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from muvera_core._layout import Float32
+from muvera_core._regression_fit import Fitted
+from muvera_core.tokens import ArrayLike, Located, to_matrices, to_matrix
+
+# the largest intermediate is (tokens, sample) float32: 0.2 GB with a sample of 12,000
+_CHUNK_TOKENS = 4096
+
+
+def encode(fitted: Fitted, docs: Any, mask: ArrayLike | None, what: str) -> Float32:
+    """Vectors of documents or queries (``what``), as numpy float32; errors as of the processor's path."""
+    parts, matrices = [], None
+    for first, tensors in _chunks(docs, mask, fitted.sample.shape[1], what):
+        if matrices is None:
+            matrices = {
+                name: torch.as_tensor(array, dtype=torch.float32, device=tensors[0].device)
+                for name, array in fitted._asdict().items()
+            }
+        values = torch.cat([tensor.to(tensors[0].device, torch.float32) for tensor in tensors])
+        lengths = torch.tensor([len(tensor) for tensor in tensors], device=values.device)
+        _check(values, tensors, what, first)
+        make = _documents if what == "document" else _queries
+        parts.append(make(matrices, values, lengths).cpu().numpy())
+    return np.concatenate(parts) if parts else np.empty((0, len(fitted.lift)), np.float32)
+
+
+def _documents(m: dict[str, Any], values: Any, lengths: Any) -> Any:
+    dots = values @ m["sample"].T
+    owners = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    best = torch.full((len(lengths), dots.shape[1]), -torch.inf, device=values.device)
+    best = best.scatter_reduce(0, owners[:, None].expand_as(dots), dots, "amax")
+    vectors = (best - m["centres"]) @ m["documents"]
+    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    lifts = torch.sqrt((1 - norms**2).clamp(min=0))
+    return (vectors + lifts * m["lift"]) / torch.hypot(norms, lifts)
+
+
+def _queries(m: dict[str, Any], values: Any, lengths: Any) -> Any:
+    features = torch.relu(values @ m["weights"] - m["thresholds"])
+    owners = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    sums = torch.zeros((len(lengths), features.shape[1]), device=values.device).index_add(0, owners, features)
+    vectors = sums @ m["queries"]
+    return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+
+
+def _chunks(docs: Any, mask: ArrayLike | None, dim: int, what: str) -> Iterator[tuple[int, list[Any]]]:
+    """(position of the first, tensors) of some tokens at a time, shapes checked."""
+    held: list[Any] = []
+    tokens = first = 0
+    for position, tensor in enumerate(_matrices(docs, mask, dim)):
+        tensor = torch.as_tensor(tensor).detach()
+        # the shared checks look at shape and dtype only: a stand-in without memory will do
+        stand_in = np.broadcast_to(np.float32(1), tuple(tensor.shape))
+        to_matrix(stand_in, dim=dim, what=f"{what} {position}", position=position)
+        held.append(tensor)
+        tokens += len(tensor)
+        if tokens >= _CHUNK_TOKENS:
+            yield first, held
+            held, tokens, first = [], 0, position + 1
+    if held:
+        yield first, held
+
+
+def _matrices(docs: Any, mask: ArrayLike | None, dim: int) -> Iterable[Any]:
+    if mask is None:
+        if hasattr(docs, "shape"):
+            to_matrices(np.broadcast_to(np.float32(1), tuple(docs.shape)), dim=dim)  # always refuses: no list, no mask
+        return docs
+    real = torch.as_tensor(mask, device=docs.device)
+    if docs.ndim != 3 or real.shape != docs.shape[:2] or not bool(((real == 0) | (real == 1)).all()):
+        # refused there with the reason
+        to_matrices(np.broadcast_to(np.float32(1), tuple(docs.shape)), real.cpu().numpy(), dim=dim)
+    return (matrix[keep.bool()] for matrix, keep in zip(docs, real, strict=True))
+
+
+def _check(values: Any, tensors: list[Any], what: str, first: int) -> None:
+    finite = torch.isfinite(values).all(dim=1)
+    bad = torch.nonzero(~finite | ~(values != 0).any(dim=1))
+    if len(bad) == 0:
+        return
+    token, position = int(bad[0]), 0
+    while token >= len(tensors[position]):
+        token -= len(tensors[position])
+        position += 1
+    raise Located([], what, first).bad_token(not bool(finite[int(bad[0])]), position, token)

@@ -1,0 +1,57 @@
+"""What the retrievers share; each framework's own tests are in ecosystem_tests."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+
+import pytest
+
+from muvera_adapters.errors import InvalidInput, MissingExtra
+from muvera_adapters.frameworks.retrieval import Retrieval
+from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_core import FDEConfig, FDEEncoder
+
+
+@pytest.fixture
+def store(pydocs, pydocs_documents, tmp_path):
+    with QdrantEdgeMuvera.create(tmp_path, "texts", FDEEncoder(FDEConfig(dim=128))) as made:
+        made.upsert(pydocs.ids[:100], pydocs_documents[:100], [{"text": f"about {i}"} for i in pydocs.ids[:100]])
+        yield made
+
+
+def test_texts_are_the_hits(store, pydocs):
+    retrieval = Retrieval(store, lambda text: pydocs.queries[int(text)], options={"rerank": "none"})
+    hits = store.search(pydocs.queries[3], limit=5, rerank="none")
+    found = retrieval.search("3", 5, {})
+    assert [(t.id, t.score, t.text) for t in found] == [(h.id, h.score, h.payload["text"]) for h in hits]
+    reranked = retrieval.search("3", 5, {"rerank": "native"})
+    assert [t.score for t in reranked] == [h.score for h in store.search(pydocs.queries[3], limit=5)]
+    assert asyncio.run(retrieval.asearch("3", 5, {})) == found
+
+
+def test_asynchronous_embedding_is_refused_where_nothing_awaits_it(store):
+    async def embed(text):
+        raise AssertionError
+
+    with pytest.raises(InvalidInput, match="embed_query is asynchronous"):
+        Retrieval(store, embed).search("3", 5, {})
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"), [("langchain", "langchain_core"), ("llamaindex", "llama_index"), ("haystack", "haystack")]
+)
+def test_missing_framework_names_the_extra(module, imported, monkeypatch):
+    for name in [n for n in sys.modules if n.split(".")[0] == imported]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"muvera_adapters.frameworks.{module}", raising=False)
+
+    class Blocked:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] == imported:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Blocked(), *sys.meta_path])
+    with pytest.raises(MissingExtra, match=rf"muvera-adapters\[{module}\]"):
+        importlib.import_module(f"muvera_adapters.frameworks.{module}")
