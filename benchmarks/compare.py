@@ -37,7 +37,7 @@ import qdrant_edge as edge
 from benchmarks.two_stage import GRAPH, timed
 from benchmarks.weaviate_store import documents_of, kinds, running
 from integration_tests.weaviate_server import WeaviateServer
-from muvera_adapters.evaluation import exact_top, measure
+from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs

@@ -28,7 +28,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from muvera_adapters.documents import slices
-from muvera_adapters.evaluation import exact_top, measure
+from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.qdrant.edge_calls import fde_params, token_params
 from muvera_adapters.qdrant.requests import EDGE

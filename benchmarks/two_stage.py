@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import qdrant_edge as edge
 
-from muvera_adapters.evaluation import exact_top, measure
+from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import Sample, load_pydocs

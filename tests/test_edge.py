@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, EncoderMismatch, InvalidInput, StoreUnavailable
-from muvera_adapters.evaluation import exact_top, measure
+from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.qdrant.requests import Upsert, Wire
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim

@@ -13,7 +13,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from muvera_adapters.evaluation import exact_top, queries_of
+from muvera_adapters.evidence.measuring import exact_top, queries_of
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from muvera_adapters.cli import backfill, inspect, migrate, quickstart, search
+from muvera_adapters.cli import backfill, diagnose, estimate, evaluate, inspect, migrate, quickstart, search, tune
 from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
@@ -39,6 +39,10 @@ _typer.command()(inspect.inspect)
 _typer.command()(migrate.migrate)
 _typer.command()(search.search)
 _typer.command()(backfill.backfill)
+_typer.command()(diagnose.diagnose)
+_typer.command()(evaluate.evaluate)
+_typer.command()(tune.tune)
+_typer.command()(estimate.estimate)
 
 
 def app() -> None:

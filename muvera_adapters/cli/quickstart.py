@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from muvera_adapters.evaluation import Measured, exact_top, measure
+from muvera_adapters.evidence.measuring import Measured, exact_top, measure
 from muvera_adapters.samples import Sample, docstring, load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch
 

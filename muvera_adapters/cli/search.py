@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from muvera_adapters.cli import options as o
-from muvera_adapters.evaluation import queries_of
+from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.sources import open_queries
 from muvera_adapters.targets import Database
 

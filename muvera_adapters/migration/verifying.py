@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_adapters.evaluation import queries_of
+from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.migration.pipeline import MigrationReport
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.plaid.source import Document

@@ -1,0 +1,68 @@
+"""``muvera diagnose``: which encoding fits these vectors."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.evidence.diagnosis import Diagnosis
+from muvera_adapters.evidence.diagnosis import diagnose as diagnose_tokens
+from muvera_adapters.evidence.report import show
+
+
+def diagnose(
+    data: i.Source,
+    queries: i.QueryFile = None,
+    sample: i.SampleSize = 2000,
+    ids: i.Ids = None,
+    collection: i.CollectionName = None,
+    tokens_vector: i.TokensVector = None,
+    seed: i.Seed = 42,
+    as_json: i.Json = False,
+) -> None:
+    """Look at token vectors, and say which encoding fits them and why."""
+    found = i.read_documents(
+        data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
+    )
+    asked = None if queries is None else i.read_queries(queries, None, found.documents, 100, seed)
+    result = diagnose_tokens(found.documents, asked, sample=sample, seed=seed, progress=not as_json)
+    if as_json:
+        content = result.to_dict()
+        print(json.dumps({**content, "notes": content["notes"] + found.notes}, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(_table(result))
+    for problem in result.problems:
+        console.print(f"Problem: {problem}", markup=False)
+    console.print(f"\n[bold]{result.advice}[/bold]")
+    for reason in result.reasons:
+        console.print(f"- {reason}", markup=False)
+    for note in [*result.notes, *found.notes]:
+        console.print(f"\nNote: {note}", markup=False)
+
+
+def _table(d: Diagnosis) -> Table:
+    table = Table("of the vectors", "", show_header=False)
+    counts = d.token_counts
+    asked = "queries" if d.queries_are == "given" else "pseudo-queries"
+    rows = {
+        "documents, tokens, dimensions": f"{d.documents:,}, {d.tokens:,}, {d.dim}",
+        "tokens of a document": f"{counts.min:.0f} to {counts.max:.0f}, median {counts.median:.0f}",
+        "all-zero, not finite, duplicate": f"{d.empty_rows:,}, {d.bad_rows:,}, {d.duplicate_rows:,}",
+        "norms": "1" if d.unit_norm else f"{d.norms.min:.3g} to {d.norms.max:.3g}, median {d.norms.median:.3g}",
+        "mean cosine of two tokens": f"{d.mean_cosine:.3f}",
+        "squared norm of the mean": f"{d.mean_norm2:.3f}",
+        "dimensions for 50, 90, 99 % of variance": ", ".join(str(n) for n in d.dims_for.values()),
+        "fullest of 32 partitions": f"{d.plain.fullest:.1%}, {d.fitted.fullest:.1%} when fitted",
+        "partitions a document occupies": f"{d.plain.occupied:.1f}, {d.fitted.occupied:.1f} when fitted",
+        "spread of MaxSim a query token": f"{d.maxsim_spread:.4f} ({d.queries} {asked})",
+        "correlation of FDE and MaxSim": f"{d.fde_correlation:.3f}, {d.fitted_correlation:.3f} when fitted",
+        f"recall at {d.candidates} candidates, FDE": show(d.fde_recall),
+        f"recall at {d.candidates} candidates, fitted FDE": show(d.fitted_recall),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,59 @@
+"""``muvera estimate``: bytes of a collection that is not there yet."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from muvera_adapters.errors import WrongUsage
+from muvera_adapters.evidence.sizes import QUANTIZATIONS
+from muvera_adapters.evidence.sizes import estimate as estimate_sizes
+
+
+def estimate(
+    documents: Annotated[int, typer.Argument(min=1, help="How many.")],
+    tokens: Annotated[float, typer.Option(min=1, help="Mean tokens of a document.")],
+    dim: Annotated[int, typer.Option(min=1, help="Dimensions of an encoding.")] = 10_240,
+    token_dim: Annotated[int, typer.Option(min=1, help="Dimensions of a token vector.")] = 128,
+    database: Annotated[list[str] | None, typer.Option(help="qdrant, weaviate or milvus; repeat.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="Of the encodings, as the database's store names it; else its default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Estimate memory and disk of N documents in each database, and of a vector per token there."""
+    chosen = database or list(QUANTIZATIONS)
+    for name in chosen:
+        if name not in QUANTIZATIONS:
+            raise WrongUsage(f"--database is one of {', '.join(QUANTIZATIONS)}, not {name!r}")
+        if quantization is not None and quantization not in QUANTIZATIONS[name]:
+            raise WrongUsage(
+                f"--quantization of {name} is one of {', '.join(QUANTIZATIONS[name])}, not {quantization!r}; "
+                "name one --database with it"
+            )
+    found = estimate_sizes(documents, tokens, dim, token_dim=token_dim, databases=chosen, quantization=quantization)
+    if as_json:
+        print(json.dumps({"estimates": [e.to_dict() for e in found]}, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for e in found:
+        table = Table(title=f"{e.database}: {e.layout}, {e.documents:,} documents", title_justify="left")
+        for title in ("part", "memory", "disk", "bytes of one"):
+            table.add_column(title, justify="right" if title in ("memory", "disk") else "left")
+        for part in e.parts:
+            table.add_row(part.name, _size(part.ram), _size(part.disk), part.formula)
+        table.add_section()
+        table.add_row("together", _size(e.ram), _size(e.disk), "")
+        console.print(table)
+    print("Without replicas, payloads and a process's own needs; more while indexing. Milvus was not measured.")
+
+
+def _size(n_bytes: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes:.0f}" if n_bytes else "-"

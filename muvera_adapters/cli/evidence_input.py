@@ -1,0 +1,145 @@
+"""What the commands about evidence read: documents of any source, and queries of a file or drawn from documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from muvera_adapters.errors import InvalidInput, WrongUsage
+from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
+from muvera_adapters.results import DocumentId
+from muvera_adapters.sources import open_queries, open_source
+from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
+
+Source = Annotated[
+    str,
+    typer.Argument(help="PLAID index, .npz, .safetensors, .parquet, or a target with --collection.", metavar="DATA"),
+]
+QueryFile = Annotated[
+    Path | None, typer.Option("--queries", help="Token vectors of queries: .npz, .npy, .safetensors.")
+]
+QueryIds = Annotated[
+    Path | None, typer.Option(help="Ids of the queries, one a line, as in the judgements; else their positions.")
+]
+Pseudo = Annotated[int, typer.Option(min=4, help="Without --queries: how many to draw from documents.")]
+Ids = Annotated[Path | None, typer.Option(help="Ids of a PLAID index's documents: one a line, or a .json list.")]
+CollectionName = Annotated[str | None, typer.Option("--collection", help="Name of the collection, of a target.")]
+TokensVector = Annotated[str | None, typer.Option(help="Its multivector, if muvera did not make the collection.")]
+SampleSize = Annotated[int, typer.Option("--sample", min=20, help="At most so many random documents.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Documents in memory.
+
+    Attributes:
+        ids: of the documents.
+        documents: their tokens.
+        total: documents of the source, of which these are a random sample, or all.
+    """
+
+    ids: list[DocumentId]
+    documents: TokenBatch
+    total: int
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know."""
+        if len(self.documents) == self.total:
+            return []
+        return [
+            f"Measured on {len(self.documents):,} random documents of {self.total:,}. Over all of them, recall with as "
+            "many candidates is lower."
+        ]
+
+
+def read_documents(
+    source: str,
+    *,
+    sample: int,
+    seed: int,
+    ids: Path | None,
+    collection: str | None,
+    tokens_vector: str | None,
+    quiet: bool,
+) -> Input:
+    """A random sample of a source's documents; the same for the same seed.
+
+    Raises:
+        MuveraError: it cannot be read, or has no documents.
+    """
+    opened = open_source(source, ids=ids, collection=collection, tokens_vector=tokens_vector)
+    try:
+        total = len(opened)
+        chosen = set(np.random.default_rng(seed).permutation(total)[:sample].tolist())
+        bar = tqdm(opened.documents(), total=total, desc="read documents", unit="doc", disable=quiet)
+        kept = [document for place, document in enumerate(bar) if place in chosen]
+    finally:
+        opened.close()
+    kept = [document for document in kept if len(document.tokens)]
+    if not kept:
+        raise InvalidInput(f"{source} has no documents with tokens")
+    return Input([d.id for d in kept], TokenBatch.from_list(d.tokens for d in kept), total)
+
+
+def read_queries(path: Path | None, ids: Path | None, documents: TokenBatch | None, n: int, seed: int) -> Queries:
+    """Queries of a file, or pseudo-queries where there is none."""
+    if path is None:
+        assert documents is not None
+        if ids is not None:
+            raise WrongUsage("--query-ids needs --queries")
+        return pseudo_queries(documents, n, seed=seed)
+    return as_queries(open_queries(path), None if ids is None else _lines(ids))
+
+
+def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str, Encoder]:
+    """Encoders by the names that the command line gives them.
+
+    Raises:
+        WrongUsage: a name that is none.
+        InvalidInput: a file that is no encoder for tokens of this width.
+    """
+    from muvera_core import RegressionEncoder
+
+    found: dict[str, Encoder] = {}
+    for name in names:
+        kind, _, size = name.partition(":")
+        try:
+            if kind in ("fde", "fitted"):
+                r_reps, k_sim, d_proj = (int(x) for x in (size or "20,5,16").split(","))
+                config = FDEConfig(documents.dim, r_reps, k_sim, None if d_proj >= documents.dim else d_proj, seed)
+                plain = kind == "fde"
+                encoder: Encoder = FDEEncoder(config) if plain else FDEEncoder.fit(config, documents)
+                found[f"FDE {encoder.dim:,}{'' if plain else ', fitted'}"] = encoder
+            elif kind == "regression":
+                encoder = RegressionEncoder.fit(documents, dim=int(size or 1024), seed=seed)
+                found[f"regression {encoder.dim:,}"] = encoder
+            elif Path(name).is_file():
+                encoder = load_encoder(name)
+                if encoder.token_dim != documents.dim:
+                    raise InvalidInput(f"{name} is for tokens of width {encoder.token_dim}; these have {documents.dim}")
+                found[Path(name).stem] = encoder
+            else:
+                raise WrongUsage(
+                    f"{name!r} is no encoder: write fde, fitted, fde:R,K,P (repetitions, hyperplanes, projected "
+                    "dimensions), regression, regression:DIM, or the path of a saved one"
+                )
+        except InvalidInput:
+            raise
+        except ValueError as error:
+            raise WrongUsage(f"--encoder {name}: {error}") from error
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error

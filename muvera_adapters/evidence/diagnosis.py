@@ -1,0 +1,327 @@
+"""What a sample of token vectors is like, and which encoding fits it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.evidence.measuring import Interval, positions, queries_of, recalls
+from muvera_adapters.evidence.queries import as_queries, pseudo_queries
+from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
+from muvera_core._draws import draw
+from muvera_core.tokens import to_batch
+
+Float64 = npt.NDArray[np.float64]
+Verdict = Literal["fde", "fit", "pool", "regression"]
+
+# docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
+# (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
+FIT_FROM = 0.2
+# eight tokens in each of 32 partitions. Pooling by 2 then cost .01 to .02 of recall and halved what reranking reads; it
+# did not raise recall (documents joined to 300 to 900 tokens, docs/tuning.md)
+POOL_FROM = 256
+# correlation of an FDE's estimate with MaxSim over documents: fitted, it is .74 to .92 on both collections at every
+# anisotropy; plain, it falls below this from a squared mean norm of .9 on, where .63 and .80 of the exact top 10 are
+# among 100 candidates. Unlike recall, it does not depend on how many documents the sample has
+REGRESSION_BELOW = 0.6
+_CANDIDATES = 100
+_PAIRS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Quantiles of a quantity."""
+
+    min: float
+    p5: float
+    median: float
+    mean: float
+    p95: float
+    max: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Spread:
+        """Of numbers."""
+        low, p5, median, p95, high = np.percentile(values, (0, 5, 50, 95, 100))
+        return cls(float(low), float(p5), float(median), float(values.mean()), float(p95), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How a hash spreads tokens over the 32 partitions of a repetition; means over 20 repetitions.
+
+    Attributes:
+        fullest: share of all tokens in the fullest partition (even: 1/32).
+        effective: partitions that would be as uneven if tokens were spread evenly (exponential of the entropy).
+        occupied: partitions that a document's tokens fall into.
+    """
+
+    fullest: float
+    effective: float
+    occupied: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What :func:`diagnose` found.
+
+    Attributes:
+        documents: in the sample.
+        tokens: of them.
+        dim: of a token.
+        token_counts: of documents.
+        empty_rows: tokens that are all zeros (padding); encoders refuse them.
+        bad_rows: tokens with a NaN or an infinite value; likewise.
+        duplicate_rows: tokens equal to an earlier one of their document.
+        norms: of tokens.
+        unit_norm: all norms are 1 to a thousandth.
+        mean_cosine: of pairs of tokens of different documents.
+        mean_norm2: squared norm of the mean of the normalised tokens: how anisotropic they are, 0 to 1.
+        mean_share: of the variance around the origin that the mean's direction takes.
+        dims_for: dimensions that hold 50, 90 and 99 % of the variance around the mean.
+        effective_dims: squared sum over sum of squares of the variances.
+        plain: occupancy of the hash of an FDE.
+        fitted: of the hash of a fitted one.
+        queries: that were used.
+        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
+        maxsim_spread: standard deviation over documents of MaxSim a query token, mean over queries: what ranks.
+        fde_correlation: of MaxSim with its estimate by an FDE of 10,240 dimensions, over documents; mean over queries.
+        fitted_correlation: by a fitted one.
+        candidates: that the next two are about: 100, or half the sample.
+        fde_recall: of the exact top 10 among the candidates, by the FDE.
+        fitted_recall: by the fitted one.
+        verdict: ``"fde"``, ``"fit"``, ``"pool"`` or ``"regression"``.
+        advice: the verdict in words.
+        reasons: for it.
+        problems: with the data itself.
+        notes: what a reader must know.
+        seed: of all sampling.
+    """
+
+    documents: int
+    tokens: int
+    dim: int
+    token_counts: Spread
+    empty_rows: int
+    bad_rows: int
+    duplicate_rows: int
+    norms: Spread
+    unit_norm: bool
+    mean_cosine: float
+    mean_norm2: float
+    mean_share: float
+    dims_for: dict[int, int]
+    effective_dims: float
+    plain: Occupancy
+    fitted: Occupancy
+    queries: int
+    queries_are: str
+    maxsim_spread: float
+    fde_correlation: float
+    fitted_correlation: float
+    candidates: int
+    fde_recall: Interval
+    fitted_recall: Interval
+    verdict: Verdict
+    advice: str
+    reasons: list[str]
+    problems: list[str]
+    notes: list[str]
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def diagnose(
+    documents: Any, queries: Any = None, *, sample: int = 2000, seed: int = 42, progress: bool = False
+) -> Diagnosis:
+    """Looks at a sample of documents, with queries where there are any, and says which encoding fits.
+
+    Args:
+        documents: token matrices, in any form that encoders take; all-zero and non-finite tokens are counted, and left
+            out of everything else.
+        queries: likewise, or :class:`Queries`; None: pseudo-queries drawn from the documents.
+        sample: documents, drawn from those given, that everything but counts is measured on; at least 20.
+        seed: of all sampling.
+        progress: show bars.
+
+    Raises:
+        InvalidInput: fewer than 20 documents with tokens that can be encoded.
+    """
+    batch = to_batch(documents)
+    rng = np.random.default_rng(seed)
+    counts = batch.lengths
+    values = batch.values
+    bad, empty = ~np.isfinite(values).all(axis=1), ~values.any(axis=1)
+    duplicates = _duplicates(batch)
+    chosen = np.sort(rng.permutation(len(batch))[:sample])
+    usable = [m for m in (_clean(batch[int(i)]) for i in chosen) if len(m)]
+    if len(usable) < 20:
+        raise InvalidInput(f"a diagnosis needs at least 20 documents with usable tokens, there are {len(usable)}")
+    clean = TokenBatch.from_list(usable)
+    asked = pseudo_queries(clean, 100, seed=seed) if queries is None else as_queries(queries)
+    norms = np.linalg.norm(clean.values.astype(np.float64), axis=1)
+    unit = clean.values / norms[:, None]
+    mean = unit.mean(axis=0)
+    spectrum = np.linalg.eigvalsh(np.cov(unit, rowvar=False))[::-1].clip(0)
+    plain, fitted = _encoders(clean, seed)
+    n = min(_CANDIDATES, len(clean) // 2)
+    bar = tqdm(queries_of(asked.tokens), desc="exact MaxSim", unit="query", disable=not progress)
+    scores = np.stack([maxsim(query, clean) for query in bar]).astype(np.float64)
+    exact: list[Any] = np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()
+    found, correlations = [], []
+    for encoder in tqdm((plain, fitted), desc="encode", disable=not progress):
+        estimates = encoder.encode_queries(asked.tokens) @ encoder.encode_documents(clean).T
+        best = np.argsort(-estimates, axis=1, kind="stable")[:, :n].tolist()
+        found.append(Interval.of(recalls(positions(best, exact), 10), seed))
+        correlations.append(_correlation(estimates.astype(np.float64), scores))
+    result = Diagnosis(
+        documents=len(batch),
+        tokens=len(values),
+        dim=batch.dim,
+        token_counts=Spread.of(counts),
+        empty_rows=int(empty.sum()),
+        bad_rows=int(bad.sum()),
+        duplicate_rows=duplicates,
+        norms=Spread.of(norms),
+        unit_norm=bool(np.abs(norms - 1).max() < 1e-3),
+        mean_cosine=_mean_cosine(unit, clean, rng),
+        mean_norm2=float(mean @ mean),
+        mean_share=_share_of_mean(unit, mean),
+        dims_for=_dims_for(spectrum),
+        effective_dims=float(spectrum.sum() ** 2 / (spectrum**2).sum()),
+        plain=_occupancy(clean, plain),
+        fitted=_occupancy(clean, fitted),
+        queries=len(asked),
+        queries_are=asked.origin,
+        maxsim_spread=float((scores.std(axis=1) / asked.tokens.lengths).mean()),
+        fde_correlation=correlations[0],
+        fitted_correlation=correlations[1],
+        candidates=n,
+        fde_recall=found[0],
+        fitted_recall=found[1],
+        verdict="fde",
+        advice="",
+        reasons=[],
+        problems=[],
+        notes=list(asked.notes),
+        seed=seed,
+    )
+    verdict, reasons = _verdict(result)
+    advice = _ADVICE[verdict]
+    return replace(result, verdict=verdict, advice=advice, reasons=reasons, problems=_problems(result))
+
+
+_ADVICE: dict[Verdict, str] = {
+    "fde": "An FDE fits: FDEEncoder(FDEConfig(dim)), which needs nothing of your data.",
+    "fit": "Use FDEEncoder.fit(config, sample): the vectors share a direction, in which a plain FDE drowns.",
+    "pool": "Pool the tokens of each document first, then encode (fitted, if the vectors share a direction): the "
+    "documents are long, so reranking reads much, and pooling by 2 costs little recall.",
+    "regression": "Use RegressionEncoder.fit(sample): no FDE of 10,240 dimensions ranks these vectors well, fitted or "
+    "not.",
+}
+
+
+def _verdict(d: Diagnosis) -> tuple[Verdict, list[str]]:
+    plain, fitted = d.fde_correlation, d.fitted_correlation
+    shared = d.mean_norm2 >= FIT_FROM
+    mean = (
+        f"squared norm of the mean {d.mean_norm2:.2f}: "
+        + (f"at least {FIT_FROM}, where fitting pays" if shared else f"below {FIT_FROM}, where fitting changes little")
+        + f"; the fullest of 32 partitions has {d.plain.fullest:.0%} of the tokens, {d.fitted.fullest:.0%} when fitted"
+    )
+    measured = (
+        f"over documents, the estimate of a plain FDE correlates with MaxSim by {plain:.2f}, that of a fitted one by "
+        f"{fitted:.2f} ({d.queries} {'queries' if d.queries_are == 'given' else 'pseudo-queries'})"
+    )
+    length = f"the median document has {d.token_counts.median:.0f} tokens"
+    if max(plain, fitted) < REGRESSION_BELOW:
+        return "regression", [f"{measured}: both below {REGRESSION_BELOW}", mean, length]
+    if d.token_counts.median >= POOL_FROM:
+        crowd = d.token_counts.median / d.fitted.occupied
+        return "pool", [f"{length}, {crowd:.0f} in each partition that they occupy", mean, measured]
+    return ("fit" if shared else "fde"), [mean, measured, length]
+
+
+def _problems(d: Diagnosis) -> list[str]:
+    found = []
+    if d.bad_rows:
+        found.append(f"{d.bad_rows:,} tokens have NaN or infinite values: encoders and databases refuse them.")
+    if d.empty_rows:
+        found.append(f"{d.empty_rows:,} tokens are all zeros: padding; pass mask= with a padded batch, or drop them.")
+    if d.duplicate_rows > 0.01 * d.tokens:
+        found.append(
+            f"{d.duplicate_rows:,} tokens ({d.duplicate_rows / d.tokens:.0%}) repeat one of their document: MaxSim "
+            "does not need them, and they weigh in the mean of their partition."
+        )
+    if not d.unit_norm:
+        found.append(
+            f"norms run from {d.norms.min:.3g} to {d.norms.max:.3g}: where the model compares by cosine, normalise "
+            "tokens; under dot product long tokens win."
+        )
+    return found
+
+
+def _clean(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    return matrix[np.isfinite(matrix).all(axis=1) & matrix.any(axis=1)].astype(np.float32)
+
+
+def _duplicates(batch: TokenBatch) -> int:
+    found = 0
+    for i in range(len(batch)):
+        rows = np.ascontiguousarray(batch[i])
+        found += len(rows) - len(np.unique(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))))
+    return found
+
+
+def _encoders(documents: TokenBatch, seed: int) -> tuple[FDEEncoder, FDEEncoder]:
+    config = FDEConfig(documents.dim, d_proj=min(16, documents.dim), seed=seed)
+    # of one dimension, the mean's direction leaves nothing to project
+    return FDEEncoder(config), FDEEncoder.fit(config, documents) if documents.dim > 1 else FDEEncoder(config)
+
+
+def _mean_cosine(unit: Float64, documents: TokenBatch, rng: np.random.Generator) -> float:
+    owner = np.repeat(np.arange(len(documents)), documents.lengths)
+    a, b = rng.integers(len(unit), size=(2, _PAIRS))
+    apart = owner[a] != owner[b]
+    return float(np.einsum("ij,ij->i", unit[a[apart]], unit[b[apart]]).mean())
+
+
+def _share_of_mean(unit: Float64, mean: Float64) -> float:
+    norm = np.linalg.norm(mean)
+    return float(((unit @ (mean / norm)) ** 2).mean()) if norm > 0 else 0.0
+
+
+def _dims_for(spectrum: Float64) -> dict[int, int]:
+    shares = np.cumsum(spectrum) / spectrum.sum()
+    return {percent: int(np.searchsorted(shares, percent / 100 - 1e-12)) + 1 for percent in (50, 90, 99)}
+
+
+def _occupancy(documents: TokenBatch, encoder: FDEEncoder) -> Occupancy:
+    draws = draw(encoder.config, encoder.mean)
+    r_reps, k_sim, dim = draws.hyperplanes.shape
+    projected = documents.values @ draws.hyperplanes.reshape(-1, dim).T.astype(np.float32)
+    bits = projected > draws.thresholds.reshape(-1).astype(np.float32)
+    codes = (bits.reshape(-1, r_reps, k_sim) << np.arange(k_sim)).sum(axis=2)
+    fullest, effective, occupied = [], [], []
+    owner = np.repeat(np.arange(len(documents)), documents.lengths)
+    for r in range(r_reps):
+        shares = np.bincount(codes[:, r], minlength=1 << k_sim) / len(codes)
+        present = shares[shares > 0]
+        fullest.append(shares.max())
+        effective.append(np.exp(-(present * np.log(present)).sum()))
+        occupied.append(len(np.unique(owner * (1 << k_sim) + codes[:, r])) / len(documents))
+    return Occupancy(float(np.mean(fullest)), float(np.mean(effective)), float(np.mean(occupied)))
+
+
+def _correlation(estimates: Float64, scores: Float64) -> float:
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (estimates, scores))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.where(norms > 0, norms, 1)).mean())

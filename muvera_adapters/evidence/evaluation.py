@@ -1,0 +1,443 @@
+"""How much of the exact MaxSim ranking an encoding keeps: by itself, through an index, and in a live collection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.evidence.judgements import Judgements, quality
+from muvera_adapters.evidence.local_index import Remembering, have_index, local_index
+from muvera_adapters.evidence.measuring import Interval, Latency, Ranking, ask, exact_search, positions, recalls
+from muvera_adapters.evidence.queries import Queries, as_queries
+from muvera_core import Encoder, FDEEncoder, TokenBatch
+from muvera_core.tokens import to_batch
+
+if TYPE_CHECKING:
+    from muvera_adapters.results import DocumentId
+    from muvera_adapters.targets import Store
+
+TOPS = (1, 10, 100)
+CANDIDATES = (10, 20, 50, 100, 200, 500, 1000)
+# queries whose scores of all documents are in memory at a time
+_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a number of candidates gives.
+
+    Attributes:
+        candidates: that the first stage hands to the second.
+        recall: share of the exact top k among the candidates, by k; what exact reranking of them gives.
+        reranked: the same, of the hits that the two stages returned; empty where nothing was reranked.
+        latency: of the two stages, where a database answered.
+        quality: measures of the reranked hits by judgements.
+    """
+
+    candidates: int
+    recall: dict[int, Interval]
+    reranked: dict[int, Interval] = field(default_factory=dict)
+    latency: Latency | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One way of finding candidates.
+
+    Attributes:
+        name: of the encoder and what was searched.
+        how: ``"brute force"``: encodings compared with all others in float32; ``"index"``: a real index of the
+            sample, with quantized encodings; ``"collection"``: the live one.
+        encoder: what it is.
+        dim: of the encoding.
+        fingerprint: of the encoder.
+        quantization: of the encodings in the index.
+        bytes_per_document: ``compared`` by the first stage (in memory), ``encoding`` as stored, ``tokens``.
+        alone: quality of the first stage's own ranking by judgements.
+        points: by number of candidates.
+    """
+
+    name: str
+    how: Literal["brute force", "index", "collection"]
+    encoder: str
+    dim: int
+    fingerprint: str
+    quantization: str | None
+    bytes_per_document: dict[str, float]
+    alone: dict[str, float]
+    points: list[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What :func:`evaluate` and :func:`evaluate_store` measured.
+
+    Attributes:
+        documents: that were searched.
+        tokens: of them; None where only the database knows.
+        queries: how many.
+        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
+        truth: where the exact ranking comes from, in words.
+        exact_latency: of the exact ranking.
+        exact_quality: measures of the exact ranking by judgements.
+        curves: what was measured.
+        notes: what a reader must know.
+        seed: of the bootstrap.
+    """
+
+    documents: int
+    tokens: int | None
+    queries: int
+    queries_are: str
+    truth: str
+    exact_latency: Latency
+    exact_quality: dict[str, float]
+    curves: list[Curve]
+    notes: list[str]
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def evaluate(
+    encoders: Encoder | Mapping[str, Encoder],
+    documents: Any,
+    queries: Any,
+    *,
+    judgements: Judgements | None = None,
+    document_ids: Sequence[DocumentId] | None = None,
+    quantizations: Sequence[str | None] | None = None,
+    tops: Sequence[int] = TOPS,
+    candidates: Sequence[int] = CANDIDATES,
+    seed: int = 42,
+    progress: bool = False,
+) -> Evaluation:
+    """Measures encoders on a sample, against exact MaxSim over all of it.
+
+    Recall on a sample is higher than on the whole collection at the same number of candidates, as there are fewer
+    documents to confuse: measure the collection itself with :func:`evaluate_store`.
+
+    Args:
+        encoders: one, or several by name.
+        documents: token matrices, in any form that encoders take.
+        queries: :class:`Queries` (also of ``pseudo_queries``), or token matrices.
+        judgements: of :func:`read_judgements`.
+        document_ids: as in the judgements; None: positions.
+        quantizations: of the indexes to measure through (Qdrant Edge); ``()``: none; None: int8 if it is installed.
+        tops: k of recall of the exact top k.
+        candidates: numbers of candidates; those above the number of documents are left out.
+        seed: of the bootstrap.
+        progress: show bars.
+
+    Raises:
+        MissingExtra: an index without ``edge``, judgements without ``eval``.
+        InvalidInput: no queries, or numbers that do not fit.
+    """
+    batch, asked = to_batch(documents), as_queries(queries)
+    names = list(range(len(batch))) if document_ids is None else list(document_ids)
+    if len(names) != len(batch):
+        raise InvalidInput(f"{len(names)} document ids, {len(batch)} documents: the numbers must be equal")
+    depths, notes = _depths(candidates, len(batch)), list(asked.notes)
+    if quantizations is None:
+        quantizations = ("int8",) if have_index() else ()
+        if not quantizations:
+            notes.append("qdrant-edge-py is not installed, so nothing was measured through an index.")
+    chosen = encoders if isinstance(encoders, Mapping) else {describe(encoders): encoders}
+    plain: list[Any] = list(range(len(batch)))
+    exact, seconds = ask(
+        exact_search(batch, plain, max(*tops, 100)), asked.tokens, progress="exact MaxSim" if progress else None
+    )
+    judge = _Judge(asked, judgements, names)
+    curves = []
+    with tqdm(total=len(chosen) * (1 + len(quantizations)), desc="encodings", disable=not progress) as bar:
+        for name, encoder in chosen.items():
+            remembering = Remembering(encoder)
+            curves.append(_brute_force(name, remembering, batch, asked, exact, depths, tops, judge, seed))
+            bar.update()
+            for quantization in quantizations:
+                with local_index(remembering, batch, quantization, store_tokens=True) as store:
+                    label = f"{name}, {quantization or 'float16'}, HNSW"
+                    curve = _searched(label, "index", store, quantization, asked, exact, depths, tops, judge, seed)
+                # what the store says of tokens is an estimate
+                curve.bytes_per_document["tokens"] = 2 * batch.values.size / len(batch)
+                curves.append(curve)
+                bar.update()
+    return Evaluation(
+        documents=len(batch),
+        tokens=len(batch.values),
+        queries=len(asked),
+        queries_are=asked.origin,
+        truth=f"exact MaxSim over all {len(batch):,} documents of the sample, computed here",
+        exact_latency=Latency.of(seconds),
+        exact_quality=judge(exact),
+        curves=curves,
+        notes=notes,
+        seed=seed,
+    )
+
+
+def evaluate_store(
+    store: Store,
+    queries: Any,
+    *,
+    judgements: Judgements | None = None,
+    truth: Literal["exact_search", "sample"] = "exact_search",
+    sample: int = 2000,
+    tops: Sequence[int] = TOPS,
+    candidates: Sequence[int] = CANDIDATES,
+    seed: int = 42,
+    progress: bool = False,
+) -> Evaluation:
+    """Measures a live collection with the searches that its users make.
+
+    Args:
+        store: of any database; nothing is written to it.
+        queries: as for :func:`evaluate`.
+        judgements: by the collection's document ids.
+        truth: ``"exact_search"``: MaxSim by the database over everything, which may take seconds a query;
+            ``"sample"``: for collections too large for that. A random sample of the documents is read, and the
+            collection's *encoder* is measured on the sample, here (:func:`evaluate`); of the live collection only the
+            latency is measured then, and its index and quantization are not.
+        sample: documents of the sample.
+        tops: k of recall of the exact top k.
+        candidates: numbers of candidates.
+        seed: of the bootstrap and the sample.
+        progress: show bars.
+
+    Raises:
+        InvalidInput: no documents, no stored tokens, or no queries.
+        MuveraError: of the database.
+    """
+    asked, count = as_queries(queries), store.count()
+    if count == 0:
+        raise InvalidInput(f"{store.name} has no documents")
+    if truth == "sample":
+        return _on_sample(store, asked, count, judgements, sample, tops, candidates, seed, progress)
+    depths = _depths(candidates, count)
+    exact, seconds = ask(
+        partial(store.exact_search, limit=min(count, max(*tops, 100)), with_payload=False),
+        asked.tokens,
+        progress="exact search" if progress else None,
+    )
+    if not min(map(len, exact)):
+        raise InvalidInput(f"exact_search of {store.name} found nothing for a query: are tokens stored?")
+    judge = _Judge(asked, judgements, None)
+    curve = _searched(
+        store.name, "collection", store, _quantization(store), asked, exact, depths, tops, judge, seed, progress
+    )
+    return Evaluation(
+        documents=count,
+        tokens=None,
+        queries=len(asked),
+        queries_are=asked.origin,
+        truth=f"exact_search of the collection {store.name}: MaxSim by {store.info().engine} over all {count:,} of it",
+        exact_latency=Latency.of(seconds),
+        exact_quality=judge(exact),
+        curves=[curve],
+        notes=list(asked.notes),
+        seed=seed,
+    )
+
+
+def sample_of(store: Store, n: int, seed: int, *, progress: bool = False) -> tuple[list[DocumentId], TokenBatch]:
+    """Ids and tokens of n random documents of a collection that have tokens; the same for the same seed and collection.
+
+    All ids are read, but tokens of the sample only.
+
+    Raises:
+        InvalidInput: none has tokens.
+    """
+    listed = tqdm(store.scroll(page_size=1000), desc="list ids", total=store.count(), disable=not progress)
+    ids = [document.id for document in listed]
+    order = np.random.default_rng(seed).permutation(len(ids))[:n]
+    chosen = [ids[i] for i in np.sort(order)]
+    found: dict[DocumentId, Any] = {}
+    for start in tqdm(range(0, len(chosen), 100), desc="read tokens", disable=not progress):
+        for document in store.get(chosen[start : start + 100], with_tokens=True):
+            if document is not None and document.tokens is not None and len(document.tokens):
+                found[document.id] = document.tokens
+    if not found:
+        raise InvalidInput(f"{store.name} has no documents with tokens")
+    return list(found), TokenBatch.from_list(found.values())
+
+
+def describe(encoder: Encoder) -> str:
+    """A short name."""
+    inner: Any = encoder
+    if isinstance(encoder, Remembering):
+        inner = encoder.encoder
+    if isinstance(inner, FDEEncoder):
+        return f"FDE {inner.dim:,}{', fitted' if inner.mean is not None else ''}"
+    return f"{type(inner).__name__.removesuffix('Encoder').lower()} {inner.dim:,}"
+
+
+class _Judge:
+    """Quality of rankings of ids by the judgements given, if any; with ``names``, ids are positions in it."""
+
+    def __init__(self, queries: Queries, judgements: Judgements | None, names: Ranking | None) -> None:
+        self._queries = queries
+        self._judgements = judgements
+        self._names = names
+
+    def __call__(self, found: Sequence[Ranking]) -> dict[str, float]:
+        if self._judgements is None:
+            return {}
+        names = self._names
+        if names is not None:
+            found = [[names[int(i)] for i in ids] for ids in found]
+        return quality(found, self._queries.ids, self._judgements)
+
+
+def _depths(candidates: Sequence[int], count: int) -> list[int]:
+    depths = sorted({int(n) for n in candidates if n <= count})
+    if any(n < 1 for n in depths):
+        raise InvalidInput(f"numbers of candidates must be at least 1, got {depths[0]}")
+    return depths or [count]
+
+
+def _brute_force(
+    name: str,
+    encoder: Remembering,
+    documents: TokenBatch,
+    queries: Queries,
+    exact: Sequence[Ranking],
+    depths: Sequence[int],
+    tops: Sequence[int],
+    judge: _Judge,
+    seed: int,
+) -> Curve:
+    found = brute_force(encoder, documents, queries.tokens, max(*depths, 100))
+    places = positions(found, exact)
+    return Curve(
+        name=f"{name}, brute force",
+        how="brute force",
+        encoder=describe(encoder),
+        dim=encoder.dim,
+        fingerprint=encoder.fingerprint,
+        quantization=None,
+        bytes_per_document={
+            "compared": 4.0 * encoder.dim,
+            "encoding": 4.0 * encoder.dim,
+            "tokens": documents.values.nbytes / len(documents),
+        },
+        alone=judge(found),
+        points=[Point(n, _recall(places, tops, seed, n)) for n in depths],
+    )
+
+
+def brute_force(encoder: Encoder, documents: TokenBatch, queries: TokenBatch, k: int) -> list[list[DocumentId]]:
+    """Positions of the k best documents of each query by the encodings' float32 dot product; ties by position."""
+    encoded, asked = encoder.encode_documents(documents), encoder.encode_queries(queries)
+    rankings: list[list[DocumentId]] = []
+    for start in range(0, len(asked), _BLOCK):
+        scores = asked[start : start + _BLOCK] @ encoded.T
+        rankings += np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    return rankings
+
+
+def _searched(
+    name: str,
+    how: Literal["index", "collection"],
+    store: Store,
+    quantization: str | None,
+    queries: Queries,
+    exact: Sequence[Ranking],
+    depths: Sequence[int],
+    tops: Sequence[int],
+    judge: _Judge,
+    seed: int,
+    progress: bool = False,
+) -> Curve:
+    """Both stages at every number of candidates, as users search."""
+    info, points, alone = store.info(), [], {}
+    limit = min(len(exact[0]), max(*tops, 10))
+    for n in tqdm(depths, desc=f"search {name}", disable=not progress):
+        first, _ = ask(partial(store.search, limit=n, rerank="none", with_payload=False), queries.tokens, warm_up=False)
+        hits, seconds = ask(partial(store.search, limit=min(limit, n), prefetch=n, with_payload=False), queries.tokens)
+        points.append(
+            Point(
+                n,
+                _recall(positions(first, exact), tops, seed),
+                _recall(positions(hits, exact), tops, seed),
+                Latency.of(seconds),
+                judge(hits),
+            )
+        )
+        alone = judge(first)  # the last is the longest
+    count = max(1, info.documents)
+    compared = info.code_bytes or info.fde_bytes
+    return Curve(
+        name=name,
+        how=how,
+        encoder=describe(store.encoder),
+        dim=store.encoder.dim,
+        fingerprint=store.encoder.fingerprint,
+        quantization=quantization,
+        bytes_per_document={
+            "compared": compared / count,
+            "encoding": info.fde_bytes / count,
+            "tokens": info.token_bytes / count,
+        },
+        alone=alone,
+        points=points,
+    )
+
+
+def _recall(places: Any, tops: Sequence[int], seed: int, candidates: float = np.inf) -> dict[int, Interval]:
+    # of fewer documents than k, the top k is no measure of anything
+    return {k: Interval.of(recalls(places, k, candidates), seed) for k in tops if k <= places.shape[1]}
+
+
+def _quantization(store: Store) -> str | None:
+    info = store.info()
+    if not info.code_bytes or not info.documents:
+        return None
+    bits = 8 * info.code_bytes / info.documents / store.encoder.dim
+    return f"{bits:.3g} bits a dimension"
+
+
+def _on_sample(
+    store: Store,
+    queries: Queries,
+    count: int,
+    judgements: Judgements | None,
+    sample: int,
+    tops: Sequence[int],
+    candidates: Sequence[int],
+    seed: int,
+    progress: bool,
+) -> Evaluation:
+    ids, documents = sample_of(store, sample, seed, progress=progress)
+    of_sample = evaluate(
+        {describe(store.encoder): store.encoder},
+        documents,
+        queries,
+        judgements=judgements,
+        document_ids=ids,
+        tops=tops,
+        candidates=candidates,
+        seed=seed,
+        progress=progress,
+    )
+    asked = ask(partial(store.search, limit=10, prefetch=200, with_payload=False), queries.tokens)
+    live = Latency.of(asked[1])
+    note = (
+        f"The truth is a random sample of {len(documents):,} of the {count:,} documents of {store.name}: the recall "
+        "here is that of its encoder on the sample, computed in this process. With as many candidates it is lower "
+        f"over the whole collection. Its own index was not measured but for latency: {live.p50_ms:.1f} ms (p50) and "
+        f"{live.p95_ms:.1f} ms (p95) with 200 candidates."
+    )
+    return replace(
+        of_sample,
+        truth=f"exact MaxSim over a random sample of {len(documents):,} of {count:,} documents of {store.name}",
+        notes=[note, *of_sample.notes],
+    )

@@ -1,0 +1,200 @@
+"""Which encoder, quantization and number of candidates keep a recall, chosen on one half of the queries and reported on
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from muvera_adapters.errors import MissingExtra
+from muvera_adapters.evidence.candidates import Candidate, default_candidates
+from muvera_adapters.evidence.choosing import check, grid
+from muvera_adapters.evidence.local_index import Remembering, have_index
+from muvera_adapters.evidence.measuring import exact_top
+from muvera_adapters.evidence.queries import as_queries
+from muvera_adapters.evidence.sizes import first_stage_bytes
+from muvera_adapters.evidence.trials import Setting, Trials
+from muvera_core.tokens import to_batch
+
+QUANTIZATIONS = ("int8", "turbo4", "turbo2")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What :func:`tune` found.
+
+    Attributes:
+        target: recall wanted.
+        k: of the exact top k.
+        max_bytes: the limit, or None.
+        max_prefetch: the largest number of candidates allowed.
+        documents: that were searched.
+        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
+        chosen_with: queries of the first half.
+        reported_on: queries of the held-out half.
+        settings: everything tried.
+        pareto: settings that reach the target, none of which has another that needs neither more bytes nor more
+            candidates; by bytes.
+        recommended: of these the one with the fewest bytes, or None.
+        held: the recommended setting reached the target on the held-out queries; None: nothing is recommended.
+        verdict: in words.
+        notes: what a reader must know.
+        seed: of encoders, split and bootstrap.
+    """
+
+    target: float
+    k: int
+    max_bytes: float | None
+    max_prefetch: int
+    documents: int
+    queries_are: str
+    chosen_with: int
+    reported_on: int
+    settings: list[Setting]
+    pareto: list[Setting]
+    recommended: Setting | None
+    held: bool | None
+    verdict: str
+    notes: list[str]
+    seed: int
+
+    @property
+    def code(self) -> str:
+        """Python that makes the recommended collection of ``ids`` and ``documents`` and asks it ``query_tokens``."""
+        return "" if self.recommended is None else code_of(self.recommended, self.k)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "code": self.code}
+
+
+def tune(
+    documents: Any,
+    queries: Any,
+    target: float = 0.95,
+    *,
+    k: int = 10,
+    max_bytes: float | None = None,
+    max_prefetch: int = 500,
+    candidates: Sequence[Candidate] | None = None,
+    quantizations: Sequence[str] | None = None,
+    seed: int = 42,
+    progress: bool = False,
+) -> Tuning:
+    """Searches encoders, dimensions, quantizations and numbers of candidates for the smallest that keeps a recall.
+
+    The queries are split in two. With the first half, every encoder is measured by brute force, and those that may
+    be worth it through a real index (Qdrant Edge, HNSW over quantized encodings), whose losses are thereby included;
+    the number of candidates is the least with which nine of ten resampled halves reach the target. The recommended
+    setting, and the other Pareto ones, are then measured on the second half, which had no part in the choice.
+
+    Args:
+        documents: token matrices, in any form that encoders take: all, or a sample. A larger collection needs more
+            candidates; :func:`tune_prefetch` finds how many.
+        queries: :class:`Queries` (also of ``pseudo_queries``), or token matrices; at least 4, better 100.
+        target: recall of the exact top k after reranking, above 0 and at most 1.
+        k: of the exact top k.
+        max_bytes: of a document in memory in the first stage.
+        max_prefetch: most candidates to rerank.
+        candidates: encoders to try, None: :func:`default_candidates`.
+        quantizations: presets of ``QdrantEdgeMuvera`` to try; None: int8, turbo4 and turbo2, or none (brute force over
+            float32) without Qdrant Edge.
+        seed: of encoders, split and bootstrap.
+        progress: show bars.
+
+    Raises:
+        MissingExtra: quantizations are given and Qdrant Edge is not installed.
+        InvalidInput: numbers out of range, too few queries or documents.
+    """
+    batch, asked = to_batch(documents), as_queries(queries)
+    check(target, k, max_prefetch, len(batch))
+    first, second = asked.halves(seed)
+    notes = list(asked.notes)
+    if quantizations is None:
+        quantizations = QUANTIZATIONS if have_index() else ()
+        if not quantizations:
+            notes.append("qdrant-edge-py is not installed: measured by brute force in float32, without an index.")
+    elif not have_index():
+        raise MissingExtra("qdrant-edge-py", "edge")
+    ids: list[Any] = list(range(len(batch)))
+    exact = [exact_top(part.tokens, batch, ids, k, progress=progress) for part in (first, second)]
+    steps = grid(k, min(max_prefetch, len(batch)))
+    trials = Trials(batch, first, exact[0], target, k, steps, seed)
+    chosen = default_candidates(batch.dim, seed) if candidates is None else list(candidates)
+    for candidate in tqdm(chosen, desc="encoders", disable=not progress):
+        encoder = Remembering(candidate.make(batch))
+        least, best = trials.brute_force(encoder)
+        for quantization in quantizations or (None,):
+            size = first_stage_bytes(encoder.dim, quantization)
+            setting = Setting(candidate.name, candidate.code, encoder.dim, quantization, size)
+            if max_bytes is not None and size > max_bytes:
+                trials.give_up(setting, f"larger than {max_bytes:,.0f} bytes")
+            elif least is None:
+                trials.give_up(setting, f"recall {best:.3f} at {steps[-1]} candidates, by brute force")
+            else:
+                trials.plan(setting, encoder, least)
+    for planned in tqdm(trials.planned(), desc="settings", disable=not progress):
+        trials.run(planned)
+    pareto = [
+        replace(trial.setting, held_out=trials.recall_of(trial, second, exact[1]))
+        for trial in tqdm(trials.pareto(), desc="held-out queries", disable=not progress)
+    ]
+    best_one = pareto[0] if pareto else None
+    held = None if best_one is None or best_one.held_out is None else best_one.held_out.mean >= target
+    return Tuning(
+        target=target,
+        k=k,
+        max_bytes=max_bytes,
+        max_prefetch=steps[-1],
+        documents=len(batch),
+        queries_are=asked.origin,
+        chosen_with=len(first),
+        reported_on=len(second),
+        settings=trials.settings(),
+        pareto=pareto,
+        recommended=best_one,
+        held=held,
+        verdict=_verdict(best_one, held, target, k, len(second)),
+        notes=notes,
+        seed=seed,
+    )
+
+
+def code_of(setting: Setting, k: int) -> str:
+    """Python that makes a collection of ``ids`` and ``documents`` with this setting and asks it ``query_tokens``."""
+    regression = setting.code.startswith("Regression")
+    classes = "RegressionEncoder" if regression else "FDEConfig, FDEEncoder"
+    # too big to travel with the collection
+    saved = 'encoder.save("encoder.npz")  # load_encoder("encoder.npz") is needed to open the collection again\n'
+    quantization = f'"{setting.quantization}"' if setting.quantization else "None"
+    return (
+        "from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
+        f"from muvera_core import {classes}\n\n"
+        f"encoder = {setting.code}\n"
+        f"{saved if regression else ''}"
+        f'store = QdrantEdgeMuvera.create("muvera-data", "documents", encoder, quantization={quantization})\n'
+        "store.upsert(ids, documents, progress=True)\n"
+        "store.wait_indexed()\n"
+        f"hits = store.search(query_tokens, limit={k}, prefetch={setting.prefetch})\n"
+    )
+
+
+def _verdict(best: Setting | None, held: bool | None, target: float, k: int, reported_on: int) -> str:
+    if best is None or best.held_out is None:
+        return (
+            f"No setting reaches a recall of {target:g} within the limits. Allow more candidates or bytes, or ask for "
+            "less; the list of settings says what each has."
+        )
+    what = f"{best.encoder}, {best.quantization or 'float32'}, prefetch={best.prefetch}"
+    recall = f"recall of the exact top {k} on {reported_on} held-out queries {best.held_out.mean:.3f}"
+    spread = f"(95 % interval {best.held_out.low:.3f} to {best.held_out.high:.3f})"
+    if held:
+        return f"{what} holds the target {target:g}: {recall} {spread}."
+    return (
+        f"{what} was chosen, and MISSES the target {target:g} on held-out queries: {recall} {spread}. Take more "
+        "candidates or a larger setting, or measure with more queries."
+    )
