@@ -27,7 +27,7 @@ from benchmarks.store import documents_of, timed
 from integration_tests.engines.base import CannotStart
 from integration_tests.milvus_server import MilvusServer
 from muvera_adapters.documents import slices
-from muvera_adapters.evaluation import exact_top, measure
+from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.milvus import MilvusMuvera
 from muvera_adapters.milvus.blobs import pack, unpack
 from muvera_adapters.milvus.requests import WRITE_BYTES

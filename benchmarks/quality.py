@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from muvera_adapters.evaluation import exact_top, queries_of
+from muvera_adapters.evidence.measuring import exact_top, queries_of
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.samples import load_pydocs
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, maxsim, pool_tokens
