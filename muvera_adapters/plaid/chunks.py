@@ -15,8 +15,8 @@ from muvera_adapters.plaid.files import Int64
 from muvera_adapters.plaid.source import Document
 from muvera_adapters.results import DocumentId
 
-# tokens decoded at once: 16 MB at 128 dims
-_SLICE_TOKENS = 32_768
+# tokens decoded at once: 4 MB at 128 dims; a few slices live at a time, as batches end within them
+_SLICE_TOKENS = 8_192
 
 Float32 = npt.NDArray[np.float32]
 #: token vectors (end - begin, dim) of rows begin to end of a chunk
@@ -54,7 +54,7 @@ class Labels:
 class ChunkedIndex:
     """An index of any format; see :class:`muvera_adapters.plaid.source.Source`.
 
-    Memory: the centroids, lengths of documents, and 16 MB of decoded tokens, whatever the size of the index.
+    Memory: the centroids, lengths of documents, and 4 MB of decoded tokens, whatever the size of the index.
 
     Args:
         format: its name.
