@@ -160,8 +160,15 @@ def peak(path: Path, journal: Path) -> dict[str, float]:
         "tokens": report.tokens,
         "documents": report.documents,
         "seconds": time.perf_counter() - started,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": _peak_mb(),
     }
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory, from which this process was forked
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def main() -> None:
