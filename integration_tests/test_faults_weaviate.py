@@ -17,7 +17,7 @@ import weaviate
 from weaviate.classes.config import Configure, VectorDistances
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
-from weaviate.exceptions import WeaviateGRPCUnavailableError
+from weaviate.exceptions import WeaviateGRPCUnavailableError, WeaviateStartUpError
 
 from integration_tests.engines.base import Blocking, CannotStart
 from integration_tests.engines.weaviate import foreign_id
@@ -32,16 +32,17 @@ IDS = list(range(COUNT))
 TOKENS = list(np.random.default_rng(8).normal(size=(COUNT, 12, 32)).astype(np.float32))
 # weaviate-client leaves sockets of attempts to connect that failed to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-PATIENT = Retry(attempts=20, first_pause=0.2, max_wait=60)
+# a busy machine takes minutes to start a server
+PATIENT = Retry(attempts=20, first_pause=0.2, max_wait=300)
 
 
 def patiently(connect: Callable[[], Any]) -> Any:
     """All channels of a process share gRPC's growing pauses between attempts to reach an address."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             return connect()
-        except WeaviateGRPCUnavailableError:
+        except (WeaviateGRPCUnavailableError, WeaviateStartUpError):  # the client waits 2 seconds for either
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
@@ -120,7 +121,7 @@ def kill_after(server: WeaviateServer, documents: int, then: Any) -> threading.T
     """Kills the server when so many documents are there, and calls ``then``."""
 
     def watch() -> None:
-        with server.connect() as client:
+        with patiently(server.connect) as client:
             collection = client.collections.use("Load")
             while (collection.aggregate.over_all(total_count=True).total_count or 0) < documents:
                 time.sleep(0.005)
@@ -212,7 +213,7 @@ def test_a_backfill_is_resumed_after_a_kill(servers, monkeypatch):
         return sum("fde" in o.vector for o in collection.query.fetch_objects(limit=500, include_vector=True).objects)
 
     def watch() -> None:
-        with server.connect() as other:
+        with patiently(server.connect) as other:
             while "fde" not in (other.collections.use("Load").config.get().vector_config or {}):
                 time.sleep(0.005)
             seen = other.collections.use("Load").query

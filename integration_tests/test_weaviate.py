@@ -30,12 +30,13 @@ from integration_tests.corpus import (
 from integration_tests.engines.base import CannotStart
 from integration_tests.engines.weaviate import foreign_id, running
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
-from muvera_adapters.weaviate import WeaviateMuvera, reading, searching
+from muvera_adapters.weaviate import WeaviateMuvera, reading, requests, searching
 from muvera_adapters.weaviate.identity import to_uuid
 
 VI = Configure.VectorIndex
 IDS = list(range(COUNT))
 MUVERA = VI.MultiVector.Encoding.muvera()
+PICTURE = "aGVsbG8="
 
 
 @pytest.fixture
@@ -72,9 +73,11 @@ def filled(client: Any, name: str, **options: Any) -> WeaviateMuvera:
 
 
 def everything(client: Any, name: str) -> dict[str, Any]:
-    """id -> properties, vectors, whether it has references."""
+    """id -> properties, vectors, ids of its references."""
     links = QueryReference(link_on="ref")
-    found = client.collections.use(name).query.fetch_objects(limit=1000, include_vector=True, return_references=links)
+    # a blob is in no reply unless asked for
+    asked = {"include_vector": True, "return_references": links, "return_properties": ["n", "text", "picture"]}
+    found = client.collections.use(name).query.fetch_objects(limit=1000, **asked)
     return {
         str(o.uuid): (
             {key: value for key, value in o.properties.items() if value is not None and not key.startswith("muvera_")},
@@ -86,7 +89,7 @@ def everything(client: Any, name: str) -> dict[str, Any]:
 
 
 def richly(client: Any, name: str, other: str) -> None:
-    """Makes a collection with tokens, another vector, properties and references."""
+    """Makes a collection with tokens, another vector, properties, a blob and references."""
     client.collections.create(
         name,
         vector_config=[
@@ -95,12 +98,16 @@ def richly(client: Any, name: str, other: str) -> None:
             ),
             Configure.Vectors.self_provided(name="title"),
         ],
-        properties=[Property(name="n", data_type=DataType.INT), Property(name="text", data_type=DataType.TEXT)],
+        properties=[
+            Property(name="n", data_type=DataType.INT),
+            Property(name="text", data_type=DataType.TEXT),
+            Property(name="picture", data_type=DataType.BLOB),
+        ],
         references=[ReferenceProperty(name="ref", target_collection=other)],
     )
     objects: list[Any] = [
         DataObject(
-            {"n": i, "text": f"t{i}"},
+            {"n": i, "text": f"t{i}", "picture": PICTURE},
             foreign_id(i),
             {"colbert": DOCUMENTS[i].tolist(), "title": [1.0, float(i)]},
             {"ref": foreign_id(1)},
@@ -220,11 +227,28 @@ class TestLongReplies:
 class TestWriting:
     def test_nothing_of_the_caller_is_changed(self, client, name):
         store = WeaviateMuvera.create(client, name, ENCODER)
-        tokens, payloads = [d.copy() for d in DOCUMENTS[:9]], [{"n": i, "deep": {"a": [i]}} for i in range(9)]
-        before = copy.deepcopy((tokens, payloads))
-        store.upsert(IDS[:9], tokens, payloads)
-        assert payloads == before[1]
-        assert all(np.array_equal(a, b) for a, b in zip(tokens, before[0], strict=True))
+        self.check_nothing_is_changed(store, IDS[:9])
+
+    def test_nothing_of_the_caller_is_changed_where_tokens_are_normalised(self, client, name):
+        index = VI.hnsw(distance_metric=VectorDistances.COSINE)
+        vector = Configure.MultiVectors.self_provided(name="colbert", vector_index_config=index)
+        client.collections.create(name, vector_config=[vector])
+        store = WeaviateMuvera.adopt(client, name, ENCODER)
+        store.backfill()
+        self.check_nothing_is_changed(store, [foreign_id(i) for i in IDS[:9]])
+
+    def check_nothing_is_changed(self, store, ids):
+        tokens, payloads = [3 * d for d in DOCUMENTS[:9]], [{"n": i, "deep": {"a": [i]}} for i in range(9)]
+        query, given = 3 * QUERIES[0], (list(ids), tokens, payloads)
+        before = copy.deepcopy((query, given))
+        for _ in range(2):  # of documents that are new, and of those that are there
+            assert store.upsert(*given).written == 9
+        for mode in ("native", "client", "none"):
+            store.search(query, 5, rerank=mode)
+        store.exact_search(query, 5)
+        assert (given[0], payloads) == (before[1][0], before[1][2])
+        assert np.array_equal(query, before[0])
+        assert all(np.array_equal(a, b) for a, b in zip(tokens, before[1][1], strict=True))
 
     def test_refused_documents_are_reported_under_their_ids(self, client, name):
         own = [Property(name="n", data_type=DataType.INT)]
@@ -236,6 +260,23 @@ class TestWriting:
         assert {document.id for document in store.scroll()} == {"a", "c"}
         all_bad = store.upsert(["d", "e"], DOCUMENTS[:2], [{"n": "x"}] * 2)
         assert (all_bad.written, sorted(all_bad.failed)) == (0, ["d", "e"])
+
+    def test_refused_documents_of_all_batches_and_ways_of_writing_are_reported(self, client, name, monkeypatch):
+        own = [Property(name="n", data_type=DataType.INT)]
+        store = WeaviateMuvera.create(client, name, ENCODER, properties=own)
+        # those that are there, and have a property that the payload does not name, are patched
+        there = IDS[:COUNT:3]
+        assert store.upsert(there, [DOCUMENTS[i] for i in there], [{"text": "a"} for _ in there]).written == len(there)
+        size = 4 * (ENCODER.dim + max(d.size for d in DOCUMENTS)) + 600
+        monkeypatch.setattr(requests, "WRITE_BYTES", 7 * size)
+        bad = [i for i in IDS if i % 5 == 1 or i % 7 == 3]
+        payloads = [{"n": "no number" if i in bad else i} for i in IDS]
+        report = store.upsert([f"d{i}" if i not in there else i for i in IDS], DOCUMENTS, payloads)
+        named = {f"d{i}" if i not in there else i for i in bad}
+        assert (report.written, set(report.failed)) == (COUNT - len(bad), named)
+        for document in store.scroll():
+            i = document.id if isinstance(document.id, int) else int(document.id[1:])
+            assert document.payload == {**({"text": "a"} if i in there else {}), **({} if i in bad else {"n": i})}
 
     def test_properties_that_a_payload_does_not_name_stay(self, client, name):
         blob = Property(name="picture", data_type=DataType.BLOB)
@@ -249,10 +290,10 @@ class TestWriting:
         assert store.search(DOCUMENTS[5], 2, COUNT)[0].score == pytest.approx(truth(DOCUMENTS[5]).max(), abs=1e-4)
         # a blob is in no reply unless asked for
         client.collections.use(name).config.add_property(blob)
-        client.collections.use(name).data.update(uuid=to_uuid(3, 0)[0], properties={"picture": "aGVsbG8="})
+        client.collections.use(name).data.update(uuid=to_uuid(3, 0)[0], properties={"picture": PICTURE})
         WeaviateMuvera.open(client, name).upsert([3], DOCUMENTS[:1], [{"n": 3, "text": "a", "more": True}])
         found = client.collections.use(name).query.fetch_object_by_id(to_uuid(3, 0)[0], return_properties=["picture"])
-        assert found.properties["picture"] == "aGVsbG8="
+        assert found.properties["picture"] == PICTURE
 
     def test_without_a_payload_properties_stay(self, client, name):
         store = filled(client, name)
@@ -274,9 +315,9 @@ class TestWriting:
         report = store.upsert(written, [*DOCUMENTS[6:9], DOCUMENTS[5]], [{"n": 33}, None, {"n": 7}, full])
         assert (report.written, report.failed) == (4, {})
         after = everything(client, name)
-        assert after[changed][0] == {"n": 33, "text": "t3"}
+        assert after[changed][0] == {"n": 33, "text": "t3", "picture": PICTURE}
         assert after[foreign_id(4)][0] == before[foreign_id(4)][0]
-        assert after[foreign_id(5)][0] == full
+        assert after[foreign_id(5)][0] == {**full, "picture": PICTURE}
         for each, i in ((changed, 6), (foreign_id(4), 7), (foreign_id(5), 5)):
             assert np.array_equal(after[each][1]["title"], before[each][1]["title"])
             assert np.array_equal(after[each][1]["colbert"], DOCUMENTS[i])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from weaviate import exceptions as w
 from weaviate.classes.config import Configure
 
-from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, StoreUnavailable
-from muvera_adapters.running import Compute, Together
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
+from muvera_adapters.running import Compute, Retry, Together
+from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
 from muvera_adapters.weaviate import requests as r
+from muvera_adapters.weaviate.calls import Target
 from muvera_adapters.weaviate.client_errors import refused_write, translate
 from muvera_adapters.weaviate.documents import prepare, to_writes
 from muvera_adapters.weaviate.identity import ID_KEY, from_uuid, to_uuid
@@ -180,6 +184,52 @@ class TestErrors:
     def test_a_server_that_takes_no_writes_is_no_fault_of_a_document(self):
         assert isinstance(refused_write("store is read-only due to: disk usage too high", "c"), StoreUnavailable)
         assert isinstance(refused_write("vector lengths don't match", "c"), Rejected)
+
+
+class Starting:
+    """A client of a server that answers gRPC and does not know its collections yet, ``times`` times."""
+
+    def __init__(self, asynchronous, times, exists=True):
+        self.times, self.asynchronous = times, asynchronous
+        count = SimpleNamespace(over_all=self._answer(self._count))
+        self.collections = SimpleNamespace(
+            use=lambda name: SimpleNamespace(aggregate=count), exists=self._answer(lambda name: exists)
+        )
+
+    def _count(self, **arguments):
+        self.times -= 1
+        if self.times >= 0:
+            raise w.WeaviateQueryError("could not find class C in schema", "GRPC search")
+        return SimpleNamespace(total_count=7)
+
+    def _answer(self, method):
+        async def later(*args, **kwargs):
+            return method(*args, **kwargs)
+
+        return later if self.asynchronous else method
+
+    def store(self, attempts):
+        kind = AsyncWeaviateMuvera if self.asynchronous else WeaviateMuvera
+        return kind(self, Target("C"), r.Collection("C", ENCODER), Retry(attempts=attempts, first_pause=0))
+
+    def count(self, attempts):
+        found = self.store(attempts).count()
+        return asyncio.run(found) if self.asynchronous else found
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+class TestAStartingServer:
+    def test_is_asked_again(self, asynchronous):
+        assert Starting(asynchronous, 2).count(attempts=3) == 7
+
+    def test_is_unavailable(self, asynchronous):
+        with pytest.raises(StoreUnavailable, match="starting") as caught:
+            Starting(asynchronous, 3).count(attempts=3)
+        assert isinstance(caught.value.__cause__, w.WeaviateQueryError)
+
+    def test_is_believed_when_the_schema_says_so_too(self, asynchronous):
+        with pytest.raises(CollectionNotFound):
+            Starting(asynchronous, 1, exists=False).count(attempts=3)
 
 
 def _raise_from(code):

@@ -57,6 +57,19 @@ def refused_write(message: str, name: str) -> MuveraError:
     return Rejected(f"Weaviate refused it: {message}")
 
 
+def is_doubtful(error: Exception, problem: MuveraError) -> bool:
+    """Whether a collection said to be missing may exist: a server that starts answers gRPC before it knows its schema.
+
+    Its REST interface answers only when it does.
+    """
+    return isinstance(problem, CollectionNotFound) and isinstance(error, w.WeaviateQueryError | grpc.RpcError)
+
+
+def starting(problem: MuveraError) -> StoreUnavailable:
+    """For a collection that exists nevertheless."""
+    return StoreUnavailable(f"Weaviate is still starting: {problem}", transient=True)
+
+
 def _of_status(error: Any, name: str) -> MuveraError:
     status = error.status_code
     text = f"Weaviate answered {status} for {name}: {error.message}"

@@ -16,7 +16,7 @@ from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.backfilling import check_adopted
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
 from muvera_adapters.weaviate.reading import check_widths
-from muvera_adapters.weaviate.requests import Call, Collection, Server
+from muvera_adapters.weaviate.requests import Call, Collection, Server, exists
 from muvera_core import Encoder
 
 
@@ -32,7 +32,7 @@ def connect() -> Operation[Server]:
 def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Operation[Collection]:
     """Makes an empty collection."""
     server = yield from connect()
-    if (yield Call("collections.exists", {"name": name}, of_client=True)):
+    if (yield exists(name)):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
     yield Call("collections.create", {"name": name, **arguments}, of_client=True)
     return (yield from _opened(name, encoder, server))

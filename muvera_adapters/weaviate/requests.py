@@ -193,6 +193,11 @@ def delete(filters: Any) -> Call:
     return Call("data.delete_many", {"where": filters}, lambda reply: (int(reply.matches), int(reply.failed)))
 
 
+def exists(name: str) -> Call:
+    """Reply: whether there is such a collection."""
+    return Call("collections.exists", {"name": name}, of_client=True)
+
+
 def nodes(collection: Collection) -> Call:
     """Reply: shards of the collection, of all nodes."""
     arguments = {"collection": collection.name, "output": "verbose"}

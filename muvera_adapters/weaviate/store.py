@@ -15,8 +15,8 @@ from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, 
 from muvera_adapters.running import Operation, Retry, run
 from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
 from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
-from muvera_adapters.weaviate.client_errors import translate
-from muvera_adapters.weaviate.requests import Call, Collection
+from muvera_adapters.weaviate.client_errors import is_doubtful, starting, translate
+from muvera_adapters.weaviate.requests import Call, Collection, exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
 from muvera_adapters.weaviate.searching import Options, Rerank
 from muvera_core import Encoder
@@ -379,7 +379,10 @@ def _run(client: WeaviateClient, target: Target, operation: Operation[T], retry:
         except MuveraError:
             raise
         except Exception as error:  # the client raises what its transport raises
-            raise translate(error, target.name) from error
+            problem = translate(error, target.name)
+            if is_doubtful(error, problem) and send(exists(target.name)):
+                problem = starting(problem)
+            raise problem from error
         return call.read(reply)
 
     return run(operation, send, retry)
