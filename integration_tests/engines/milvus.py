@@ -51,7 +51,7 @@ class Copying:
         leave_out = () if self._session.has_fdes(self._name) else ("title",)
         copy = self._session.copy_name(self._name)
         report = self._store.backfill(into=copy, leave_out=leave_out, **options)
-        self._store = self._session.open(self._name)
+        self._store = self._session.open(self._name, self._store.encoder)
         return report
 
 
