@@ -35,10 +35,11 @@ _TEXTS = 3
 class Copying:
     """A store of a server that cannot add a vector: where the suite fills in place, a filled copy takes its place."""
 
-    def __init__(self, session: MilvusSession, name: str, store: Any) -> None:
+    def __init__(self, session: MilvusSession, name: str, store: Any, encoder: Any) -> None:
         self._session = session
         self._name = name
         self._store = store
+        self._encoder = encoder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -51,7 +52,7 @@ class Copying:
         leave_out = () if self._session.has_fdes(self._name) else ("title",)
         copy = self._session.copy_name(self._name)
         report = self._store.backfill(into=copy, leave_out=leave_out, **options)
-        self._store = self._session.open(self._name)
+        self._store = self._session.open(self._name, self._encoder)
         return report
 
 
@@ -85,7 +86,7 @@ class MilvusSession:
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
         metric = {"tokens_metric": "COSINE"} if name in self._cosine else {}
         store = self._make("adopt", name, encoder, **_STRONG, **metric, **options)
-        return store if self.backfills_in_place() else Copying(self, name, store)
+        return store if self.backfills_in_place() else Copying(self, name, store, encoder)
 
     def equals(self, key: str, value: Any) -> Any:
         return f"{key} == {value!r}"
