@@ -8,7 +8,9 @@ Sets: ``sample``, the docstrings that come with the package; ``shared``, the sam
 direction added to every token of documents and queries and scaled back to unit length, its MaxSim computed anew; and
 any .npz file with ``doc_tokens``, ``doc_offsets``, ``query_tokens`` and ``query_offsets``.
 
-    python benchmarks/quality.py [--sets sample shared FILE.npz] [--groups fde scale codes regression pooling]
+A group takes minutes, so run some at a time: the JSON file keeps the other groups' rows, and is written after each row.
+
+    python benchmarks/quality.py [--sets sample shared FILE.npz] [--groups sizes final regression]
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from muvera_adapters.samples import load_pydocs
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, maxsim, pool_tokens
 
 CANDIDATES = (20, 100, 200)
-GROUPS = ("fde", "scale", "codes", "regression", "pooling")
+GROUPS = ("sizes", "projections", "fit", "final", "scale", "codes", "regression", "graph", "held-out", "pooling")
 # r_reps, k_sim, d_proj of 10,240 dimensions, and of 2,560
 SIZES = ((20, 5, 16), (40, 4, 16), (10, 6, 16), (40, 5, 8), (10, 5, 32), (20, 4, 8), (40, 3, 8), (10, 5, 8))
 # small collections are scanned unless told otherwise
 GRAPH = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10)
+SCAN = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10**9)
 ALWAYS = edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
 
 
@@ -109,7 +112,10 @@ class FittedScale:
 
 @dataclass(frozen=True)
 class Setting:
-    """A row: an encoder for each seed, and how the index keeps its vectors."""
+    """A row: an encoder for each seed, and how the index keeps its vectors.
+
+    ``among``: the documents whose recall is counted; None: all.
+    """
 
     name: str
     make: Any
@@ -117,10 +123,13 @@ class Setting:
     datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16
     factor: int = 1
     random: bool = True  # measured with several seeds
+    graph: edge.HnswIndexConfig = GRAPH
+    ef: int = 200
+    among: frozenset[int] | None = None
 
 
-def settings(groups: list[str], data: Data) -> Iterator[Setting]:
-    """All rows of the groups."""
+def settings(group: str, data: Data) -> Iterator[Setting]:
+    """All rows of a group."""
     d = data.documents.dim
 
     def fde(seed: int, **sizes: Any) -> FDEEncoder:
@@ -135,46 +144,67 @@ def settings(groups: list[str], data: Data) -> Iterator[Setting]:
     def regression(seed: int, **sizes: Any) -> RegressionEncoder:
         return RegressionEncoder.fit(data.documents, seed=seed, **sizes)
 
-    if "fde" in groups:
-        for r, k, p in (
-            (20, 5, 16),
-            (40, 4, 16),
-            (10, 6, 16),
-            (40, 5, 8),
-            (10, 5, 32),
-            (20, 4, 8),
-            (40, 3, 8),
-            (10, 5, 8),
-        ):
+    if group == "sizes":
+        for r, k, p in SIZES:
             yield Setting(f"FDE {r} x {2**k} x {p} = {r * 2**k * p:,}", partial(fde, r_reps=r, k_sim=k, d_proj=p))
-        yield Setting("10,240, rademacher", partial(fde, projection="rademacher"))
-        yield Setting("10,240, count sketch", partial(fde, projection="count_sketch"))
-        yield Setting("10,240, fit (mean kept)", fitted)
-        yield Setting("2,560, fit (mean kept)", partial(fitted, k_sim=4, d_proj=8))
+    if group == "projections":
+        for projection in ("orthonormal", "rademacher", "count_sketch"):
+            yield Setting(f"FDE 10,240, {projection}", partial(fde, projection=projection))
+    if group == "fit":
+        yield Setting("FDE 10,240", fde)
+        yield Setting("FDE 10,240, fit (mean kept)", fitted)
+        yield Setting("FDE 2,560, fit (mean kept)", partial(fitted, k_sim=4, d_proj=8))
+    if group == "final":
         for final in (10240, 2560):
-            whole = partial(fde, r_reps=40, k_sim=6, d_proj=None, d_final=final)
-            yield Setting(f"40 x 64 x {d} to {final:,}", whole)
+            whole = partial(fde, r_reps=20, k_sim=5, d_proj=None, d_final=final)
+            yield Setting(f"20 x 32 x {d} to {final:,}", whole)
         yield Setting("20 x 32 x 16 to 2,560", partial(fde, d_final=2560))
-    if "scale" in groups:
+    if group == "scale":
         both: list[tuple[str, Any]] = [("10,240", {}), ("2,560", {"k_sim": 4, "d_proj": 8})]
         for label, sizes in both:
             yield Setting(f"{label}, not scaled", partial(fde, normalize=False, **sizes))
             yield Setting(f"{label}, unit length", partial(fde, **sizes))
             yield Setting(f"{label}, fitted scale", partial(scaled, **sizes))
-    if "codes" in groups:
+    if group == "codes":
         single, half = edge.VectorStorageDatatype.Float32, edge.VectorStorageDatatype.Float16
         for label, make in (("FDE 10,240", fde), ("regression 1,024", remember(regression, dim=1024))):
             for codes, datatype in ((None, single), (None, half), ("int8", half), ("turbo4", half), ("binary", half)):
                 name = codes or ("float16" if datatype == half else "float32")
                 yield Setting(f"{label}, {name}", make, codes, datatype, random=make is fde)
-    if "regression" in groups:
+    if group == "regression":
         for dim in (512, 1024, 2048):
             yield Setting(f"regression {dim:,}", partial(regression, dim=dim), random=False)
-    if "pooling" in groups:
+    if group == "graph":
+        single = edge.VectorStorageDatatype.Float32
+        one = partial(Setting, make=remember(regression, dim=1024), random=False)
+        for ef in (200, 400, 1000):
+            yield one(f"int8, graph, ef {ef:,}", ef=ef)
+        yield one("float32, graph, ef 200", codes=None, datatype=single)
+        yield one("float32, graph, ef 400", codes=None, datatype=single, ef=400)
+        yield one("int8, scan", graph=SCAN)
+    if group == "held-out":
+        for seed in (1, 2):
+            kept = np.random.default_rng(seed).permutation(len(data.documents))[: len(data.documents) // 2]
+            sample = TokenBatch.from_list(data.documents[i] for i in np.sort(kept))
+            encoder = RegressionEncoder.fit(sample, seed=seed)
+            inside = frozenset(kept.tolist())
+            outside = frozenset(range(len(data.documents))) - inside
+            for label, among in (("all", None), ("in it", inside), ("not in it", outside)):
+                name = f"fitted to half {seed}, {label}"
+                yield Setting(name, partial(_held, encoder), random=False, among=among)
+    if group == "pooling":
         encoder = remember(regression, dim=1024)
         for factor in (1, 2, 3, 4, 6, 9):
             yield Setting(f"FDE 10,240, pooled by {factor}", fde, factor=factor, random=False)
             yield Setting(f"regression 1,024, pooled by {factor}", encoder, factor=factor, random=False)
+            if factor > 1:
+                pooled = pool_tokens(data.documents, factor)
+                own = partial(RegressionEncoder.fit, pooled, 1024)
+                yield Setting(f"regression 1,024, fitted to pooled by {factor}", own, factor=factor, random=False)
+
+
+def _held(encoder: Encoder, seed: int) -> Encoder:
+    return encoder
 
 
 def remember(make: Any, **sizes: Any) -> Any:
@@ -189,12 +219,11 @@ def remember(make: Any, **sizes: Any) -> Any:
     return once
 
 
-def shares(found: list[list[Any]], data: Data) -> list[float]:
-    """Mean recall at each number of candidates."""
-    return [
-        float(np.mean([len(set(best) & set(ids[:n])) / 10 for ids, best in zip(found, data.best, strict=True)]))
-        for n in CANDIDATES
-    ]
+def shares(found: list[list[Any]], data: Data, among: frozenset[int] | None = None) -> list[float]:
+    """Recall at each number of candidates, of the best documents that are ``among`` these."""
+    wanted = [set(best) if among is None else set(best) & among for best in data.best]
+    total = sum(map(len, wanted))
+    return [sum(len(best & set(ids[:n])) for ids, best in zip(found, wanted, strict=True)) / total for n in CANDIDATES]
 
 
 def measure(setting: Setting, data: Data, seeds: int) -> dict[str, Any]:
@@ -204,9 +233,9 @@ def measure(setting: Setting, data: Data, seeds: int) -> dict[str, Any]:
     for seed in range(1, seeds + 1 if setting.random else 2):
         encoder: Encoder = setting.make(seed)
         scores = encoder.encode_queries(data.queries) @ encoder.encode_documents(documents).T
-        scans.append(shares([list(row) for row in np.argsort(-scores, axis=1, kind="stable")], data))
+        scans.append(shares([list(row) for row in np.argsort(-scores, axis=1, kind="stable")], data, setting.among))
         found = through_index(setting, encoder, documents, data.queries)
-        indexed.append(shares(found, data))
+        indexed.append(shares(found, data, setting.among))
         if setting.factor > 1:
             reranked.append(after_reranking(found, documents, data))
     row = {
@@ -230,14 +259,14 @@ def through_index(setting: Setting, encoder: Encoder, documents: TokenBatch, que
             quantization=setting.codes,
             datatype=setting.datatype,
             store_tokens=False,
-            hnsw_config=GRAPH,
+            hnsw_config=setting.graph,
             optimizers=ALWAYS,
         )
         with store:
             report = store.upsert(range(len(documents)), documents)
             assert not report.failed, report.failed
             store.wait_indexed()
-            params = edge.SearchParams(hnsw_ef=200, quantization=edge.QuantizationSearchParams(rescore=False))
+            params = edge.SearchParams(hnsw_ef=setting.ef, quantization=edge.QuantizationSearchParams(rescore=False))
             return [
                 [hit.id for hit in store.search(query, max(CANDIDATES), rerank="none", search_params=params)]
                 for query in queries_of(queries)
@@ -261,7 +290,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="of an FDE's row, whose figures are means over them")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/quality.json"))
     arguments = parser.parse_args()
-    result: dict[str, Any] = {"candidates": CANDIDATES, "sets": {}}
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"sets": {}}
+    result["candidates"] = CANDIDATES
     for name in arguments.sets:
         data = load(name)
         mean = data.documents.values.mean(axis=0)
@@ -269,15 +300,15 @@ def main() -> None:
             f"\n{name}: {len(data.documents)} documents, {len(data.queries)} queries, {len(data.documents.values)} "
             f"tokens, squared norm of the mean {mean @ mean:.2f}\n"
         )
-        print(f"{'setting':<36}{'scan':>8}{'':>12}{'index':>12}{'':>10}   reranked by pooled tokens")
-        rows = result["sets"][name] = []
-        for setting in settings(arguments.groups, data):
-            rows.append(measure(setting, data, arguments.seeds))
-            figures = "".join(f"{x:>7.3f}" for x in (*rows[-1]["scan"], *rows[-1]["index"]))
-            last = rows[-1].get("reranked_by_pooled")
-            print(f"{setting.name:<36}{figures}{'' if last is None else f'{last:>10.3f}'}", flush=True)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=2))
+        print(f"{'setting':<40}{'scan':>8}{'':>12}{'index':>12}{'':>10}   reranked by pooled tokens")
+        for group in arguments.groups:
+            rows = result["sets"].setdefault(name, {})[group] = []
+            for setting in settings(group, data):
+                rows.append(measure(setting, data, arguments.seeds))
+                figures = "".join(f"{x:>7.3f}" for x in (*rows[-1]["scan"], *rows[-1]["index"]))
+                last = rows[-1].get("reranked_by_pooled")
+                print(f"{setting.name:<40}{figures}{'' if last is None else f'{last:>10.3f}'}", flush=True)
+                arguments.json.write_text(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

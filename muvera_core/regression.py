@@ -83,8 +83,9 @@ class RegressionEncoder:
         the same number of threads. Elsewhere BLAS rounds differently: fit once, save, and load where it is needed.
 
         Args:
-            sample: documents of the collection, some thousands with at least ``sample_tokens`` tokens in all, in any
-                form that :meth:`encode_documents` takes. Held in memory meanwhile.
+            sample: documents of the collection, as they will be encoded (pooled, if they are), some thousands with at
+                least ``sample_tokens`` tokens in all, in any form that :meth:`encode_documents` takes. Held in memory
+                meanwhile.
             dim: dimensions of a vector, 512 to 4,096 as a rule.
             seed: of all randomness, at least 0.
             sample_tokens: tokens to fit to, drawn from the sample. Time and memory are proportional to it.

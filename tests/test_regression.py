@@ -2,6 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,17 +18,24 @@ from muvera_core import (
     load_encoder,
     maxsim,
 )
+from muvera_core._regression_fit import Fitted
 
 DIM = 20
 
 
 def documents(seed, count, dim=DIM, mean=0.0):
-    """Random documents of 1 to 40 unit-length tokens around a topic of their own."""
+    """Random documents of 1 to 40 unit-length tokens around a topic of their own; read-only, as they are shared."""
+    return list(_documents(seed, count, dim, mean))
+
+
+@cache
+def _documents(seed, count, dim, mean):
     generator = np.random.default_rng(seed)
     made = []
     for length in generator.integers(1, 41, count):
         rows = generator.normal(size=(length, dim)) + 0.7 * generator.normal(size=dim) + mean
         made.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+        made[-1].flags.writeable = False
     return made
 
 
@@ -177,8 +185,9 @@ BAD = [
 
 @pytest.mark.parametrize(("tokens", "problem"), BAD)
 @pytest.mark.parametrize("lazily", [False, True])
-def test_what_cannot_be_encoded_is_named_as_by_an_fde(encoder, tokens, problem, lazily):
-    docs = [*documents(12, 4000), tokens]
+def test_what_cannot_be_encoded_is_named_as_by_an_fde(encoder, tokens, problem, lazily, monkeypatch):
+    monkeypatch.setattr("muvera_core.regression._SLICE_TOKENS", 5000)
+    docs = [*documents(12, 1000), tokens]  # several slices, and more tokens than are encoded at a time
     fde = FDEEncoder(FDEConfig(DIM, r_reps=1, k_sim=1))
     for what in ("documents", "queries"):
         errors = []
@@ -187,7 +196,7 @@ def test_what_cannot_be_encoded_is_named_as_by_an_fde(encoder, tokens, problem, 
                 getattr(one, f"encode_{what}")(iter(docs) if lazily and one is encoder else docs)
             errors.append((str(caught.value), caught.value.position))
         assert errors[0] == errors[1]
-        assert errors[0][1] == 4000
+        assert errors[0][1] == 1000
 
 
 def test_a_generator_is_not_held(encoder):
@@ -238,7 +247,7 @@ def test_the_description_alone_does_not_rebuild_it(encoder):
         encoder_from_dict(content)
 
 
-@pytest.mark.parametrize("name", RegressionEncoder.fit(documents(0, 9), dim=8, features=9)._fitted._fields)
+@pytest.mark.parametrize("name", Fitted._fields)
 def test_a_changed_or_incomplete_file_is_refused(encoder, tmp_path, name):
     state = {key: value.copy() for key, value in encoder._fitted._asdict().items()}
     state[name].flat[-1] += 1
