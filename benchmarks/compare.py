@@ -1,7 +1,7 @@
 """One table: ways to search the same token vectors, each loaded and then served by a process of its own.
 
 - exact MaxSim over everything, here, tokens as float16 in memory;
-- two stages of this library: in Qdrant Edge, in Weaviate;
+- two stages of this library: in Qdrant Edge, in Weaviate, in milvus-lite (which scores no tokens: rerank="client");
 - what each engine has for multi-vectors itself: Qdrant's graph over MaxSim, Weaviate's graph over tokens, its MUVERA;
 - fastembed's ``Muvera`` by hand in Qdrant Edge: a loop over documents, FDEs by cosine, tokens without a graph;
 - PLAID by fast-plaid (4 bits, its defaults), where it is installed.
@@ -33,11 +33,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import qdrant_edge as edge
+from pymilvus import MilvusClient
 
 from benchmarks.two_stage import GRAPH, timed
 from benchmarks.weaviate_store import documents_of, kinds, running
 from integration_tests.weaviate_server import WeaviateServer
 from muvera_adapters.evidence.measuring import exact_top, measure
+from muvera_adapters.milvus import MilvusMuvera
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs
@@ -171,6 +173,26 @@ def weaviate(name: str) -> Way:
     return Way(load, search)
 
 
+def milvus_lite() -> Way:
+    """This library in milvus-lite, tokens as text."""
+
+    def load(path: Path, documents: TokenBatch) -> None:
+        client = MilvusClient(str(path / "milvus.db"))
+        store = MilvusMuvera.create(client, "two", FDEEncoder(FDEConfig(documents.dim)))
+        assert not store.upsert(range(len(documents)), documents).failed
+        store.wait_indexed()
+        client.close()
+
+    @contextmanager
+    def search(path: Path, prefetch: int) -> Iterator[tuple[Search, int]]:
+        client = MilvusClient(str(path / "milvus.db"))
+        store = MilvusMuvera.open(client, "two")
+        yield partial(store.search, limit=LIMIT, prefetch=prefetch, with_payload=False), os.getpid()
+        client.close()
+
+    return Way(load, search)
+
+
 def fast_plaid() -> Way:
     """PLAID, as fast-plaid does it by default."""
 
@@ -205,6 +227,7 @@ def ways() -> dict[str, Way]:
         "Edge, multi-vector graph": edge_by_hand(False),
         "Edge, fastembed by hand": edge_by_hand(True),
     }
+    found["milvus-lite, two stages"] = milvus_lite()
     if os.environ.get("WEAVIATE_BIN"):
         found |= {
             "Weaviate, two stages": weaviate("two stages, server"),
