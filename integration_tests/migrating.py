@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from muvera_adapters.migration import migrate, pipeline
 from muvera_adapters.sources import open_source
 from muvera_adapters.targets import Database
 from muvera_core import FDEConfig, FDEEncoder
+
+_PACE = 0.02  # seconds a document, so that a kill finds the run under way on the fastest machine
 
 
 class Talking:
@@ -29,6 +32,7 @@ class Talking:
         for document in self._source.documents(start):
             sys.stdout.write(f"{document.position}\n")
             sys.stdout.flush()
+            time.sleep(_PACE)
             yield document
 
 

@@ -129,7 +129,7 @@ def _run(path: Path, target: str, collection: str, journal: Path, place: int | N
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         if place == -1:  # while it starts, and makes the collection
-            time.sleep(generator.uniform(0.5, 2.5))
+            time.sleep(generator.uniform(0.3, 1.5))
             process.kill()
         for line in process.stdout:
             if place is not None and int(line) >= place:
