@@ -192,9 +192,9 @@ def _sample(collection: Collection) -> Operation[list[Row]]:
     assert collection.tokens is not None
     names = (collection.tokens, collection.fde) if collection.fde_exists else (collection.tokens,)
     size = min(_SAMPLE, (yield from fitting(collection)))
-    rows = yield page(collection, size, str(uuid.uuid4()), False, names)
+    rows = yield page(collection, size, str(uuid.uuid4()), None, names)
     if len(rows) < size:
-        rows = yield page(collection, size, None, False, names)
+        rows = yield page(collection, size, None, None, names)
     return [row for row in rows if collection.tokens in row.vectors]
 
 

@@ -55,7 +55,7 @@ def check_widths(collection: Collection) -> Operation[None]:
     expected = {collection.tokens: (encoder.token_dim, "takes")} if collection.tokens is not None else {}
     if collection.fde_exists:
         expected[collection.fde] = (encoder.dim, "gives")
-    for row in (yield page(collection, _FEW, None, False, list(expected))):
+    for row in (yield page(collection, _FEW, None, None, list(expected))):
         problems = [
             f"{name!r} has {row.vectors[name].shape[-1]} dimensions, the encoder {verb} {dim}"
             for name, (dim, verb) in expected.items()
@@ -103,7 +103,7 @@ def fitting(collection: Collection) -> Operation[int]:
     """How many documents' tokens one reply safely holds, from the largest that was read."""
     assert collection.tokens is not None
     if not collection.token_floats:
-        remember(collection, (yield page(collection, 16, None, False, (collection.tokens,))))
+        remember(collection, (yield page(collection, 16, None, None, (collection.tokens,))))
     # twice the largest seen, as others may be larger
     each = 8 * (collection.token_floats or 300 * collection.encoder.token_dim)
     return max(1, min(FILTER_IDS, min(READ_BYTES, collection.server.max_message // 2) // each))
@@ -127,7 +127,7 @@ def one_page(
         rows = yield page(collection, limit, after, True, vectors)
         ids = [row.id for row in rows]
     else:
-        ids = [row.id for row in (yield page(collection, limit, after, False))]
+        ids = [row.id for row in (yield page(collection, limit, after, None))]
         found = {row.id: row for row in (yield from fetch_all(collection, ids, True, vectors, chosen))} if ids else {}
         rows = [found[i] for i in ids if i in found]
     return [_document(collection, row) for row in rows], ids[-1] if len(ids) == limit else None
@@ -181,7 +181,7 @@ def info(collection: Collection) -> Operation[StoreInfo]:
     with_tokens, token_bytes = 0, 0
     if collection.tokens is not None:
         with_tokens = marked + unmarked.with_tokens
-        rows = yield page(collection, _SAMPLE, None, False, (collection.tokens,))
+        rows = yield page(collection, _SAMPLE, None, None, (collection.tokens,))
         sizes = [m.size for row in rows if (m := tokens_of(collection, row)) is not None]
         token_bytes = int(4 * float(np.mean(sizes)) * with_tokens) if sizes else 0
     return StoreInfo(

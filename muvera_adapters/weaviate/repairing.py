@@ -27,7 +27,7 @@ def repair(collection: Collection, progress: bool) -> Operation[int]:
     with tqdm(total=(yield count()), unit="doc", desc="repair", disable=not progress) as bar:
         while True:
             # a cursor goes through the objects themselves, unlike filters
-            ids = [row.id for row in (yield page(collection, _PAGE, after, False))]
+            ids = [row.id for row in (yield page(collection, _PAGE, after, None))]
             if not ids:
                 return repaired
             lost = yield from _lost(collection, ids)
@@ -40,7 +40,7 @@ def repair(collection: Collection, progress: bool) -> Operation[int]:
 def _lost(collection: Collection, ids: Sequence[str]) -> Operation[dict[str, set[str]]]:
     """Vector -> ids that its index does not give; objects without such a vector among them."""
     anything = np.ones(collection.encoder.dim, np.float32)
-    found = {row.id for row in (yield near_fde(collection, anything, len(ids), 0, by_ids(ids)))}
+    found = {row.id for row in (yield near_fde(collection, anything, len(ids), by_ids(ids)))}
     lost = {collection.fde: set(ids) - found}
     # a quantized token index fails where one document lacks tokens, so it is not asked
     if collection.tokens is not None and collection.index != "none" and collection.flat_cutoff > len(ids):
@@ -59,7 +59,7 @@ def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str
     names = [name for name in (collection.fde, collection.tokens) if name is not None]
     size = _PAGE if collection.tokens is None else min(_PAGE, (yield from fitting(collection)))
     while after is None or after < last:
-        rows: list[Row] = yield page(collection, size, after, False, names)
+        rows: list[Row] = yield page(collection, size, after, None, names)
         if not rows:
             break
         after = rows[-1].id

@@ -118,15 +118,12 @@ def near_fde(
     collection: Collection,
     fde: npt.NDArray[np.float32],
     limit: int,
-    offset: int = 0,
     filters: Any = None,
-    properties: Any = False,
+    properties: Any = None,
     vectors: Sequence[str] = (),
 ) -> Call:
     """Nearest FDEs of a query's (dim,), best first. Reply: rows."""
     arguments = {"near_vector": fde, "target_vector": collection.fde, "limit": limit, "filters": filters}
-    if offset:
-        arguments["offset"] = offset
     return Call("query.near_vector", {**arguments, **_returned(collection, properties, vectors)}, to_rows)
 
 
@@ -135,7 +132,7 @@ def near_tokens(
     query: npt.NDArray[np.float32],
     limit: int,
     filters: Any = None,
-    properties: Any = False,
+    properties: Any = None,
     vectors: Sequence[str] = (),
 ) -> Call:
     """Documents by MaxSim with (m, token_dim), best first, those without tokens left out. Reply: rows."""
@@ -228,9 +225,11 @@ def _with_tokens(reply: Any) -> list[Row]:
 
 
 def _returned(collection: Collection, properties: Any, vectors: Sequence[str], distance: bool = True) -> dict[str, Any]:
-    """Arguments that say what a query returns; ``properties`` is True (all), False (what ids need) or names."""
+    """Arguments that say what a query returns; ``properties`` is True (all), False (what ids need), names or None."""
     wanted = None
-    if properties is not True:
+    if properties is None:
+        wanted = []
+    elif properties is not True:
         wanted = [*(properties or ()), *([ID_KEY] if collection.keeps_state else [])]
     returned: dict[str, Any] = {"return_properties": wanted, "include_vector": list(vectors) or False}
     if distance:

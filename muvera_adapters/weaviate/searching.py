@@ -87,7 +87,7 @@ def exact_search(collection: Collection, query_tokens: Any, options: Options) ->
     native, after = _scores_exactly(collection), None
     best: list[tuple[float, str]] = []
     while True:
-        ids = [row.id for row in (yield page(collection, _SCAN, after, False))]
+        ids = [row.id for row in (yield page(collection, _SCAN, after, None))]
         if not ids:
             break
         if native:
@@ -111,7 +111,7 @@ def _native(
     collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
 ) -> Operation[Hits]:
     """Two requests: candidates by FDE, then MaxSim of exactly these on the server."""
-    first = yield near_fde(collection, fde, o.candidates, 0, o.filter)
+    first = yield near_fde(collection, fde, o.candidates, o.filter)
     if not first:
         return Hits()
     estimates = {row.id: _estimate(collection, row, fde) for row in first}
@@ -134,11 +134,11 @@ def _client(
     """One request where the tokens of all candidates fit into a message, else their ids first."""
     assert collection.tokens is not None
     if o.candidates <= (yield from fitting(collection)):
-        rows = yield near_fde(collection, fde, o.candidates, 0, o.filter, _payload(o), (collection.tokens,))
+        rows = yield near_fde(collection, fde, o.candidates, o.filter, _payload(o), (collection.tokens,))
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
     else:
-        first = yield near_fde(collection, fde, o.candidates, 0, o.filter)
+        first = yield near_fde(collection, fde, o.candidates, o.filter)
         estimates = {row.id: _estimate(collection, row, fde) for row in first}
         found = yield from fetch_all(collection, list(estimates), _payload(o), (collection.tokens,))
         by_id = {row.id: row for row in found}
@@ -155,7 +155,7 @@ def _none(
 ) -> Operation[Hits]:
     names = token_names(collection, o.tokens)
     # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
-    rows = yield near_fde(collection, fde, max(o.wanted, o.prefetch), 0, o.filter, _payload(o), names)
+    rows = yield near_fde(collection, fde, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
     hits = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -233,7 +233,7 @@ def _score_here(
     assert collection.tokens is not None
     rows = [
         row
-        for row in (yield from fetch_all(collection, ids, False, (collection.tokens,), filters))
+        for row in (yield from fetch_all(collection, ids, None, (collection.tokens,), filters))
         if collection.tokens in row.vectors
     ]
     scores = yield Compute(partial(_maxsim, collection, query, rows))
