@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_adapters.documents import check_finite, check_present, cosines, encode_stored, is_plain
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError, Rejected, Unsupported
+from muvera_adapters import filling
+from muvera_adapters.documents import check_finite, check_present, is_plain
+from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
+from muvera_adapters.filling import Place, Stored
 from muvera_adapters.milvus.identity import FDE_KEY, Key
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
 from muvera_adapters.milvus.requests import Collection, Row, count, fetch, upsert, vector
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.running import Compute, Operation, seconds
+from muvera_adapters.running import Operation, seconds
 
 _PAGE = 256
-_SAMPLE = 64
-_ROUNDS = 5
+_FIRST = 64
 
 
 def backfill(
@@ -43,7 +44,7 @@ def backfill(
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
         while (yield from _pass(collection, report, bar)):
             pass
-    report.verified = yield from verify(collection, report)
+    report.verified = yield from filling.verify(place(collection), report)
     collection.has_fde = True
     yield from finish()
     report.remaining = len(report.failed)
@@ -59,19 +60,7 @@ def check_adopted(collection: Collection) -> Operation[int]:
     """
     if collection.storage == "none":
         return 1
-    rows = [row for row in (yield from sample(collection)) if row.fde is not None]
-    if not rows:
-        return 0
-    fdes = yield Compute(partial(encode, collection, rows))
-    similarity = float(np.median(cosines(np.stack([row.fde for row in rows if row.fde is not None]), fdes)))
-    # another seed gives about 0; tokens stored with less precision than they were encoded with stay above 0.95
-    if similarity < 0.95:
-        raise EncoderMismatch(
-            f"{collection.name}: the vectors {collection.fde!r} are not what encoder {collection.encoder.fingerprint} "
-            f"makes of the stored tokens (median cosine of {len(rows)} documents: {similarity:.3f}); "
-            "was another seed, size or library used?"
-        )
-    return len(rows)
+    return (yield from filling.check_adopted(place(collection)))
 
 
 def survey(collection: Collection) -> Operation[BackfillReport]:
@@ -81,75 +70,67 @@ def survey(collection: Collection) -> Operation[BackfillReport]:
     report = BackfillReport()
     if not collection.has_fde or collection.marker:
         report.remaining = yield count(collection, _todo(collection))
-    report.fde_bytes = 4 * collection.encoder.dim * report.remaining
     started = seconds()
-    rows = yield from sample(collection)
+    documents = yield from _sample(collection, _FIRST)
     read = seconds() - started
-    rows = [row for row in rows if encodable(collection, row, BackfillReport())]
-    if rows:
-        yield Compute(partial(encode, collection, rows[:1]))  # the first use of an encoder compiles
-        compiled = seconds()
-        yield Compute(partial(encode, collection, rows))
-        per_document = (seconds() - compiled) / len(rows)
-        floats = float(np.mean([row.tokens.size for row in rows if row.tokens is not None]))
-        report.read_bytes = int(4 * floats * report.remaining)
-        # reading, encoding, and a write that is taken to last as long as the reading
-        report.seconds = report.remaining * (per_document + 2 * read / len(rows))
+    yield from filling.estimate(place(collection), documents, read, report)
     return report
 
 
-def verify(collection: Collection, report: BackfillReport) -> Operation[int]:
-    """Documents of a sample whose FDE is that of their tokens; others are rewritten and a sample taken again.
+def place(collection: Collection) -> Place:
+    """The collection, as a backfill reads and writes it."""
+    assert collection.tokens is not None
 
-    Raises:
-        MuveraError: samples still disagree after several rounds.
-    """
-    wrong: list[Row] = []
-    for _ in range(_ROUNDS):
-        rows = [row for row in (yield from sample(collection)) if row.fde is not None and row.fde.any()]
-        rows = [row for row in rows if encodable(collection, row, report)]
-        if not rows:
-            return 0
-        fdes = yield Compute(partial(encode, collection, rows))
-        agreement = cosines(np.stack([row.fde for row in rows if row.fde is not None]), fdes)
-        wrong = [row for row, cosine in zip(rows, agreement, strict=True) if cosine < 0.999]
-        if not wrong:
-            return len(rows)
-        yield from _fill(collection, wrong, report)
-    ids = ", ".join(repr(document_id_of(collection, row)) for row in wrong[:5])
-    raise MuveraError(
-        f"{collection.name}: tokens of {ids} keep changing without their FDE: another program updates the field "
-        f"{collection.tokens!r} alone; make it write through this library"
+    def read(keys: list[Any]) -> Operation[list[Stored]]:
+        rows = yield from fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+        return to_stored(collection, rows)
+
+    def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> Operation[int]:
+        marks = {FDE_KEY: collection.fde} if collection.marker else {}
+        values = [{collection.key: key, collection.fde: vector(collection, fde), **marks} for key, fde in fdes]
+        return (yield from _patch(collection, values))
+
+    return Place(
+        collection.name,
+        collection.encoder,
+        collection.fde,
+        collection.tokens,
+        collection.cosine,
+        _check,
+        partial(_sample, collection),
+        read,
+        write,
     )
 
 
-def sample(collection: Collection) -> Operation[list[Row]]:
-    """The first documents with tokens; Milvus has no order but that of keys."""
+def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
+    """Those that have tokens. A zero FDE stands where none could be made, as some fields take no null."""
+    return [
+        Stored(
+            row.key,
+            document_id_of(collection, row),
+            row.tokens,
+            row.fde if row.fde is not None and row.fde.any() else None,
+        )
+        for row in rows
+        if row.tokens is not None
+    ]
+
+
+def _sample(collection: Collection, size: int) -> Operation[list[Stored]]:
+    """The first documents; Milvus has no order but that of keys."""
     fields = [*collection.token_fields, *([collection.fde] if collection.fde_exists else [])]
-    size = min(_SAMPLE, (yield from fitting(collection)))
+    size = min(size, (yield from fitting(collection)))
     keys, _ = yield from next_keys(collection, "", size, None)
     rows = yield from fetch_all(collection, keys, fields, consistency_level="Strong")
-    return [row for row in rows if row.tokens is not None]
+    return to_stored(collection, rows)
 
 
-def encodable(collection: Collection, row: Row, report: BackfillReport) -> bool:
-    """Whether its tokens can be encoded; if not, the report says why."""
-    assert row.tokens is not None
-    document_id = document_id_of(collection, row)
-    try:
-        if not is_plain(row.tokens, np.inf):
-            check_finite(row.tokens, f"document {document_id!r}")
-            check_present(row.tokens, f"document {document_id!r}")
-    except InvalidInput as error:
-        report.failed[document_id] = str(error)
-        return False
-    return True
-
-
-def encode(collection: Collection, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
-    """(n, dim) FDEs of stored tokens."""
-    matrices = [row.tokens for row in rows if row.tokens is not None]
-    return encode_stored(collection.encoder, matrices, cosine=collection.cosine)
+def _check(matrix: npt.NDArray[Any], where: str) -> None:
+    """Raises InvalidInput for what cannot be encoded."""
+    if not is_plain(matrix, np.inf):
+        check_finite(matrix, where)
+        check_present(matrix, where)
 
 
 def _pass(collection: Collection, report: BackfillReport, bar: Any) -> Operation[int]:
@@ -160,39 +141,14 @@ def _pass(collection: Collection, report: BackfillReport, bar: Any) -> Operation
         size = min(_PAGE, (yield from fitting(collection)))
         keys, cursor = yield from next_keys(collection, _todo(collection), size, cursor)
         rows = yield from fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
-        with_tokens = [row for row in rows if row.tokens is not None]
-        report.without_tokens += len(rows) - len(with_tokens)
-        done = yield from _fill(collection, [row for row in with_tokens if encodable(collection, row, report)], report)
+        documents = to_stored(collection, rows)
+        report.without_tokens += len(rows) - len(documents)
+        done = yield from filling.fill(place(collection), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
         if cursor is None:
             return wrote
-
-
-def _fill(collection: Collection, rows: Sequence[Row], report: BackfillReport) -> Operation[int]:
-    """Writes the FDEs of rows; returns how many.
-
-    A writer may replace a document between our reading and our writing, whose new tokens would then stand beside the
-    old FDE. So tokens are read again after the write, until they are those that were encoded.
-    """
-    wrote = 0
-    for _ in range(_ROUNDS):
-        if not rows:
-            break
-        fdes = yield Compute(partial(encode, collection, rows))
-        marks = {FDE_KEY: collection.fde} if collection.marker else {}
-        values = [
-            {collection.key: row.key, collection.fde: vector(collection, fde), **marks}
-            for row, fde in zip(rows, fdes, strict=True)
-        ]
-        wrote += yield from _patch(collection, values)
-        encoded: dict[Key, Any] = {row.key: row.tokens for row in rows}
-        again = yield from fetch_all(collection, list(encoded), collection.token_fields, consistency_level="Strong")
-        rows = [row for row in again if row.tokens is not None and not np.array_equal(row.tokens, encoded[row.key])]
-        wrote -= len(rows)
-        rows = [row for row in rows if encodable(collection, row, report)]
-    return wrote
 
 
 def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> Operation[int]:

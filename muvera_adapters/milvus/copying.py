@@ -12,8 +12,9 @@ from pymilvus import CollectionSchema, DataType, MilvusClient
 from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
+from muvera_adapters.filling import encodable, encode, verify
 from muvera_adapters.milvus import schema
-from muvera_adapters.milvus.backfilling import encodable, encode, survey, verify
+from muvera_adapters.milvus.backfilling import place, survey, to_stored
 from muvera_adapters.milvus.collections import make_index, ready, write_state
 from muvera_adapters.milvus.expressions import among
 from muvera_adapters.milvus.identity import FDE_KEY
@@ -52,7 +53,7 @@ def copy(
         raise MuveraError(
             f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
-    report.verified = yield from verify(copied, report)
+    report.verified = yield from verify(place(copied), report)
     # finished: from now on the copy may have documents of its own, which another run must not delete
     yield from write_state(copied)
     if alias is not None:
@@ -176,10 +177,11 @@ def _write(
     """Copies with FDEs; where tokens cannot be encoded the FDE is zero, as the field takes no null."""
     if not rows:
         return
-    read = [to_row(collection, row[collection.key], row) for row in rows]
-    good = [row for row in read if row.tokens is not None and encodable(collection, row, report)]
-    fdes = (yield Compute(partial(encode, collection, good))) if good else ()
-    by_key = {row.key: fde for row, fde in zip(good, fdes, strict=True)}
+    there = place(collection)
+    documents = to_stored(collection, [to_row(collection, row[collection.key], row) for row in rows])
+    documents = encodable(there, documents, report)
+    fdes = (yield Compute(partial(encode, there, documents))) if documents else ()
+    by_key = {each.key: fde for each, fde in zip(documents, fdes, strict=True)}
     nothing = np.zeros(collection.encoder.dim, np.float32)
     values = [{**row, collection.fde: vector(copied, by_key.get(row[collection.key], nothing))} for row in rows]
     yield upsert(copied, values)

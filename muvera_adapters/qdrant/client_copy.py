@@ -12,12 +12,13 @@ from qdrant_client import models
 from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
-from muvera_adapters.qdrant.backfilling import encodable, encode, verify
+from muvera_adapters.filling import encodable, encode, verify
+from muvera_adapters.qdrant.backfilling import place, to_stored
 from muvera_adapters.qdrant.client_calls import Call, to_call, to_rows
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import optimizers
 from muvera_adapters.qdrant.description import STATE_KEY
-from muvera_adapters.qdrant.requests import Collection, Count, Row, Where
+from muvera_adapters.qdrant.requests import Collection, Count, Where
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.running import Compute, Operation, seconds
 from muvera_adapters.state import new_state
@@ -59,7 +60,7 @@ def copy(
             f"{target.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
     copied = replace(collection, name=into, has_fde=True)
-    report.verified = yield from _redirected(verify(copied, report, None), replace(target, name=into))
+    report.verified = yield from _redirected(verify(place(copied), report), replace(target, name=into))
     # finished: from now on the copy may have points of its own, which another run must not delete
     state = new_state(collection.encoder, collection.fde, collection.tokens)
     yield Call("update_collection", {"collection_name": into, "metadata": {STATE_KEY: state}})
@@ -127,11 +128,11 @@ def _pass(target: Target, collection: Collection, into: str, report: BackfillRep
 
 
 def _write(collection: Collection, into: str, records: Sequence[Any], report: BackfillReport) -> Operation[None]:
-    assert collection.tokens is not None
-    rows: list[Row] = [row for row in to_rows(records) if collection.tokens in row.vectors]
-    rows = [row for row in rows if encodable(collection, row, report)]
-    fdes = (yield Compute(partial(encode, collection, rows))) if rows else []
-    by_id = {row.id: fde.tolist() for row, fde in zip(rows, fdes, strict=True)}
+    there = place(collection)
+    documents = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
+    documents = encodable(there, documents, report)
+    fdes = (yield Compute(partial(encode, there, documents))) if documents else []
+    by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
     points = []
     for record in records:
         vector = dict(record.vector)
