@@ -4,7 +4,8 @@ Documents: the sample (pydocs), repeated with noise, so that lengths and directi
 encodings, equal graphs, equal quantization, equal rerank depth (``--prefetch``): Weaviate's own MUVERA reranks its
 whole beam (hnsw/search.go: knnSearchByVector cuts to twice the limit only without multi-vectors), so its ``ef`` is set
 to the depth. All servers are loaded in turns, a chunk at a time; then every search is measured in several rounds, in
-turns again, each on a server of its own just restarted, after one warm-up of all queries. Figures are medians of the
+turns again, each on a server of its own just restarted, after one warm-up of all queries. Two stages are also run with
+an encoder of a tenth of the dimensions, fitted to the first documents (the sample itself). Figures are medians of the
 rounds. Memory is that of the server process after its queries: RssAnon, which the system cannot drop, and VmRSS, which
 counts what is mapped from files too. Disk is that of a stopped server.
 
@@ -41,7 +42,7 @@ from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs
 from muvera_adapters.weaviate import WeaviateMuvera
-from muvera_core import FDEConfig, FDEEncoder, TokenBatch
+from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
 VI = Configure.VectorIndex
 NOISE = 0.05
@@ -77,18 +78,18 @@ class Kind:
     search: Callable[[Client, int], Search]
 
 
-def ours(tokens_index: Any, rerank: Any) -> Kind:
+def ours(tokens_index: Any, rerank: Any, encoder: Encoder = ENCODER) -> Kind:
     """Through the adapter."""
 
     def create(client: Client) -> None:
-        WeaviateMuvera.create(client, "Bench", ENCODER, tokens_index=tokens_index)
+        WeaviateMuvera.create(client, "Bench", encoder, tokens_index=tokens_index)
 
     def write(client: Client, ids: list[int], tokens: Any) -> None:
-        report = WeaviateMuvera.open(client, "Bench").upsert(ids, tokens, [{}] * len(ids))
+        report = WeaviateMuvera.open(client, "Bench", encoder).upsert(ids, tokens, [{}] * len(ids))
         assert not report.failed
 
     def search(client: Client, prefetch: int) -> Search:
-        store = WeaviateMuvera.open(client, "Bench")
+        store = WeaviateMuvera.open(client, "Bench", encoder)
         return partial(store.search, limit=LIMIT, prefetch=prefetch, rerank=rerank, with_payload=False)
 
     return Kind(create, write, search)
@@ -133,8 +134,17 @@ def own(encoding: Any, quantizer: Any) -> Kind:
     return Kind(create, write, search)
 
 
+def fitted(documents: TokenBatch) -> Kind:
+    """Two stages with a fitted encoding."""
+    started = time.perf_counter()
+    encoder = RegressionEncoder.fit(documents)
+    encoder.encode_documents(documents[:1])  # compiles
+    print(f"fitted in {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    return ours("rerank", "native", encoder)
+
+
 def kinds() -> dict[str, Kind]:
-    """What is compared."""
+    """What is compared, of equal dimensions."""
     config = ENCODER.config
     muvera = VI.MultiVector.Encoding.muvera(ksim=config.k_sim, dprojections=config.d_proj, repetitions=config.r_reps)
     return {
@@ -223,8 +233,11 @@ def main() -> None:
     parser.add_argument("--token-fields", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/weaviate.json"))
     arguments = parser.parse_args()
-    compared = token_fields() if arguments.token_fields else kinds()
     documents, queries = documents_of(arguments.docs), load_pydocs().queries
+    if arguments.token_fields:
+        compared = token_fields()
+    else:
+        compared = kinds() | {"two stages, fitted": fitted(documents[: len(load_pydocs().ids)])}
     ENCODER.encode_documents(documents[:1])  # compile first
     exact = exact_top(queries, documents, list(range(arguments.docs)), LIMIT)
     rows = searches(compared, arguments.prefetch[:1] if arguments.token_fields else arguments.prefetch)
