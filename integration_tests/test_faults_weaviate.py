@@ -109,6 +109,8 @@ def check_whole(store: Any) -> None:
     assert sorted(documents) == IDS
     assert all(np.array_equal(documents[i].tokens, TOKENS[i]) and documents[i].payload == {"n": i} for i in IDS)
     assert [d.id for d in store.get(IDS)] == IDS
+    for hits in (store.search(TOKENS[0], COUNT, COUNT), store.search(TOKENS[0], COUNT, COUNT, rerank="none")):
+        assert ({hit.id for hit in hits}, hits.unscored) == (set(IDS), [])
     for i in IDS[::29]:
         expected = np.argsort(-maxsim(TOKENS[i], TOKENS))[:5].tolist()
         assert [hit.id for hit in store.exact_search(TOKENS[i], 5)] == expected
@@ -170,6 +172,33 @@ def test_acknowledged_documents_that_a_kill_took_from_the_indexes_are_brought_ba
     assert opened.upsert(IDS, TOKENS, [{"n": i} for i in IDS]).written == COUNT
     # this is what Weaviate does, not what we want: should it fail, repair() and its page have lost their reason
     assert opened.repair() > 0, "writing the same again does not mend the indexes"
+    check_whole(opened)
+    assert opened.repair() == 0
+
+
+def test_an_index_that_does_not_tell_what_it_lost_is_made_anew(servers):
+    server = servers.start()
+    index = Configure.VectorIndex.hfresh(quantizer=Configure.VectorIndex.Quantizer.rq(bits=1, rescore_limit=COUNT))
+    store = servers.store("sync", server, "create", encoder=ENCODER, vector_index_config=index)
+    assert store.upsert(IDS, TOKENS, [{"n": i} for i in IDS]).written == COUNT
+    server.kill()
+    server.start()
+    opened = servers.store("sync", server, "open")
+    assert opened.repair() == COUNT
+    check_whole(opened)
+
+
+def test_what_waits_to_be_indexed_is_not_taken_for_lost(servers):
+    server = servers.start(ASYNC_INDEXING="true")
+    store = servers.store("sync", server, "create", encoder=ENCODER)
+    assert store.upsert(IDS, TOKENS, [{"n": i} for i in IDS]).written == COUNT
+    assert store.repair() == 0, "nothing was killed"
+    check_whole(store)
+    server.kill()
+    server.start()
+    opened = servers.store("sync", server, "open")
+    opened.repair()
+    opened.wait_indexed()
     check_whole(opened)
     assert opened.repair() == 0
 
@@ -297,14 +326,23 @@ def test_a_full_disk_is_reported_and_reading_goes_on(servers, small_disk, readon
     server.kill()  # with nowhere to write, a stop takes its whole minute
 
 
-def test_a_document_over_the_servers_message_limit_is_refused_before_it_is_sent(servers):
+def test_a_document_over_the_servers_message_limit_is_refused_before_it_is_sent(servers, monkeypatch):
+    sent: list[int] = []
+    insert = requests.insert
+
+    def watched(writes: Any) -> Any:
+        sent.append(sum(vector.nbytes for write in writes for vector in write.vectors.values()))
+        return insert(writes)
+
+    monkeypatch.setattr(requests, "insert", watched)
     server = servers.start(GRPC_MAX_MESSAGE_SIZE="200000")
     store = servers.store("sync", server, "create", encoder=ENCODER)
     huge = np.ones((2_000, 32), np.float32)
     with pytest.raises(InvalidInput, match=r"document 1 .*200000"):
         store.upsert([1, 2], [TOKENS[0], huge])
-    assert store.count() == 0
-    assert store.upsert(IDS[:300], TOKENS[:300]).written == 300, "batches stay below it"
+    assert (store.count(), sent) == (0, [])
+    assert store.upsert(IDS[:300], TOKENS[:300]).written == 300
+    assert 100_000 < max(sent) < 200_000, "batches are cut below it, rather than refused and halved"
     query = TOKENS[7][:3]
     expected = [int(i) for i in np.argsort(-maxsim(query, TOKENS[:300]))[:5]]
     assert [hit.id for hit in store.search(query, 5, 300, rerank="client")] == expected, "and so do replies"

@@ -150,6 +150,18 @@ class TestIndexes:
             assert [hit.id for hit in hits] == best(estimates(query), 5)
             assert np.allclose([hit.score for hit in hits], estimates(query)[[hit.id for hit in hits]], atol=1e-2)
 
+    def test_hfresh_is_not_asked_for_more_than_it_gives(self, client, name):
+        index = VI.hfresh(quantizer=VI.Quantizer.rq(bits=1, rescore_limit=20))
+        store = filled(client, name, vector_index_config=index)
+        fde = ENCODER.encode_query(QUERIES[0])
+        given = client.collections.use(name).query.near_vector(fde, target_vector="fde", limit=COUNT).objects
+        assert len(given) == 20, "what Weaviate does; should it give more, the limit has lost its reason"
+        assert len(store.search(QUERIES[0], 20, 20)) == 20
+        for options in ({"limit": 21, "prefetch": 20}, {"prefetch": 21}, {"prefetch": 20, "offset": 15}):
+            with pytest.raises(InvalidInput, match="the 20 that it rescores"):
+                store.search(QUERIES[0], **options)
+        assert len(store.exact_search(QUERIES[0], COUNT)) == COUNT
+
     def test_what_is_no_measure_of_fdes_is_refused(self, client, name):
         index = VI.hnsw(distance_metric=VectorDistances.L2_SQUARED)
         with pytest.raises(InvalidInput, match="l2-squared"):

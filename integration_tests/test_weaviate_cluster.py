@@ -62,12 +62,11 @@ def test_a_server_that_indexes_in_the_background_takes_a_dynamic_index(tmp_path)
     try:
         with server.connect() as client:
             # from 100 documents on it is a graph
-            index = Configure.VectorIndex.dynamic(
-                threshold=100,
-                hnsw=Configure.VectorIndex.hnsw(quantizer=Configure.VectorIndex.Quantizer.none()),
-                flat=Configure.VectorIndex.flat(quantizer=Configure.VectorIndex.Quantizer.none()),
-            )
+            index = Configure.VectorIndex.dynamic(threshold=100)
             store = WeaviateMuvera.create(client, "Dynamic", ENCODER, vector_index_config=index)
+            made = client.collections.use("Dynamic").config.get().vector_config["fde"].vector_index_config
+            assert (made.hnsw.max_connections, made.hnsw.quantizer.bits) == (32, 8)
+            assert (made.flat.quantizer.bits, made.flat.quantizer.rescore_limit) == (8, 0)
             many = [DOCUMENTS[i % COUNT] + np.float32(0.001) * (i // COUNT) for i in range(4 * COUNT)]
             for ids in (range(50), range(50, 4 * COUNT)):
                 store.upsert(ids, many[ids.start : ids.stop])
@@ -75,8 +74,10 @@ def test_a_server_that_indexes_in_the_background_takes_a_dynamic_index(tmp_path)
                 assert store.info().indexed
                 for query in QUERIES:
                     expected = best(truth(query, many[: ids.stop]), 5)
-                    found = [hit.id for hit in store.search(query, 5, ids.stop)]
-                    assert len(set(found) & set(expected)) >= 4, "a graph may miss one"
+                    hits = store.search(query, 5, ids.stop)
+                    assert len({hit.id for hit in hits} & set(expected)) >= 4, "a graph may miss one"
+                    fdes = ENCODER.encode_documents([many[hit.id] for hit in hits]) @ ENCODER.encode_query(query)
+                    assert np.allclose([hit.fde_score for hit in hits], fdes, atol=0.01)
     finally:
         server.stop()
 

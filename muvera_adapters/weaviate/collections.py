@@ -83,9 +83,7 @@ def fde_adder(
             vector = schema.fde_vector(collection.fde, quantization, index)
             yield Call("config.add_vector", {"vector_config": vector})
         added = yield Call("config.get")
-        info = schema.vector_infos(added)[collection.fde]
-        collection.fde_exists = True
-        collection.fde_cosine, collection.code_bits = info.distance == "cosine", info.code_bits
+        collection.fde_exists, collection.fde_info = True, schema.vector_infos(added)[collection.fde]
         kept = schema.kept_state(added)
         if kept is None or kept["fde"] == collection.fde:
             yield from write_state(collection, added)

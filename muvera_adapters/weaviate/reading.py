@@ -195,7 +195,7 @@ def info(collection: Collection) -> Operation[StoreInfo]:
         fingerprint=collection.encoder.fingerprint,
         fde_dim=collection.encoder.dim,
         fde_bytes=4 * with_fde * collection.encoder.dim,
-        code_bytes=int(with_fde * collection.encoder.dim * collection.code_bits / 8),
+        code_bytes=int(with_fde * collection.encoder.dim * collection.fde_info.code_bits / 8),
         token_bytes=token_bytes,
     )
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from muvera_adapters.running import Operation, Together
 from muvera_adapters.weaviate.reading import fitting, need_fde
 from muvera_adapters.weaviate.requests import Collection, Row, Write, by_ids, count, near_fde, near_tokens, page
-from muvera_adapters.weaviate.writing import AT_ONCE, patch
+from muvera_adapters.weaviate.writing import AT_ONCE, patch, wait_indexed
 
 _PAGE = 1_000
 
@@ -23,6 +23,7 @@ _PAGE = 1_000
 def repair(collection: Collection, progress: bool) -> Operation[int]:
     """How many documents were indexed anew."""
     need_fde(collection)
+    yield from wait_indexed(collection, None)  # what waits in a queue is not lost
     repaired, after = 0, None
     with tqdm(total=(yield count()), unit="doc", desc="repair", disable=not progress) as bar:
         while True:
@@ -38,9 +39,11 @@ def repair(collection: Collection, progress: bool) -> Operation[int]:
 
 
 def _lost(collection: Collection, ids: Sequence[str]) -> Operation[dict[str, set[str]]]:
-    """Vector -> ids that its index does not give; objects without such a vector among them."""
-    anything = np.ones(collection.encoder.dim, np.float32)
-    found = {row.id for row in (yield near_fde(collection, anything, len(ids), by_ids(ids)))}
+    """Vector -> ids that its index does not give, or may not; objects without such a vector among them."""
+    found: set[str] = set()
+    if collection.fde_info.flat_cutoff > len(ids):
+        anything = np.ones(collection.encoder.dim, np.float32)
+        found = {row.id for row in (yield near_fde(collection, anything, len(ids), by_ids(ids)))}
     lost = {collection.fde: set(ids) - found}
     # a quantized token index fails where one document lacks tokens, so it is not asked
     if collection.tokens is not None and collection.index != "none" and collection.flat_cutoff > len(ids):

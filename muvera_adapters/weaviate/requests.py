@@ -52,6 +52,38 @@ class Server:
     max_message: int = 104_858_000
 
 
+@dataclass(frozen=True, slots=True)
+class VectorInfo:
+    """One named vector of a collection.
+
+    Attributes:
+        multi: a multi-vector compared by MaxSim.
+        distance: ``dot``, ``cosine``, ``l2-squared`` ...
+        skip: stored and not indexed.
+        muvera: ksim, dprojections and repetitions of Weaviate's own encoding, None without it.
+        code_bits: of a quantized dimension, 0 without quantization.
+        flat_cutoff: filtered searches of fewer documents go through all that the index holds; 0: none does.
+        most: results of an unfiltered search at most.
+    """
+
+    multi: bool = False
+    distance: str = "dot"
+    skip: bool = False
+    muvera: tuple[int, int, int] | None = None
+    code_bits: float = 0.0
+    flat_cutoff: int = 40_000
+    most: int = MAX_RESULTS
+
+    @property
+    def index(self) -> str:
+        """As in :class:`Collection`."""
+        if self.skip:
+            return "none"
+        if self.muvera is None:
+            return "hnsw"
+        return "rerank" if self.muvera == (1, 1, 1) else "muvera"
+
+
 @dataclass(slots=True)
 class Collection:
     """A collection as the operations see it.
@@ -63,11 +95,10 @@ class Collection:
         tokens: name of the multi-vector, None where no tokens are stored.
         fde_exists: the collection has such a vector.
         has_fde: it can be searched and written (False: adopted, to be backfilled).
-        fde_cosine: FDEs are compared by cosine, not by dot product.
+        fde_info: of the FDE vector, as it was made.
         cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
         index: of the multi-vector: ``rerank`` (a MUVERA too small to search by), ``muvera``, ``hnsw`` or ``none``.
         flat_cutoff: filtered searches of fewer documents are exact (flatSearchCutoff).
-        code_bits: of the FDE's quantized codes for one dimension, 0: none.
         keeps_state: our two properties exist.
         foreign: there are vectors, references or blobs that are not ours, which a write must not drop.
         tenants: every call is about one of several tenants.
@@ -82,11 +113,10 @@ class Collection:
     tokens: str | None = "tokens"
     fde_exists: bool = True
     has_fde: bool = True
-    fde_cosine: bool = False
+    fde_info: VectorInfo = VectorInfo()
     cosine: bool = False
     index: str = "rerank"
     flat_cutoff: int = 40_000
-    code_bits: float = 0.0
     keeps_state: bool = True
     foreign: bool = False
     tenants: bool = False

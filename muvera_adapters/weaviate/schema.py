@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
+from weaviate.collections.classes.config import VectorIndexConfigHFresh
 from weaviate.collections.classes.config_vector_index import (
     VectorIndexConfigCreate,
     VectorIndexConfigDynamicCreate,
     VectorIndexConfigHFreshCreate,
+    VectorIndexConfigHNSWCreate,
     _MuveraConfigCreate,
 )
 from weaviate.collections.classes.config_vector_index import _QuantizerConfigCreate as QuantizerConfig  # type: ignore
@@ -20,7 +21,7 @@ from weaviate.collections.classes.config_vectors import VectorConfigCreate
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.state import new_state
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED
-from muvera_adapters.weaviate.requests import Collection, Server
+from muvera_adapters.weaviate.requests import MAX_RESULTS, Collection, Server, VectorInfo
 from muvera_core import Encoder
 
 Preset = Literal["rq8", "rq4", "rq1"]
@@ -45,36 +46,6 @@ _OPTIONS = {
 }
 _VI = Configure.VectorIndex
 _BITS = {"_RQConfig": 8.0, "_SQConfig": 8.0, "_BQConfig": 1.0, "_PQConfig": 8.0}
-
-
-@dataclass(frozen=True, slots=True)
-class VectorInfo:
-    """One named vector of a collection.
-
-    Attributes:
-        multi: a multi-vector compared by MaxSim.
-        distance: ``dot``, ``cosine``, ``l2-squared`` ...
-        skip: stored and not indexed.
-        muvera: ksim, dprojections and repetitions of Weaviate's own encoding, None without it.
-        code_bits: of a quantized dimension, 0 without quantization.
-        flat_cutoff: filtered searches of fewer documents are exact.
-    """
-
-    multi: bool
-    distance: str
-    skip: bool = False
-    muvera: tuple[int, int, int] | None = None
-    code_bits: float = 0.0
-    flat_cutoff: int = 40_000
-
-    @property
-    def index(self) -> str:
-        """As in :class:`Collection`."""
-        if self.skip:
-            return "none"
-        if self.muvera is None:
-            return "hnsw"
-        return "rerank" if self.muvera == (1, 1, 1) else "muvera"
 
 
 def check_version(server: Server) -> None:
@@ -112,17 +83,28 @@ def quantizer(quantization: Quantization) -> QuantizerConfig:
 
 def fde_vector(name: str, quantization: Quantization, index: VectorIndexConfigCreate | None) -> VectorConfigCreate:
     """The self-provided FDE vector; ``index`` is completed where it says nothing of distance or quantizer."""
-    if index is None:
-        index = _VI.hnsw(ef_construction=128, max_connections=32)
+    index = index or _hnsw()
     # hfresh has codes of its own and takes no dot product; document FDEs of unit length rank the same by cosine
     fresh = isinstance(index, VectorIndexConfigHFreshCreate)
     metric = VectorDistances.COSINE if fresh else VectorDistances.DOT
     if index.distance not in (None, VectorDistances.DOT, VectorDistances.COSINE):
         raise InvalidInput(f"FDEs are compared by dot or cosine, not by {index.distance.value}")
     update: dict[str, Any] = {"distance": index.distance or metric}
-    if index.quantizer is None and not fresh and not isinstance(index, VectorIndexConfigDynamicCreate):
-        update["quantizer"] = quantizer(quantization)
+    if isinstance(index, VectorIndexConfigDynamicCreate):
+        update["hnsw"] = _quantized(index.hnsw or _hnsw(), quantization)
+        update["flat"] = _quantized(index.flat or _VI.flat(), quantization)
+    elif not fresh:
+        index = _quantized(index, quantization)
     return Configure.Vectors.self_provided(name=name, vector_index_config=index.model_copy(update=update))
+
+
+def _hnsw() -> VectorIndexConfigHNSWCreate:
+    return _VI.hnsw(ef_construction=128, max_connections=32)
+
+
+def _quantized(index: VectorIndexConfigCreate, quantization: Quantization) -> VectorIndexConfigCreate:
+    """With its own quantizer where it has one."""
+    return index if index.quantizer is not None else index.model_copy(update={"quantizer": quantizer(quantization)})
 
 
 def token_vector(name: str, index: TokensIndex) -> VectorConfigCreate:
@@ -206,15 +188,20 @@ def vector_infos(config: Any) -> dict[str, VectorInfo]:
         multi = getattr(index, "multi_vector", None)
         encoding = multi.encoding if multi is not None else None
         own = (encoding.ksim, encoding.dprojections, encoding.repetitions) if encoding and encoding.enabled else None
-        codes = getattr(index, "quantizer", None)
+        graph = getattr(index, "hnsw", index)  # a dynamic index becomes one
+        codes = getattr(graph, "quantizer", None)
         distance = getattr(index, "distance_metric", None)
+        # hfresh returns no more than it rescores; where few are chosen by a filter it reads the objects, not its index
+        # (hfresh/search.go, search_flat.go)
+        fresh = isinstance(index, VectorIndexConfigHFresh)
         infos[name] = VectorInfo(
             multi=multi is not None,
             distance=str(getattr(distance, "value", distance)),
             skip=bool(getattr(index, "skip", False)),
             muvera=own,
             code_bits=float(getattr(codes, "bits", None) or _BITS.get(type(codes).__name__, 0.0)),
-            flat_cutoff=int(getattr(index, "flat_search_cutoff", 40_000)),
+            flat_cutoff=0 if fresh else int(getattr(graph, "flat_search_cutoff", 40_000)),
+            most=codes.rescore_limit if fresh and codes is not None else MAX_RESULTS,
         )
     return infos
 
@@ -250,7 +237,7 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         problems += _token_problems(tokens, vectors)
     if problems:
         raise SchemaMismatch(f"{config.name} does not fit: {'; '.join(problems)}")
-    info = vectors[tokens] if tokens is not None else VectorInfo(multi=True, distance="dot", skip=True)
+    info = vectors[tokens] if tokens is not None else VectorInfo(skip=True)
     return Collection(
         config.name,
         encoder,
@@ -258,12 +245,11 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         tokens,
         fde_exists=fde in vectors,
         has_fde=fde in vectors,
-        fde_cosine=fde in vectors and vectors[fde].distance == "cosine",
         cosine=info.distance == "cosine",
         index=info.index,
         # a document without tokens fails the whole query on a quantized token index: never use it for reranking
         flat_cutoff=0 if info.code_bits and info.muvera is None else info.flat_cutoff,
-        code_bits=vectors[fde].code_bits if fde in vectors else 0.0,
+        fde_info=vectors.get(fde, VectorInfo()),
         keeps_state=any(own.name == ID_KEY for own in config.properties),
         foreign=bool(config.references)
         or bool(vectors.keys() - {fde, tokens})

@@ -186,6 +186,12 @@ def _mode(collection: Collection, options: Options) -> str:
         raise InvalidInput(f"{collection.name} stores no tokens: use rerank='none'")
     if mode != "native_muvera":
         need_fde(collection)
+        if options.candidates > collection.fde_info.most:
+            raise InvalidInput(
+                f"{collection.name} has its FDEs in an hfresh index, which gives at most the "
+                f"{collection.fde_info.most} that it rescores, not {options.candidates}: lower prefetch and limit, or "
+                "create it with quantizer=Configure.VectorIndex.Quantizer.rq(bits=1, rescore_limit=...)"
+            )
     elif collection.index != "muvera":
         raise Unsupported(
             f"{collection.name} has no MUVERA of Weaviate's own to search by: create it with "
@@ -272,7 +278,9 @@ def _score(row: Row) -> float:
 def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
     assert row.distance is not None
-    return (1 - row.distance) * float(np.linalg.norm(fde)) if collection.fde_cosine else -row.distance
+    return (
+        (1 - row.distance) * float(np.linalg.norm(fde)) if collection.fde_info.distance == "cosine" else -row.distance
+    )
 
 
 def _hit(collection: Collection, row: Row, o: Options, score: float, fde_score: float | None, reranked: bool) -> Hit:
