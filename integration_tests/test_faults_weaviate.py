@@ -174,6 +174,10 @@ def test_acknowledged_documents_that_a_kill_took_from_the_indexes_are_brought_ba
     assert opened.repair() > 0, "writing the same again does not mend the indexes"
     check_whole(opened)
     assert opened.repair() == 0
+    objects = servers.connect(server).collections.use("Load").query.fetch_objects(limit=COUNT, include_vector=["fde"])
+    expected = ENCODER.encode_documents(TOKENS)
+    ids = [document.id for document in opened.scroll()]
+    assert np.array_equal([found.vector["fde"] for found in objects.objects], expected[ids]), "to the last bit"
 
 
 def test_an_index_that_does_not_tell_what_it_lost_is_made_anew(servers):
