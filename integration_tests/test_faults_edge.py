@@ -24,12 +24,14 @@ TOKENS = list(np.random.default_rng(8).normal(size=(COUNT, 40, 32)).astype(np.fl
 
 # a child process that works in small steps, says when it is in the middle, and then goes slowly until it is stopped
 _PRELUDE = """
+import signal
 import sys
 import time
 import numpy as np
 from muvera_adapters.qdrant import QdrantEdgeMuvera, QdrantMuvera
 from muvera_adapters.qdrant import requests
 from muvera_core import FDEConfig, FDEEncoder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background of a shell
 ENCODER = FDEEncoder(FDEConfig(dim=32, r_reps=8, k_sim=4, d_proj=16))
 TOKENS = list(np.random.default_rng(8).normal(size=(2000, 40, 32)).astype(np.float16))
 def small(store, target):

@@ -1,4 +1,4 @@
-"""What every store checks of documents and queries before anything is sent, and batches by bytes."""
+"""What every store checks of documents and queries before anything is sent, batches by bytes, and their reports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
-from muvera_adapters.results import DocumentId
+from muvera_adapters.errors import InvalidInput, StoreUnavailable, WriteInterrupted
+from muvera_adapters.results import DocumentId, WriteReport
 from muvera_core import Encoder, TokenBatch
 from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
 
@@ -117,6 +117,23 @@ def slices(sizes: Sequence[int], target: int) -> Iterator[tuple[int, int]]:
         total += size
     if start < len(sizes):
         yield start, len(sizes)
+
+
+def interrupted(
+    error: StoreUnavailable,
+    report: WriteReport,
+    ids: Sequence[DocumentId],
+    begun: int,
+    advice: str = "repeat the call to complete it",
+) -> WriteInterrupted:
+    """For a write that got no further than the batch that begins at a position of ``ids``.
+
+    A part of that batch may have been written: all of it is counted as not acknowledged.
+    """
+    report.written = begun - sum(document_id in report.failed for document_id in ids[:begun])
+    for document_id in ids[begun:]:
+        report.failed.setdefault(document_id, f"not acknowledged: {error}")
+    return WriteInterrupted(f"{error}; {report.written} of {len(ids)} documents are written, {advice}", report)
 
 
 def _readable(value: Any) -> str:

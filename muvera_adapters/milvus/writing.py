@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from muvera_adapters.documents import slices
-from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable, WriteInterrupted
+from muvera_adapters.documents import interrupted, slices
+from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
 from muvera_adapters.milvus import requests as r
 from muvera_adapters.milvus.documents import overflowing, prepare, to_rows
 from muvera_adapters.milvus.expressions import among, checked
@@ -44,15 +44,7 @@ def upsert(
                 yield from _keep_strangers(collection, rows)
                 yield from _write(collection, rows, written_ids, report)
             except StoreUnavailable as error:
-                # a batch may have been split, and its first part written: it is counted as not acknowledged
-                report.written = i - sum(1 for known in documents.ids[:i] if known in report.failed)
-                for document_id in documents.ids[i:]:
-                    report.failed.setdefault(document_id, f"not acknowledged: {error}")
-                raise WriteInterrupted(
-                    f"{error}; {report.written} of {len(documents.ids)} documents are written, "
-                    "repeat the call to complete it",
-                    report,
-                ) from (error.__cause__ or error)
+                raise interrupted(error, report, documents.ids, i) from (error.__cause__ or error)
             bar.update(j - i)
     return report
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from muvera_adapters.documents import slices
-from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable, WriteInterrupted
+from muvera_adapters.documents import interrupted, slices
+from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
 from muvera_adapters.ids import to_point_id
 from muvera_adapters.qdrant.documents import overflowing, prepare, to_points
 from muvera_adapters.qdrant.reading import need_fde
@@ -42,15 +42,7 @@ def upsert(
             try:
                 yield from _write(points, written_ids, report, last, shard_key)
             except StoreUnavailable as error:
-                # a batch may have been split, and its first part written: it is counted as not acknowledged
-                report.written = i - sum(1 for known in documents.ids[:i] if known in report.failed)
-                for document_id in documents.ids[i:]:
-                    report.failed.setdefault(document_id, f"not acknowledged: {error}")
-                raise WriteInterrupted(
-                    f"{error}; {report.written} of {len(documents.ids)} documents are written, "
-                    "repeat the call to complete it",
-                    report,
-                ) from (error.__cause__ or error)
+                raise interrupted(error, report, documents.ids, i) from (error.__cause__ or error)
             bar.update(j - i)
     yield Flush()
     return report

@@ -41,7 +41,7 @@ def repair(collection: Collection, progress: bool) -> Operation[int]:
 def _lost(collection: Collection, ids: Sequence[str]) -> Operation[dict[str, set[str]]]:
     """Vector -> ids that its index does not give, or may not; objects without such a vector among them."""
     found: set[str] = set()
-    if collection.fde_info.flat_cutoff > len(ids):
+    if collection.fde_info.flat_cutoff > len(ids):  # else the index cannot be asked
         anything = np.ones(collection.encoder.dim, np.float32)
         found = {row.id for row in (yield near_fde(collection, anything, len(ids), by_ids(ids)))}
     lost = {collection.fde: set(ids) - found}

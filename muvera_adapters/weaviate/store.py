@@ -352,8 +352,10 @@ class WeaviateMuvera:
 
         After a kill, Weaviate 1.39 has objects that no filter by id or vector finds, acknowledged ones among them, and
         writing them again changes nothing, as an unchanged object is passed over. So call this after every crash of
-        the server, when it is up again, and after repeating an ``upsert`` that it interrupted. Every document is looked
-        up, 1,000 in a request; those that an index lacks are patched with their own vectors.
+        the server, when it is up again, and after repeating an ``upsert`` that it interrupted. What waits to be indexed
+        is waited for; then every document is looked up, 1,000 in a request, and those that an index lacks are patched
+        with their own vectors. FDEs in an hfresh index, or in a graph whose ``flat_search_cutoff`` is 1,000 or less,
+        cannot be looked up: then all documents are patched.
 
         Args:
             progress: show a bar.

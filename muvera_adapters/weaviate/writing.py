@@ -9,8 +9,8 @@ from typing import Any
 from tqdm import tqdm
 from weaviate.exceptions import WeaviateInsertManyAllFailedError
 
-from muvera_adapters.documents import slices
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected, StoreUnavailable, WriteInterrupted
+from muvera_adapters.documents import interrupted, slices
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected, StoreUnavailable
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.running import Compute, Operation, Pause, Together, seconds
 from muvera_adapters.weaviate import requests as r
@@ -42,14 +42,8 @@ def upsert(
             try:
                 refused = yield from _write(collection, writes)
             except StoreUnavailable as error:
-                # a part of this batch may have been written: it is counted as not acknowledged
-                for document_id in documents.ids[i:]:
-                    report.failed.setdefault(document_id, f"not acknowledged: {error}")
-                raise WriteInterrupted(
-                    f"{error}; {report.written} of {len(documents.ids)} documents are written, "
-                    "repeat the call to complete it, and call repair() if the server was killed",
-                    report,
-                ) from (error.__cause__ or error)
+                advice = "repeat the call to complete it, and call repair() if the server was killed"
+                raise interrupted(error, report, documents.ids, i, advice) from (error.__cause__ or error)
             report.failed.update({documents.ids[i + k]: message for k, message in refused.items()})
             report.written += j - i - len(refused)
             bar.update(j - i)
