@@ -193,7 +193,7 @@ def vector_infos(config: Any) -> dict[str, VectorInfo]:
         distance = getattr(index, "distance_metric", None)
         # hfresh returns no more than it rescores; where few are chosen by a filter it reads the objects, not its index
         # (hfresh/search.go, search_flat.go)
-        fresh = isinstance(index, VectorIndexConfigHFresh)
+        fresh, rescored = isinstance(index, VectorIndexConfigHFresh), getattr(codes, "rescore_limit", None)
         infos[name] = VectorInfo(
             multi=multi is not None,
             distance=str(getattr(distance, "value", distance)),
@@ -201,7 +201,7 @@ def vector_infos(config: Any) -> dict[str, VectorInfo]:
             muvera=own,
             code_bits=float(getattr(codes, "bits", None) or _BITS.get(type(codes).__name__, 0.0)),
             flat_cutoff=0 if fresh else int(getattr(graph, "flat_search_cutoff", 40_000)),
-            most=codes.rescore_limit if fresh and codes is not None else MAX_RESULTS,
+            most=rescored if fresh and rescored is not None else MAX_RESULTS,
         )
     return infos
 

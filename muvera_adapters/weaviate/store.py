@@ -90,7 +90,8 @@ class WeaviateMuvera:
             store_tokens: keep token matrices for the second stage.
             vector_index_config: of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections. Distance and
                 quantizer are set where it leaves them open; ``hfresh`` compares by cosine, which needs document FDEs of
-                unit length, as encoders make them by default.
+                unit length, as encoders make them by default, and gives at most its ``rescore_limit``. A fitted encoder
+                of few dimensions finds more with a larger ``ef``.
             tokens_index: of the token matrices. ``"rerank"``: two floats and a few links a document, which serve to
                 rerank on the server and for nothing else; ``"none"``: only stored, reranking is ``"client"``;
                 ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
