@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import subprocess
 import threading
@@ -31,7 +32,7 @@ COUNT = 600
 IDS = list(range(COUNT))
 TOKENS = list(np.random.default_rng(8).normal(size=(COUNT, 12, 32)).astype(np.float32))
 # weaviate-client leaves sockets of attempts to connect that failed to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 # a busy machine takes minutes to start a server
 PATIENT = Retry(attempts=20, first_pause=0.2, max_wait=300)
 
@@ -83,6 +84,8 @@ class Servers:
             server.stop()
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+        self._clients.clear()
+        gc.collect()  # here, where what the client leaves open is expected, and not in the middle of something else
 
 
 @pytest.fixture
