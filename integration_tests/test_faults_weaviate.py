@@ -112,7 +112,9 @@ def check_whole(store: Any) -> None:
     assert sorted(documents) == IDS
     assert all(np.array_equal(documents[i].tokens, TOKENS[i]) and documents[i].payload == {"n": i} for i in IDS)
     assert [d.id for d in store.get(IDS)] == IDS
-    for hits in (store.search(TOKENS[0], COUNT, COUNT), store.search(TOKENS[0], COUNT, COUNT, rerank="none")):
+    for rerank in ("native", "none"):
+        # filtered, few documents are looked for one by one: a graph may miss some
+        hits = store.search(TOKENS[0], COUNT, COUNT, rerank=rerank, filter=Filter.by_property("n").greater_or_equal(0))
         assert ({hit.id for hit in hits}, hits.unscored) == (set(IDS), [])
     for i in IDS[::29]:
         expected = np.argsort(-maxsim(TOKENS[i], TOKENS))[:5].tolist()
@@ -173,8 +175,10 @@ def test_acknowledged_documents_that_a_kill_took_from_the_indexes_are_brought_ba
     opened = servers.store(kind, server, "open")
     assert opened.count() == COUNT
     assert opened.upsert(IDS, TOKENS, [{"n": i} for i in IDS]).written == COUNT
-    # this is what Weaviate does, not what we want: should it fail, repair() and its page have lost their reason
-    assert opened.repair() > 0, "writing the same again does not mend the indexes"
+    all_of_them = Filter.by_property("n").greater_or_equal(0)
+    found = {hit.id for hit in opened.search(TOKENS[0], COUNT, COUNT, rerank="none", filter=all_of_them)}
+    # what Weaviate loses is a matter of time: usually 50 or more, in spite of the same written again
+    assert opened.repair() >= COUNT - len(found)
     check_whole(opened)
     assert opened.repair() == 0
     objects = servers.connect(server).collections.use("Load").query.fetch_objects(limit=COUNT, include_vector=["fde"])
@@ -193,6 +197,7 @@ def test_an_index_that_does_not_tell_what_it_lost_is_made_anew(servers):
     opened = servers.store("sync", server, "open")
     assert opened.repair() == COUNT
     check_whole(opened)
+    assert {hit.id for hit in opened.search(TOKENS[0], COUNT, COUNT, rerank="none")} == set(IDS)
 
 
 def test_what_waits_to_be_indexed_is_not_taken_for_lost(servers):
