@@ -175,10 +175,8 @@ def test_acknowledged_documents_that_a_kill_took_from_the_indexes_are_brought_ba
     opened = servers.store(kind, server, "open")
     assert opened.count() == COUNT
     assert opened.upsert(IDS, TOKENS, [{"n": i} for i in IDS]).written == COUNT
-    all_of_them = Filter.by_property("n").greater_or_equal(0)
-    found = {hit.id for hit in opened.search(TOKENS[0], COUNT, COUNT, rerank="none", filter=all_of_them)}
-    # what Weaviate loses is a matter of time: usually 50 or more, in spite of the same written again
-    assert opened.repair() >= COUNT - len(found)
+    # this is what Weaviate does, not what we want: should it fail, repair() and its page have lost their reason
+    assert opened.repair() > 0, "writing the same again does not mend the indexes"
     check_whole(opened)
     assert opened.repair() == 0
     objects = servers.connect(server).collections.use("Load").query.fetch_objects(limit=COUNT, include_vector=["fde"])

@@ -95,6 +95,13 @@ def check_present(matrix: npt.NDArray[Any], where: str) -> None:
         )
 
 
+def check_encodable(matrix: npt.NDArray[Any], where: str) -> None:
+    """Raises InvalidInput for values that are not finite, and for all-zero tokens."""
+    if not is_plain(matrix, np.inf):
+        check_finite(matrix, where)
+        check_present(matrix, where)
+
+
 def json_of(payload: Mapping[str, Any], where: str) -> str:
     """The payload as JSON.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera_adapters import filling
-from muvera_adapters.documents import check_finite, check_present, is_plain
+from muvera_adapters.documents import check_encodable
 from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
 from muvera_adapters.filling import Place, Stored
 from muvera_adapters.milvus.identity import FDE_KEY, Key
@@ -96,7 +96,7 @@ def place(collection: Collection) -> Place:
         collection.fde,
         collection.tokens,
         collection.cosine,
-        _check,
+        check_encodable,
         partial(_sample, collection),
         read,
         write,
@@ -124,13 +124,6 @@ def _sample(collection: Collection, size: int) -> Operation[list[Stored]]:
     keys, _ = yield from next_keys(collection, "", size, None)
     rows = yield from fetch_all(collection, keys, fields, consistency_level="Strong")
     return to_stored(collection, rows)
-
-
-def _check(matrix: npt.NDArray[Any], where: str) -> None:
-    """Raises InvalidInput for what cannot be encoded."""
-    if not is_plain(matrix, np.inf):
-        check_finite(matrix, where)
-        check_present(matrix, where)
 
 
 def _pass(collection: Collection, report: BackfillReport, bar: Any) -> Operation[int]:

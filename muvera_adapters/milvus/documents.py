@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from pymilvus import DataType
 
-from muvera_adapters.documents import check_finite, check_present, is_plain, json_of, normalised, query_array, take
+from muvera_adapters.documents import (
+    check_encodable,
+    check_finite,
+    check_present,
+    is_plain,
+    json_of,
+    normalised,
+    query_array,
+    take,
+)
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.identity import FDE_KEY, Key, to_key
@@ -80,9 +89,7 @@ def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "q
         InvalidInput: wrong shape, NaN, infinite or all-zero tokens.
     """
     matrix = query_array(query_tokens, collection.encoder.token_dim, what)
-    if not is_plain(matrix, np.inf):
-        check_finite(matrix, what)
-        check_present(matrix, what)
+    check_encodable(matrix, what)
     return normalised(matrix) if collection.cosine else matrix
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.documents import check_finite, check_present, is_plain, json_of, normalised, query_array, take
+from muvera_adapters.documents import check_encodable, json_of, normalised, query_array, take
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED, to_uuid
@@ -95,9 +95,7 @@ def check_matrix(matrix: npt.NDArray[Any], where: str) -> None:
             f"{where} has {len(matrix)} tokens; Weaviate takes at most {MAX_TOKENS}: pool its tokens, or split the "
             "document"
         )
-    if not is_plain(matrix, np.inf):
-        check_finite(matrix, where)
-        check_present(matrix, where)
+    check_encodable(matrix, where)
 
 
 def _objects(

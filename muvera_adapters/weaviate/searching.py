@@ -278,9 +278,9 @@ def _score(row: Row) -> float:
 def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
     assert row.distance is not None
-    return (
-        (1 - row.distance) * float(np.linalg.norm(fde)) if collection.fde_info.distance == "cosine" else -row.distance
-    )
+    if collection.fde_info.distance == "cosine":
+        return (1 - row.distance) * float(np.linalg.norm(fde))
+    return -row.distance
 
 
 def _hit(collection: Collection, row: Row, o: Options, score: float, fde_score: float | None, reranked: bool) -> Hit:
