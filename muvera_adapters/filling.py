@@ -13,7 +13,7 @@ import numpy.typing as npt
 from muvera_adapters.documents import cosines, encode_stored
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.results import BackfillReport, DocumentId
-from muvera_adapters.running import Compute, Operation, seconds
+from muvera_adapters.stores.operations import Compute, Operation, seconds
 from muvera_core import Encoder
 
 _SAMPLE = 64
@@ -89,15 +89,15 @@ def encode(place: Place, documents: Sequence[Stored]) -> npt.NDArray[np.float32]
     return encode_stored(place.encoder, [document.tokens for document in documents], cosine=place.cosine)
 
 
-def estimate(place: Place, documents: Sequence[Stored], read: float, report: BackfillReport) -> Operation[None]:
+async def estimate(place: Place, documents: Sequence[Stored], read: float, report: BackfillReport) -> None:
     """Bytes and seconds of what remains, from some documents and the seconds that reading them took."""
     report.fde_bytes = 4 * place.encoder.dim * report.remaining
     documents = encodable(place, documents, BackfillReport())
     if not documents:
         return
-    yield Compute(partial(encode, place, documents[:1]))  # the first use of an encoder compiles
+    await Compute(partial(encode, place, documents[:1]))  # the first use of an encoder compiles
     compiled = seconds()
-    yield Compute(partial(encode, place, documents))
+    await Compute(partial(encode, place, documents))
     each = (seconds() - compiled) / len(documents)
     floats = float(np.mean([document.tokens.size for document in documents]))
     report.read_bytes = int(4 * floats * report.remaining)
@@ -105,7 +105,7 @@ def estimate(place: Place, documents: Sequence[Stored], read: float, report: Bac
     report.seconds = report.remaining * (each + 2 * read / len(documents))
 
 
-def fill(place: Place, documents: Sequence[Stored], report: BackfillReport) -> Operation[int]:
+async def fill(place: Place, documents: Sequence[Stored], report: BackfillReport) -> int:
     """Writes the FDEs of documents; returns how many.
 
     A writer may replace a document between our reading and our writing, whose new tokens would then stand beside the
@@ -116,28 +116,28 @@ def fill(place: Place, documents: Sequence[Stored], report: BackfillReport) -> O
     for _ in range(_ROUNDS):
         if not documents:
             break
-        fdes = yield Compute(partial(encode, place, documents))
-        wrote += yield from place.write([(each.key, fde) for each, fde in zip(documents, fdes, strict=True)])
+        fdes = await Compute(partial(encode, place, documents))
+        wrote += await place.write([(each.key, fde) for each, fde in zip(documents, fdes, strict=True)])
         if place.exclusive:
             break
         encoded = {each.key: each.tokens for each in documents}
-        again = yield from place.read(list(encoded))
+        again = await place.read(list(encoded))
         changed = [each for each in again if not place.same(each.tokens, encoded[each.key])]
         wrote -= len(changed)
         documents = encodable(place, changed, report)
     return wrote
 
 
-def check_adopted(place: Place) -> Operation[int]:
+async def check_adopted(place: Place) -> int:
     """How many documents of a sample have FDEs, which someone else wrote.
 
     Raises:
         EncoderMismatch: they are not of this encoder.
     """
-    documents = [each for each in (yield from place.sample(_SAMPLE)) if each.fde is not None]
+    documents = [each for each in (await place.sample(_SAMPLE)) if each.fde is not None]
     if not documents:
         return 0
-    similarity = float(np.median((yield Compute(partial(_agreement, place, documents)))))
+    similarity = float(np.median(await Compute(partial(_agreement, place, documents))))
     if similarity < _SAME_ENCODER:
         raise EncoderMismatch(
             f"{place.name}: the vectors {place.fde!r} are not what encoder {place.encoder.fingerprint} "
@@ -147,7 +147,7 @@ def check_adopted(place: Place) -> Operation[int]:
     return len(documents)
 
 
-def verify(place: Place, report: BackfillReport) -> Operation[int]:
+async def verify(place: Place, report: BackfillReport) -> int:
     """Documents of a sample whose FDE is that of their tokens; others are rewritten and a sample taken again.
 
     Raises:
@@ -155,15 +155,15 @@ def verify(place: Place, report: BackfillReport) -> Operation[int]:
     """
     wrong: list[Stored] = []
     for _ in range(_ROUNDS):
-        documents = [each for each in (yield from place.sample(_SAMPLE)) if each.fde is not None]
+        documents = [each for each in (await place.sample(_SAMPLE)) if each.fde is not None]
         documents = encodable(place, documents, report)
         if not documents:
             return 0
-        agreement = yield Compute(partial(_agreement, place, documents))
+        agreement = await Compute(partial(_agreement, place, documents))
         wrong = [each for each, cosine in zip(documents, agreement, strict=True) if cosine < _SAME_TOKENS]
         if not wrong:
             return len(documents)
-        yield from fill(place, wrong, report)
+        await fill(place, wrong, report)
     ids = ", ".join(repr(each.id) for each in wrong[:5])
     raise MuveraError(
         f"{place.name}: tokens of {ids} keep changing without their FDE: another program updates "

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from muvera_adapters.errors import CollectionNotFound, MissingExtra, MuveraError, StoreUnavailable, WrongUsage
 from muvera_adapters.results import Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import Retry
+from muvera_adapters.stores.operations import Retry
 from muvera_core import Encoder
 
 Kind = Literal["qdrant-edge", "qdrant", "qdrant-local", "weaviate", "milvus", "milvus-lite"]

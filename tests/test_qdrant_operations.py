@@ -9,7 +9,7 @@ import pytest
 from muvera_adapters.errors import MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.writing import wait_indexed
-from muvera_adapters.running import Retry, run, run_async
+from muvera_adapters.stores.operations import Retry, run, run_async
 from muvera_core import FDEConfig, FDEEncoder
 
 COLLECTION = r.Collection("c", FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4)))
@@ -42,8 +42,8 @@ def drive(request, monkeypatch):
     return go
 
 
-def ask():
-    return (yield r.GetStatus())
+async def ask():
+    return await r.GetStatus()
 
 
 def failing(*errors):

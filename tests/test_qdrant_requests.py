@@ -25,7 +25,7 @@ from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import check_version, plan, vector_infos
 from muvera_adapters.qdrant.documents import prepare, to_points
 from muvera_adapters.qdrant.searching import Options, search
-from muvera_adapters.running import Compute, seconds
+from muvera_adapters.stores.operations import Compute, seconds
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=128))  # 10,240 dimensions
@@ -57,7 +57,7 @@ def call_of(request, target) -> Call:
 
 def first_request(operation):
     """The first request that goes to a database; computations before it are done."""
-    request = next(operation)
+    request = operation.send(None)
     while isinstance(request, Compute):
         request = operation.send(request.call())
     return request

@@ -16,7 +16,7 @@ from weaviate import exceptions as w
 from weaviate.classes.config import Configure
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
-from muvera_adapters.running import Compute, Retry, Together
+from muvera_adapters.stores.operations import Compute, Retry, Together
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.calls import Target
@@ -114,7 +114,7 @@ class TestSearches:
     def test_the_second_stage_scores_every_candidate_and_only_those(self):
         collection = r.Collection("c", ENCODER, width_seen=True)
         (one,) = operations(search(collection, [QUERY], Options(limit=2, prefetch=7, filter=None)))
-        first = next(one)
+        first = one.send(None)
         assert (first.arguments["target_vector"], first.arguments["limit"]) == ("fde", 7)
         rows = [r.Row(str(uuid.UUID(int=i)), {}, {}, -float(i)) for i in (3, 2, 1)]
         second = one.send(rows)
@@ -130,22 +130,24 @@ class TestSearches:
 
     def test_no_candidates_no_second_request(self):
         (one,) = operations(search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options()))
-        next(one)
+        one.send(None)
         with pytest.raises(StopIteration) as done:
             one.send([])
         assert done.value.value == []
 
     def test_a_batch_is_bounded(self):
         operation = search(r.Collection("c", ENCODER, width_seen=True), [QUERY] * 9, Options(), at_once=3)
-        together = operation.send(next(operation).call())
+        together = operation.send(operation.send(None).call())
         assert (len(together.operations), together.at_once) == (9, 3)
+        for one in together.operations:
+            one.close()
         with pytest.raises(InvalidInput):
-            next(search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options(), at_once=0))
+            search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options(), at_once=0).send(None)
 
 
 def operations(operation):
     """Of the searches that go on together, once queries are encoded."""
-    request = next(operation)
+    request = operation.send(None)
     assert isinstance(request, Compute)
     together = operation.send(request.call())
     assert isinstance(together, Together)

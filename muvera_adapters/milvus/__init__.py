@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from muvera_adapters.errors import MissingExtra
-from muvera_adapters.running import Retry
+from muvera_adapters.stores.operations import Retry
 
 if TYPE_CHECKING:
     from muvera_adapters.milvus.async_store import AsyncMilvusMuvera

@@ -17,7 +17,7 @@ from muvera_adapters.milvus.requests import Call, Collection, Metric
 from muvera_adapters.milvus.schema import FDE, Plan
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import Operation, Retry, run_async
+from muvera_adapters.stores.operations import Operation, Retry, run_async
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -255,7 +255,7 @@ class AsyncMilvusMuvera:
 
 
 async def _run(client: AsyncMilvusClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    async def send(call: Call) -> Any:
+    async def send(call: Call[Any]) -> Any:
         try:
             reply = await getattr(client, call.method)(**arguments_of(call, target))
         except MuveraError:

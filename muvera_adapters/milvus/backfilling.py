@@ -18,41 +18,41 @@ from muvera_adapters.milvus.identity import FDE_KEY, Key
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
 from muvera_adapters.milvus.requests import Collection, Row, count, fetch, upsert, vector
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.running import Operation, seconds
+from muvera_adapters.stores.operations import Operation, seconds
 
 _PAGE = 256
 _FIRST = 64
 
 
-def backfill(
+async def backfill(
     collection: Collection,
     add_fde: Callable[[], Operation[Callable[[], Operation[None]]]],
     dry_run: bool,
     progress: bool,
-) -> Operation[BackfillReport]:
+) -> BackfillReport:
     """Writes the missing FDEs.
 
     Passes over the documents without our mark are repeated until one writes nothing, so documents that others add
     meanwhile are done too, and a run after a kill does only what is left.
     """
-    report = yield from survey(collection)
+    report = await survey(collection)
     report.dry_run = dry_run
     if dry_run or (collection.has_fde and not collection.marker):
         return report
     started = seconds()
-    finish = yield from add_fde()
+    finish = await add_fde()
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while (yield from _pass(collection, report, bar)):
+        while await _pass(collection, report, bar):
             pass
-    report.verified = yield from filling.verify(place(collection), report)
+    report.verified = await filling.verify(place(collection), report)
     collection.has_fde = True
-    yield from finish()
+    await finish()
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
     return report
 
 
-def check_adopted(collection: Collection) -> Operation[int]:
+async def check_adopted(collection: Collection) -> int:
     """How many of a sample have FDEs, which someone else wrote.
 
     Raises:
@@ -60,20 +60,20 @@ def check_adopted(collection: Collection) -> Operation[int]:
     """
     if collection.storage == "none":
         return 1
-    return (yield from filling.check_adopted(place(collection)))
+    return await filling.check_adopted(place(collection))
 
 
-def survey(collection: Collection) -> Operation[BackfillReport]:
+async def survey(collection: Collection) -> BackfillReport:
     """Counts what is to do, and measures a page."""
     if collection.storage == "none":
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
     report = BackfillReport()
     if not collection.has_fde or collection.marker:
-        report.remaining = yield count(collection, _todo(collection))
+        report.remaining = await count(collection, _todo(collection))
     started = seconds()
-    documents = yield from _sample(collection, _FIRST)
+    documents = await _sample(collection, _FIRST)
     read = seconds() - started
-    yield from filling.estimate(place(collection), documents, read, report)
+    await filling.estimate(place(collection), documents, read, report)
     return report
 
 
@@ -81,14 +81,14 @@ def place(collection: Collection) -> Place:
     """The collection, as a backfill reads and writes it."""
     assert collection.tokens is not None
 
-    def read(keys: list[Any]) -> Operation[list[Stored]]:
-        rows = yield from fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+    async def read(keys: list[Any]) -> list[Stored]:
+        rows = await fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
         return to_stored(collection, rows)
 
-    def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> Operation[int]:
+    async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
         marks = {FDE_KEY: collection.fde} if collection.marker else {}
         values = [{collection.key: key, collection.fde: vector(collection, fde), **marks} for key, fde in fdes]
-        return (yield from _patch(collection, values))
+        return await _patch(collection, values)
 
     return Place(
         collection.name,
@@ -117,26 +117,26 @@ def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
     ]
 
 
-def _sample(collection: Collection, size: int) -> Operation[list[Stored]]:
+async def _sample(collection: Collection, size: int) -> list[Stored]:
     """The first documents; Milvus has no order but that of keys."""
     fields = [*collection.token_fields, *([collection.fde] if collection.fde_exists else [])]
-    size = min(size, (yield from fitting(collection)))
-    keys, _ = yield from next_keys(collection, "", size, None)
-    rows = yield from fetch_all(collection, keys, fields, consistency_level="Strong")
+    size = min(size, (await fitting(collection)))
+    keys, _ = await next_keys(collection, "", size, None)
+    rows = await fetch_all(collection, keys, fields, consistency_level="Strong")
     return to_stored(collection, rows)
 
 
-def _pass(collection: Collection, report: BackfillReport, bar: Any) -> Operation[int]:
+async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int:
     """Goes through all documents without our mark; returns how many FDEs were written."""
     cursor: Cursor = None
     report.without_tokens, wrote = 0, 0
     while True:
-        size = min(_PAGE, (yield from fitting(collection)))
-        keys, cursor = yield from next_keys(collection, _todo(collection), size, cursor)
-        rows = yield from fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+        size = min(_PAGE, (await fitting(collection)))
+        keys, cursor = await next_keys(collection, _todo(collection), size, cursor)
+        rows = await fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
         documents = to_stored(collection, rows)
         report.without_tokens += len(rows) - len(documents)
-        done = yield from filling.fill(place(collection), documents, report)
+        done = await filling.fill(place(collection), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
@@ -144,17 +144,17 @@ def _pass(collection: Collection, report: BackfillReport, bar: Any) -> Operation
             return wrote
 
 
-def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> Operation[int]:
+async def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> int:
     """Writes fields of documents; those deleted meanwhile, which the server complains about, are left out."""
     try:
-        yield upsert(collection, values, partial_update=True)
+        await upsert(collection, values, partial_update=True)
     except Rejected as error:
         if len(values) > 1:
             half = len(values) // 2
-            first = yield from _patch(collection, values[:half])
-            return first + (yield from _patch(collection, values[half:]))
+            first = await _patch(collection, values[:half])
+            return first + (await _patch(collection, values[half:]))
         key: Key = values[0][collection.key]
-        if (yield fetch(collection, [key], (), consistency_level="Strong")):
+        if await fetch(collection, [key], (), consistency_level="Strong"):
             raise Unsupported(
                 f"{collection.server.engine} does not update single fields of {collection.name} (struct arrays: since "
                 f"2.6.20): use backfill(into=...); {error}"

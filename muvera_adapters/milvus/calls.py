@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muvera_adapters.milvus.requests import Call
-from muvera_adapters.running import Retry
+from muvera_adapters.stores.operations import Retry
 
 #: seconds; without a limit the client repeats a failed request 75 times
 TIMEOUT = 60.0
@@ -23,6 +23,6 @@ class Target:
     timeout: float = TIMEOUT
 
 
-def arguments_of(call: Call, target: Target) -> dict[str, Any]:
+def arguments_of(call: Call[Any], target: Target) -> dict[str, Any]:
     """Of the client's method."""
     return {**call.arguments, "timeout": target.timeout}

@@ -22,15 +22,15 @@ from muvera_adapters.milvus.reading import Cursor, fitting, next_keys
 from muvera_adapters.milvus.requests import Call, Collection, count, delete, fetch, raw, to_row, upsert, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.running import Compute, Operation, seconds
+from muvera_adapters.stores.operations import Compute, seconds
 
 _PAGE = 100
 _PASSES = 10
 
 
-def copy(
+async def copy(
     collection: Collection, into: str, alias: str | None, leave_out: Sequence[str], plan: Plan, progress: bool
-) -> Operation[BackfillReport]:
+) -> BackfillReport:
     """Copies documents with all their fields, and FDEs, and then switches the alias.
 
     A pass compares every document with its copy and writes those that are new or changed, and deletes copies of
@@ -38,34 +38,34 @@ def copy(
     writes to the old collection during the copy are not lost.
     """
     started = seconds()
-    report = yield from survey(collection)
+    report = await survey(collection)
     if alias is not None:
-        yield from _check_alias(alias)
-    description = yield Call("describe_collection", {"collection_name": collection.name})
+        await _check_alias(alias)
+    description = await Call[Any]("describe_collection", {"collection_name": collection.name})
     fields = _fields(collection, description, leave_out)
-    copied = yield from _make(collection, description, fields, into, plan)
+    copied = await _make(collection, description, fields, into, plan)
     for _ in range(_PASSES):
-        changed = yield from _pass(collection, copied, fields, report, progress)
-        changed += yield from _prune(collection, copied)
+        changed = await _pass(collection, copied, fields, report, progress)
+        changed += await _prune(collection, copied)
         if not changed:
             break
     else:
         raise MuveraError(
             f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
-    report.verified = yield from verify(place(copied), report)
+    report.verified = await verify(place(copied), report)
     # finished: from now on the copy may have documents of its own, which another run must not delete
-    yield from write_state(copied)
+    await write_state(copied)
     if alias is not None:
-        yield from _switch(alias, into)
+        await _switch(alias, into)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
     return report
 
 
-def _check_alias(alias: str) -> Operation[None]:
-    if (yield Call("has_collection", {"collection_name": alias})):
-        there = yield Call("list_aliases", {"collection_name": ""})
+async def _check_alias(alias: str) -> None:
+    if await Call("has_collection", {"collection_name": alias}):
+        there = await Call[Any]("list_aliases", {"collection_name": ""})
         if alias not in there["aliases"]:
             raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
 
@@ -80,9 +80,9 @@ def _fields(collection: Collection, description: Mapping[str, Any], leave_out: S
     return [name for name in names if name not in (FDE_KEY, collection.fde, *leave_out)]
 
 
-def _make(
+async def _make(
     collection: Collection, description: Mapping[str, Any], fields: Sequence[str], into: str, plan: Plan
-) -> Operation[Collection]:
+) -> Collection:
     copied = replace(
         collection,
         name=into,
@@ -94,13 +94,13 @@ def _make(
         strangers=tuple(name for name in collection.strangers if name in fields),
     )
     state = schema.state_of(copied, copy_of=collection.name)
-    if (yield Call("has_collection", {"collection_name": into})):
-        there = yield Call("describe_collection", {"collection_name": into})
+    if await Call("has_collection", {"collection_name": into}):
+        there = await Call[Any]("describe_collection", {"collection_name": into})
         if (there.get("properties") or {}).get(STATE_KEY) != state:
             raise CollectionExists(
                 f"{into} exists and is no unfinished copy of {collection.name} with this encoder; nothing was changed"
             )
-        return (yield from ready(copied))
+        return await ready(copied)
     properties = {**(description.get("properties") or {}), STATE_KEY: state}
     arguments = {
         "schema": _schema(collection, description, fields, plan),
@@ -108,15 +108,15 @@ def _make(
         "consistency_level": description.get("consistency_level", plan.consistency),
         "num_shards": description.get("num_shards") or 1,
     }
-    yield Call("create_collection", {"collection_name": into, **arguments})
+    await Call("create_collection", {"collection_name": into, **arguments})
     index = schema.fde_index(plan, collection.server)
-    yield from make_index(copied, collection.fde, metric_type="IP", **index)
-    names = yield Call("list_indexes", {"collection_name": collection.name})
+    await make_index(copied, collection.fde, metric_type="IP", **index)
+    names = await Call[Any]("list_indexes", {"collection_name": collection.name})
     for name in names:
-        found = yield Call("describe_index", {"collection_name": collection.name, "index_name": name})
+        found = await Call[Any]("describe_index", {"collection_name": collection.name, "index_name": name})
         if found and found["field_name"].partition("[")[0] in fields:
-            yield from make_index(copied, found["field_name"], index_name=name, **_index(found))
-    return (yield from ready(copied))
+            await make_index(copied, found["field_name"], index_name=name, **_index(found))
+    return await ready(copied)
 
 
 def _schema(
@@ -146,24 +146,24 @@ def _index(found: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in told}
 
 
-def _pass(
+async def _pass(
     collection: Collection, copied: Collection, fields: Sequence[str], report: BackfillReport, progress: bool
-) -> Operation[int]:
-    total = yield count(collection)
+) -> int:
+    total = await count(collection)
     wanted = [*fields, *(["$meta"] if collection.dynamic else [])]
     changed, without = 0, 0
     cursor: Cursor = None
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
-            size = min(_PAGE, (yield from fitting(collection)))
-            keys, cursor = yield from next_keys(collection, "", size, cursor)
+            size = min(_PAGE, (await fitting(collection)))
+            keys, cursor = await next_keys(collection, "", size, cursor)
             if keys:
-                rows = yield raw(collection, keys, wanted)
-                copies = yield raw(copied, keys, wanted)
+                rows = await raw(collection, keys, wanted)
+                copies = await raw(copied, keys, wanted)
                 known = {row[collection.key]: row for row in copies}
                 new = [row for row in rows if row != known.get(row[collection.key])]
                 without += sum(to_row(collection, row[collection.key], row).tokens is None for row in rows)
-                yield from _write(collection, copied, new, report)
+                await _write(collection, copied, new, report)
                 changed += len(new)
                 bar.update(len(keys))
             if cursor is None:
@@ -171,42 +171,42 @@ def _pass(
                 return changed
 
 
-def _write(
+async def _write(
     collection: Collection, copied: Collection, rows: Sequence[dict[str, Any]], report: BackfillReport
-) -> Operation[None]:
+) -> None:
     """Copies with FDEs; where tokens cannot be encoded the FDE is zero, as the field takes no null."""
     if not rows:
         return
     there = place(collection)
     documents = to_stored(collection, [to_row(collection, row[collection.key], row) for row in rows])
     documents = encodable(there, documents, report)
-    fdes = (yield Compute(partial(encode, there, documents))) if documents else ()
+    fdes = (await Compute(partial(encode, there, documents))) if documents else ()
     by_key = {each.key: fde for each, fde in zip(documents, fdes, strict=True)}
     nothing = np.zeros(collection.encoder.dim, np.float32)
     values = [{**row, collection.fde: vector(copied, by_key.get(row[collection.key], nothing))} for row in rows]
-    yield upsert(copied, values)
+    await upsert(copied, values)
     report.copied += len(values)
     report.written += len(by_key)
 
 
-def _prune(collection: Collection, copied: Collection) -> Operation[int]:
+async def _prune(collection: Collection, copied: Collection) -> int:
     """Deletes copies of documents that are gone."""
     deleted = 0
     cursor: Cursor = None
     while True:
-        keys, cursor = yield from next_keys(copied, "", 1_000, cursor)
+        keys, cursor = await next_keys(copied, "", 1_000, cursor)
         if keys:
-            found = {row.key for row in (yield fetch(collection, keys, (), consistency_level="Strong"))}
+            found = {row.key for row in (await fetch(collection, keys, (), consistency_level="Strong"))}
             gone = [key for key in keys if key not in found]
             if gone:
-                yield delete(copied, among(copied.key, gone))
+                await delete(copied, among(copied.key, gone))
                 deleted += len(gone)
         if cursor is None:
             return deleted
 
 
-def _switch(alias: str, into: str) -> Operation[None]:
+async def _switch(alias: str, into: str) -> None:
     """One request, so that the alias never points nowhere."""
-    there = yield Call("list_aliases", {"collection_name": ""})
+    there = await Call[Any]("list_aliases", {"collection_name": ""})
     known = alias in there["aliases"]
-    yield Call("alter_alias" if known else "create_alias", {"collection_name": into, "alias": alias})
+    await Call("alter_alias" if known else "create_alias", {"collection_name": into, "alias": alias})

@@ -24,7 +24,6 @@ from muvera_adapters.milvus.requests import (
 )
 from muvera_adapters.milvus.requests import count as count_call
 from muvera_adapters.results import Document, DocumentId, StoreInfo
-from muvera_adapters.running import Operation
 
 _SAMPLE = 32
 # struct arrays that are looked at for info(); beyond, their share is taken for that of all
@@ -56,33 +55,33 @@ def token_fields(collection: Collection, wanted: bool) -> list[str]:
     return collection.token_fields
 
 
-def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> Operation[list[Document | None]]:
+async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:
     """Documents by id, in the order of the ids, None where there is none."""
     fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
-    rows = yield from fetch_all(collection, keys, fields, consistency_level="Strong")
+    rows = await fetch_all(collection, keys, fields, consistency_level="Strong")
     found = {row.key: row for row in rows}
     return [_document(collection, found[key]) if key in found else None for key in keys]
 
 
-def fetch_all(
+async def fetch_all(
     collection: Collection, keys: Sequence[Key], fields: Sequence[str], chosen: str = "", **options: Any
-) -> Operation[list[Row]]:
+) -> list[Row]:
     """Any number of keys, in requests whose replies stay within what a message holds."""
     rows: list[Row] = []
     tokens = collection.storage != "none" and set(collection.token_fields) & set(fields)
-    size = (yield from fitting(collection)) if tokens else FILTER_KEYS
+    size = (await fitting(collection)) if tokens else FILTER_KEYS
     for i in range(0, len(keys), size):
-        found = yield fetch(collection, keys[i : i + size], fields, chosen, **options)
+        found = await fetch(collection, keys[i : i + size], fields, chosen, **options)
         remember(collection, found)
         rows += found
     return rows
 
 
-def fitting(collection: Collection) -> Operation[int]:
+async def fitting(collection: Collection) -> int:
     """How many documents' tokens one reply safely holds, from the largest that was read."""
     if not collection.token_bytes:
-        remember(collection, (yield page(collection, 16, None, collection.token_fields)))
+        remember(collection, (await page(collection, 16, None, collection.token_fields)))
     # twice the largest seen, as others may be larger
     each = 2 * (collection.token_bytes or 4 * 300 * collection.encoder.token_dim)
     return max(1, min(FILTER_KEYS, READ_BYTES // each))
@@ -94,42 +93,42 @@ def remember(collection: Collection, rows: Sequence[Row]) -> None:
     collection.token_bytes = max(collection.token_bytes, int(floats * _bytes_per_float(collection)))
 
 
-def next_keys(collection: Collection, chosen: str, limit: int, cursor: Cursor) -> Operation[tuple[list[Key], Cursor]]:
+async def next_keys(collection: Collection, chosen: str, limit: int, cursor: Cursor) -> tuple[list[Key], Cursor]:
     """Keys of the next page, and where the one after it begins (None: nowhere)."""
     if collection.server.lite:
-        keys = cursor if isinstance(cursor, list) else (yield all_keys(collection, chosen))
+        keys = cursor if isinstance(cursor, list) else (await all_keys(collection, chosen))
         return keys[:limit], keys[limit:] or None
     last = None if isinstance(cursor, list) else cursor
-    rows = yield page(collection, min(limit, MAX_RESULTS), last, [], chosen)
+    rows = await page(collection, min(limit, MAX_RESULTS), last, [], chosen)
     return [row.key for row in rows], rows[-1].key if len(rows) == min(limit, MAX_RESULTS) else None
 
 
-def one_page(
+async def one_page(
     collection: Collection, chosen: str, limit: int, cursor: Cursor, with_tokens: bool
-) -> Operation[tuple[list[Document], Cursor]]:
+) -> tuple[list[Document], Cursor]:
     """One page of all documents and where the next begins (None: nowhere)."""
     if limit < 1:
         raise InvalidInput(f"page_size must be at least 1, got {limit}")
     fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
-    keys, following = yield from next_keys(collection, chosen, limit, cursor)
-    found = {row.key: row for row in (yield from fetch_all(collection, keys, fields, consistency_level="Strong"))}
+    keys, following = await next_keys(collection, chosen, limit, cursor)
+    found = {row.key: row for row in (await fetch_all(collection, keys, fields, consistency_level="Strong"))}
     return [_document(collection, found[key]) for key in keys if key in found], following
 
 
-def count(collection: Collection, chosen: str) -> Operation[int]:
+async def count(collection: Collection, chosen: str) -> int:
     """Documents, exactly."""
-    return (yield count_call(collection, chosen))
+    return await count_call(collection, chosen)
 
 
-def info(collection: Collection) -> Operation[StoreInfo]:
+async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
-    total = yield count_call(collection)
+    total = await count_call(collection)
     marked = (
-        (yield count_call(collection, marked_by(collection))) if collection.marker and collection.has_fde else total
+        (await count_call(collection, marked_by(collection))) if collection.marker and collection.has_fde else total
     )
     with_fde = marked if collection.has_fde else 0
-    with_tokens, token_bytes = yield from _tokens(collection, total)
-    indexed = yield from is_indexed(collection)
+    with_tokens, token_bytes = await _tokens(collection, total)
+    indexed = await is_indexed(collection)
     width = _WIDTH[collection.datatype]
     codes = _CODES.get(str(collection.index.get("index_type")), 0.0)
     return StoreInfo(
@@ -153,11 +152,11 @@ def marked_by(collection: Collection) -> str:
     return f"{FDE_KEY} == {literal(collection.fde)}"
 
 
-def is_indexed(collection: Collection) -> Operation[bool]:
+async def is_indexed(collection: Collection) -> bool:
     """Whether no row waits for an index."""
-    indexes = yield Call("list_indexes", {"collection_name": collection.name})
+    indexes = await Call[Any]("list_indexes", {"collection_name": collection.name})
     for name in indexes:
-        found = yield Call("describe_index", {"collection_name": collection.name, "index_name": name})
+        found = await Call[Any]("describe_index", {"collection_name": collection.name, "index_name": name})
         if found and (int(found.get("pending_index_rows", 0)) or found.get("state", "Finished") != "Finished"):
             return False
     return True
@@ -168,16 +167,16 @@ def document_id_of(collection: Collection, row: Row) -> DocumentId:
     return from_key(row.key, collection.keys)
 
 
-def _tokens(collection: Collection, total: int) -> Operation[tuple[int, int]]:
+async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
     """How many documents have tokens, and bytes of all tokens."""
     if collection.storage == "none":
         return 0, 0
-    keys, _ = yield from next_keys(collection, "", _SAMPLE if collection.storage == "blob" else _LOOK_AT, None)
-    rows = yield from fetch_all(collection, keys, collection.token_fields)
+    keys, _ = await next_keys(collection, "", _SAMPLE if collection.storage == "blob" else _LOOK_AT, None)
+    rows = await fetch_all(collection, keys, collection.token_fields)
     sizes = [row.tokens.size if row.tokens is not None else 0 for row in rows]
     present = [size for size in sizes if size]
     if collection.storage == "blob":
-        lacking = yield count_call(collection, f'{collection.blobs[0]} == ""')
+        lacking = await count_call(collection, f'{collection.blobs[0]} == ""')
         with_tokens = total - lacking
     else:
         # no expression is known to tell empty struct arrays on every version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,13 @@ from pymilvus.client.embedding_list import EmbeddingList
 from muvera_adapters.milvus.blobs import TokenType, unpack
 from muvera_adapters.milvus.expressions import after, among
 from muvera_adapters.milvus.identity import FDE_KEY, Key, Keys
+from muvera_adapters.stores.operations import Request
 from muvera_core import Encoder
 
 TokenStorage: TypeAlias = Literal["struct", "blob", "none"]
 Metric: TypeAlias = Literal["IP", "COSINE"]
+
+T = TypeVar("T")
 
 #: bytes of one write; a server takes messages of 67,108,864 (proxy.grpc.serverMaxRecvSize)
 WRITE_BYTES = 16 << 20
@@ -37,12 +40,12 @@ _DYNAMIC = "$meta"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Request[T]):
     """A method of the client, and how its reply is read."""
 
     method: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    read: Callable[[Any], Any] = lambda reply: reply
+    read: Callable[[Any], T] = lambda reply: reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class Row:
 
 def near_fde(
     collection: Collection, fde: npt.NDArray[np.float32], limit: int, chosen: str, fields: Sequence[str], params: Any
-) -> Call:
+) -> Call[list[Row]]:
     """Nearest FDEs of a query's (dim,), best first. Reply: rows."""
     search_params = {
         "metric_type": collection.fde_metric,
@@ -174,7 +177,7 @@ def near_fde(
 
 def near_tokens(
     collection: Collection, query: npt.NDArray[np.float32], limit: int, chosen: str, ratio: float | None = None
-) -> Call:
+) -> Call[list[Row]]:
     """Documents by MaxSim with (m, token_dim), best first. Reply: rows, of which some may be missing.
 
     The server first looks for the nearest limit * ratio tokens of every query token, and scores the documents that own
@@ -194,27 +197,31 @@ def near_tokens(
     return Call("search", arguments, partial(_hits, collection))
 
 
-def fetch(collection: Collection, keys: Sequence[Key], fields: Sequence[str], chosen: str = "", **options: Any) -> Call:
+def fetch(
+    collection: Collection, keys: Sequence[Key], fields: Sequence[str], chosen: str = "", **options: Any
+) -> Call[list[Row]]:
     """Those of at most FILTER_KEYS keys that exist and pass ``chosen``, in any order. Reply: rows."""
     arguments = {"filter": among(collection.key, keys, chosen), **_returned(collection, fields), **options}
     return Call("query", arguments, partial(_rows, collection))
 
 
-def raw(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Call:
+def raw(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Call[list[dict[str, Any]]]:
     """As ``fetch``. Reply: dictionaries of the fields as the client gives and takes them."""
     arguments = {"collection_name": collection.name, "filter": among(collection.key, keys)}
     options = {"output_fields": list(fields), "consistency_level": "Strong"}
     return Call("query", {**arguments, **options}, lambda reply: [dict(row) for row in reply])
 
 
-def page(collection: Collection, limit: int, last: Key | None, fields: Sequence[str], chosen: str = "") -> Call:
+def page(
+    collection: Collection, limit: int, last: Key | None, fields: Sequence[str], chosen: str = ""
+) -> Call[list[Row]]:
     """A page in the order of keys, of a server (milvus-lite has no order). Reply: rows."""
     expression = chosen if last is None else after(collection.key, last, chosen)
     arguments = {"filter": expression, "limit": limit, "consistency_level": "Strong", **_returned(collection, fields)}
     return Call("query", arguments, partial(_rows, collection))
 
 
-def all_keys(collection: Collection, chosen: str) -> Call:
+def all_keys(collection: Collection, chosen: str) -> Call[list[Key]]:
     """Reply: all keys, in order; of milvus-lite, which gives any number in one reply."""
 
     def read(reply: Any) -> list[Key]:
@@ -225,13 +232,13 @@ def all_keys(collection: Collection, chosen: str) -> Call:
     return Call("query", {"filter": chosen or everything, **_returned(collection, ())}, read)
 
 
-def count(collection: Collection, chosen: str = "") -> Call:
+def count(collection: Collection, chosen: str = "") -> Call[int]:
     """Reply: the exact number."""
     arguments = {"collection_name": collection.name, "filter": chosen, "output_fields": ["count(*)"]}
     return Call("query", {**arguments, "consistency_level": "Strong"}, lambda reply: int(reply[0]["count(*)"]))
 
 
-def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]], *, partial_update: bool = False) -> Call:
+def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]], *, partial_update: bool = False) -> Call[None]:
     """Writes documents, replacing those that are there, or of those only the fields named."""
     arguments: dict[str, Any] = {"collection_name": collection.name, "data": list(rows)}
     if partial_update:
@@ -240,7 +247,7 @@ def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]], *, partial
     return Call("insert" if collection.server.lite else "upsert", arguments)
 
 
-def delete(collection: Collection, chosen: str) -> Call:
+def delete(collection: Collection, chosen: str) -> Call[None]:
     """Deletes what passes."""
     return Call("delete", {"collection_name": collection.name, "filter": chosen})
 

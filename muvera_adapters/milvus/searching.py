@@ -19,7 +19,7 @@ from muvera_adapters.milvus.reading import Cursor, fetch_all, need_fde, next_key
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Collection, Row, near_fde, near_tokens
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
-from muvera_adapters.running import Compute, Operation, Together
+from muvera_adapters.stores.operations import Compute, Together
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 
@@ -59,7 +59,7 @@ class Ranked:
     reranked: bool
 
 
-def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> Operation[list[Hits]]:
+async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
     """Hits of every query; second stages differ in their filters, so at most ``at_once`` searches go on at a time."""
     mode = _mode(collection, options)
     if at_once < 1:
@@ -69,13 +69,13 @@ def search(collection: Collection, queries: Sequence[Any], options: Options, at_
     if not matrices:
         return []
     if mode == "native_muvera":
-        return (yield Together([_native_muvera(collection, q, options) for q in matrices], at_once))
-    fdes = yield Compute(partial(collection.encoder.encode_queries, matrices))
+        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once)
+    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
     each = [_two_stages(collection, mode, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
-    return (yield Together(each, at_once))
+    return await Together(each, at_once)
 
 
-def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Operation[Hits]:
+async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
     """MaxSim over everything that has tokens, page by page in the order of keys."""
     if collection.storage == "none":
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
@@ -85,50 +85,50 @@ def exact_search(collection: Collection, query_tokens: Any, options: Options) ->
     best: list[tuple[float, Key]] = []
     cursor: Cursor = None
     while True:
-        keys, cursor = yield from next_keys(collection, chosen, FILTER_KEYS, cursor)
-        scores = yield from score(collection, query, keys)
+        keys, cursor = await next_keys(collection, chosen, FILTER_KEYS, cursor)
+        scores = await score(collection, query, keys)
         best += [(value, key) for key, value in scores.items()]
         best = sorted(best, key=lambda pair: (-pair[0], str(pair[1])))[: options.wanted]
         if cursor is None:
             break
     ranking = [Ranked(key, value, None, True) for value, key in best]
-    return (yield from _shown(collection, ranking, [], options))
+    return await _shown(collection, ranking, [], options)
 
 
-def _two_stages(
+async def _two_stages(
     collection: Collection,
     mode: str,
     query: npt.NDArray[np.float32],
     fde: npt.NDArray[np.float32],
     o: Options,
-) -> Operation[Hits]:
+) -> Hits:
     """Candidates by FDE, their scores, and what hits have to show: a request each, or more where tokens are long."""
     chosen = checked(o.filter)
     params = None if o.search_params is None else dict(o.search_params)
     if mode == "none":
-        return (yield from _none(collection, fde, chosen, params, o))
-    first = yield near_fde(collection, fde, o.candidates, chosen, (), params)
+        return await _none(collection, fde, chosen, params, o)
+    first = await near_fde(collection, fde, o.candidates, chosen, (), params)
     estimates = {row.key: _estimate(collection, row, fde) for row in first}
     score = _score_there if mode == "native" else _score_here
-    scores = yield from score(collection, query, list(estimates))
+    scores = await score(collection, query, list(estimates))
     reranked = [Ranked(key, value, estimates[key], True) for key, value in scores.items()]
     reranked.sort(key=lambda one: -one.score)
     without = [key for key in estimates if key not in scores]
     if without:
         # without tokens; or deleted meanwhile
-        there = {row.key for row in (yield from fetch_all(collection, without, ()))}
+        there = {row.key for row in (await fetch_all(collection, without, ()))}
         without = [key for key in without if key in there]
     rest = [Ranked(key, estimates[key], estimates[key], False) for key in without]
-    return (yield from _shown(collection, reranked, rest, o))
+    return await _shown(collection, reranked, rest, o)
 
 
-def _none(
+async def _none(
     collection: Collection, fde: npt.NDArray[np.float32], chosen: str, params: dict[str, Any] | None, o: Options
-) -> Operation[Hits]:
+) -> Hits:
     """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
     fields = _shown_fields(collection, o)
     direct = o.candidates == o.wanted
-    rows = yield near_fde(collection, fde, o.candidates, chosen, fields if direct else (), params)
+    rows = await near_fde(collection, fde, o.candidates, chosen, fields if direct else (), params)
     ranking = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -139,39 +139,35 @@ def _none(
     if direct:
         found = {row.key: row for row in rows}
     else:
-        found = yield from _fetched(collection, [one.key for one in ranking], o)
+        found = await _fetched(collection, [one.key for one in ranking], o)
     return Hits(_hit(collection, one, found[one.key], o) for one in ranking if one.key in found)
 
 
-def _native_muvera(collection: Collection, query: npt.NDArray[np.float32], o: Options) -> Operation[Hits]:
+async def _native_muvera(collection: Collection, query: npt.NDArray[np.float32], o: Options) -> Hits:
     """One request, by Milvus's own encoding: it reranks limit * retrieval_ann_ratio documents."""
     ratio = min(100.0, o.candidates / o.wanted)
-    rows = yield near_tokens(collection, query, o.wanted, checked(o.filter), ratio)
+    rows = await near_tokens(collection, query, o.wanted, checked(o.filter), ratio)
     ranking = [Ranked(row.key, _score(row), None, True) for row in rows]
-    return (yield from _shown(collection, ranking, [], o))
+    return await _shown(collection, ranking, [], o)
 
 
-def _score_there(
-    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]
-) -> Operation[dict[Key, float]]:
+async def _score_there(collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]) -> dict[Key, float]:
     """MaxSim by the server; documents that it left out are scored here. Those without tokens have no score."""
     scores: dict[Key, float] = {}
     for i in range(0, len(keys), FILTER_KEYS):
         some = keys[i : i + FILTER_KEYS]
         # with a smaller limit the server would look at fewer tokens, and leave out more documents
-        rows = yield near_tokens(collection, query, len(some), among(collection.key, some))
+        rows = await near_tokens(collection, query, len(some), among(collection.key, some))
         scores.update((row.key, _score(row)) for row in rows)
     missing = [key for key in keys if key not in scores]
     if missing:
-        scores.update((yield from _score_here(collection, query, missing)))
+        scores.update(await _score_here(collection, query, missing))
     return scores
 
 
-def _score_here(
-    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]
-) -> Operation[dict[Key, float]]:
-    rows = [row for row in (yield from fetch_all(collection, keys, collection.token_fields)) if row.tokens is not None]
-    scores = yield Compute(partial(_maxsim, collection, query, rows))
+async def _score_here(collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]) -> dict[Key, float]:
+    rows = [row for row in (await fetch_all(collection, keys, collection.token_fields)) if row.tokens is not None]
+    scores = await Compute(partial(_maxsim, collection, query, rows))
     return {row.key: float(score) for row, score in zip(rows, scores, strict=True)}
 
 
@@ -180,7 +176,7 @@ def _maxsim(collection: Collection, query: npt.NDArray[np.float32], rows: Sequen
     return maxsim_of_stored(query, [normalised(m) for m in matrices] if collection.cosine else matrices)
 
 
-def _shown(collection: Collection, reranked: Sequence[Ranked], rest: Sequence[Ranked], o: Options) -> Operation[Hits]:
+async def _shown(collection: Collection, reranked: Sequence[Ranked], rest: Sequence[Ranked], o: Options) -> Hits:
     """Hits of the final ranking, whose payloads and tokens are fetched now; then candidates without tokens."""
     best = list(reranked)
     if o.score_threshold is not None:
@@ -190,16 +186,16 @@ def _shown(collection: Collection, reranked: Sequence[Ranked], rest: Sequence[Ra
     room = [] if o.score_threshold is not None else list(rest)
     shown = (best + room)[o.offset : o.wanted]
     keys = list(dict.fromkeys(one.key for one in [*shown, *rest]))
-    found = yield from _fetched(collection, keys, o)
+    found = await _fetched(collection, keys, o)
     hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
     return Hits(hits, [_hit(collection, one, found[one.key], o) for one in rest if one.key in found])
 
 
-def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> Operation[dict[Key, Row]]:
+async def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> dict[Key, Row]:
     fields = _shown_fields(collection, o)
     if not fields:
         return {key: Row(key, {}) for key in keys}
-    return {row.key: row for row in (yield from fetch_all(collection, keys, fields))}
+    return {row.key: row for row in (await fetch_all(collection, keys, fields))}
 
 
 def _shown_fields(collection: Collection, o: Options) -> list[str]:

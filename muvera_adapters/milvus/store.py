@@ -17,7 +17,7 @@ from muvera_adapters.milvus.requests import Call, Collection, Metric
 from muvera_adapters.milvus.schema import FDE, Plan
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import Operation, Retry, run
+from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -389,7 +389,7 @@ class MilvusMuvera:
 
 
 def _run(client: MilvusClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    def send(call: Call) -> Any:
+    def send(call: Call[Any]) -> Any:
         try:
             reply = getattr(client, call.method)(**arguments_of(call, target))
         except MuveraError:

@@ -17,23 +17,23 @@ from muvera_adapters.milvus.identity import to_key
 from muvera_adapters.milvus.reading import is_indexed, need_fde
 from muvera_adapters.milvus.requests import Call, Collection
 from muvera_adapters.results import DocumentId, WriteReport
-from muvera_adapters.running import Compute, Operation, Pause, seconds
+from muvera_adapters.stores.operations import Compute, Pause, seconds
 
 
-def upsert(
+async def upsert(
     collection: Collection,
     ids: Sequence[DocumentId],
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
     progress: bool,
-) -> Operation[WriteReport]:
+) -> WriteReport:
     """Encodes and writes documents, batch after batch."""
     need_fde(collection)
     documents = prepare(collection, ids, tokens, payloads)
     report = WriteReport()
     with tqdm(total=len(documents.ids), unit="doc", desc="upsert", disable=not progress) as bar:
         for i, j in slices(documents.sizes, r.WRITE_BYTES):
-            fdes = yield Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
+            fdes = await Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
             rows, written_ids = to_rows(collection, documents, i, j, fdes), documents.ids[i:j]
             for k in reversed(overflowing(collection, fdes)):
                 report.failed[written_ids.pop(k)] = (
@@ -41,15 +41,15 @@ def upsert(
                 )
                 rows.pop(k)
             try:
-                yield from _keep_strangers(collection, rows)
-                yield from _write(collection, rows, written_ids, report)
+                await _keep_strangers(collection, rows)
+                await _write(collection, rows, written_ids, report)
             except StoreUnavailable as error:
                 raise interrupted(error, report, documents.ids, i) from (error.__cause__ or error)
             bar.update(j - i)
     return report
 
 
-def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: str | None) -> Operation[None]:
+async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: str | None) -> None:
     """Deletes documents by ids or by filter."""
     if (ids is None) == (chosen is None):
         raise InvalidInput("give either ids or filter=, and not both: what is deleted must be named")
@@ -57,53 +57,53 @@ def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: str
         expression = checked(chosen)
         if not expression:
             raise InvalidInput("an empty filter names nothing to delete")
-        yield r.delete(collection, expression)
+        await r.delete(collection, expression)
         return
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
     for i in range(0, len(keys), r.FILTER_KEYS):
-        yield r.delete(collection, among(collection.key, keys[i : i + r.FILTER_KEYS]))
+        await r.delete(collection, among(collection.key, keys[i : i + r.FILTER_KEYS]))
 
 
-def wait_indexed(collection: Collection, timeout: float | None) -> Operation[None]:
+async def wait_indexed(collection: Collection, timeout: float | None) -> None:
     """Writes what is in memory to segments, of which alone there are indexes, and returns when all have theirs."""
     deadline = None if timeout is None else seconds() + timeout
-    yield Call("flush", {"collection_name": collection.name})
+    await Call("flush", {"collection_name": collection.name})
     pause = 0.1
-    while not (yield from is_indexed(collection)):
+    while not (await is_indexed(collection)):
         if deadline is not None and seconds() + pause > deadline:
             raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
-        yield Pause(pause)
+        await Pause(pause)
         pause = min(2 * pause, 2.0)
 
 
-def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]) -> Operation[None]:
+async def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]) -> None:
     """An upsert replaces whole documents, so other vectors that a payload does not name are read and written again."""
     if not collection.strangers:
         return
     there: dict[Any, dict[str, Any]] = {}
     for i in range(0, len(rows), r.FILTER_KEYS):
         keys = [row[collection.key] for row in rows[i : i + r.FILTER_KEYS]]
-        found = yield r.raw(collection, keys, collection.strangers)
+        found = await r.raw(collection, keys, collection.strangers)
         there.update({old[collection.key]: old for old in found})
     for row in rows:
         kept = there.get(row[collection.key], {})
         row.update({name: kept[name] for name in collection.strangers if name not in row and name in kept})
 
 
-def _write(
+async def _write(
     collection: Collection, rows: list[dict[str, Any]], ids: list[DocumentId], report: WriteReport
-) -> Operation[None]:
+) -> None:
     """Writes a batch; where the database refuses it, halves it until the refused documents stand alone."""
     if not rows:
         return
     try:
-        yield r.upsert(collection, rows)
+        await r.upsert(collection, rows)
     except Rejected as error:
         if len(rows) == 1:
             report.failed[ids[0]] = str(error)
             return
         half = len(rows) // 2
-        yield from _write(collection, rows[:half], ids[:half], report)
-        yield from _write(collection, rows[half:], ids[half:], report)
+        await _write(collection, rows[:half], ids[:half], report)
+        await _write(collection, rows[half:], ids[half:], report)
     else:
         report.written += len(rows)

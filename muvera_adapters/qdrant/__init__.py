@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from muvera_adapters.errors import MissingExtra
-from muvera_adapters.running import Retry
+from muvera_adapters.stores.operations import Retry
 
 if TYPE_CHECKING:
     from muvera_adapters.qdrant.async_store import AsyncQdrantMuvera

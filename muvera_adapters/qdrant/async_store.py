@@ -15,7 +15,7 @@ from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, 
 from muvera_adapters.qdrant.requests import Collection
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import DEFAULT_RETRY, Operation, Retry, run_async
+from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run_async
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 

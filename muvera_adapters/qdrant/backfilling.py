@@ -19,19 +19,19 @@ from muvera_adapters.qdrant.documents import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.running import Operation, seconds
+from muvera_adapters.stores.operations import Operation, seconds
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 1_000
 
 
-def backfill(
+async def backfill(
     collection: Collection,
     add_fde: Callable[[], Operation[None]],
     dry_run: bool,
     progress: bool,
     shard_key: Any = None,
-) -> Operation[BackfillReport]:
+) -> BackfillReport:
     """Writes the missing FDEs.
 
     Every pass goes through the points without an FDE in the order of ids; passes are repeated until one finds none, so
@@ -39,28 +39,28 @@ def backfill(
     """
     if collection.tokens is None:
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
-    report = yield from _survey(collection, shard_key)
+    report = await _survey(collection, shard_key)
     report.dry_run = dry_run
     if dry_run:
         return report
     started = seconds()
     if not collection.has_fde:
-        yield from add_fde()
+        await add_fde()
         collection.has_fde = True
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while (yield from _pass(collection, report, bar, shard_key)):
+        while await _pass(collection, report, bar, shard_key):
             pass
-    report.verified = yield from filling.verify(place(collection, shard_key), report)
-    yield Flush()
-    report.remaining = yield Count(_todo(collection), shard_key)
+    report.verified = await filling.verify(place(collection, shard_key), report)
+    await Flush()
+    report.remaining = await Count(_todo(collection), shard_key)
     report.seconds = seconds() - started
     return report
 
 
-def check_adopted(collection: Collection) -> Operation[None]:
+async def check_adopted(collection: Collection) -> None:
     """Raises EncoderMismatch unless FDEs that someone else wrote are those of this encoder."""
     if collection.tokens is not None and collection.has_fde:
-        yield from filling.check_adopted(place(collection))
+        await filling.check_adopted(place(collection))
 
 
 def place(collection: Collection, shard_key: Any = None) -> Place:
@@ -68,20 +68,20 @@ def place(collection: Collection, shard_key: Any = None) -> Place:
     assert collection.tokens is not None
     tokens = collection.tokens
 
-    def sample(size: int) -> Operation[list[Stored]]:
+    async def sample(size: int) -> list[Stored]:
         both = (collection.fde, tokens)
-        return [to_stored(collection, row) for row in (yield Sample(Where(has=both), size, both))]
+        return [to_stored(collection, row) for row in (await Sample(Where(has=both), size, both))]
 
-    def read(keys: list[Any]) -> Operation[list[Stored]]:
-        rows = yield Fetch(keys, [ID_KEY], (tokens,), shard_key)
+    async def read(keys: list[Any]) -> list[Stored]:
+        rows = await Fetch(keys, [ID_KEY], (tokens,), shard_key)
         return [to_stored(collection, row) for row in rows if tokens in row.vectors]
 
-    def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> Operation[int]:
+    async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
         points = [Point(key, {collection.fde: fde}) for key, fde in fdes]
         sizes = [int(collection.encoder.dim * collection.wire.bytes_per_float)] * len(points)
         wrote = 0
         for i, j in slices(sizes, collection.wire.target):
-            wrote += yield from _set(points[i:j], shard_key)
+            wrote += await _set(points[i:j], shard_key)
         return wrote
 
     return Place(
@@ -105,28 +105,28 @@ def to_stored(collection: Collection, row: Row) -> Stored:
     return Stored(row.id, user_payload(row)[0], row.vectors[collection.tokens], row.vectors.get(collection.fde))
 
 
-def _survey(collection: Collection, shard_key: Any) -> Operation[BackfillReport]:
+async def _survey(collection: Collection, shard_key: Any) -> BackfillReport:
     """Counts what is to do, and measures the first page."""
     assert collection.tokens is not None
     report = BackfillReport()
     todo = _todo(collection)
-    report.remaining = yield Count(todo, shard_key)
-    report.without_tokens = yield Count(Where(lacks=(collection.tokens,)), shard_key)
+    report.remaining = await Count(todo, shard_key)
+    report.without_tokens = await Count(Where(lacks=(collection.tokens,)), shard_key)
     started = seconds()
-    rows, _ = yield Page(todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
+    rows, _ = await Page(todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
     read = seconds() - started
     documents = [to_stored(collection, row) for row in rows]
-    yield from filling.estimate(place(collection, shard_key), documents, read, report)
+    await filling.estimate(place(collection, shard_key), documents, read, report)
     return report
 
 
-def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_key: Any) -> Operation[int]:
+async def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_key: Any) -> int:
     assert collection.tokens is not None
     wrote, offset, limit = 0, None, _FIRST_PAGE
     while True:
-        rows, offset = yield Page(_todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key)
+        rows, offset = await Page(_todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key)
         documents = [to_stored(collection, row) for row in rows]
-        done = yield from filling.fill(place(collection, shard_key), documents, report)
+        done = await filling.fill(place(collection, shard_key), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
@@ -138,18 +138,18 @@ def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_key: A
             limit = max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
 
 
-def _set(points: list[Point], shard_key: Any) -> Operation[int]:
+async def _set(points: list[Point], shard_key: Any) -> int:
     """Writes vectors of points; those deleted meanwhile, which the database complains about, are left out."""
     try:
-        yield SetVectors(points, shard_key)
+        await SetVectors(points, shard_key)
     except (CollectionNotFound, Rejected):
         if len(points) == 1:
-            if (yield Fetch([points[0].id], False, (), shard_key)):
+            if await Fetch([points[0].id], False, (), shard_key):
                 raise
             return 0
         half = len(points) // 2
-        first = yield from _set(points[:half], shard_key)
-        return first + (yield from _set(points[half:], shard_key))
+        first = await _set(points[:half], shard_key)
+        return first + (await _set(points[half:], shard_key))
     return len(points)
 
 

@@ -16,13 +16,14 @@ from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import vector_infos
+from muvera_adapters.stores.operations import Request
 
 #: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
 TIMEOUT = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Request[Any]):
     """A method of the client, its arguments, and how its reply is read. Also a request, for what only clients do."""
 
     method: str

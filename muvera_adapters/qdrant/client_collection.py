@@ -15,51 +15,51 @@ from muvera_adapters.qdrant.client_calls import Call
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.description import STATE_KEY, describe
 from muvera_adapters.qdrant.requests import LOCAL, Collection, Count, Where, Wire
-from muvera_adapters.running import Operation
 from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.operations import Operation
 from muvera_core import Encoder
 
 
-def connect(name: str, wire: Wire, timeout: int | None, fde: str) -> Operation[Target]:
+async def connect(name: str, wire: Wire, timeout: int | None, fde: str) -> Target:
     """Asks for the version; what a server can do depends on it, never on the client's."""
-    info = yield Call("info", {})
+    info = await Call("info", {})
     version = tuple(int(part) for part in re.findall(r"\d+", info.version)[:2])
     local = wire is LOCAL
     engine = f"qdrant-client {info.version}, local mode" if local else f"Qdrant {info.version}"
     return Target(name, engine, version, wire, timeout, fde)
 
 
-def create(target: Target, encoder: Encoder, plan: schema.Plan, tenant_field: str | None) -> Operation[Collection]:
+async def create(target: Target, encoder: Encoder, plan: schema.Plan, tenant_field: str | None) -> Collection:
     """Makes an empty collection."""
     schema.check_version(target.version, plan.vectors)
-    if (yield Call("collection_exists", {"collection_name": target.name})):
+    if await Call("collection_exists", {"collection_name": target.name}):
         raise CollectionExists(f"{target.name} exists: open or adopt it, or drop it first; nothing was changed")
     # it was not there a moment ago: a conflict is a repeated request whose first reply was lost; opening checks it
     with contextlib.suppress(CollectionExists):
-        yield Call("create_collection", {"collection_name": target.name, **plan.arguments})
+        await Call("create_collection", {"collection_name": target.name, **plan.arguments})
     if tenant_field is not None:
         index = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        yield Call(
+        await Call(
             "create_payload_index",
             {"collection_name": target.name, "field_name": tenant_field, "field_schema": index},
         )
-    return (yield from open_collection(target, encoder))
+    return await open_collection(target, encoder)
 
 
-def open_collection(target: Target, encoder: Encoder | None) -> Operation[Collection]:
+async def open_collection(target: Target, encoder: Encoder | None) -> Collection:
     """A collection that this library made or adopted."""
-    info = yield from _get(target)
+    info = await _get(target)
     state = read_state(target.name, (info.config.metadata or {}).get(STATE_KEY))
     chosen = choose_encoder(target.name, state["encoder"], encoder)
     vectors = schema.vector_infos(info)
     return describe(target.name, vectors, chosen, state["fde"], state["tokens"], target.wire, need_fde=True)
 
 
-def adopt(target: Target, encoder: Encoder, fde: str, tokens: str | None) -> Operation[Collection]:
+async def adopt(target: Target, encoder: Encoder, fde: str, tokens: str | None) -> Collection:
     """A collection of someone else; only metadata is written, and only where there are FDEs already."""
     if target.version < schema.MINIMUM_VERSION:
         raise Unsupported(f"{target.engine} keeps no collection metadata; 1.16 does")
-    info = yield from _get(target)
+    info = await _get(target)
     kept = (info.config.metadata or {}).get(STATE_KEY)
     if kept is not None:
         choose_encoder(target.name, read_state(target.name, kept)["encoder"], encoder)
@@ -68,11 +68,11 @@ def adopt(target: Target, encoder: Encoder, fde: str, tokens: str | None) -> Ope
     vectors = schema.vector_infos(info)
     collection = describe(target.name, vectors, encoder, fde, tokens, target.wire, need_fde=tokens is None)
     if collection.has_fde and kept is None:
-        if tokens is not None and (yield Count(Where(has=(fde,)))) == 0:
+        if tokens is not None and (await Count(Where(has=(fde,)))) == 0:
             collection.has_fde = False  # added, and nothing written: backfill() finishes what was begun
             return collection
-        yield from check_adopted(collection)
-        yield from write_state(target, collection)
+        await check_adopted(collection)
+        await write_state(target, collection)
     return collection
 
 
@@ -83,13 +83,13 @@ def fde_adder(
 ) -> Callable[[], Operation[None]]:
     """Adds the FDE vector to a live collection, and then the state, so that a killed run can be opened and resumed."""
 
-    def add() -> Operation[None]:
+    async def add() -> None:
         if target.version < schema.ADD_VECTOR_VERSION:
             raise Unsupported(
                 f"{target.engine} cannot add a vector to a collection; 1.18 can. Give into='NEW_NAME' to copy "
                 "everything into a new collection, and alias= to switch an alias to it"
             )
-        if collection.fde not in schema.vector_infos((yield from _get(target))):
+        if collection.fde not in schema.vector_infos(await _get(target)):
             datatype = models.VectorStorageDatatype(params.datatype.value) if params.datatype else None
             vector = models.DenseVectorConfig(size=params.size, distance=params.distance, datatype=datatype)
             arguments = {
@@ -98,31 +98,31 @@ def fde_adder(
                 "vector_name_config": models.DenseVectorNameConfig(dense=vector),
             }
             try:
-                yield Call("create_vector_name", arguments)
+                await Call("create_vector_name", arguments)
             except Rejected:  # a repeated request whose first reply was lost, perhaps
-                if collection.fde not in schema.vector_infos((yield from _get(target))):
+                if collection.fde not in schema.vector_infos(await _get(target)):
                     raise
         diff = models.VectorParamsDiff(
             hnsw_config=params.hnsw_config,
             quantization_config=params.quantization_config,
             on_disk=params.on_disk,
         )
-        yield Call("update_collection", {"collection_name": target.name, "vectors_config": {collection.fde: diff}})
-        yield from write_state(target, collection)
+        await Call("update_collection", {"collection_name": target.name, "vectors_config": {collection.fde: diff}})
+        await write_state(target, collection)
 
     return add
 
 
-def write_state(target: Target, collection: Collection) -> Operation[None]:
+async def write_state(target: Target, collection: Collection) -> None:
     """Writes our key of the metadata; the server leaves other keys as they are."""
     state = new_state(collection.encoder, collection.fde, collection.tokens)
-    yield Call("update_collection", {"collection_name": target.name, "metadata": {STATE_KEY: state}})
+    await Call("update_collection", {"collection_name": target.name, "metadata": {STATE_KEY: state}})
 
 
-def drop(target: Target) -> Operation[None]:
+async def drop(target: Target) -> None:
     """Deletes the collection."""
-    yield Call("delete_collection", {"collection_name": target.name})
+    await Call("delete_collection", {"collection_name": target.name})
 
 
-def _get(target: Target) -> Operation[models.CollectionInfo]:
-    return (yield Call("get_collection", {"collection_name": target.name}))
+async def _get(target: Target) -> models.CollectionInfo:
+    return await Call("get_collection", {"collection_name": target.name})

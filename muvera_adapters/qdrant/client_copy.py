@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import types
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,22 +21,22 @@ from muvera_adapters.qdrant.client_schema import optimizers
 from muvera_adapters.qdrant.description import STATE_KEY
 from muvera_adapters.qdrant.requests import Collection, Count, Where
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.running import Compute, Operation, seconds
 from muvera_adapters.state import new_state
+from muvera_adapters.stores.operations import Compute, Operation, seconds
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 500
 _PASSES = 10
 
 
-def copy(
+async def copy(
     target: Target,
     collection: Collection,
     into: str,
     alias: str | None,
     fde: models.VectorParams,
     progress: bool,
-) -> Operation[BackfillReport]:
+) -> BackfillReport:
     """Copies points, vectors, payloads and payload indexes, with FDEs, and then switches the alias.
 
     A pass compares every point with its copy and writes those that are new or changed, and deletes copies of points
@@ -44,15 +45,15 @@ def copy(
     """
     assert collection.tokens is not None
     started, report = seconds(), BackfillReport()
-    info = yield Call("get_collection", {"collection_name": target.name})
-    yield from _make(target, collection, info, into, fde)
-    if alias is not None and (yield Call("collection_exists", {"collection_name": alias})):
-        names = yield Call("get_aliases", {})
+    info = await Call("get_collection", {"collection_name": target.name})
+    await _make(target, collection, info, into, fde)
+    if alias is not None and (await Call("collection_exists", {"collection_name": alias})):
+        names = await Call("get_aliases", {})
         if alias not in [a.alias_name for a in names.aliases]:
             raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
     for _ in range(_PASSES):
-        changed = yield from _pass(target, collection, into, report, progress)
-        changed += yield from _prune(target, into)
+        changed = await _pass(target, collection, into, report, progress)
+        changed += await _prune(target, into)
         if not changed:
             break
     else:
@@ -60,23 +61,23 @@ def copy(
             f"{target.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
     copied = replace(collection, name=into, has_fde=True)
-    report.verified = yield from _redirected(verify(place(copied), report), replace(target, name=into))
+    report.verified = await _redirected(verify(place(copied), report), replace(target, name=into))
     # finished: from now on the copy may have points of its own, which another run must not delete
     state = new_state(collection.encoder, collection.fde, collection.tokens)
-    yield Call("update_collection", {"collection_name": into, "metadata": {STATE_KEY: state}})
+    await Call("update_collection", {"collection_name": into, "metadata": {STATE_KEY: state}})
     if alias is not None:
-        yield from _switch(alias, into)
-    report.without_tokens = yield Count(Where(lacks=(collection.tokens,)))
+        await _switch(alias, into)
+    report.without_tokens = await Count(Where(lacks=(collection.tokens,)))
     report.seconds = seconds() - started
     return report
 
 
-def _make(
+async def _make(
     target: Target, collection: Collection, info: models.CollectionInfo, into: str, fde: models.VectorParams
-) -> Operation[None]:
+) -> None:
     state = new_state(collection.encoder, collection.fde, collection.tokens) | {"copy_of": target.name}
-    if (yield Call("collection_exists", {"collection_name": into})):
-        there = yield Call("get_collection", {"collection_name": into})
+    if await Call("collection_exists", {"collection_name": into}):
+        there = await Call("get_collection", {"collection_name": into})
         if (there.config.metadata or {}).get(STATE_KEY) != state:
             raise CollectionExists(f"{into} exists and is no unfinished copy of {target.name} with this encoder")
         return
@@ -96,26 +97,26 @@ def _make(
         "quantization_config": config.quantization_config,
         "metadata": {**(config.metadata or {}), STATE_KEY: state},
     }
-    yield Call("create_collection", {"collection_name": into, **{k: v for k, v in arguments.items() if v is not None}})
+    await Call("create_collection", {"collection_name": into, **{k: v for k, v in arguments.items() if v is not None}})
     for field, schema in (info.payload_schema or {}).items():
         index = {"field_name": field, "field_schema": schema.params or schema.data_type}
-        yield Call("create_payload_index", {"collection_name": into, **index})
+        await Call("create_payload_index", {"collection_name": into, **index})
 
 
-def _pass(target: Target, collection: Collection, into: str, report: BackfillReport, progress: bool) -> Operation[int]:
+async def _pass(target: Target, collection: Collection, into: str, report: BackfillReport, progress: bool) -> int:
     assert collection.tokens is not None
     changed, offset, limit = 0, None, _FIRST_PAGE
-    total = yield Count(Where())
+    total = await Count(Where())
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
             page = {"collection_name": target.name, "limit": limit, "offset": offset, "with_vectors": True}
-            records, offset = yield Call("scroll", page)
+            records, offset = await Call("scroll", page)
             ids = [record.id for record in records]
-            copies = yield Call("retrieve", {"collection_name": into, "ids": ids, "with_vectors": True})
+            copies = await Call("retrieve", {"collection_name": into, "ids": ids, "with_vectors": True})
             known = {copy.id: copy for copy in copies}
             new = [record for record in records if not _same(record, known.get(record.id), collection.fde)]
             if new:
-                yield from _write(collection, into, new, report)
+                await _write(collection, into, new, report)
             changed += len(new)
             bar.update(len(records))
             if offset is None:
@@ -127,11 +128,11 @@ def _pass(target: Target, collection: Collection, into: str, report: BackfillRep
             limit = max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
 
 
-def _write(collection: Collection, into: str, records: Sequence[Any], report: BackfillReport) -> Operation[None]:
+async def _write(collection: Collection, into: str, records: Sequence[Any], report: BackfillReport) -> None:
     there = place(collection)
     documents = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
     documents = encodable(there, documents, report)
-    fdes = (yield Compute(partial(encode, there, documents))) if documents else []
+    fdes = (await Compute(partial(encode, there, documents))) if documents else []
     by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
     points = []
     for record in records:
@@ -139,44 +140,45 @@ def _write(collection: Collection, into: str, records: Sequence[Any], report: Ba
         if record.id in by_id:
             vector[collection.fde] = by_id[record.id]
         points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload))
-    yield Call("upsert", {"collection_name": into, "points": points, "wait": True})
+    await Call("upsert", {"collection_name": into, "points": points, "wait": True})
     report.copied += len(points)
     report.written += len(by_id)
 
 
-def _prune(target: Target, into: str) -> Operation[int]:
+async def _prune(target: Target, into: str) -> int:
     """Deletes copies of points that are gone."""
     deleted, offset = 0, None
     while True:
         page = {"collection_name": into, "limit": 1_000, "offset": offset, "with_payload": False}
-        records, offset = yield Call("scroll", page)
+        records, offset = await Call("scroll", page)
         ids = [record.id for record in records]
-        found = yield Call("retrieve", {"collection_name": target.name, "ids": ids, "with_payload": False})
+        found = await Call("retrieve", {"collection_name": target.name, "ids": ids, "with_payload": False})
         gone = sorted({str(i): i for i in ids}.keys() - {str(record.id) for record in found})
         if gone:
             by_text = {str(i): i for i in ids}
             selector = models.PointIdsList(points=[by_text[text] for text in gone])
-            yield Call("delete", {"collection_name": into, "points_selector": selector})
+            await Call("delete", {"collection_name": into, "points_selector": selector})
             deleted += len(gone)
         if offset is None:
             return deleted
 
 
-def _switch(alias: str, into: str) -> Operation[None]:
+async def _switch(alias: str, into: str) -> None:
     """One request, so that the alias never points nowhere."""
-    names = yield Call("get_aliases", {})
+    names = await Call("get_aliases", {})
     operations: list[Any] = []
     if alias in [a.alias_name for a in names.aliases]:
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
     new = models.CreateAlias(collection_name=into, alias_name=alias)
     operations.append(models.CreateAliasOperation(create_alias=new))
-    yield Call("update_collection_aliases", {"change_aliases_operations": operations})
+    await Call("update_collection_aliases", {"change_aliases_operations": operations})
 
 
-def _redirected(operation: Operation[int], target: Target) -> Operation[int]:
+@types.coroutine
+def _redirected(operation: Operation[int], target: Target) -> Generator[Any, Any, int]:
     """The same operation on another collection of the client."""
     try:
-        request = next(operation)
+        request = operation.send(None)
         while True:
             try:
                 reply = yield (request if isinstance(request, Compute) else to_call(request, target))

@@ -20,8 +20,8 @@ from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_vectors,
 from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import Operation, Retry, run
 from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -207,11 +207,9 @@ class QdrantEdgeMuvera:
             MuveraError: the sample disagrees.
         """
 
-        def add() -> Operation[None]:
+        async def add() -> None:
             params = fde_params(self.encoder, quantization, datatype, hnsw_config)
             self._add_fde(params)
-            return
-            yield
 
         return self._do(backfilling.backfill(self._collection, add, dry_run, progress))
 
@@ -414,8 +412,8 @@ class QdrantEdgeMuvera:
         return run(operation, lambda request: self._shard.send(request), _ONCE)
 
 
-def _filled(fde: str) -> Operation[int]:
-    return (yield Count(Where(has=(fde,))))
+async def _filled(fde: str) -> int:
+    return await Count(Where(has=(fde,)))
 
 
 def _load(path: Path) -> edge.EdgeShard:

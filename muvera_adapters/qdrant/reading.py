@@ -12,7 +12,6 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
-from muvera_adapters.running import Operation
 
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
 _FETCH = 100
@@ -40,42 +39,42 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
     return (collection.tokens,)
 
 
-def get(
+async def get(
     collection: Collection, ids: Sequence[DocumentId], with_tokens: bool, shard_key: Any = None
-) -> Operation[list[Document | None]]:
+) -> list[Document | None]:
     """Documents by id, in the order of the ids, None where there is none."""
     vectors = token_names(collection, with_tokens)
     points = [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
     found: dict[str, Row] = {}
     for i in range(0, len(points), _FETCH):
-        rows = yield Fetch(points[i : i + _FETCH], True, vectors, shard_key)
+        rows = await Fetch(points[i : i + _FETCH], True, vectors, shard_key)
         found.update((str(row.id), row) for row in rows)
     return [_document(collection, found[str(p)]) if str(p) in found else None for p in points]
 
 
-def page(
+async def page(
     collection: Collection, chosen: Any, limit: int, offset: Any, with_tokens: bool, shard_key: Any = None
-) -> Operation[tuple[list[Document], Any]]:
+) -> tuple[list[Document], Any]:
     """One page of all documents and where the next begins (None: nowhere)."""
     vectors = token_names(collection, with_tokens)
-    rows, following = yield Page(Where(chosen), limit, offset, True, vectors, shard_key)
+    rows, following = await Page(Where(chosen), limit, offset, True, vectors, shard_key)
     return [_document(collection, row) for row in rows], following
 
 
-def count(collection: Collection, chosen: Any, shard_key: Any = None) -> Operation[int]:
+async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> int:
     """Documents, exactly."""
-    return (yield Count(Where(chosen), shard_key))
+    return await Count(Where(chosen), shard_key)
 
 
-def info(collection: Collection) -> Operation[StoreInfo]:
+async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
-    state = yield GetStatus()
-    total = yield Count(Where())
-    without_fde = (yield Count(Where(lacks=(collection.fde,)))) if collection.has_fde else total
+    state = await GetStatus()
+    total = await Count(Where())
+    without_fde = (await Count(Where(lacks=(collection.fde,)))) if collection.has_fde else total
     without_tokens, token_bytes = total, 0
     if collection.tokens is not None:
-        without_tokens = yield Count(Where(lacks=(collection.tokens,)))
-        rows = yield Sample(Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
+        without_tokens = await Count(Where(lacks=(collection.tokens,)))
+        rows = await Sample(Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
         if rows:
             floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
             token_bytes = int(floats * (2 if collection.half else 4) * (total - without_tokens))

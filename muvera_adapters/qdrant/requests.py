@@ -1,8 +1,8 @@
 """What operations ask of a Qdrant: requests in plain values, which a client or an embedded shard carries out.
 
-An operation (searching.py, writing.py, reading.py, backfilling.py) is a generator: it yields a request and is resumed
-with the reply. Whoever runs it decides how requests are sent, so a synchronous client, an asynchronous one and an
-embedded engine share every decision. Filters, search parameters and shard keys pass through as they were given.
+An operation (searching.py, writing.py, reading.py, backfilling.py) awaits a request and gets its reply. Its runner
+decides how requests are sent, so a synchronous client, an asynchronous one and an embedded engine share every decision.
+Filters, search parameters and shard keys pass through as they were given.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
+from muvera_adapters.stores.operations import Request
 from muvera_core import Encoder
 
 PointId: TypeAlias = int | str
@@ -125,7 +126,7 @@ class Prefetch:
 
 
 @dataclass(frozen=True, slots=True)
-class Find:
+class Find(Request[list[Row]]):
     """Nearest points of a vector (m,) or multivector (m, dim), among those of ``prefetch``. Reply: rows, best first.
 
     ``payload`` is True, False, a list of keys or the database's own selector; ``vectors`` are names.
@@ -145,14 +146,14 @@ class Find:
 
 
 @dataclass(frozen=True, slots=True)
-class FindMany:
+class FindMany(Request[list[list[Row]]]):
     """Reply: rows of each."""
 
     finds: Sequence[Find]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Request[list[Row]]):
     """Reply: at most ``limit`` rows, drawn at random, without payload."""
 
     where: Where
@@ -161,7 +162,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Request[tuple[list[Row], Any]]):
     """A page in the order of ids. Reply: rows and the next page's ``offset`` (None: this was the last)."""
 
     where: Where
@@ -173,7 +174,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Request[list[Row]]):
     """Reply: rows of those ids that exist, in any order."""
 
     ids: Sequence[PointId]
@@ -183,7 +184,7 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class Count(Request[int]):
     """Reply: exact number."""
 
     where: Where
@@ -191,7 +192,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Upsert:
+class Upsert(Request[None]):
     """Replaces whole points. ``wait``: until searches see them; else until they are in the write-ahead log."""
 
     points: Sequence[Point]
@@ -200,7 +201,7 @@ class Upsert:
 
 
 @dataclass(frozen=True, slots=True)
-class SetVectors:
+class SetVectors(Request[None]):
     """Writes the named vectors of points that exist, and leaves everything else of them."""
 
     points: Sequence[Point]
@@ -208,7 +209,7 @@ class SetVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Request[None]):
     """By ids, or by filter where ``ids`` is None."""
 
     ids: Sequence[PointId] | None
@@ -217,18 +218,13 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(Request[None]):
     """Everything acknowledged is on disk; no reply."""
 
 
 @dataclass(frozen=True, slots=True)
-class Optimize:
+class Optimize(Request[None]):
     """Starts indexing where that is not automatic; no reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class GetStatus:
-    """Reply: Status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,3 +238,8 @@ class Status:
     fde_float_bytes: float = 4.0
     code_bits: float = 0.0
     disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus(Request[Status]):
+    """Reply: Status."""

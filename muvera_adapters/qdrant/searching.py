@@ -18,7 +18,7 @@ from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, use
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
-from muvera_adapters.running import Compute, Operation, seconds
+from muvera_adapters.stores.operations import Compute, seconds
 
 Rerank = Literal["auto", "native", "client", "none"]
 
@@ -43,7 +43,7 @@ class Options:
     shard_key: Any = None
 
 
-def search(collection: Collection, queries: Sequence[Any], options: Options) -> Operation[list[Hits]]:
+async def search(collection: Collection, queries: Sequence[Any], options: Options) -> list[Hits]:
     """Hits of every query; requests are packed by bytes."""
     need_fde(collection)
     mode = _mode(collection, options)
@@ -52,15 +52,15 @@ def search(collection: Collection, queries: Sequence[Any], options: Options) -> 
     matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
     if not matrices:
         return []
-    fdes = yield Compute(partial(collection.encoder.encode_queries, matrices))
-    lacking = bool((yield from _count_lacking(collection))) if mode == "native" else False
+    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
+    lacking = bool(await _count_lacking(collection)) if mode == "native" else False
     plans = [_plan(collection, mode, lacking, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
-    replies = yield from _send([find for plan in plans for find in plan], collection)
+    replies = await _send([find for plan in plans for find in plan], collection)
     results, parts = [], iter(replies)
     for query, plan in zip(matrices, plans, strict=True):
         rows = [next(parts) for _ in plan]
         if mode == "client":
-            results.append((yield Compute(partial(_rerank, collection, query, rows[0], options))))
+            results.append(await Compute(partial(_rerank, collection, query, rows[0], options)))
         elif mode == "native":
             results.append(_merge(collection, rows, lacking, options))
         else:
@@ -68,14 +68,14 @@ def search(collection: Collection, queries: Sequence[Any], options: Options) -> 
     return results
 
 
-def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Operation[Hits]:
+async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
     """MaxSim over everything that has tokens."""
     if collection.tokens is None:
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
     _check(options)
     token_names(collection, options.tokens)
     query = query_matrix(collection, query_tokens)
-    rows = yield Find(
+    rows = await Find(
         query,
         collection.tokens,
         options.limit,
@@ -157,13 +157,13 @@ def _plan(
     return finds
 
 
-def _send(finds: list[Find], collection: Collection) -> Operation[list[list[Row]]]:
+async def _send(finds: list[Find], collection: Collection) -> list[list[Row]]:
     if len(finds) == 1:
-        return [(yield finds[0])]
+        return [(await finds[0])]
     replies: list[list[Row]] = []
     sizes = [int((_floats(find) + 100) * collection.wire.bytes_per_float) for find in finds]
     for i, j in slices(sizes, collection.wire.target):
-        replies += yield FindMany(finds[i:j])
+        replies += await FindMany(finds[i:j])
     return replies
 
 
@@ -171,11 +171,11 @@ def _floats(find: Find) -> int:
     return find.vector.size + (find.prefetch.vector.size if find.prefetch else 0)
 
 
-def _count_lacking(collection: Collection) -> Operation[int]:
+async def _count_lacking(collection: Collection) -> int:
     """Documents that the second stage would drop in silence, as the engine does with points without the vector."""
     if collection.lacking is None or seconds() - collection.lacking_at > _RECOUNT_SECONDS:
         assert collection.tokens is not None
-        collection.lacking = yield Count(Where(has=(collection.fde,), lacks=(collection.tokens,)))
+        collection.lacking = await Count(Where(has=(collection.fde,), lacks=(collection.tokens,)))
         collection.lacking_at = seconds()
     return collection.lacking or 0
 

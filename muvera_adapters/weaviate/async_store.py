@@ -12,7 +12,7 @@ from weaviate.collections.classes.filters import FilterReturn
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import Operation, Retry, run_async
+from muvera_adapters.stores.operations import Operation, Retry, run_async
 from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
 from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
 from muvera_adapters.weaviate.client_errors import is_doubtful, starting, translate
@@ -235,7 +235,7 @@ class AsyncWeaviateMuvera:
 
 
 async def _run(client: WeaviateAsyncClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    async def send(call: Call) -> Any:
+    async def send(call: Call[Any]) -> Any:
         try:
             reply = await method_of(client, target, call)(**call.arguments)
         except MuveraError:

@@ -15,7 +15,7 @@ from muvera_adapters import filling
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.filling import Place, Stored
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.running import Operation, Together, seconds
+from muvera_adapters.stores.operations import Operation, Together, seconds
 from muvera_adapters.weaviate.documents import check_matrix
 from muvera_adapters.weaviate.identity import FDE_KEY
 from muvera_adapters.weaviate.reading import document_id_of, fetch_all, fitting, look_at_unmarked
@@ -27,12 +27,12 @@ _WRITE = 64
 _FIRST = 64
 
 
-def backfill(
+async def backfill(
     collection: Collection,
     add_fde: Callable[[], Operation[Callable[[], Operation[None]]]],
     dry_run: bool,
     progress: bool,
-) -> Operation[BackfillReport]:
+) -> BackfillReport:
     """Writes the missing FDEs.
 
     Every pass goes through the objects without our mark in the order of ids; passes are repeated until one writes
@@ -40,24 +40,24 @@ def backfill(
     """
     if collection.tokens is None:
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
-    report = yield from _survey(collection)
+    report = await _survey(collection)
     report.dry_run = dry_run
     if dry_run:
         return report
     started = seconds()
-    finish = yield from add_fde()
+    finish = await add_fde()
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while (yield from _pass(collection, report, bar)):
+        while await _pass(collection, report, bar):
             pass
-    report.verified = yield from filling.verify(_place(collection), report)
-    yield from finish()
+    report.verified = await filling.verify(_place(collection), report)
+    await finish()
     collection.has_fde = True
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
     return report
 
 
-def check_adopted(collection: Collection) -> Operation[int]:
+async def check_adopted(collection: Collection) -> int:
     """How many of a sample have FDEs, which someone else wrote.
 
     Raises:
@@ -65,7 +65,7 @@ def check_adopted(collection: Collection) -> Operation[int]:
     """
     if collection.tokens is None:
         return 1
-    return (yield from filling.check_adopted(_place(collection)))
+    return await filling.check_adopted(_place(collection))
 
 
 def _place(collection: Collection) -> Place:
@@ -73,14 +73,14 @@ def _place(collection: Collection) -> Place:
     assert collection.tokens is not None
     tokens = collection.tokens
 
-    def read(keys: list[Any]) -> Operation[list[Stored]]:
-        rows = yield from fetch_all(collection, keys, False, (tokens,))
+    async def read(keys: list[Any]) -> list[Stored]:
+        rows = await fetch_all(collection, keys, False, (tokens,))
         return [_to_stored(collection, row) for row in rows if tokens in row.vectors]
 
-    def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> Operation[int]:
+    async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
         # a patch keeps properties, references and other vectors; it has no form for many objects
         patches = [patch(Write(key, {FDE_KEY: collection.fde}, {collection.fde: fde})) for key, fde in fdes]
-        return sum((yield Together(patches, AT_ONCE)))
+        return sum(await Together(patches, AT_ONCE))
 
     return Place(
         collection.name,
@@ -95,14 +95,14 @@ def _place(collection: Collection) -> Place:
     )
 
 
-def _sample(collection: Collection, size: int) -> Operation[list[Stored]]:
+async def _sample(collection: Collection, size: int) -> list[Stored]:
     """Objects after an id drawn at random, or the first where there are few."""
     assert collection.tokens is not None
     names = (collection.tokens, collection.fde) if collection.fde_exists else (collection.tokens,)
-    size = min(size, (yield from fitting(collection)))
-    rows = yield page(collection, size, str(uuid.uuid4()), False, names)
+    size = min(size, (await fitting(collection)))
+    rows = await page(collection, size, str(uuid.uuid4()), False, names)
     if len(rows) < size:
-        rows = yield page(collection, size, None, False, names)
+        rows = await page(collection, size, None, False, names)
     return [_to_stored(collection, row) for row in rows if collection.tokens in row.vectors]
 
 
@@ -112,42 +112,42 @@ def _to_stored(collection: Collection, row: Row) -> Stored:
     return Stored(row.id, document_id_of(row), row.vectors[collection.tokens], row.vectors.get(collection.fde))
 
 
-def _survey(collection: Collection) -> Operation[BackfillReport]:
+async def _survey(collection: Collection) -> BackfillReport:
     """Counts what is to do, and measures a page."""
     report = BackfillReport()
-    total = yield count()
-    unmarked = yield from look_at_unmarked(collection, total)
+    total = await count()
+    unmarked = await look_at_unmarked(collection, total)
     report.without_tokens = unmarked.total - unmarked.with_tokens
     report.remaining = unmarked.with_tokens - unmarked.with_fde
     started = seconds()
-    documents = yield from _sample(collection, _FIRST)
+    documents = await _sample(collection, _FIRST)
     read = seconds() - started
-    yield from filling.estimate(_place(collection), documents, read, report)
+    await filling.estimate(_place(collection), documents, read, report)
     return report
 
 
-def _pass(collection: Collection, report: BackfillReport, bar: Any) -> Operation[int]:
+async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int:
     """Goes through all objects; returns how many FDEs were written."""
     assert collection.tokens is not None
     report.without_tokens, wrote, after = 0, 0, None
     while True:
-        rows = yield page(collection, _PAGE, after, [FDE_KEY])
+        rows = await page(collection, _PAGE, after, [FDE_KEY])
         todo = [row.id for row in rows if row.properties.get(FDE_KEY) != collection.fde]
-        step = min(_WRITE, (yield from fitting(collection)))
+        step = min(_WRITE, (await fitting(collection)))
         for i in range(0, len(todo), step):
-            full = yield from fetch_all(collection, todo[i : i + step], False, (collection.tokens, collection.fde))
+            full = await fetch_all(collection, todo[i : i + step], False, (collection.tokens, collection.fde))
             # FDEs of someone else were compared with this encoder's when the collection was adopted
             lacking = [row for row in full if not (collection.has_fde and collection.fde in row.vectors)]
             with_tokens = [row for row in lacking if collection.tokens in row.vectors]
             report.without_tokens += len(lacking) - len(with_tokens)
             documents = [_to_stored(collection, row) for row in with_tokens]
-            done = yield from filling.fill(_place(collection), documents, report)
+            done = await filling.fill(_place(collection), documents, report)
             report.written += done
             wrote += done
             bar.update(done)
         if len(rows) < _PAGE:
             break
         after = rows[-1].id
-    if wrote and (yield count_marked(collection)) == (yield count()):
+    if wrote and (await count_marked(collection)) == (await count()):
         return 0
     return wrote

@@ -9,7 +9,7 @@ from typing import Any
 
 from weaviate.classes.config import ConsistencyLevel
 
-from muvera_adapters.running import Retry
+from muvera_adapters.stores.operations import Retry
 from muvera_adapters.weaviate.requests import Call
 
 #: the client repeats a query for a minute on its own
@@ -35,7 +35,7 @@ class Target:
         return replace(self, tenant=tenant)
 
 
-def method_of(client: Any, target: Target, call: Call) -> Callable[..., Any]:
+def method_of(client: Any, target: Target, call: Call[Any]) -> Callable[..., Any]:
     """The client's method for a call; synchronous and asynchronous clients name all of them alike."""
     owner = client
     if not call.of_client:

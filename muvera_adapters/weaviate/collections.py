@@ -10,8 +10,8 @@ from typing import Any
 from weaviate.classes.config import Property
 
 from muvera_adapters.errors import CollectionExists
-from muvera_adapters.running import Operation
 from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.operations import Operation
 from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.backfilling import check_adopted
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
@@ -20,49 +20,49 @@ from muvera_adapters.weaviate.requests import Call, Collection, Server, exists
 from muvera_core import Encoder
 
 
-def connect() -> Operation[Server]:
+async def connect() -> Server:
     """Asks for the version and the limit of a message."""
-    meta = yield Call("get_meta", of_client=True)
+    meta = await Call[Any]("get_meta", of_client=True)
     version = tuple(int(part) for part in re.findall(r"\d+", meta["version"])[:2])
     server = Server(version, f"Weaviate {meta['version']}", int(meta.get("grpcMaxMessageSize") or Server().max_message))
     schema.check_version(server)
     return server
 
 
-def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Operation[Collection]:
+async def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Collection:
     """Makes an empty collection."""
-    server = yield from connect()
-    if (yield exists(name)):
+    server = await connect()
+    if await exists(name):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
-    yield Call("collections.create", {"name": name, **arguments}, of_client=True)
-    return (yield from _opened(name, encoder, server))
+    await Call("collections.create", {"name": name, **arguments}, of_client=True)
+    return await _opened(name, encoder, server)
 
 
-def open_collection(name: str, encoder: Encoder | None) -> Operation[Collection]:
+async def open_collection(name: str, encoder: Encoder | None) -> Collection:
     """A collection that this library made or adopted."""
-    server = yield from connect()
-    collection = yield from _opened(name, encoder, server)
+    server = await connect()
+    collection = await _opened(name, encoder, server)
     if not collection.tenants:  # else the first search looks: its tenant is there
-        yield from check_widths(collection)
+        await check_widths(collection)
     return collection
 
 
-def adopt(name: str, encoder: Encoder, fde: str, tokens: str | None) -> Operation[Collection]:
+async def adopt(name: str, encoder: Encoder, fde: str, tokens: str | None) -> Collection:
     """A collection of someone else, or another FDE vector for one of ours; state is written only where FDEs are."""
-    server = yield from connect()
-    config = yield Call("config.get")
+    server = await connect()
+    config = await Call[Any]("config.get")
     kept = schema.kept_state(config)
     if kept is not None and read_state(name, kept)["fde"] == fde:
         choose_encoder(name, kept["encoder"], encoder)
     collection = schema.describe(config, encoder, fde, tokens, server, need_fde=tokens is None)
-    yield from check_widths(collection)
+    await check_widths(collection)
     if kept is not None and kept["fde"] != fde:
         collection.has_fde = False  # searches go on with the old vector until backfill() has filled this one
     elif collection.has_fde and kept is None:
-        if not (yield from check_adopted(collection)):
+        if not (await check_adopted(collection)):
             collection.has_fde = False  # added, and nothing written: backfill() finishes what was begun
             return collection
-        yield from write_state(collection, config)
+        await write_state(collection, config)
     return collection
 
 
@@ -75,54 +75,53 @@ def fde_adder(
     written when the new vector is filled.
     """
 
-    def add() -> Operation[Callable[[], Operation[None]]]:
-        config = yield Call("config.get")
+    async def add() -> Callable[[], Operation[None]]:
+        config = await Call[Any]("config.get")
         if FDE_KEY not in [own.name for own in config.properties]:
-            yield Call("config.add_property", {"prop": schema.fde_property()})
+            await Call("config.add_property", {"prop": schema.fde_property()})
         if collection.fde not in schema.vector_infos(config):
             vector = schema.fde_vector(collection.fde, quantization, index)
-            yield Call("config.add_vector", {"vector_config": vector})
-        added = yield Call("config.get")
+            await Call("config.add_vector", {"vector_config": vector})
+        added = await Call[Any]("config.get")
         collection.fde_exists, collection.fde_info = True, schema.vector_infos(added)[collection.fde]
         kept = schema.kept_state(added)
         if kept is None or kept["fde"] == collection.fde:
-            yield from write_state(collection, added)
+            await write_state(collection, added)
             return _nothing
 
-        def later() -> Operation[None]:
-            yield from write_state(collection, (yield Call("config.get")))
+        async def later() -> None:
+            await write_state(collection, (await Call("config.get")))
 
         return later
 
     return add
 
 
-def write_state(collection: Collection, config: Any) -> Operation[None]:
+async def write_state(collection: Collection, config: Any) -> None:
     """Our properties, and the state as the description of one of them."""
     names = [own.name for own in config.properties]
     if FDE_KEY not in names:
-        yield Call("config.add_property", {"prop": schema.fde_property()})
+        await Call("config.add_property", {"prop": schema.fde_property()})
     if ID_KEY not in names:
         own: Property = schema.id_property(collection.encoder, collection.fde, collection.tokens)
-        yield Call("config.add_property", {"prop": own})
+        await Call("config.add_property", {"prop": own})
     else:
         state = json.dumps(new_state(collection.encoder, collection.fde, collection.tokens))
-        yield Call("config.update", {"property_descriptions": {ID_KEY: state}})
+        await Call("config.update", {"property_descriptions": {ID_KEY: state}})
     collection.keeps_state = True
 
 
-def drop(name: str) -> Operation[None]:
+async def drop(name: str) -> None:
     """Deletes the collection."""
-    yield Call("collections.delete", {"name": name}, of_client=True)
+    await Call("collections.delete", {"name": name}, of_client=True)
 
 
-def _opened(name: str, encoder: Encoder | None, server: Server) -> Operation[Collection]:
-    config = yield Call("config.get")
+async def _opened(name: str, encoder: Encoder | None, server: Server) -> Collection:
+    config = await Call[Any]("config.get")
     state = read_state(name, schema.kept_state(config))
     chosen = choose_encoder(name, state["encoder"], encoder)
     return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
 
 
-def _nothing() -> Operation[None]:
-    return
-    yield
+async def _nothing() -> None:
+    """The state stays as it is."""

@@ -12,7 +12,6 @@ from weaviate.classes.query import Filter
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch
 from muvera_adapters.results import Document, DocumentId, StoreInfo
-from muvera_adapters.running import Operation
 from muvera_adapters.weaviate.identity import FDE_KEY, from_uuid, to_uuid, user_properties
 from muvera_adapters.weaviate.requests import (
     FILTER_IDS,
@@ -45,7 +44,7 @@ def need_fde(collection: Collection) -> None:
         )
 
 
-def check_widths(collection: Collection) -> Operation[None]:
+async def check_widths(collection: Collection) -> None:
     """Looks at a few stored vectors, as a schema does not tell widths, and a quantized index compares any with any.
 
     Raises:
@@ -55,7 +54,7 @@ def check_widths(collection: Collection) -> Operation[None]:
     expected = {collection.tokens: (encoder.token_dim, "takes")} if collection.tokens is not None else {}
     if collection.fde_exists:
         expected[collection.fde] = (encoder.dim, "gives")
-    for row in (yield page(collection, _FEW, None, None, list(expected))):
+    for row in await page(collection, _FEW, None, None, list(expected)):
         problems = [
             f"{name!r} has {row.vectors[name].shape[-1]} dimensions, the encoder {verb} {dim}"
             for name, (dim, verb) in expected.items()
@@ -79,31 +78,31 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
     return (collection.tokens,)
 
 
-def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> Operation[list[Document | None]]:
+async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:
     """Documents by id, in the order of the ids, None where there is none."""
     vectors = token_names(collection, with_tokens)
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
-    found = {row.id: row for row in (yield from fetch_all(collection, objects, True, vectors))}
+    found = {row.id: row for row in (await fetch_all(collection, objects, True, vectors))}
     return [_document(collection, found[o]) if o in found else None for o in objects]
 
 
-def fetch_all(
+async def fetch_all(
     collection: Collection, ids: Sequence[str], properties: Any, vectors: Sequence[str], filters: Any = None
-) -> Operation[list[Row]]:
+) -> list[Row]:
     """Any number of ids, in requests whose replies stay within what a message holds."""
     rows: list[Row] = []
-    size = (yield from fitting(collection)) if vectors else FILTER_IDS
+    size = (await fitting(collection)) if vectors else FILTER_IDS
     for i in range(0, len(ids), size):
-        rows += yield fetch(collection, ids[i : i + size], properties, vectors, filters)
+        rows += await fetch(collection, ids[i : i + size], properties, vectors, filters)
     remember(collection, rows)
     return rows
 
 
-def fitting(collection: Collection) -> Operation[int]:
+async def fitting(collection: Collection) -> int:
     """How many documents' tokens one reply safely holds, from the largest that was read."""
     assert collection.tokens is not None
     if not collection.token_floats:
-        remember(collection, (yield page(collection, 16, None, None, (collection.tokens,))))
+        remember(collection, (await page(collection, 16, None, None, (collection.tokens,))))
     # twice the largest seen, as others may be larger
     each = 8 * (collection.token_floats or 300 * collection.encoder.token_dim)
     return max(1, min(FILTER_IDS, min(READ_BYTES, collection.server.max_message // 2) // each))
@@ -115,27 +114,27 @@ def remember(collection: Collection, rows: Sequence[Row]) -> None:
     collection.token_floats = max([collection.token_floats, *sizes])
 
 
-def one_page(
+async def one_page(
     collection: Collection, chosen: Any, limit: int, after: str | None, with_tokens: bool
-) -> Operation[tuple[list[Document], str | None]]:
+) -> tuple[list[Document], str | None]:
     """One page of all documents and where the next begins (None: nowhere).
 
     A cursor takes no filter, and pages by offset end at 10,000: so every page of ids is filtered on its own.
     """
     vectors = token_names(collection, with_tokens)
     if chosen is None:
-        rows = yield page(collection, limit, after, True, vectors)
+        rows = await page(collection, limit, after, True, vectors)
         ids = [row.id for row in rows]
     else:
-        ids = [row.id for row in (yield page(collection, limit, after, None))]
-        found = {row.id: row for row in (yield from fetch_all(collection, ids, True, vectors, chosen))} if ids else {}
+        ids = [row.id for row in (await page(collection, limit, after, None))]
+        found = {row.id: row for row in (await fetch_all(collection, ids, True, vectors, chosen))} if ids else {}
         rows = [found[i] for i in ids if i in found]
     return [_document(collection, row) for row in rows], ids[-1] if len(ids) == limit else None
 
 
-def count(filters: Any) -> Operation[int]:
+async def count(filters: Any) -> int:
     """Documents, exactly."""
-    return (yield count_call(filters))
+    return await count_call(filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +146,21 @@ class Unmarked:
     with_tokens: int
 
 
-def look_at_unmarked(collection: Collection, total: int) -> Operation[Unmarked]:
+async def look_at_unmarked(collection: Collection, total: int) -> Unmarked:
     """Exact for at most _LOOK_AT of them, else scaled up from so many."""
     if not collection.keeps_state:
         marked, chosen = 0, None
     else:
-        marked = yield count_marked(collection)
+        marked = await count_marked(collection)
         chosen = Filter.by_property(FDE_KEY).not_equal(collection.fde)  # true also where there is no such property
     if marked >= total:
         return Unmarked(0, 0, 0)
     names = [name for name in (collection.fde if collection.fde_exists else None, collection.tokens) if name]
     seen = with_fde = with_tokens = 0
-    size = min(_LOOK_AT, (yield from fitting(collection))) if collection.tokens else _LOOK_AT
+    size = min(_LOOK_AT, (await fitting(collection))) if collection.tokens else _LOOK_AT
     while seen < min(_LOOK_AT, total - marked):
         arguments = {"filters": chosen, "limit": size, "offset": seen, "include_vector": names}
-        rows = yield Call("query.fetch_objects", {**arguments, "return_properties": []}, to_rows)
+        rows = await Call[Any]("query.fetch_objects", {**arguments, "return_properties": []}, to_rows)
         if not rows:
             break
         seen += len(rows)
@@ -171,17 +170,17 @@ def look_at_unmarked(collection: Collection, total: int) -> Operation[Unmarked]:
     return Unmarked(total - marked, round(with_fde * scale), round(with_tokens * scale))
 
 
-def info(collection: Collection) -> Operation[StoreInfo]:
+async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
-    shards = yield nodes(collection)
-    total = yield count_call()
-    unmarked = yield from look_at_unmarked(collection, total)
+    shards = await nodes(collection)
+    total = await count_call()
+    unmarked = await look_at_unmarked(collection, total)
     marked = total - unmarked.total
     with_fde = marked + unmarked.with_fde
     with_tokens, token_bytes = 0, 0
     if collection.tokens is not None:
         with_tokens = marked + unmarked.with_tokens
-        rows = yield page(collection, _SAMPLE, None, None, (collection.tokens,))
+        rows = await page(collection, _SAMPLE, None, None, (collection.tokens,))
         sizes = [m.size for row in rows if (m := tokens_of(collection, row)) is not None]
         token_bytes = int(4 * float(np.mean(sizes)) * with_tokens) if sizes else 0
     return StoreInfo(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from muvera_adapters.running import Operation, Together
+from muvera_adapters.stores.operations import Together
 from muvera_adapters.weaviate.reading import fitting, need_fde
 from muvera_adapters.weaviate.requests import Collection, Row, Write, by_ids, count, near_fde, near_tokens, page
 from muvera_adapters.weaviate.writing import AT_ONCE, patch, wait_indexed
@@ -20,49 +20,49 @@ from muvera_adapters.weaviate.writing import AT_ONCE, patch, wait_indexed
 _PAGE = 1_000
 
 
-def repair(collection: Collection, progress: bool) -> Operation[int]:
+async def repair(collection: Collection, progress: bool) -> int:
     """How many documents were indexed anew."""
     need_fde(collection)
-    yield from wait_indexed(collection, None)  # what waits in a queue is not lost
+    await wait_indexed(collection, None)  # what waits in a queue is not lost
     repaired, after = 0, None
-    with tqdm(total=(yield count()), unit="doc", desc="repair", disable=not progress) as bar:
+    with tqdm(total=(await count()), unit="doc", desc="repair", disable=not progress) as bar:
         while True:
             # a cursor goes through the objects themselves, unlike filters
-            ids = [row.id for row in (yield page(collection, _PAGE, after, None))]
+            ids = [row.id for row in (await page(collection, _PAGE, after, None))]
             if not ids:
                 return repaired
-            lost = yield from _lost(collection, ids)
+            lost = await _lost(collection, ids)
             if any(lost.values()):
-                repaired += yield from _index_anew(collection, lost, after, ids[-1])
+                repaired += await _index_anew(collection, lost, after, ids[-1])
             bar.update(len(ids))
             after = ids[-1]
 
 
-def _lost(collection: Collection, ids: Sequence[str]) -> Operation[dict[str, set[str]]]:
+async def _lost(collection: Collection, ids: Sequence[str]) -> dict[str, set[str]]:
     """Vector -> ids that its index does not give, or may not; objects without such a vector among them."""
     found: set[str] = set()
     if collection.fde_info.flat_cutoff > len(ids):  # else the index cannot be asked
         anything = np.ones(collection.encoder.dim, np.float32)
-        found = {row.id for row in (yield near_fde(collection, anything, len(ids), by_ids(ids)))}
+        found = {row.id for row in (await near_fde(collection, anything, len(ids), by_ids(ids)))}
     lost = {collection.fde: set(ids) - found}
     # a quantized token index fails where one document lacks tokens, so it is not asked
     if collection.tokens is not None and collection.index != "none" and collection.flat_cutoff > len(ids):
         token = np.ones((1, collection.encoder.token_dim), np.float32)
-        found = {row.id for row in (yield near_tokens(collection, token, len(ids), by_ids(ids)))}
+        found = {row.id for row in (await near_tokens(collection, token, len(ids), by_ids(ids)))}
         lost[collection.tokens] = set(ids) - found
     return lost
 
 
-def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str | None, last: str) -> Operation[int]:
+async def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str | None, last: str) -> int:
     """Reads a page again, with vectors, and writes the lost ones' FDEs with another last bit, and as they were.
 
     A changed vector gives an object a new number inside Weaviate, under which everything of it is indexed.
     """
     done = 0
     names = [name for name in (collection.fde, collection.tokens) if name is not None]
-    size = _PAGE if collection.tokens is None else min(_PAGE, (yield from fitting(collection)))
+    size = _PAGE if collection.tokens is None else min(_PAGE, (await fitting(collection)))
     while after is None or after < last:
-        rows: list[Row] = yield page(collection, size, after, None, names)
+        rows: list[Row] = await page(collection, size, after, None, names)
         if not rows:
             break
         after = rows[-1].id
@@ -72,14 +72,14 @@ def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str
             if collection.fde in row.vectors
             and any(row.id in ids and name in row.vectors for name, ids in lost.items())
         ]
-        yield Together([_touch(collection, row) for row in broken], AT_ONCE)
+        await Together([_touch(collection, row) for row in broken], AT_ONCE)
         done += len(broken)
     return done
 
 
-def _touch(collection: Collection, row: Row) -> Operation[None]:
+async def _touch(collection: Collection, row: Row) -> None:
     fde = row.vectors[collection.fde]
     other = fde.copy()
     other[0] = np.nextafter(fde[0], np.float32(np.inf))
     for vector in (other, fde):
-        yield from patch(Write(row.id, {}, {collection.fde: vector}))
+        await patch(Write(row.id, {}, {collection.fde: vector}))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, MetadataQuery
 
+from muvera_adapters.stores.operations import Request
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
 from muvera_core import Encoder
 
 Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
+
+T = TypeVar("T")
 
 #: bytes of one insert; the server's limit is 104,858,000 (GRPC_MAX_MESSAGE_SIZE)
 WRITE_BYTES = 8 << 20
@@ -28,12 +31,12 @@ _ABSENT = 1e30
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Request[T]):
     """A method of the collection (of the client where ``of_client``), by its dotted name, and how its reply is read."""
 
     method: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    read: Callable[[Any], Any] = lambda reply: reply
+    read: Callable[[Any], T] = lambda reply: reply
     of_client: bool = False
 
 
@@ -151,7 +154,7 @@ def near_fde(
     filters: Any = None,
     properties: Any = None,
     vectors: Sequence[str] = (),
-) -> Call:
+) -> Call[list[Row]]:
     """Nearest FDEs of a query's (dim,), best first. Reply: rows."""
     arguments = {"near_vector": fde, "target_vector": collection.fde, "limit": limit, "filters": filters}
     return Call("query.near_vector", {**arguments, **_returned(collection, properties, vectors)}, to_rows)
@@ -164,7 +167,7 @@ def near_tokens(
     filters: Any = None,
     properties: Any = None,
     vectors: Sequence[str] = (),
-) -> Call:
+) -> Call[list[Row]]:
     """Documents by MaxSim with (m, token_dim), best first, those without tokens left out. Reply: rows."""
     assert collection.tokens is not None
     # a two-dimensional array of one row is taken for a multi-vector here, unlike in writes
@@ -178,7 +181,7 @@ def fetch(
     properties: Any = True,
     vectors: Sequence[str] = (),
     filters: Any = None,
-) -> Call:
+) -> Call[list[Row]]:
     """Those of at most FILTER_IDS ids that exist and pass ``filters``, in any order. Reply: rows."""
     arguments = {"limit": len(ids), "filters": by_ids(ids, filters)}
     return Call("query.fetch_objects", {**arguments, **_returned(collection, properties, vectors, False)}, to_rows)
@@ -186,46 +189,46 @@ def fetch(
 
 def page(
     collection: Collection, limit: int, after: str | None, properties: Any = True, vectors: Sequence[str] = ()
-) -> Call:
+) -> Call[list[Row]]:
     """A page in the order of ids; a cursor takes no filter. Reply: rows."""
     returned = _returned(collection, properties, vectors, False)
     return Call("query.fetch_objects", {"limit": limit, "after": after, **returned}, to_rows)
 
 
-def count(filters: Any = None) -> Call:
+def count(filters: Any = None) -> Call[int]:
     """Reply: the exact number."""
     arguments = {"total_count": True, "filters": filters}
     return Call("aggregate.over_all", arguments, lambda reply: int(reply.total_count or 0))
 
 
-def count_marked(collection: Collection) -> Call:
+def count_marked(collection: Collection) -> Call[int]:
     """Documents whose FDE this library wrote. Reply: the exact number."""
     return count(Filter.by_property(FDE_KEY).equal(collection.fde))
 
 
-def insert(writes: Sequence[Write]) -> Call:
+def insert(writes: Sequence[Write]) -> Call[dict[int, str]]:
     """Writes whole objects, replacing those that are there. Reply: position -> error of those refused."""
     objects = [DataObject(w.properties, w.id, _lists(w.vectors)) for w in writes]
     return Call("data.insert_many", {"objects": objects}, _errors)
 
 
-def patch(write: Write) -> Call:
+def patch(write: Write) -> Call[None]:
     """Writes what is named of an object that exists; a property of None is removed."""
     arguments = {"uuid": write.id, "properties": write.properties, "vector": _lists(write.vectors)}
     return Call("data.update", arguments)
 
 
-def delete(filters: Any) -> Call:
+def delete(filters: Any) -> Call[tuple[int, int]]:
     """Deletes at most as many matches as one query may return. Reply: matches, failures."""
     return Call("data.delete_many", {"where": filters}, lambda reply: (int(reply.matches), int(reply.failed)))
 
 
-def exists(name: str) -> Call:
+def exists(name: str) -> Call[bool]:
     """Reply: whether there is such a collection."""
     return Call("collections.exists", {"name": name}, of_client=True)
 
 
-def nodes(collection: Collection) -> Call:
+def nodes(collection: Collection) -> Call[list[Any]]:
     """Reply: shards of the collection, of all nodes."""
     arguments = {"collection": collection.name, "output": "verbose"}
     return Call("cluster.nodes", arguments, lambda found: [s for node in found for s in node.shards], of_client=True)

@@ -14,7 +14,7 @@ from muvera_adapters.documents import normalised
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
-from muvera_adapters.running import Compute, Operation, Together
+from muvera_adapters.stores.operations import Compute, Together
 from muvera_adapters.weaviate.documents import query_matrix
 from muvera_adapters.weaviate.identity import user_properties
 from muvera_adapters.weaviate.reading import (
@@ -59,7 +59,7 @@ class Options:
         return max(self.prefetch, self.wanted)
 
 
-def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> Operation[list[Hits]]:
+async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
     """Hits of every query; Weaviate has no request for several, so at most ``at_once`` go on at a time."""
     mode = _mode(collection, options)
     if at_once < 1:
@@ -69,16 +69,16 @@ def search(collection: Collection, queries: Sequence[Any], options: Options, at_
     if not matrices:
         return []
     if not collection.width_seen:  # nothing was there yet
-        yield from check_widths(collection)
+        await check_widths(collection)
     if mode == "native_muvera":
-        return (yield Together([_native_muvera(collection, q, options) for q in matrices], at_once))
-    fdes = yield Compute(partial(collection.encoder.encode_queries, matrices))
+        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once)
+    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
     one = {"native": _native, "client": _client, "none": _none}[mode]
     each = [one(collection, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
-    return (yield Together(each, at_once))
+    return await Together(each, at_once)
 
 
-def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Operation[Hits]:
+async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
     """MaxSim over everything that has tokens, page by page in the order of ids."""
     if collection.tokens is None:
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
@@ -87,75 +87,75 @@ def exact_search(collection: Collection, query_tokens: Any, options: Options) ->
     native, after = _scores_exactly(collection), None
     best: list[tuple[float, str]] = []
     while True:
-        ids = [row.id for row in (yield page(collection, _SCAN, after, None))]
+        ids = [row.id for row in (await page(collection, _SCAN, after, None))]
         if not ids:
             break
         if native:
-            rows = yield near_tokens(collection, query, len(ids), by_ids(ids, options.filter))
+            rows = await near_tokens(collection, query, len(ids), by_ids(ids, options.filter))
             best += [(_score(row), row.id) for row in rows]
         else:
-            best += yield from _score_here(collection, query, ids, options.filter)
+            best += await _score_here(collection, query, ids, options.filter)
         best = sorted(best, key=lambda pair: (-pair[0], pair[1]))[: options.wanted]
         after = ids[-1]
     if options.score_threshold is not None:
         best = [(score, i) for score, i in best if score >= options.score_threshold]
     chosen = best[options.offset :]
-    rows = yield from fetch_all(
+    rows = await fetch_all(
         collection, [i for _, i in chosen], _payload(options), token_names(collection, options.tokens)
     )
     found = {row.id: row for row in rows}
     return Hits(_hit(collection, found[i], options, score, None, True) for score, i in chosen if i in found)
 
 
-def _native(
+async def _native(
     collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Operation[Hits]:
+) -> Hits:
     """Two requests: candidates by FDE, then MaxSim of exactly these on the server."""
-    first = yield near_fde(collection, fde, o.candidates, o.filter)
+    first = await near_fde(collection, fde, o.candidates, o.filter)
     if not first:
         return Hits()
     estimates = {row.id: _estimate(collection, row, fde) for row in first}
     ids = [row.id for row in first]
     # with a smaller limit a MUVERA field would rerank twice the limit, chosen by its own encoding
-    rows = yield near_tokens(collection, query, len(ids), by_ids(ids), _payload(o), token_names(collection, o.tokens))
+    rows = await near_tokens(collection, query, len(ids), by_ids(ids), _payload(o), token_names(collection, o.tokens))
     scored = [(row, _score(row)) for row in rows]
     reranked = {row.id for row in rows}
     missing = [i for i in ids if i not in reranked]
     unscored = []
     if missing:
-        found = {row.id: row for row in (yield from fetch_all(collection, missing, _payload(o), ()))}
+        found = {row.id: row for row in (await fetch_all(collection, missing, _payload(o), ()))}
         unscored = [found[i] for i in missing if i in found]
     return _ranked(collection, scored, unscored, estimates, o)
 
 
-def _client(
+async def _client(
     collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Operation[Hits]:
+) -> Hits:
     """One request where the tokens of all candidates fit into a message, else their ids first."""
     assert collection.tokens is not None
-    if o.candidates <= (yield from fitting(collection)):
-        rows = yield near_fde(collection, fde, o.candidates, o.filter, _payload(o), (collection.tokens,))
+    if o.candidates <= (await fitting(collection)):
+        rows = await near_fde(collection, fde, o.candidates, o.filter, _payload(o), (collection.tokens,))
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
     else:
-        first = yield near_fde(collection, fde, o.candidates, o.filter)
+        first = await near_fde(collection, fde, o.candidates, o.filter)
         estimates = {row.id: _estimate(collection, row, fde) for row in first}
-        found = yield from fetch_all(collection, list(estimates), _payload(o), (collection.tokens,))
+        found = await fetch_all(collection, list(estimates), _payload(o), (collection.tokens,))
         by_id = {row.id: row for row in found}
         rows = [by_id[i] for i in estimates if i in by_id]
     with_tokens = [row for row in rows if collection.tokens in row.vectors]
-    scores = yield Compute(partial(_maxsim, collection, query, with_tokens))
+    scores = await Compute(partial(_maxsim, collection, query, with_tokens))
     scored = [(row, float(score)) for row, score in zip(with_tokens, scores, strict=True)]
     unscored = [row for row in rows if collection.tokens not in row.vectors]
     return _ranked(collection, scored, unscored, estimates, o)
 
 
-def _none(
+async def _none(
     collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Operation[Hits]:
+) -> Hits:
     names = token_names(collection, o.tokens)
     # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
-    rows = yield near_fde(collection, fde, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
+    rows = await near_fde(collection, fde, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
     hits = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -164,10 +164,10 @@ def _none(
     return Hits(hits[o.offset :])
 
 
-def _native_muvera(collection: Collection, query: npt.NDArray[np.float32], o: Options) -> Operation[Hits]:
+async def _native_muvera(collection: Collection, query: npt.NDArray[np.float32], o: Options) -> Hits:
     """One request, by Weaviate's own encoding: it reranks twice the limit (hnsw/search.go, overfetch)."""
     limit = max(o.wanted, (o.prefetch + 1) // 2)
-    rows = yield near_tokens(collection, query, limit, o.filter, _payload(o), token_names(collection, o.tokens))
+    rows = await near_tokens(collection, query, limit, o.filter, _payload(o), token_names(collection, o.tokens))
     hits = [_hit(collection, row, o, _score(row), None, True) for row in rows[: o.wanted]]
     if o.score_threshold is not None:
         hits = [hit for hit in hits if hit.score >= o.score_threshold]
@@ -233,16 +233,16 @@ def _check(collection: Collection, options: Options) -> None:
         )
 
 
-def _score_here(
+async def _score_here(
     collection: Collection, query: npt.NDArray[np.float32], ids: Sequence[str], filters: Any
-) -> Operation[list[tuple[float, str]]]:
+) -> list[tuple[float, str]]:
     assert collection.tokens is not None
     rows = [
         row
-        for row in (yield from fetch_all(collection, ids, None, (collection.tokens,), filters))
+        for row in (await fetch_all(collection, ids, None, (collection.tokens,), filters))
         if collection.tokens in row.vectors
     ]
-    scores = yield Compute(partial(_maxsim, collection, query, rows))
+    scores = await Compute(partial(_maxsim, collection, query, rows))
     return [(float(score), row.id) for score, row in zip(scores, rows, strict=True)]
 
 

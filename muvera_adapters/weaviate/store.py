@@ -12,7 +12,7 @@ from weaviate.collections.classes.filters import FilterReturn
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.running import Operation, Retry, run
+from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
 from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
 from muvera_adapters.weaviate.client_errors import is_doubtful, starting, translate
@@ -376,7 +376,7 @@ class WeaviateMuvera:
 
 
 def _run(client: WeaviateClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    def send(call: Call) -> Any:
+    def send(call: Call[Any]) -> Any:
         try:
             reply = method_of(client, target, call)(**call.arguments)
         except MuveraError:

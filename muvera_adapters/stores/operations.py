@@ -1,7 +1,8 @@
-"""Operations, and what carries them out: synchronously or on an event loop, with retries.
+"""Operations of stores, and the runners that carry them out: blocking or on an event loop, with retries.
 
-An operation is a generator: it yields a request and is resumed with the reply. Whoever runs it decides how requests are
-sent, so a synchronous store, an asynchronous one and an embedded engine share every decision.
+An operation is a coroutine that awaits requests; the class of a request types its reply. An operation never learns who
+runs it, so a blocking store, an asynchronous one and an embedded engine share every decision. Operations are run by
+:func:`run` and :func:`run_async` alone: asyncio itself cannot await a request.
 """
 
 from __future__ import annotations
@@ -9,39 +10,48 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from muvera_adapters.errors import InvalidInput, StoreUnavailable
 
 T = TypeVar("T")
-Operation: TypeAlias = Generator[Any, Any, T]
+Operation: TypeAlias = Coroutine[Any, Any, T]
+
+
+class Request(Generic[T]):
+    """Something that an operation asks of its runner; awaiting it gives the reply, a ``T``."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Request[T], T, T]:
+        return (yield self)
 
 
 @dataclass(frozen=True, slots=True)
-class Compute:
-    """Work for the processor, which an event loop does elsewhere. Reply: its result."""
+class Compute(Request[T]):
+    """CPU-bound work, which :func:`run_async` executes in a worker thread. Reply: the result of ``call()``."""
 
-    call: Callable[[], Any]
+    call: Callable[[], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """Sleep."""
+class Pause(Request[None]):
+    """A wait of some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
-    """Operations of which at most ``at_once`` go on at a time. Reply: their results, in order.
+class Together(Request[list[T]]):
+    """Operations of which at most ``at_once`` are in progress at a time. Reply: their results, in order.
 
     The first error ends it; operations that have not begun by then never do.
     """
 
-    operations: Sequence[Operation[Any]]
+    operations: Sequence[Operation[T]]
     at_once: int
 
 
@@ -76,7 +86,7 @@ DEFAULT_RETRY = Retry()
 
 
 def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry) -> T:
-    """Carries an operation out; returns what it returns."""
+    """The result of an operation; ``send`` carries one request out, blocking, and returns its reply."""
     steps = _resilient(operation, retry)
     reply, error = None, None
     while True:
@@ -99,7 +109,7 @@ def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry) -> T:
 
 
 async def run_async(operation: Operation[T], send: Callable[[Any], Awaitable[Any]], retry: Retry) -> T:
-    """As :func:`run`; computing happens in a thread."""
+    """As :func:`run`, on an event loop: ``send`` is awaited, and CPU-bound work runs in a worker thread."""
     steps = _resilient(operation, retry)
     reply, error = None, None
     while True:
@@ -121,7 +131,7 @@ async def run_async(operation: Operation[T], send: Callable[[Any], Awaitable[Any
             error = problem
 
 
-def _run_together(together: Together, send: Callable[[Any], Any], retry: Retry) -> list[Any]:
+def _run_together(together: Together[Any], send: Callable[[Any], Any], retry: Retry) -> list[Any]:
     if len(together.operations) == 1:
         return [run(together.operations[0], send, retry)]
     with ThreadPoolExecutor(together.at_once) as pool:
@@ -130,10 +140,13 @@ def _run_together(together: Together, send: Callable[[Any], Any], retry: Retry) 
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for operation, future in zip(together.operations, futures, strict=True):
+                if future.cancelled():
+                    operation.close()
             raise
 
 
-async def _gather(together: Together, send: Callable[[Any], Awaitable[Any]], retry: Retry) -> list[Any]:
+async def _gather(together: Together[Any], send: Callable[[Any], Awaitable[Any]], retry: Retry) -> list[Any]:
     free = asyncio.Semaphore(together.at_once)
 
     async def one(operation: Operation[Any]) -> Any:
@@ -147,10 +160,12 @@ async def _gather(together: Together, send: Callable[[Any], Awaitable[Any]], ret
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for operation in together.operations:
+            operation.close()  # those that have not begun; nothing for the others
         raise
 
 
-def _resilient(operation: Operation[T], retry: Retry) -> Operation[T]:
+def _resilient(operation: Operation[T], retry: Retry) -> Generator[Any, Any, T]:
     """The same operation, which sees an error only when repeating has not helped."""
     reply: Any = None
     error: BaseException | None = None
@@ -167,7 +182,7 @@ def _resilient(operation: Operation[T], retry: Retry) -> Operation[T]:
             error = problem
 
 
-def _attempts(request: Any, retry: Retry) -> Operation[Any]:
+def _attempts(request: Any, retry: Retry) -> Generator[Any, Any, Any]:
     waited, pause = 0.0, retry.first_pause
     for attempt in range(1, retry.attempts + 1):
         try:

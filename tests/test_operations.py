@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from muvera_adapters.errors import Rejected, StoreUnavailable
-from muvera_adapters.running import Retry, Together, run, run_async
+from muvera_adapters.stores.operations import Request, Retry, Together, run, run_async
 
 RETRY = Retry(attempts=3, first_pause=0.0)
 
 
-def one(name):
-    reply = yield name
+@dataclass(frozen=True)
+class Ask(Request[Any]):
+    name: int
+
+
+async def one(name):
+    reply = await Ask(name)
     return (name, reply)
 
 
-def all_of(names, at_once):
-    return (yield Together([one(name) for name in names], at_once))
+async def all_of(names, at_once):
+    return await Together([one(name) for name in names], at_once)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -39,7 +46,7 @@ def drive(request):
             enter(1)
             try:
                 time.sleep(0.005)
-                return answer(sent)
+                return answer(sent.name)
             finally:
                 enter(-1)
 
@@ -47,7 +54,7 @@ def drive(request):
             enter(1)
             try:
                 await asyncio.sleep(0.005)
-                return answer(sent)
+                return answer(sent.name)
             finally:
                 enter(-1)
 
