@@ -73,6 +73,7 @@ class Collection:
         fde: name of the FDE field.
         datatype: of the FDE field.
         fde_metric: FDEs are compared by.
+        fde_length: typical length of stored FDEs; None: not known yet.
         index: of the FDEs: its type and parameters.
         fde_exists: the collection has such a field.
         has_fde: it can be searched and written (False: adopted, to be backfilled).
@@ -102,6 +103,7 @@ class Collection:
     fde: str = "fde"
     datatype: DataType = DataType.FLOAT_VECTOR
     fde_metric: str = "IP"
+    fde_length: float | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
     fde_exists: bool = True
     has_fde: bool = True

@@ -108,6 +108,7 @@ def fde_adder(
             on_disk=params.on_disk,
         )
         yield Call("update_collection", {"collection_name": target.name, "vectors_config": {collection.fde: diff}})
+        collection.rescore = schema.vector_infos((yield from _get(target)))[collection.fde].rescore
         yield from write_state(target, collection)
 
     return add

@@ -55,6 +55,9 @@ class Collection:
         cosine: tokens are stored normalised, so queries and FDEs are made of normalised tokens.
         half: tokens are stored as float16.
         fde_half: FDEs are stored as float16.
+        fde_cosine: FDEs are compared by cosine, not by dot product.
+        fde_length: typical length of stored FDEs; None: not known yet.
+        rescore: the codes of FDEs are too coarse to compare candidates by, so the first stage reads the originals.
         tokens_indexed: the multivector has a graph or quantized codes, which an exact score must not use.
         exclusive: nobody else can write.
         wire: to the database.
@@ -70,6 +73,9 @@ class Collection:
     cosine: bool = False
     half: bool = True
     fde_half: bool = True
+    fde_cosine: bool = False
+    fde_length: float | None = None
+    rescore: bool = False
     tokens_indexed: bool = False
     exclusive: bool = False
     wire: Wire = LOCAL
@@ -233,12 +239,18 @@ class GetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the database says of a collection; ``status`` is one of Qdrant's colours."""
+    """What the database says of a collection; ``status`` is one of Qdrant's colours.
+
+    ``indexed_vectors`` counts those of all ``vectors`` (names) together, deleted ones included until their segment is
+    rebuilt.
+    """
 
     engine: str
     status: str
     points: int
     segments: int | None
+    vectors: tuple[str, ...] = ()
+    indexed_vectors: int = 0
     fde_float_bytes: float = 4.0
     code_bits: float = 0.0
     disk_bytes: int | None = None

@@ -12,7 +12,7 @@ from muvera_adapters.documents import interrupted, slices
 from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
 from muvera_adapters.ids import to_point_id
 from muvera_adapters.qdrant.documents import overflowing, prepare, to_points
-from muvera_adapters.qdrant.reading import need_fde
+from muvera_adapters.qdrant.reading import need_fde, unindexed
 from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.running import Compute, Operation, Pause, seconds
@@ -61,8 +61,8 @@ def delete(
     yield Flush()
 
 
-def wait_indexed(collection: Collection, timeout: float | None) -> Operation[None]:
-    """Returns when nothing is left to index."""
+def wait_indexed(collection: Collection, timeout: float | None) -> Operation[int | None]:
+    """Returns when the database indexes no more: how many documents it leaves without index, as ``unindexed``."""
     deadline = None if timeout is None else seconds() + timeout
     pause = 0.1
     while (state := (yield GetStatus())).status != "green":
@@ -75,6 +75,7 @@ def wait_indexed(collection: Collection, timeout: float | None) -> Operation[Non
             raise StoreUnavailable(f"{collection.name} is still {state.status} after {timeout:g} s of indexing")
         yield Pause(pause)
         pause = min(2 * pause, 2.0)
+    return (yield from unindexed(state))
 
 
 def _write(

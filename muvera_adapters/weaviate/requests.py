@@ -103,6 +103,8 @@ class Collection:
         foreign: there are vectors, references or blobs that are not ours, which a write must not drop.
         tenants: every call is about one of several tenants.
         width_seen: a stored FDE was found to have the encoder's width.
+        fde_length: typical length of stored FDEs; None: not known yet.
+        indexes: number of vectors of a document that are indexed.
         server: it is kept in.
         token_floats: of the largest token matrix read so far; 0: none was.
     """
@@ -121,6 +123,8 @@ class Collection:
     foreign: bool = False
     tenants: bool = False
     width_seen: bool = False
+    fde_length: float | None = None
+    indexes: int = 2
     server: Server = Server()
     token_floats: int = 0
 

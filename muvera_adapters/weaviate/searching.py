@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters import query_scaling
 from muvera_adapters.documents import normalised
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.query_scaling import QueryFDE
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.running import Compute, Operation, Together
@@ -24,6 +26,7 @@ from muvera_adapters.weaviate.reading import (
     fitting,
     need_fde,
     remember,
+    sample_fdes,
     token_names,
     tokens_of,
 )
@@ -72,7 +75,8 @@ def search(collection: Collection, queries: Sequence[Any], options: Options, at_
         yield from check_widths(collection)
     if mode == "native_muvera":
         return (yield Together([_native_muvera(collection, q, options) for q in matrices], at_once))
-    fdes = yield Compute(partial(collection.encoder.encode_queries, matrices))
+    cosine = collection.fde_info.distance == "cosine"
+    fdes = yield from query_scaling.encode(collection, matrices, partial(sample_fdes, collection), cosine=cosine)
     one = {"native": _native, "client": _client, "none": _none}[mode]
     each = [one(collection, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
     return (yield Together(each, at_once))
@@ -107,11 +111,9 @@ def exact_search(collection: Collection, query_tokens: Any, options: Options) ->
     return Hits(_hit(collection, found[i], options, score, None, True) for score, i in chosen if i in found)
 
 
-def _native(
-    collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Operation[Hits]:
+def _native(collection: Collection, query: npt.NDArray[np.float32], fde: QueryFDE, o: Options) -> Operation[Hits]:
     """Two requests: candidates by FDE, then MaxSim of exactly these on the server."""
-    first = yield near_fde(collection, fde, o.candidates, o.filter)
+    first = yield near_fde(collection, fde.vector, o.candidates, o.filter)
     if not first:
         return Hits()
     estimates = {row.id: _estimate(collection, row, fde) for row in first}
@@ -128,17 +130,15 @@ def _native(
     return _ranked(collection, scored, unscored, estimates, o)
 
 
-def _client(
-    collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Operation[Hits]:
+def _client(collection: Collection, query: npt.NDArray[np.float32], fde: QueryFDE, o: Options) -> Operation[Hits]:
     """One request where the tokens of all candidates fit into a message, else their ids first."""
     assert collection.tokens is not None
     if o.candidates <= (yield from fitting(collection)):
-        rows = yield near_fde(collection, fde, o.candidates, o.filter, _payload(o), (collection.tokens,))
+        rows = yield near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), (collection.tokens,))
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
     else:
-        first = yield near_fde(collection, fde, o.candidates, o.filter)
+        first = yield near_fde(collection, fde.vector, o.candidates, o.filter)
         estimates = {row.id: _estimate(collection, row, fde) for row in first}
         found = yield from fetch_all(collection, list(estimates), _payload(o), (collection.tokens,))
         by_id = {row.id: row for row in found}
@@ -150,12 +150,10 @@ def _client(
     return _ranked(collection, scored, unscored, estimates, o)
 
 
-def _none(
-    collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Operation[Hits]:
+def _none(collection: Collection, query: npt.NDArray[np.float32], fde: QueryFDE, o: Options) -> Operation[Hits]:
     names = token_names(collection, o.tokens)
     # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
-    rows = yield near_fde(collection, fde, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
+    rows = yield near_fde(collection, fde.vector, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
     hits = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -275,12 +273,12 @@ def _score(row: Row) -> float:
     return -row.distance
 
 
-def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
+def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
     assert row.distance is not None
     if collection.fde_info.distance == "cosine":
-        return (1 - row.distance) * float(np.linalg.norm(fde))
-    return -row.distance
+        return (1 - row.distance) * float(np.linalg.norm(fde.vector))
+    return fde.score(-row.distance)
 
 
 def _hit(collection: Collection, row: Row, o: Options, score: float, fde_score: float | None, reranked: bool) -> Hit:
