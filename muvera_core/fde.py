@@ -113,6 +113,11 @@ class FDEEncoder:
         """Dimensions of an FDE, ``config.fde_dim``."""
         return self.config.fde_dim
 
+    @property
+    def document_norm(self) -> float | None:
+        """Length of every document's FDE: 1 where they are scaled (``config.normalize``), else None, as it varies."""
+        return 1.0 if self.config.normalize else None
+
     @cached_property
     def fingerprint(self) -> str:
         """The config's, or one of the config and the fitted mean."""

@@ -138,6 +138,11 @@ class RegressionEncoder:
         """Dimensions of the vectors it gives."""
         return int(self._fitted.documents.shape[1])
 
+    @property
+    def document_norm(self) -> float:
+        """Length of every document's vector: 1."""
+        return 1.0
+
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that was fitted, bit by bit."""

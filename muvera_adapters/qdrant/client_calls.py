@@ -241,6 +241,8 @@ def _status(info: models.CollectionInfo, target: Target) -> r.Status:
         status=str(getattr(info.status, "value", info.status)),
         points=info.points_count or 0,
         segments=info.segments_count,
+        vectors=(*vector_infos(info), *(info.config.params.sparse_vectors or {})),
+        indexed_vectors=info.indexed_vectors_count or 0,
         fde_float_bytes=fde.float_bytes if fde else 4.0,
         code_bits=fde.code_bits if fde else 0.0,
     )

@@ -108,6 +108,7 @@ def fde_adder(
             on_disk=params.on_disk,
         )
         await Call("update_collection", {"collection_name": target.name, "vectors_config": {collection.fde: diff}})
+        collection.rescore = schema.vector_infos(await _get(target))[collection.fde].rescore
         await write_state(target, collection)
 
     return add

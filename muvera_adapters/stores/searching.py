@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import Hits
-from muvera_adapters.stores.checks import Described, need_fde, need_tokens, normalised, query_matrix
+from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
+from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation, Together
 from muvera_core import InvalidTokens, maxsim
 

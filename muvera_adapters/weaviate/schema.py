@@ -257,6 +257,7 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         or any(own.data_type in (DataType.BLOB, DataType.BLOB_HASH) for own in config.properties),
         tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
+        indexes=sum(not vector.skip for vector in vectors.values()),
     )
 
 
