@@ -204,7 +204,7 @@ class FDEEncoder:
 
     @cached_property
     def _kernel_arguments(self) -> tuple[Any, ...]:
-        """The matrices in the kernel's layouts: see _kernels.py for panels, _draws.py for what they are."""
+        """The matrices in the kernel's layouts: see _simd.py for panels, _draws.py for what they are."""
         config, draws = self.config, draw(self.config, self.mean)
         n = config.r_reps * config.k_sim
         hyperplanes = draws.hyperplanes.reshape(n, config.dim)
