@@ -34,8 +34,7 @@ from muvera_adapters.migration.journal import (
     state_of,
 )
 from muvera_adapters.migration.selecting import Condition
-from muvera_adapters.plaid.source import Document
-from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.sources.base import SourceDocument, TokenSource
 from muvera_adapters.targets import Database, Store
 from muvera_core import Encoder, InvalidTokens
 
@@ -81,7 +80,7 @@ class MigrationReport:
 
 @dataclass(frozen=True)
 class _Batch:
-    documents: list[Document]
+    documents: list[SourceDocument]
     next_position: int
 
 
@@ -273,7 +272,7 @@ def _load(
     return journal.position >= source.n_positions
 
 
-def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> Iterator[Document]:
+def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> Iterator[SourceDocument]:
     """Documents that are left; where there is no file to tell a change by, the one before them must be the same."""
     if source.files or where or journal.last_id is None:
         return source.documents(journal.position)
@@ -288,13 +287,13 @@ def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> 
 
 
 def _batches(
-    documents: Iterator[Document],
+    documents: Iterator[SourceDocument],
     position: int,
     end: int,
     where: Sequence[Condition],
     left: int | None,
 ) -> Iterator[_Batch]:
-    chosen: list[Document] = []
+    chosen: list[SourceDocument] = []
     tokens, begin = 0, position
     for document in documents if left is None or left > 0 else ():
         position = document.position + 1
@@ -328,7 +327,7 @@ class _Writer:
         self._store = store
         self._keep = keep
 
-    def __call__(self, documents: Sequence[Document]) -> list[Failure]:
+    def __call__(self, documents: Sequence[SourceDocument]) -> list[Failure]:
         if not documents:
             return []
         try:
@@ -347,5 +346,5 @@ class _Writer:
         return payload if self._keep is None else {k: v for k, v in payload.items() if self._keep(k)}
 
 
-def _found(documents: Iterable[Document], failed: Mapping[Any, str]) -> list[Document]:
+def _found(documents: Iterable[SourceDocument], failed: Mapping[Any, str]) -> list[SourceDocument]:
     return [d for d in documents if d.id in failed]
