@@ -31,7 +31,7 @@ from muvera_adapters.migration.journal import (
     SourceChanged,
     check_unchanged,
     default_path,
-    state_of,
+    snapshot_of,
 )
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.sources.base import SourceDocument, TokenSource
@@ -131,7 +131,7 @@ def migrate(
     if workers > 1 and not database.target.is_server:
         raise WrongUsage(f"{database.target} is embedded and takes one worker")
     started = time.monotonic()
-    before = state_of(source)
+    before = snapshot_of(source)
     path = journal or default_path(database.target, collection)
     about = Migration(
         before, source.place, str(database.target), collection, encoder.fingerprint, [c.text for c in where]
@@ -154,7 +154,7 @@ def migrate(
             if resumed:
                 _retry(source, kept, write)
             try:
-                complete = kept.state == "loaded" or _load(source, kept, write, where, limit, workers, bar)
+                complete = kept.phase == "loaded" or _load(source, kept, write, where, limit, workers, bar)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}; {kept.documents:,} documents are done, run the same command again to go on"
@@ -189,7 +189,7 @@ def _open_store(
     options: Mapping[str, Any],
 ) -> Store:
     """The collection of this migration: the one that the journal knows, or a new one."""
-    if journal.state in ("loading", "loaded"):
+    if journal.phase in ("loading", "loaded"):
         try:
             return database.open(name, encoder)
         except CollectionNotFound as error:
@@ -216,7 +216,7 @@ def _open_store(
             journal.enter("new")
             raise
     # a run that was killed while it created the collection left an empty one
-    elif not into_existing and not (journal.state == "creating" and store is not None and store.count() == 0):
+    elif not into_existing and not (journal.phase == "creating" and store is not None and store.count() == 0):
         raise CollectionExists(
             f"{database.target} has a collection {name} already: choose another name, or --into-existing to add to it; "
             "to go on with a migration into it, name its --journal"
