@@ -14,12 +14,12 @@ from muvera_adapters import filling
 from muvera_adapters.documents import slices
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected
 from muvera_adapters.filling import Place, Stored
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant.documents import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.running import Operation, seconds
+from muvera_adapters.stores.ids import ID_KEY
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 1_000

@@ -16,7 +16,7 @@ from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.description import STATE_KEY, describe
 from muvera_adapters.qdrant.requests import LOCAL, Collection, Count, Where, Wire
 from muvera_adapters.running import Operation
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_core import Encoder
 
 

@@ -21,7 +21,7 @@ from muvera_adapters.qdrant.description import STATE_KEY
 from muvera_adapters.qdrant.requests import Collection, Count, Where
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.running import Compute, Operation, seconds
-from muvera_adapters.state import new_state
+from muvera_adapters.stores.kept import new_state
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 500

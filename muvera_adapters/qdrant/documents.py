@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from muvera_adapters.documents import check_finite, check_present, is_plain, json_of, normalised, query_array, take
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
 from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.ids import ID_KEY, to_point_id
 from muvera_core import TokenBatch
 from muvera_core.tokens import ArrayLike
 

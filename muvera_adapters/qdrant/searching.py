@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant.documents import query_matrix
 from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.running import Compute, Operation, seconds
+from muvera_adapters.stores.ids import ID_KEY
 
 Rerank = Literal["auto", "native", "client", "none"]
 

@@ -11,7 +11,7 @@ from weaviate.classes.config import Property
 
 from muvera_adapters.errors import CollectionExists
 from muvera_adapters.running import Operation
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.backfilling import check_adopted
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
