@@ -15,7 +15,7 @@ from muvera_adapters.qdrant.client_calls import Call
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.description import STATE_KEY, describe
 from muvera_adapters.qdrant.requests import LOCAL, Collection, Count, Where, Wire
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation
 from muvera_core import Encoder
 

@@ -20,7 +20,7 @@ from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike

@@ -13,8 +13,8 @@ import numpy as np
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant import requests as r
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_core import Encoder
 
 Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import Rejected
-from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Status, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
+from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
 
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
 _FETCH = 100

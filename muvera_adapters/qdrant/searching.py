@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Compute, seconds
 from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_adapters.stores.searching import (

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from muvera_adapters.errors import MuveraError, StoreUnavailable
-from muvera_adapters.ids import to_point_id
 from muvera_adapters.qdrant.prepare import intake, to_points, unfit
 from muvera_adapters.qdrant.reading import unindexed
 from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Status, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
 from muvera_adapters.stores.checks import need_fde, prepare
+from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
 
 
