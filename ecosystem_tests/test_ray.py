@@ -14,7 +14,7 @@ import pytest
 import weaviate
 
 from integration_tests import weaviate_server
-from integration_tests.engines.base import CannotStart
+from muvera_adapters.testing.session import CannotStart
 from muvera_adapters.weaviate import WeaviateMuvera
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "bulk_ray.py"

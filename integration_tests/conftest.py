@@ -10,7 +10,7 @@ import pytest
 
 from integration_tests import containers
 from integration_tests.engines import ENGINES, milvus, weaviate
-from integration_tests.engines.base import CannotStart, Engine
+from muvera_adapters.testing.session import CannotStart, Engine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

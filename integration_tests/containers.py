@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-from integration_tests.engines.base import CannotStart
+from muvera_adapters.testing.session import CannotStart
 
 IMAGES = {
     "qdrant": "qdrant/qdrant:v1.18.0",

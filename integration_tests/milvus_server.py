@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from integration_tests.engines.base import CannotStart
+from muvera_adapters.testing.session import CannotStart
 
 HELP = "pip install 'muvera-adapters[milvus-server]' (Linux on x86-64), which has a standalone Milvus 2.3.5"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration_tests import weaviate_server
-from integration_tests.engines.base import CannotStart
+from muvera_adapters.testing.session import CannotStart
 from tests.test_examples import output
 
 

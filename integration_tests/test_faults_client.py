@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from integration_tests.engines.base import Blocking
 from integration_tests.stub_server import StubServer
 from muvera_adapters.errors import (
     CollectionExists,
@@ -23,6 +22,7 @@ from muvera_adapters.errors import (
     WriteInterrupted,
 )
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
+from muvera_adapters.testing.session import Blocking
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=128, r_reps=4, k_sim=3, d_proj=8))

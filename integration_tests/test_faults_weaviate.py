@@ -20,10 +20,10 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 from weaviate.exceptions import WeaviateGRPCUnavailableError, WeaviateStartUpError
 
-from integration_tests.engines.base import Blocking, CannotStart
 from integration_tests.engines.weaviate import foreign_id
 from integration_tests.weaviate_server import WeaviateServer, binary
 from muvera_adapters.errors import InvalidInput, MuveraError, StoreUnavailable, WriteInterrupted
+from muvera_adapters.testing.session import Blocking, CannotStart
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, Retry, WeaviateMuvera, backfilling, requests
 from muvera_core import FDEConfig, FDEEncoder, maxsim
 

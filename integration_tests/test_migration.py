@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from integration_tests.engines import weaviate
-from integration_tests.engines.base import CannotStart
 from muvera_adapters import samples
 from muvera_adapters.migration import estimate, migrate, read_rankings, verify
 from muvera_adapters.sources import open_queries, open_source
 from muvera_adapters.targets import Database, parse_target
+from muvera_adapters.testing.session import CannotStart
 from muvera_core import FDEConfig, FDEEncoder
 
 ROOT = Path(__file__).parent.parent

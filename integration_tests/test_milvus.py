@@ -12,18 +12,6 @@ import pytest
 from pymilvus import DataType, FieldSchema, MilvusClient, MilvusException
 
 from integration_tests import milvus_stub
-from integration_tests.corpus import (
-    COUNT,
-    DOCUMENTS,
-    ENCODER,
-    OTHER_ENCODER,
-    QUERIES,
-    best,
-    estimates,
-    truth,
-    two_stage,
-)
-from integration_tests.engines.base import CannotStart
 from integration_tests.engines.milvus import LiteServer, running, text
 from muvera_adapters.errors import (
     CollectionExists,
@@ -34,6 +22,18 @@ from muvera_adapters.errors import (
     WriteInterrupted,
 )
 from muvera_adapters.milvus import MilvusMuvera, Retry, copying, requests
+from muvera_adapters.testing.corpus import (
+    COUNT,
+    DOCUMENTS,
+    ENCODER,
+    OTHER_ENCODER,
+    QUERIES,
+    best,
+    estimates,
+    truth,
+    two_stage,
+)
+from muvera_adapters.testing.session import CannotStart
 from muvera_core import maxsim
 
 IDS = list(range(COUNT))

@@ -15,7 +15,9 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, QueryReference
 from weaviate.classes.tenants import Tenant
 
-from integration_tests.corpus import (
+from integration_tests.engines.weaviate import foreign_id, running
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
+from muvera_adapters.testing.corpus import (
     COUNT,
     DIM,
     DOCUMENTS,
@@ -27,9 +29,7 @@ from integration_tests.corpus import (
     truth,
     two_stage,
 )
-from integration_tests.engines.base import CannotStart
-from integration_tests.engines.weaviate import foreign_id, running
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
+from muvera_adapters.testing.session import CannotStart
 from muvera_adapters.weaviate import WeaviateMuvera, reading, requests, searching
 from muvera_adapters.weaviate.identity import to_uuid
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import weaviate
 
-from integration_tests.engines.base import CannotStart
+from muvera_adapters.testing.session import CannotStart
 
 HELP = (
     "set WEAVIATE_URL (and WEAVIATE_GRPC_PORT) to a Weaviate >= 1.31, or WEAVIATE_BIN to a server binary: "

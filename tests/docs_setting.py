@@ -80,7 +80,7 @@ def weaviate(directory: Path) -> Iterator[dict[str, Any]]:
     from weaviate.classes.data import DataObject
 
     from integration_tests import weaviate_server
-    from integration_tests.engines.base import CannotStart
+    from muvera_adapters.testing.session import CannotStart
 
     with ExitStack() as stack:
         try:

@@ -23,10 +23,10 @@ import numpy as np
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient
 
 from integration_tests import containers, milvus_server, milvus_stub
-from integration_tests.corpus import DIM
-from integration_tests.engines.base import Blocking, CannotStart, Engine, Session
 from muvera_adapters.errors import Unsupported
 from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera
+from muvera_adapters.testing.corpus import DIM
+from muvera_adapters.testing.session import Blocking, CannotStart, Engine, Session
 
 _STRONG = {"consistency_level": "Strong"}
 _TEXTS = 3

@@ -19,9 +19,9 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 
 from integration_tests import containers, weaviate_server
-from integration_tests.corpus import DIM
-from integration_tests.engines.base import Blocking, Engine, Session
 from muvera_adapters.results import BackfillReport, Document, Hit, Hits
+from muvera_adapters.testing.corpus import DIM
+from muvera_adapters.testing.session import Blocking, Engine, Session
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
 
 _VI = Configure.VectorIndex

@@ -8,7 +8,15 @@ import uuid
 import numpy as np
 import pytest
 
-from integration_tests.corpus import (
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    EncoderMismatch,
+    InvalidInput,
+    MuveraError,
+    SchemaMismatch,
+)
+from muvera_adapters.testing.corpus import (
     CONFIG,
     COUNT,
     DIM,
@@ -23,14 +31,6 @@ from integration_tests.corpus import (
     two_stage,
     unit_rows,
 )
-from muvera_adapters.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    EncoderMismatch,
-    InvalidInput,
-    MuveraError,
-    SchemaMismatch,
-)
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, load_encoder
 
 IDS = list(range(COUNT))
@@ -39,7 +39,7 @@ RERANKED = ["auto", "native", "client"]
 
 
 @pytest.fixture(autouse=True)
-def _modes(request, session):
+def native_scoring(request, session):
     """Leaves out ways of reranking that the database does not have."""
     rerank = getattr(request.node, "callspec", None) and request.node.callspec.params.get("rerank")
     if rerank == "native" and not session.scores_natively():
