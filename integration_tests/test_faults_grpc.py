@@ -19,7 +19,7 @@ from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
 from muvera_adapters.qdrant.client_calls import wire_of
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.requests import GRPC, Collection
-from muvera_adapters.testing.session import Blocking
+from muvera_adapters.testing import Blocking
 from muvera_core import FDEConfig, FDEEncoder
 
 # grpcio before 1.80 raises what the call has raised once more when the call is collected

@@ -79,8 +79,8 @@ def weaviate(directory: Path) -> Iterator[dict[str, Any]]:
     from weaviate.classes.config import Configure, VectorDistances
     from weaviate.classes.data import DataObject
 
-    from integration_tests import weaviate_server
-    from muvera_adapters.testing.session import CannotStart
+    from muvera_adapters.testing import CannotStart
+    from servers import weaviate_server
 
     with ExitStack() as stack:
         try:

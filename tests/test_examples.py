@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from muvera_adapters.testing import CannotStart
+from servers import weaviate_server
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -41,3 +44,15 @@ def test_plaid_index_moves_to_milvus(tmp_path):
     more, found = output(*command, 60)  # goes on
     assert more == "60 written, 0 failed, 60 in the collection"
     assert found == "document 0 finds 0"
+
+
+def test_pages_in_weaviate(tmp_path):
+    try:
+        with weaviate_server.address(tmp_path) as (host, port, grpc_port):
+            pages = ["annual_report_cover.png", "revenue_by_quarter.png", "list_of_offices.png"]
+            where = ["--host", host, "--port", port, "--grpc-port", grpc_port]
+            found = output("pages_weaviate.py", "revenue of the quarter", *pages, *where)
+    except CannotStart as problem:
+        pytest.skip(str(problem))
+    assert found[0].split()[1] == "revenue_by_quarter.png"
+    assert len(found) == 3

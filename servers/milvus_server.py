@@ -1,16 +1,20 @@
-"""A real Milvus 2.3.5 on this machine, run from its PyPI wheel (`milvus`, Linux on x86-64) as one process."""
+"""Milvus on this machine: 2.3.5 from its PyPI wheel (`milvus`, Linux on x86-64), and milvus-lite; one process each."""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from muvera_adapters.testing.session import CannotStart
+from muvera_adapters.testing import CannotStart
 
 HELP = "pip install 'muvera-adapters[milvus-server]' (Linux on x86-64), which has a standalone Milvus 2.3.5"
 
@@ -113,6 +117,68 @@ class MilvusServer:
         self.stop()
         tail = (self._path / "log").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"Milvus did not become ready; the end of its log:\n{tail}")
+
+
+class LiteServer:
+    """milvus-lite in a process of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        (self.port,) = free_ports(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(self._path / "data")]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]  # its default is all interfaces
+        with open(self._path / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.stop()
+                    raise RuntimeError((self._path / "log").read_text(errors="replace")[-2000:]) from None
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+@contextmanager
+def standalone() -> Iterator[str]:
+    """URI of a :class:`MilvusServer` with a temporary directory."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as path:
+        server = MilvusServer(Path(path))
+        try:
+            server.start()
+            yield server.uri
+        finally:
+            server.stop()
+
+
+@contextmanager
+def lite() -> Iterator[str]:
+    """URI of a :class:`LiteServer` with a temporary directory."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as path:
+        server = LiteServer(Path(path))
+        try:
+            server.start()
+            yield server.uri
+        finally:
+            server.stop()
 
 
 def free_ports(n: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Servers in containers: official images at pinned versions, or those that NAME_IMAGE names (WEAVIATE_IMAGE, ...).
 
-A container is started when a test first asks for it, and stopped with the session. It is ready when its server says
-so, in its log or at its health check; an open port says nothing, as Docker's proxy accepts before anyone listens.
+A container is started when a test first asks for it, and stopped by ``servers.stop()``. It is ready when its server
+says so, in its log or at its health check; an open port says nothing, as Docker's proxy accepts before anyone listens.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from muvera_adapters.testing.session import CannotStart
+from muvera_adapters.testing import CannotStart
+from servers import shared
 
 IMAGES = {
     "qdrant": "qdrant/qdrant:v1.18.0",
@@ -31,48 +32,35 @@ class Address(NamedTuple):
 
 
 def address(name: str) -> Address:
-    """Of the session's container of ``qdrant``, ``weaviate`` or ``milvus``.
+    """Address of the shared container of ``qdrant``, ``weaviate`` or ``milvus``.
 
     Raises:
         CannotStart: Docker does not answer, testcontainers is not installed, or the image is not there.
     """
-    started = _started(name)
-    if isinstance(started, CannotStart):
-        raise started
-    container, ports = started
-    host = container.get_container_host_ip()
-    return Address(host, *(int(container.get_exposed_port(port)) for port in ports))
+    return shared(_running, name)
 
 
-def stop() -> None:
-    """Removes what the session has started."""
-    for container in _running:
-        container.stop()
-    _running.clear()
-    _started.cache_clear()
-
-
-_running: list[Any] = []
-
-
-@cache
-def _started(name: str) -> tuple[Any, tuple[int, int]] | CannotStart:
-    """The failure is remembered too, so that one missing image does not cost every test a pull."""
+@contextmanager
+def _running(name: str) -> Iterator[Address]:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False, timeout=30).returncode:
-        return CannotStart("start a Docker engine that `docker info` reaches")
+        raise CannotStart("start a Docker engine that `docker info` reaches")
     image = os.environ.get(f"{name.upper()}_IMAGE") or IMAGES[name]
     try:
         container, ports = _MAKERS[name](image)
     except ImportError:
-        return CannotStart(f"pip install 'testcontainers[{name}]>=4.15'")
+        raise CannotStart(f"pip install 'testcontainers[{name}]>=4.15'") from None
     try:
         container.start()
     except Exception as error:  # docker's, requests', and testcontainers' own for one that does not become ready
         container.stop()
-        return CannotStart(f"docker pull {image}, or set {name.upper()}_IMAGE to an image that is there: {error}")
-    _running.append(container)
-    return container, ports
+        message = f"docker pull {image}, or set {name.upper()}_IMAGE to an image that is there: {error}"
+        raise CannotStart(message) from None
+    try:
+        host = container.get_container_host_ip()
+        yield Address(host, *(int(container.get_exposed_port(port)) for port in ports))
+    finally:
+        container.stop()
 
 
 def _qdrant(image: str) -> tuple[Any, tuple[int, int]]:

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import weaviate
 
-from muvera_adapters.testing.session import CannotStart
+from muvera_adapters.testing import CannotStart
 
 HELP = (
     "set WEAVIATE_URL (and WEAVIATE_GRPC_PORT) to a Weaviate >= 1.31, or WEAVIATE_BIN to a server binary: "
@@ -163,6 +164,13 @@ def address(path: Path) -> Iterator[tuple[str, int, int]]:
         yield "127.0.0.1", server.port, server.grpc_port
     finally:
         server.stop()
+
+
+@contextmanager
+def running() -> Iterator[tuple[str, int, int]]:
+    """:func:`address` with a temporary directory."""
+    with tempfile.TemporaryDirectory() as path, address(Path(path)) as found:
+        yield found
 
 
 def _free_ports(n: int) -> list[int]:
