@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.plaid_files import INDEXES
-from tests.test_cli import MUVERA
+from tests.cli.command import MUVERA
+from tests.plaid.files import INDEXES
 
 DIM, N = 16, 60
 SIZES = ["--r-reps", "4", "--k-sim", "2", "--d-proj", "8"]

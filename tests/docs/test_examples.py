@@ -11,7 +11,7 @@ import pytest
 from muvera_adapters.testing import CannotStart
 from servers import weaviate_server
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def output(name, *arguments):

@@ -8,7 +8,7 @@ import pytest
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.plaid import open_index
 from muvera_adapters.plaid.text_files import IdFile, check_order
-from tests.plaid_files import INDEXES
+from tests.plaid.files import INDEXES
 
 STANFORD = INDEXES / "stanford_nbits2" / "index"
 HOLES = INDEXES / "stanford_nbits2_updated" / "index"

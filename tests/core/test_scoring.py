@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera_core import TokenBatch, maxsim
-from tests.reference import chamfer
-from tests.test_fde_invariants import gaussian
+from tests.core.reference import chamfer
+from tests.drawn import gaussian
 
 
 @given(

@@ -8,7 +8,7 @@ import pytest
 from muvera_adapters.evidence.measuring import exact_top
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_core import FDEConfig, FDEEncoder
-from tests.test_cli import run
+from tests.cli.command import run
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Every Python block of the README and the documentation runs, a page's blocks in order and in one namespace.
 
-A block that cannot run here starts with ``# not run: REASON``, which its readers see. ``docs_setting.py`` has the names
+A block that cannot run here starts with ``# not run: REASON``, which its readers see. ``settings.py`` has the names
 that are defined before the first block. New pages are found by themselves.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from muvera_adapters.cli import _typer
-from tests import docs_setting
+from tests.docs import settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"# not run: \S")
@@ -34,24 +34,24 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_of_page(page, tmp_path, monkeypatch):
-    for package in docs_setting.PACKAGES.get(page.name, ()):
+    for package in settings.PACKAGES.get(page.name, ()):
         pytest.importorskip(package, reason=f"{page.name}: make ecosystem runs it, with {package}")
     monkeypatch.chdir(tmp_path)
-    docs_setting.files(tmp_path)
-    database = docs_setting.DATABASES.get(page.name, "qdrant")
-    setting = docs_setting.SETTINGS[database](tmp_path)
+    settings.files(tmp_path)
+    database = settings.DATABASES.get(page.name, "qdrant")
+    setting = settings.SETTINGS[database](tmp_path)
     try:
         names = setting.__enter__()
-    except docs_setting.NotHere as problem:
+    except settings.NotHere as problem:
         pytest.skip(f"{page.name}: {problem}")
-    namespace = {"__name__": page.stem, **docs_setting.common(), **names}
+    namespace = {"__name__": page.stem, **settings.common(), **names}
     try:
         with warnings.catch_warnings():
             # local mode says that it ignores payload indexes
             warnings.filterwarnings("ignore", message="Payload indexes have no effect")
             for line, code in blocks(page):
                 if not NOT_RUN.match(code):
-                    padded = "\n" * line + docs_setting.redirected(code)  # so that a failure shows the page's line
+                    padded = "\n" * line + settings.redirected(code)  # so that a failure shows the page's line
                     exec(compile(padded, str(page), "exec"), namespace)
     finally:
         setting.__exit__(*sys.exc_info())

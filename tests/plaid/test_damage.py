@@ -18,7 +18,7 @@ from muvera_adapters.plaid import IndexDamaged, IndexWarning, UnknownFormat, ope
 from muvera_adapters.plaid.numpy_file import load_array, load_object_array
 from muvera_adapters.plaid.pickles import load_plain
 from muvera_adapters.plaid.torch_file import load_tensors
-from tests.plaid_files import INDEXES, Evil, save, save_objects, write_archive
+from tests.plaid.files import INDEXES, Evil, save, save_objects, write_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::muvera_adapters.plaid.IndexWarning")
 

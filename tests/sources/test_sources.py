@@ -10,7 +10,7 @@ from muvera_adapters.errors import CollectionNotFound, InvalidInput, MissingExtr
 from muvera_adapters.qdrant import QdrantMuvera
 from muvera_adapters.sources import open_queries, open_source
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch
-from tests.plaid_files import INDEXES
+from tests.plaid.files import INDEXES
 
 DIM = 16
 

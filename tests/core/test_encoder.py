@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from muvera_core import FDEConfig, FDEEncoder, encoder_from_dict, load_encoder
-from tests.test_fde_invariants import gaussian
+from tests.drawn import gaussian
 
 
 @pytest.fixture(params=["plain", "fitted", "fastembed"])

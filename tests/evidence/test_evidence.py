@@ -25,7 +25,7 @@ from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.samples import anisotropic
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
-from tests.test_fde_invariants import gaussian
+from tests.drawn import gaussian
 
 SMALL = FDEConfig(128, r_reps=10, k_sim=4, d_proj=8)
 LARGE = FDEConfig(128, r_reps=20, k_sim=4, d_proj=8)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-INDEXES = Path(__file__).parent / "data" / "plaid"
+INDEXES = Path(__file__).parents[1] / "data" / "plaid"
 
 
 class Evil:

@@ -12,7 +12,7 @@ from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.qdrant.requests import Upsert, Wire
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
-from tests.test_fde_invariants import gaussian
+from tests.drawn import gaussian
 
 DIM = 24
 

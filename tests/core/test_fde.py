@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera_core import Encoder, FDEConfig, FDEEncoder, InvalidTokens, TokenBatch, maxsim
-from tests import reference
-from tests.test_fde_invariants import configs, gaussian
+from tests.core import reference
+from tests.drawn import configs, gaussian
 
 CONFIGS = {
     "default": {},
@@ -93,7 +93,7 @@ def test_equals_fastembed_on_real_vectors(pydocs, pydocs_documents):
 
 def test_golden_vectors():
     """A change here changes every FDE that users have stored: raise the algorithm's version."""
-    golden = json.loads((Path(__file__).parent / "data" / "golden.json").read_text())
+    golden = json.loads((Path(__file__).parents[1] / "data" / "golden.json").read_text())
     tokens = np.array(golden["tokens"], np.float32)
     for case in golden["cases"]:
         config = FDEConfig.from_dict(case["config"])

@@ -14,7 +14,7 @@ import pytest
 
 from muvera_adapters.plaid import IndexDamaged, UnknownFormat, open_index
 from muvera_adapters.plaid.torch_file import load_tensors
-from tests.plaid_files import INDEXES, Evil, save, save_legacy, write_archive
+from tests.plaid.files import INDEXES, Evil, save, save_legacy, write_archive
 
 NAMES = sorted(p.name for p in INDEXES.glob("stanford_*"))
 

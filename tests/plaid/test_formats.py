@@ -13,7 +13,7 @@ import pytest
 
 from muvera_adapters.plaid import IndexDamaged, IndexWarning, UnknownFormat, detect, open_index
 from muvera_core import maxsim
-from tests.plaid_files import INDEXES, save, save_objects, tensor_opcodes, write_archive
+from tests.plaid.files import INDEXES, save, save_objects, tensor_opcodes, write_archive
 
 # format, directory, and how far the library's own vectors may be: fast-plaid computes them in float16
 INDEXED = [

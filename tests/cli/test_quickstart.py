@@ -7,11 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-MUVERA = [sys.executable, "-c", "from muvera_adapters.cli import app; app()"]
-
-
-def run(*arguments, cwd=None):
-    return subprocess.run([*MUVERA, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+from tests.cli.command import run
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, TokenBatch, maxsim
-from tests.test_fde_invariants import gaussian
+from tests.drawn import gaussian
 
 DIM = 16
 

@@ -10,7 +10,7 @@ from muvera_adapters.evidence.judgements import quality
 from muvera_adapters.evidence.measuring import Interval, exact_top, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import as_queries
 from muvera_core import InvalidTokens, TokenBatch, maxsim
-from tests.test_fde_invariants import gaussian
+from tests.drawn import gaussian
 
 
 def test_recall_counts_what_is_among_the_candidates():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from muvera_core import InvalidTokens, TokenBatch, pool_tokens
-from tests.test_regression import BAD, DIM, documents
+from tests.core.test_regression import BAD, DIM, documents
 
 
 def plainly(tokens, count):
