@@ -23,7 +23,7 @@ from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client_calls import Call, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import check_version, plan, vector_infos
-from muvera_adapters.qdrant.documents import prepare, to_points
+from muvera_adapters.qdrant.prepare import prepare, to_points
 from muvera_adapters.qdrant.searching import Options, search
 from muvera_adapters.stores.operations import Compute, seconds
 from muvera_core import FDEConfig, FDEEncoder

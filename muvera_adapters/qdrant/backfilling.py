@@ -15,7 +15,7 @@ from muvera_adapters.documents import slices
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected
 from muvera_adapters.filling import Place, Stored
 from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import check_matrix
+from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport

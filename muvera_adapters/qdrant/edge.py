@@ -14,9 +14,9 @@ import qdrant_edge as edge
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
 from muvera_adapters.qdrant.description import describe
-from muvera_adapters.qdrant.documents import check_encoder
 from muvera_adapters.qdrant.edge_calls import Quantization, Shard, fde_params, token_params, translate
 from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport

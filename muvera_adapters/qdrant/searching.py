@@ -13,7 +13,7 @@ import numpy.typing as npt
 from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import query_matrix
+from muvera_adapters.qdrant.prepare import query_matrix
 from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.reranking import maxsim_of_stored

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from muvera_adapters.documents import interrupted, slices
 from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
 from muvera_adapters.ids import to_point_id
-from muvera_adapters.qdrant.documents import overflowing, prepare, to_points
+from muvera_adapters.qdrant.prepare import overflowing, prepare, to_points
 from muvera_adapters.qdrant.reading import need_fde
 from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport

@@ -25,7 +25,7 @@ _HALF_MAX = 65_504.0
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class Prepared:
     """Documents that can be written.
 
     Attributes:
@@ -55,7 +55,7 @@ def prepare(
     ids: Sequence[DocumentId],
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
-) -> Documents:
+) -> Prepared:
     """Documents for one write.
 
     Raises:
@@ -71,7 +71,7 @@ def prepare(
         sizes.append(_size(collection, matrices[position], payload, where))
     if collection.cosine:
         matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    return Documents(ids, points, matrices, sizes)
+    return Prepared(ids, points, matrices, sizes)
 
 
 def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "query") -> npt.NDArray[np.float32]:
@@ -92,7 +92,7 @@ def overflowing(collection: Collection, fdes: npt.NDArray[np.float32]) -> npt.ND
     return np.flatnonzero(~(np.maximum(fdes.max(axis=1), -fdes.min(axis=1)) <= _HALF_MAX))
 
 
-def to_points(collection: Collection, documents: Documents, i: int, j: int, fdes: npt.NDArray[Any]) -> list[Point]:
+def to_points(collection: Collection, documents: Prepared, i: int, j: int, fdes: npt.NDArray[Any]) -> list[Point]:
     """Points i to j of a write; ``fdes`` (j - i, dim)."""
     points = []
     for position, fde in zip(range(i, j), fdes, strict=True):
