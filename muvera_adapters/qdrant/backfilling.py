@@ -15,9 +15,10 @@ from muvera_adapters.documents import slices
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected
 from muvera_adapters.filling import Place, Stored
 from muvera_adapters.ids import ID_KEY
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
-from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
+from muvera_adapters.qdrant.requests import Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.operations import Operation, seconds
 
@@ -27,12 +28,12 @@ _LARGEST_PAGE = 1_000
 
 async def backfill(
     collection: Collection,
-    add_fde: Callable[[], Operation[None]],
+    add_fde: Callable[[], Operation[Collection]],
     dry_run: bool,
     progress: bool,
     shard_key: Any = None,
-) -> BackfillReport:
-    """Writes the missing FDEs.
+) -> tuple[BackfillReport, Collection]:
+    """Writes the missing FDEs; returns also what is then known of the collection.
 
     Every pass goes through the points without an FDE in the order of ids; passes are repeated until one finds none, so
     points that others add meanwhile are done too, and a run after a kill does only what is left.
@@ -42,19 +43,18 @@ async def backfill(
     report = await _survey(collection, shard_key)
     report.dry_run = dry_run
     if dry_run:
-        return report
+        return report, collection
     started = seconds()
     if not collection.has_fde:
-        await add_fde()
-        collection.has_fde = True
+        collection = await add_fde()
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
         while await _pass(collection, report, bar, shard_key):
             pass
     report.verified = await filling.verify(place(collection, shard_key), report)
-    await Flush()
-    report.remaining = await Count(_todo(collection), shard_key)
+    await Flush(collection.name)
+    report.remaining = await Count(collection.name, _todo(collection), shard_key)
     report.seconds = seconds() - started
-    return report
+    return report, collection
 
 
 async def check_adopted(collection: Collection) -> None:
@@ -70,10 +70,10 @@ def place(collection: Collection, shard_key: Any = None) -> Place:
 
     async def sample(size: int) -> list[Stored]:
         both = (collection.fde, tokens)
-        return [to_stored(collection, row) for row in (await Sample(Where(has=both), size, both))]
+        return [to_stored(collection, row) for row in (await Sample(collection.name, Where(has=both), size, both))]
 
     async def read(keys: list[Any]) -> list[Stored]:
-        rows = await Fetch(keys, [ID_KEY], (tokens,), shard_key)
+        rows = await Fetch(collection.name, keys, [ID_KEY], (tokens,), shard_key)
         return [to_stored(collection, row) for row in rows if tokens in row.vectors]
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
@@ -81,7 +81,7 @@ def place(collection: Collection, shard_key: Any = None) -> Place:
         sizes = [int(collection.encoder.dim * collection.wire.bytes_per_float)] * len(points)
         wrote = 0
         for i, j in slices(sizes, collection.wire.target):
-            wrote += await _set(points[i:j], shard_key)
+            wrote += await _set(collection.name, points[i:j], shard_key)
         return wrote
 
     return Place(
@@ -110,10 +110,10 @@ async def _survey(collection: Collection, shard_key: Any) -> BackfillReport:
     assert collection.tokens is not None
     report = BackfillReport()
     todo = _todo(collection)
-    report.remaining = await Count(todo, shard_key)
-    report.without_tokens = await Count(Where(lacks=(collection.tokens,)), shard_key)
+    report.remaining = await Count(collection.name, todo, shard_key)
+    report.without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)), shard_key)
     started = seconds()
-    rows, _ = await Page(todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
+    rows, _ = await Page(collection.name, todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
     read = seconds() - started
     documents = [to_stored(collection, row) for row in rows]
     await filling.estimate(place(collection, shard_key), documents, read, report)
@@ -124,7 +124,8 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_
     assert collection.tokens is not None
     wrote, offset, limit = 0, None, _FIRST_PAGE
     while True:
-        rows, offset = await Page(_todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key)
+        todo = _todo(collection)
+        rows, offset = await Page(collection.name, todo, limit, offset, [ID_KEY], (collection.tokens,), shard_key)
         documents = [to_stored(collection, row) for row in rows]
         done = await filling.fill(place(collection, shard_key), documents, report)
         report.written += done
@@ -138,18 +139,18 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_
             limit = max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
 
 
-async def _set(points: list[Point], shard_key: Any) -> int:
+async def _set(name: str, points: list[Point], shard_key: Any) -> int:
     """Writes vectors of points; those deleted meanwhile, which the database complains about, are left out."""
     try:
-        await SetVectors(points, shard_key)
+        await SetVectors(name, points, shard_key)
     except (CollectionNotFound, Rejected):
         if len(points) == 1:
-            if await Fetch([points[0].id], False, (), shard_key):
+            if await Fetch(name, [points[0].id], False, (), shard_key):
                 raise
             return 0
         half = len(points) // 2
-        first = await _set(points[:half], shard_key)
-        return first + (await _set(points[half:], shard_key))
+        first = await _set(name, points[:half], shard_key)
+        return first + (await _set(name, points[half:], shard_key))
     return len(points)
 
 

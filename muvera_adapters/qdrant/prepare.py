@@ -12,13 +12,13 @@ import numpy.typing as npt
 from muvera_adapters.documents import check_finite, check_present, is_plain, json_of, normalised, query_array, take
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY, to_point_id
-from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
+from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.qdrant.requests import Point, PointId, Vectors
 from muvera_adapters.results import DocumentId
 from muvera_core import TokenBatch
 from muvera_core.tokens import ArrayLike
 
-# lib/common/common/src/validation.rs; the embedded engine and local mode check neither
-MAX_DIM = 65_536
+# lib/common/common/src/validation.rs; the embedded engine and local mode do not check it
 MAX_FLOATS = 1_048_576
 
 _HALF_MAX = 65_504.0
@@ -39,15 +39,6 @@ class Prepared:
     points: list[tuple[PointId, dict[str, Any]]]
     tokens: TokenBatch | list[npt.NDArray[Any]]
     sizes: list[int]
-
-
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that no Qdrant stores."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Qdrant takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
 
 
 def prepare(

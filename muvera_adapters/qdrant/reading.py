@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
-from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Where
+from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.qdrant.requests import Count, Fetch, GetStatus, Page, Row, Sample, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
@@ -47,7 +48,7 @@ async def get(
     points = [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
     found: dict[str, Row] = {}
     for i in range(0, len(points), _FETCH):
-        rows = await Fetch(points[i : i + _FETCH], True, vectors, shard_key)
+        rows = await Fetch(collection.name, points[i : i + _FETCH], True, vectors, shard_key)
         found.update((str(row.id), row) for row in rows)
     return [_document(collection, found[str(p)]) if str(p) in found else None for p in points]
 
@@ -57,24 +58,24 @@ async def page(
 ) -> tuple[list[Document], Any]:
     """One page of all documents and where the next begins (None: nowhere)."""
     vectors = token_names(collection, with_tokens)
-    rows, following = await Page(Where(chosen), limit, offset, True, vectors, shard_key)
+    rows, following = await Page(collection.name, Where(chosen), limit, offset, True, vectors, shard_key)
     return [_document(collection, row) for row in rows], following
 
 
 async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> int:
     """Documents, exactly."""
-    return await Count(Where(chosen), shard_key)
+    return await Count(collection.name, Where(chosen), shard_key)
 
 
 async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
-    state = await GetStatus()
-    total = await Count(Where())
-    without_fde = (await Count(Where(lacks=(collection.fde,)))) if collection.has_fde else total
+    state = await GetStatus(collection.name, collection.fde)
+    total = await Count(collection.name, Where())
+    without_fde = (await Count(collection.name, Where(lacks=(collection.fde,)))) if collection.has_fde else total
     without_tokens, token_bytes = total, 0
     if collection.tokens is not None:
-        without_tokens = await Count(Where(lacks=(collection.tokens,)))
-        rows = await Sample(Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
+        without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)))
+        rows = await Sample(collection.name, Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
         if rows:
             floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
             token_bytes = int(floats * (2 if collection.half else 4) * (total - without_tokens))

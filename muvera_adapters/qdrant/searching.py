@@ -13,9 +13,10 @@ import numpy.typing as npt
 from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import query_matrix
 from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
-from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
+from muvera_adapters.qdrant.requests import Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores.operations import Compute, seconds
@@ -76,6 +77,7 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     token_names(collection, options.tokens)
     query = query_matrix(collection, query_tokens)
     rows = await Find(
+        collection.name,
         query,
         collection.tokens,
         options.limit,
@@ -126,7 +128,7 @@ def _plan(
     # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
     # rescoring would read the originals from disk, which the second stage makes needless
     params = o.params if o.params is not None else Params(hnsw_ef=max(128, 2 * candidates), rescore=False)
-    first = partial(Find, fde, collection.fde, params=params, shard_key=o.shard_key)
+    first = partial(Find, collection.name, fde, collection.fde, params=params, shard_key=o.shard_key)
     names = token_names(collection, o.tokens)
     if mode == "none":
         threshold = o.score_threshold
@@ -135,6 +137,7 @@ def _plan(
     if mode == "client":
         return [first(candidates, where=where, payload=_payload(o), vectors=(collection.tokens,))]
     two_stage = Find(
+        collection.name,
         query,
         collection.tokens,
         # with unscored documents to append, the whole ranking is needed to know where they begin
@@ -163,7 +166,7 @@ async def _send(finds: list[Find], collection: Collection) -> list[list[Row]]:
     replies: list[list[Row]] = []
     sizes = [int((_floats(find) + 100) * collection.wire.bytes_per_float) for find in finds]
     for i, j in slices(sizes, collection.wire.target):
-        replies += await FindMany(finds[i:j])
+        replies += await FindMany(collection.name, finds[i:j])
     return replies
 
 
@@ -173,11 +176,12 @@ def _floats(find: Find) -> int:
 
 async def _count_lacking(collection: Collection) -> int:
     """Documents that the second stage would drop in silence, as the engine does with points without the vector."""
-    if collection.lacking is None or seconds() - collection.lacking_at > _RECOUNT_SECONDS:
+    seen = collection.seen
+    if seen.lacking is None or seconds() - seen.lacking_at > _RECOUNT_SECONDS:
         assert collection.tokens is not None
-        collection.lacking = await Count(Where(has=(collection.fde,), lacks=(collection.tokens,)))
-        collection.lacking_at = seconds()
-    return collection.lacking or 0
+        seen.lacking = await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,)))
+        seen.lacking_at = seconds()
+    return seen.lacking or 0
 
 
 def _merge(collection: Collection, rows: list[list[Row]], lacking: bool, o: Options) -> Hits:

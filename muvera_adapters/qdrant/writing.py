@@ -11,9 +11,10 @@ from tqdm import tqdm
 from muvera_adapters.documents import interrupted, slices
 from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
 from muvera_adapters.ids import to_point_id
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import overflowing, prepare, to_points
 from muvera_adapters.qdrant.reading import need_fde
-from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Upsert, Where
+from muvera_adapters.qdrant.requests import Delete, Flush, GetStatus, Optimize, Point, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.operations import Compute, Pause, seconds
 
@@ -40,11 +41,11 @@ async def upsert(
             # the database applies writes in order: waiting for the last is waiting for all
             last = j == len(documents.ids)
             try:
-                await _write(points, written_ids, report, last, shard_key)
+                await _write(collection.name, points, written_ids, report, last, shard_key)
             except StoreUnavailable as error:
                 raise interrupted(error, report, documents.ids, i) from (error.__cause__ or error)
             bar.update(j - i)
-    await Flush()
+    await Flush(collection.name)
     return report
 
 
@@ -55,19 +56,19 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
     if ids is not None and not len(ids):
         return
     points = None if ids is None else [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
-    await Delete(points, Where(chosen), shard_key)
-    await Flush()
+    await Delete(collection.name, points, Where(chosen), shard_key)
+    await Flush(collection.name)
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> None:
     """Returns when nothing is left to index."""
     deadline = None if timeout is None else seconds() + timeout
     pause = 0.1
-    while (state := (await GetStatus())).status != "green":
+    while (state := (await GetStatus(collection.name, collection.fde))).status != "green":
         if state.status == "red":
             raise StoreUnavailable(f"{collection.name} is in state red: the server's log says why it cannot index")
         if state.status == "grey":  # nothing is being done until it is asked for
-            await Optimize()
+            await Optimize(collection.name)
             continue
         if deadline is not None and seconds() + pause > deadline:
             raise StoreUnavailable(f"{collection.name} is still {state.status} after {timeout:g} s of indexing")
@@ -75,18 +76,20 @@ async def wait_indexed(collection: Collection, timeout: float | None) -> None:
         pause = min(2 * pause, 2.0)
 
 
-async def _write(points: list[Point], ids: list[DocumentId], report: WriteReport, wait: bool, shard_key: Any) -> None:
+async def _write(
+    name: str, points: list[Point], ids: list[DocumentId], report: WriteReport, wait: bool, shard_key: Any
+) -> None:
     """Writes a batch; where the database refuses it, halves it until the refused documents stand alone."""
     if not points:
         return
     try:
-        await Upsert(points, wait, shard_key)
+        await Upsert(name, points, wait, shard_key)
     except Rejected as error:
         if len(points) == 1:
             report.failed[ids[0]] = str(error)
             return
         half = len(points) // 2
-        await _write(points[:half], ids[:half], report, wait, shard_key)
-        await _write(points[half:], ids[half:], report, wait, shard_key)
+        await _write(name, points[:half], ids[:half], report, wait, shard_key)
+        await _write(name, points[half:], ids[half:], report, wait, shard_key)
     else:
         report.written += len(points)
