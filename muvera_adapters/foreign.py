@@ -37,13 +37,13 @@ def token_dim(kind: str, place: Any, name: str, vector: str) -> int:
 
 
 def _edge(directory: str, name: str, _: str) -> dict[str, int]:
-    from muvera_adapters.qdrant.edge_files import paths, read_vectors
+    from muvera_adapters.qdrant.edge.files import paths, read_vectors
 
     return {n: info.size for n, info in read_vectors(paths(directory, name)[0]).items()}
 
 
 def _qdrant(client: Any, name: str, _: str) -> dict[str, int]:
-    from muvera_adapters.qdrant.client_schema import vector_infos
+    from muvera_adapters.qdrant.schema import vector_infos
 
     if not client.collection_exists(name):
         raise CollectionNotFound(f"there is no collection {name}")

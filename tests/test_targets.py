@@ -138,7 +138,7 @@ def test_a_directory_in_use(tmp_path):
 def test_missing_extras(tmp_path, monkeypatch, target, module, extra):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "muvera_adapters.qdrant.edge", raising=False)
+    monkeypatch.delitem(sys.modules, "muvera_adapters.qdrant.edge.store", raising=False)
     with Database(target) as database, pytest.raises(MissingExtra) as caught:
         database.create("passages", ENCODER)
     assert f"pip install 'muvera-adapters[{extra}]'" in str(caught.value)
