@@ -31,7 +31,7 @@ from integration_tests.engines.base import CannotStart
 from integration_tests.engines.weaviate import foreign_id, running
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.weaviate import WeaviateMuvera, reading, requests, searching
-from muvera_adapters.weaviate.identity import to_uuid
+from muvera_adapters.weaviate.ids import to_uuid
 
 VI = Configure.VectorIndex
 IDS = list(range(COUNT))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
-from weaviate.collections.classes.config import VectorIndexConfigHFresh
+from weaviate.collections.classes.config import CollectionConfig, VectorIndexConfigHFresh
 from weaviate.collections.classes.config_vector_index import (
     VectorIndexConfigCreate,
     VectorIndexConfigDynamicCreate,
@@ -20,8 +20,8 @@ from weaviate.collections.classes.config_vectors import VectorConfigCreate
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.state import new_state
-from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED
-from muvera_adapters.weaviate.requests import MAX_RESULTS, Collection, Server, VectorInfo
+from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Server, VectorInfo
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
 from muvera_core import Encoder
 
 Preset = Literal["rq8", "rq4", "rq1"]
@@ -180,7 +180,7 @@ def fde_property() -> Property:
     )
 
 
-def vector_infos(config: Any) -> dict[str, VectorInfo]:
+def vector_infos(config: CollectionConfig) -> dict[str, VectorInfo]:
     """Named vectors of ``collection.config.get()``."""
     infos = {}
     for name, vector in (config.vector_config or {}).items():
@@ -206,7 +206,7 @@ def vector_infos(config: Any) -> dict[str, VectorInfo]:
     return infos
 
 
-def kept_state(config: Any) -> Any:
+def kept_state(config: CollectionConfig) -> Any:
     """JSON values, None where there are none."""
     for own in config.properties:
         if own.name == ID_KEY:
@@ -217,7 +217,9 @@ def kept_state(config: Any) -> Any:
     return None
 
 
-def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool) -> Collection:
+def describe(
+    config: CollectionConfig, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool
+) -> Collection:
     """The collection, once its vectors are found to fit; their dimensions are not in the schema.
 
     Raises:
@@ -237,7 +239,6 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         problems += _token_problems(tokens, vectors)
     if problems:
         raise SchemaMismatch(f"{config.name} does not fit: {'; '.join(problems)}")
-    info = vectors[tokens] if tokens is not None else VectorInfo(skip=True)
     return Collection(
         config.name,
         encoder,
@@ -245,11 +246,8 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         tokens,
         fde_exists=fde in vectors,
         has_fde=fde in vectors,
-        cosine=info.distance == "cosine",
-        index=info.index,
-        # a document without tokens fails the whole query on a quantized token index: never use it for reranking
-        flat_cutoff=0 if info.code_bits and info.muvera is None else info.flat_cutoff,
         fde_info=vectors.get(fde, VectorInfo()),
+        tokens_info=vectors[tokens] if tokens is not None else VectorInfo(skip=True),
         keeps_state=any(own.name == ID_KEY for own in config.properties),
         foreign=bool(config.references)
         or bool(vectors.keys() - {fde, tokens})

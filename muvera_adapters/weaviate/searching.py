@@ -15,8 +15,9 @@ from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores.operations import Compute, Together
-from muvera_adapters.weaviate.documents import query_matrix
-from muvera_adapters.weaviate.identity import user_properties
+from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection
+from muvera_adapters.weaviate.ids import user_properties
+from muvera_adapters.weaviate.prepare import query_matrix
 from muvera_adapters.weaviate.reading import (
     check_widths,
     document_id_of,
@@ -27,7 +28,7 @@ from muvera_adapters.weaviate.reading import (
     token_names,
     tokens_of,
 )
-from muvera_adapters.weaviate.requests import MAX_RESULTS, Collection, Row, by_ids, near_fde, near_tokens, page
+from muvera_adapters.weaviate.requests import Row, by_ids, near_fde, near_tokens, page
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 
@@ -68,7 +69,7 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
     matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
     if not matrices:
         return []
-    if not collection.width_seen:  # nothing was there yet
+    if not collection.seen.fde_width:  # nothing was there yet
         await check_widths(collection)
     if mode == "native_muvera":
         return await Together([_native_muvera(collection, q, options) for q in matrices], at_once)
@@ -87,7 +88,7 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     native, after = _scores_exactly(collection), None
     best: list[tuple[float, str]] = []
     while True:
-        ids = [row.id for row in (await page(collection, _SCAN, after, None))]
+        ids = [row.id for row in await page(collection, _SCAN, after, None)]
         if not ids:
             break
         if native:
@@ -123,7 +124,7 @@ async def _native(
     missing = [i for i in ids if i not in reranked]
     unscored = []
     if missing:
-        found = {row.id: row for row in (await fetch_all(collection, missing, _payload(o), ()))}
+        found = {row.id: row for row in await fetch_all(collection, missing, _payload(o), ())}
         unscored = [found[i] for i in missing if i in found]
     return _ranked(collection, scored, unscored, estimates, o)
 
@@ -133,7 +134,7 @@ async def _client(
 ) -> Hits:
     """One request where the tokens of all candidates fit into a message, else their ids first."""
     assert collection.tokens is not None
-    if o.candidates <= (await fitting(collection)):
+    if o.candidates <= await fitting(collection):
         rows = await near_fde(collection, fde, o.candidates, o.filter, _payload(o), (collection.tokens,))
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
@@ -180,7 +181,7 @@ def _mode(collection: Collection, options: Options) -> str:
     if mode not in ("auto", "native", "client", "none", "native_muvera"):
         raise InvalidInput(f"rerank must be 'auto', 'native', 'client', 'none' or 'native_muvera', got {mode!r}")
     if mode == "auto":
-        native = _scores_exactly(collection) and options.candidates < collection.flat_cutoff
+        native = _scores_exactly(collection) and options.candidates < collection.exact_below
         mode = "none" if collection.tokens is None else "native" if native else "client"
     if mode != "none" and collection.tokens is None:
         raise InvalidInput(f"{collection.name} stores no tokens: use rerank='none'")
@@ -207,13 +208,13 @@ def _scores_exactly(collection: Collection) -> bool:
 
     Under cosine it normalises the query at most, never the tokens.
     """
-    return collection.index != "none" and not collection.cosine and collection.flat_cutoff > _SCAN
+    return collection.index != "none" and not collection.cosine and collection.exact_below > _SCAN
 
 
 def _check_native(collection: Collection, options: Options) -> None:
     if collection.index == "none":
         raise Unsupported(f"{collection.name} stores its tokens without an index: use rerank='client'")
-    if options.candidates >= collection.flat_cutoff:
+    if options.candidates >= collection.exact_below:
         raise Unsupported(
             f"{collection.name}: its token index does not score {options.candidates} chosen documents exactly "
             "(flat_search_cutoff, or quantized): use rerank='client'"
@@ -239,7 +240,7 @@ async def _score_here(
     assert collection.tokens is not None
     rows = [
         row
-        for row in (await fetch_all(collection, ids, None, (collection.tokens,), filters))
+        for row in await fetch_all(collection, ids, None, (collection.tokens,), filters)
         if collection.tokens in row.vectors
     ]
     scores = await Compute(partial(_maxsim, collection, query, rows))

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from tqdm import tqdm
+from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import WeaviateInsertManyAllFailedError
 
 from muvera_adapters.documents import interrupted, slices
@@ -14,11 +15,12 @@ from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected, S
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.operations import Compute, Pause, Together, seconds
 from muvera_adapters.weaviate import requests as r
-from muvera_adapters.weaviate.client_errors import refused_write
-from muvera_adapters.weaviate.documents import prepare, to_writes
-from muvera_adapters.weaviate.identity import to_uuid
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.errors import refused_write
+from muvera_adapters.weaviate.ids import to_uuid
+from muvera_adapters.weaviate.prepare import prepare, to_writes
 from muvera_adapters.weaviate.reading import fetch_all, is_indexed, need_fde
-from muvera_adapters.weaviate.requests import Collection, Write
+from muvera_adapters.weaviate.requests import Write
 
 #: single-object writes that go on at a time
 AT_ONCE = 4
@@ -50,13 +52,14 @@ async def upsert(
     return report
 
 
-async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: Any) -> None:
+async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: FilterReturn | None) -> None:
     """Deletes documents by ids or by filter."""
     if (ids is None) == (chosen is None):
-        raise InvalidInput("give either ids or filter=, and not both: what is deleted must be named")
-    if ids is None:
+        raise InvalidInput("pass exactly one of ids and filter")
+    if chosen is not None:
         await _delete_all(chosen)
         return
+    assert ids is not None
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
     for i in range(0, len(objects), r.FILTER_IDS):
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
@@ -66,7 +69,7 @@ async def wait_indexed(collection: Collection, timeout: float | None) -> None:
     """Returns when nothing is left to index."""
     deadline = None if timeout is None else seconds() + timeout
     pause = 0.1
-    while not is_indexed(await r.nodes(collection)):
+    while not is_indexed(await r.shards(collection)):
         if deadline is not None and seconds() + pause > deadline:
             raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
         await Pause(pause)
@@ -88,7 +91,7 @@ async def _write(collection: Collection, writes: Sequence[Write]) -> dict[int, s
     An insert replaces the whole object. So objects that are there and have something that this write does not name
     (properties; vectors, references or blobs, which are not looked at one by one) are patched instead.
     """
-    there = {row.id: row for row in (await fetch_all(collection, [write.id for write in writes], True, ()))}
+    there = {row.id: row for row in await fetch_all(collection, [write.id for write in writes], True, ())}
 
     def loses(write: Write) -> bool:
         found = there.get(write.id)
@@ -109,7 +112,7 @@ async def _write(collection: Collection, writes: Sequence[Write]) -> dict[int, s
 async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, str]:
     """Writes whole objects; where the server refuses the request, halves it until refused objects stand alone."""
     try:
-        errors: dict[int, str] = await r.insert(writes)
+        errors = await r.insert(writes)
     except Rejected as error:
         if len(writes) == 1 or isinstance(error.__cause__, WeaviateInsertManyAllFailedError):
             return dict.fromkeys(range(len(writes)), str(error))
@@ -127,7 +130,7 @@ async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, 
 async def _patch(collection: Collection, write: Write) -> str | None:
     """Writes what is named of one object; an object that is gone is written whole. Returns an error."""
     try:
-        if not (await patch(write)):
+        if not await patch(write):
             errors = await _insert(collection, [write])
             return errors.get(0)
     except Rejected as error:
@@ -135,7 +138,7 @@ async def _patch(collection: Collection, write: Write) -> str | None:
     return None
 
 
-async def _delete_all(filters: Any) -> None:
+async def _delete_all(filters: FilterReturn) -> None:
     """One request deletes at most QUERY_MAXIMUM_RESULTS objects."""
     while True:
         matches, failed = await r.delete(filters)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from muvera_adapters.documents import check_encodable, json_of, normalised, query_array, take
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
-from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED, to_uuid
-from muvera_adapters.weaviate.requests import Collection, Write
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED, to_uuid
+from muvera_adapters.weaviate.requests import Write
 from muvera_core import TokenBatch
 from muvera_core.tokens import ArrayLike
 
@@ -25,7 +26,7 @@ _OVERHEAD = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class Prepared:
     """Documents that can be written.
 
     Attributes:
@@ -46,7 +47,7 @@ def prepare(
     ids: Sequence[DocumentId],
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
-) -> Documents:
+) -> Prepared:
     """Documents for one write.
 
     Raises:
@@ -62,7 +63,7 @@ def prepare(
         sizes.append(_size(collection, matrices[position], properties, where))
     if collection.cosine:
         matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    return Documents(ids, objects, matrices, sizes)
+    return Prepared(ids, objects, matrices, sizes)
 
 
 def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "query") -> npt.NDArray[np.float32]:
@@ -76,14 +77,14 @@ def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "q
     return normalised(matrix) if collection.cosine else matrix
 
 
-def to_writes(collection: Collection, documents: Documents, i: int, j: int, fdes: npt.NDArray[Any]) -> list[Write]:
+def to_writes(collection: Collection, prepared: Prepared, i: int, j: int, fdes: npt.NDArray[Any]) -> list[Write]:
     """Objects i to j of a write; ``fdes`` (j - i, dim)."""
     writes = []
     for position, fde in zip(range(i, j), fdes, strict=True):
-        object_id, properties = documents.objects[position]
+        object_id, properties = prepared.objects[position]
         vectors: dict[str, npt.NDArray[Any]] = {collection.fde: fde}
         if collection.tokens is not None:
-            vectors[collection.tokens] = documents.tokens[position]
+            vectors[collection.tokens] = prepared.tokens[position]
         writes.append(Write(object_id, properties, vectors))
     return writes
 
