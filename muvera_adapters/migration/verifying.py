@@ -15,10 +15,10 @@ from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.migration.pipeline import MigrationReport
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.plaid.source import Document
-from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Document as Stored
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.stores.searching import maxsim_of_stored
 from muvera_adapters.targets import Store
 from muvera_core import TokenBatch
 

@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.qdrant.description import STATE_KEY, VectorInfo
-from muvera_adapters.qdrant.documents import check_encoder
+from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.state import new_state
 from muvera_core import Encoder
 

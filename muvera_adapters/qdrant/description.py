@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muvera_adapters.errors import SchemaMismatch
-from muvera_adapters.qdrant.documents import check_encoder
+from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import Collection, Wire
 from muvera_core import Encoder
 

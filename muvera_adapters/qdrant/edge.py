@@ -14,9 +14,9 @@ import qdrant_edge as edge
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
 from muvera_adapters.qdrant.description import describe
-from muvera_adapters.qdrant.documents import check_encoder
 from muvera_adapters.qdrant.edge_calls import Quantization, Shard, fde_params, token_params, translate
 from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
@@ -276,9 +276,17 @@ class QdrantEdgeMuvera:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+        )
         return self._do(searching.search(self._collection, [query_tokens], o))[0]
 
     def search_batch(
@@ -298,9 +306,17 @@ class QdrantEdgeMuvera:
     ) -> list[Hits]:
         """:meth:`search` for several queries."""
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+        )
         return self._do(searching.search(self._collection, queries, o))
 
     def exact_search(
@@ -316,7 +332,7 @@ class QdrantEdgeMuvera:
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates."""
         o = Options(
-            limit,
+            limit=limit,
             filter=filter,
             offset=offset,
             score_threshold=score_threshold,

@@ -8,22 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
+from muvera_adapters.stores.checks import need_tokens
 
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
 _FETCH = 100
 _SAMPLE = 32
-
-
-def need_fde(collection: Collection) -> None:
-    """Raises InvalidInput where there are no FDEs to search or to write."""
-    if not collection.has_fde:
-        raise InvalidInput(
-            f"{collection.name} has no vector {collection.fde!r} yet: run backfill() first; it was adopted as it is"
-        )
 
 
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
@@ -32,11 +24,7 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
     Raises:
         InvalidInput: tokens are wanted and the collection stores none.
     """
-    if not wanted:
-        return ()
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens")
-    return (collection.tokens,)
+    return (need_tokens(collection),) if wanted else ()
 
 
 async def get(

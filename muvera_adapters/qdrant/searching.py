@@ -5,39 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import query_matrix
-from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
+from muvera_adapters.qdrant.prepare import check_query
+from muvera_adapters.qdrant.reading import token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
-from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
+from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.searching import (
+    SearchOptions,
+    check_options,
+    check_rerank,
+    final_ranking,
+    maxsim_of_stored,
+    query_matrices,
+)
+from muvera_adapters.stores.writing import slices
 
 Rerank = Literal["auto", "native", "client", "none"]
+_MODES = get_args(Rerank)
 
 # another writer's documents without tokens may go unnoticed for so long
 _RECOUNT_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Arguments of a search; the stores document them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(SearchOptions):
+    """Arguments of a search; the stores document them.
 
-    limit: int = 10
-    prefetch: int = 200
-    rerank: Rerank = "auto"
-    filter: Any = None
-    offset: int = 0
-    score_threshold: float | None = None
-    payload: Any = True
-    tokens: bool = False
+    Attributes:
+        fde_scores: hits show the encoder's estimate where the mode does not bring it anyway.
+        params: search parameters of the first stage in the database's own type, None for the defaults.
+        shard_key: shard key selector.
+    """
+
     fde_scores: bool = False
     params: Any = None
     shard_key: Any = None
@@ -47,9 +54,7 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
     """Hits of every query; requests are packed by bytes."""
     need_fde(collection)
     mode = _mode(collection, options)
-    token_names(collection, options.tokens)
-    many = len(queries) > 1
-    matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
+    matrices = query_matrices(collection, queries, check_query)
     if not matrices:
         return []
     fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
@@ -70,14 +75,12 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
 
 async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
     """MaxSim over everything that has tokens."""
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
-    _check(options)
-    token_names(collection, options.tokens)
-    query = query_matrix(collection, query_tokens)
+    tokens = need_tokens(collection, ": there is nothing to score exactly")
+    check_options(collection, options)
+    query = query_matrix(collection, query_tokens, check_query)
     rows = await Find(
         query,
-        collection.tokens,
+        tokens,
         options.limit,
         options.offset,
         None,
@@ -92,22 +95,11 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
 
 
 def _mode(collection: Collection, options: Options) -> str:
-    _check(options)
+    check_options(collection, options)
+    check_rerank(collection, options.rerank, _MODES)
     if options.rerank == "auto":
         return "none" if collection.tokens is None else "native"
-    if options.rerank not in ("native", "client", "none"):
-        raise InvalidInput(f"rerank must be 'auto', 'native', 'client' or 'none', got {options.rerank!r}")
-    if options.rerank != "none" and collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens: use rerank='none'")
     return options.rerank
-
-
-def _check(options: Options) -> None:
-    if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
-        raise InvalidInput(
-            "limit and prefetch must be at least 1 and offset at least 0, "
-            f"got {options.limit}, {options.prefetch} and {options.offset}"
-        )
 
 
 def _plan(
@@ -120,9 +112,7 @@ def _plan(
 ) -> list[Find]:
     """The finds of one query; their rows are read by _merge, _rerank or as they are."""
     where = Where(o.filter)
-    wanted = o.offset + o.limit
-    # an offset is not applied to the first stage, so it must bring what is skipped too
-    candidates = wanted if mode == "none" else max(o.prefetch, wanted)
+    candidates = o.wanted if mode == "none" else o.candidates
     # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
     # rescoring would read the originals from disk, which the second stage makes needless
     params = o.params if o.params is not None else Params(hnsw_ef=max(128, 2 * candidates), rescore=False)
@@ -138,7 +128,7 @@ def _plan(
         query,
         collection.tokens,
         # with unscored documents to append, the whole ranking is needed to know where they begin
-        wanted if lacking else o.limit,
+        o.wanted if lacking else o.limit,
         0 if lacking else o.offset,
         Prefetch(fde, collection.fde, candidates, params),
         Params(exact=True) if collection.tokens_indexed else None,
@@ -187,9 +177,7 @@ def _merge(collection: Collection, rows: list[list[Row]], lacking: bool, o: Opti
     if not lacking:
         return Hits(hits)
     unscored = [_hit(collection, row, o, row.score, False) for row in rows[2] if row.id in fde_scores]
-    # their scores are on another scale, so a threshold cannot admit them
-    room = [] if o.score_threshold is not None else unscored
-    return Hits((hits + room)[o.offset : o.offset + o.limit], unscored)
+    return Hits(final_ranking(hits, unscored, o), unscored)
 
 
 def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[Row], o: Options) -> Hits:
@@ -199,12 +187,9 @@ def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[R
     scores = maxsim_of_stored(query, [m for _, m in scored])
     order = np.argsort(-scores, kind="stable")
     best = [(scored[i][0], float(scores[i])) for i in order]
-    if o.score_threshold is not None:
-        best = [(row, score) for row, score in best if score >= o.score_threshold]
-    hits = [_hit(collection, row, o, row.score, True, score) for row, score in best[: o.offset + o.limit]]
+    hits = [_hit(collection, row, o, row.score, True, score) for row, score in best]
     unscored = [_hit(collection, row, o, row.score, False) for row, m in matrices if m is None]
-    room = [] if o.score_threshold is not None else unscored
-    return Hits((hits + room)[o.offset : o.offset + o.limit], unscored)
+    return Hits(final_ranking(hits, unscored, o), unscored)
 
 
 def _hit(

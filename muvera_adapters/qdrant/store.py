@@ -303,9 +303,18 @@ class QdrantMuvera:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params, shard_key_selector,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+            shard_key=shard_key_selector,
+        )
         return self._do(searching.search(self._collection, [query_tokens], o))[0]
 
     def search_batch(
@@ -326,9 +335,18 @@ class QdrantMuvera:
     ) -> list[Hits]:
         """:meth:`search` for several queries, in as few requests as their bytes allow."""
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params, shard_key_selector,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+            shard_key=shard_key_selector,
+        )
         return self._do(searching.search(self._collection, queries, o))
 
     def exact_search(
@@ -345,7 +363,7 @@ class QdrantMuvera:
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates. A strict mode may forbid it."""
         o = Options(
-            limit,
+            limit=limit,
             filter=filter,
             offset=offset,
             score_threshold=score_threshold,
