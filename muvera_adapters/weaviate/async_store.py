@@ -13,6 +13,7 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import Operation, Retry, run_async
+from muvera_adapters.stores.searching import SearchOptions
 from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
 from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection
 from muvera_adapters.weaviate.client import send as send_call
@@ -20,7 +21,7 @@ from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
-from muvera_adapters.weaviate.searching import Options, Rerank
+from muvera_adapters.weaviate.searching import Rerank
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -312,7 +313,16 @@ class AsyncWeaviateMuvera:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         (hits,) = await self._do(searching.search(self._collection, [query_tokens], o))
         return hits
 
@@ -353,7 +363,16 @@ class AsyncWeaviateMuvera:
             InvalidInput: as for :meth:`search`; the message has the position of the query.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return await self._do(searching.search(self._collection, queries, o, at_once))
 
     async def exact_search(
@@ -386,7 +405,14 @@ class AsyncWeaviateMuvera:
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
+        o = SearchOptions(
+            limit=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return await self._do(searching.exact_search(self._collection, query_tokens, o))
 
     async def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
@@ -414,7 +440,7 @@ class AsyncWeaviateMuvera:
         """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
 
         Raises:
-            InvalidInput: both ids and filter are given, or neither.
+            InvalidInput: not exactly one of ids and filter is given.
         """
         await self._do(writing.delete(self._collection, ids, filter))
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 from weaviate.collections.classes.config_vector_index import VectorIndexConfigCreate
 
-from muvera_adapters import filling
-from muvera_adapters.errors import InvalidInput
-from muvera_adapters.filling import Place, Stored
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores import backfilling
+from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
+from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.operations import Together, seconds
 from muvera_adapters.weaviate import lifecycle
 from muvera_adapters.weaviate.collection import Collection
@@ -38,13 +37,8 @@ async def backfill(
     dry_run: bool,
     progress: bool,
 ) -> tuple[Collection, BackfillReport]:
-    """Writes the missing FDEs; returns the collection with its FDE vector.
-
-    Every pass goes through the objects without our mark, in the order of ids. Passes are repeated until one writes
-    nothing: objects that others add meanwhile get their FDE too, and a run after a kill does only what is left.
-    """
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
+    """Writes the missing FDEs; returns the collection with its FDE vector."""
+    need_tokens(collection, ": there is nothing to encode")
     collection = await lifecycle.refreshed(collection)
     report = await _survey(collection)
     report.dry_run = dry_run
@@ -52,10 +46,7 @@ async def backfill(
         return collection, report
     started = seconds()
     collection = await lifecycle.add_fde(collection, quantization, index)
-    with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while await _pass(collection, report, bar):
-            pass
-    report.verified = await filling.verify(_access(collection), report)
+    await backfill_passes(_access(collection), partial(_pass, collection, report), report, progress)
     collection = await lifecycle.finish(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
@@ -68,10 +59,10 @@ async def check_adopted(collection: Collection) -> int:
     Raises:
         EncoderMismatch: they are of another encoder.
     """
-    return 1 if collection.tokens is None else await filling.check_adopted(_access(collection))
+    return 1 if collection.tokens is None else await backfilling.check_adopted(_access(collection))
 
 
-def _access(collection: Collection) -> Place:
+def _access(collection: Collection) -> BackfillAccess:
     """The reads and writes that a backfill needs."""
 
     async def read(keys: list[Any]) -> list[Stored]:
@@ -82,17 +73,7 @@ def _access(collection: Collection) -> Place:
         patches = [patch(Write(key, {FDE_KEY: collection.fde}, {collection.fde: fde})) for key, fde in fdes]
         return sum(await Together(patches, AT_ONCE))
 
-    return Place(
-        collection.name,
-        collection.encoder,
-        collection.fde,
-        collection.tokens or "",
-        collection.cosine,
-        check_matrix,
-        partial(_sample, collection),
-        read,
-        write,
-    )
+    return BackfillAccess(collection, check_matrix, partial(_sample, collection), read, write)
 
 
 async def _sample(collection: Collection, size: int) -> list[Stored]:
@@ -127,12 +108,12 @@ async def _survey(collection: Collection) -> BackfillReport:
     started = seconds()
     documents = await _sample(collection, _FIRST)
     read = seconds() - started
-    await filling.estimate(_access(collection), documents, read, report)
+    await backfilling.estimate(_access(collection), documents, read, report)
     return report
 
 
 async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int:
-    """Goes through all objects; returns the number of FDEs written."""
+    """Goes through the objects without our mark, in the order of ids; returns the number of FDEs written."""
     report.without_tokens, wrote, after = 0, 0, None
     while True:
         rows = await page(collection, _PAGE, after, [FDE_KEY])
@@ -144,7 +125,7 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
             lacking = [row for row in full if not (collection.has_fde and collection.fde in row.vectors)]
             documents = _with_tokens(collection, lacking)
             report.without_tokens += len(lacking) - len(documents)
-            done = await filling.fill(_access(collection), documents, report)
+            done = await backfilling.fill(_access(collection), documents, report)
             report.written += done
             wrote += done
             bar.update(done)

@@ -12,8 +12,9 @@ from weaviate.classes.query import Filter
 from weaviate.collections.classes.cluster import Shard
 from weaviate.collections.classes.filters import FilterReturn
 
-from muvera_adapters.errors import InvalidInput, SchemaMismatch
+from muvera_adapters.errors import SchemaMismatch
 from muvera_adapters.results import Document, DocumentId, StoreInfo
+from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.ids import FDE_KEY, from_uuid, to_uuid, user_properties
@@ -26,15 +27,6 @@ _FEW = 4
 READ_BYTES = 48 << 20
 # documents of other writers that are looked at one by one; beyond, their share is taken for that of all
 _LOOK_AT = 1_000
-
-
-def need_fde(collection: Collection) -> None:
-    """Raises InvalidInput where there are no FDEs to search or to write."""
-    if not collection.has_fde:
-        raise InvalidInput(
-            f"{collection.name} has no filled vector {collection.fde!r} yet: run backfill() first; it was adopted as "
-            "it is"
-        )
 
 
 async def check_widths(collection: Collection) -> None:
@@ -64,11 +56,7 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
     Raises:
         InvalidInput: tokens are wanted and the collection stores none.
     """
-    if not wanted:
-        return ()
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens")
-    return (collection.tokens,)
+    return (need_tokens(collection),) if wanted else ()
 
 
 async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from muvera_adapters.stores.checks import need_fde
 from muvera_adapters.stores.operations import Together
 from muvera_adapters.weaviate.collection import Collection
-from muvera_adapters.weaviate.reading import fitting, need_fde
+from muvera_adapters.weaviate.reading import fitting
 from muvera_adapters.weaviate.requests import Row, Write, by_ids, count, near_fde, near_tokens, page
 from muvera_adapters.weaviate.writing import AT_ONCE, patch, wait_indexed
 

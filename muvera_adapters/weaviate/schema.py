@@ -22,6 +22,7 @@ from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.state import new_state
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Server, VectorInfo
 from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
+from muvera_adapters.weaviate.prepare import check_encoder
 from muvera_core import Encoder
 
 Preset = Literal["rq8", "rq4", "rq1"]
@@ -33,8 +34,6 @@ FDE, TOKENS = "fde", "tokens"
 
 #: MUVERA, adding a vector to a collection, correct filtered multi-vector search
 MINIMUM_VERSION = (1, 31)
-# entities/storobj/storage_object.go, maxVectorLength
-MAX_DIM = 65_535
 
 _OPTIONS = {
     "description",
@@ -52,15 +51,6 @@ def check_version(server: Server) -> None:
     """Raises Unsupported for servers that are too old."""
     if server.version < MINIMUM_VERSION:
         raise Unsupported(f"{server.engine} is too old; 1.31 has what two-stage search needs")
-
-
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that no Weaviate stores."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Weaviate takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
 
 
 def quantizer(quantization: Quantization) -> QuantizerConfig:

@@ -1,3 +1,4 @@
+# Generated from async_store.py by tools/make_sync.py; edit that file and run it.
 """WeaviateMuvera: two-stage search in a Weaviate server."""
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.searching import SearchOptions
 from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
 from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection
 from muvera_adapters.weaviate.client import send as send_call
@@ -20,7 +22,7 @@ from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
-from muvera_adapters.weaviate.searching import Options, Rerank
+from muvera_adapters.weaviate.searching import Rerank
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -310,7 +312,16 @@ class WeaviateMuvera:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         (hits,) = self._do(searching.search(self._collection, [query_tokens], o))
         return hits
 
@@ -351,7 +362,16 @@ class WeaviateMuvera:
             InvalidInput: as for :meth:`search`; the message has the position of the query.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return self._do(searching.search(self._collection, queries, o, at_once))
 
     def exact_search(
@@ -384,7 +404,14 @@ class WeaviateMuvera:
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
+        o = SearchOptions(
+            limit=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return self._do(searching.exact_search(self._collection, query_tokens, o))
 
     def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
@@ -399,7 +426,7 @@ class WeaviateMuvera:
         while True:
             page = reading.one_page(self._collection, filter, page_size, after, with_tokens)
             documents, after = self._do(page)
-            for document in documents:  # noqa: UP028
+            for document in documents:
                 yield document
             if after is None:
                 return
@@ -412,7 +439,7 @@ class WeaviateMuvera:
         """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
 
         Raises:
-            InvalidInput: both ids and filter are given, or neither.
+            InvalidInput: not exactly one of ids and filter is given.
         """
         self._do(writing.delete(self._collection, ids, filter))
 
