@@ -1,8 +1,8 @@
 """Generates every blocking store, ``store.py``, from the asynchronous one beside it, ``async_store.py``.
 
-The keywords ``async`` and ``await`` go, and names lose their ``Async`` (``AsyncIterator``, ``run_async``), in the code and in
-its docstrings; ruff then orders imports and formats. ``python tools/make_sync.py`` writes; ``--check`` fails where a file
-differs from what would be written.
+The keywords ``async`` and ``await`` go, and names lose their ``Async`` (``AsyncIterator``, ``run_async``), in the code
+and in its docstrings; ruff then orders imports and formats. ``python tools/make_sync.py`` writes; ``--check`` fails
+where a file differs from what would be written.
 """
 
 from __future__ import annotations

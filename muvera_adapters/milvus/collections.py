@@ -22,7 +22,7 @@ from muvera_adapters.milvus.backfilling import check_adopted
 from muvera_adapters.milvus.identity import FDE_KEY
 from muvera_adapters.milvus.requests import Call, Collection, Metric, Server, TokenStorage, page
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
-from muvera_adapters.state import choose_encoder, read_state
+from muvera_adapters.stores.kept import choose_encoder, read_state
 from muvera_adapters.stores.operations import Operation
 from muvera_core import Encoder
 

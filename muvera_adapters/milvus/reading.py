@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from pymilvus import DataType
 
 from muvera_adapters.errors import InvalidInput
@@ -40,6 +41,13 @@ def need_fde(collection: Collection) -> None:
     """Raises InvalidInput where there are no FDEs to search or to write."""
     if not collection.has_fde:
         raise InvalidInput(f"{collection.name} has no filled field {collection.fde!r} yet: run backfill() first")
+
+
+async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
+    """At most so many stored FDEs, the first that the server gives."""
+    chosen = marked_by(collection) if collection.marker else ""
+    rows = await page(collection, size, None, [collection.fde], chosen)
+    return [row.fde for row in rows if row.fde is not None]
 
 
 def token_fields(collection: Collection, wanted: bool) -> list[str]:
@@ -129,6 +137,7 @@ async def info(collection: Collection) -> StoreInfo:
     with_fde = marked if collection.has_fde else 0
     with_tokens, token_bytes = await _tokens(collection, total)
     indexed = await is_indexed(collection)
+    without_index = await unindexed(collection)
     width = _WIDTH[collection.datatype]
     codes = _CODES.get(str(collection.index.get("index_type")), 0.0)
     return StoreInfo(
@@ -144,7 +153,23 @@ async def info(collection: Collection) -> StoreInfo:
         fde_bytes=width * with_fde * collection.encoder.dim,
         code_bytes=int(with_fde * collection.encoder.dim * codes),
         token_bytes=token_bytes,
+        unindexed=without_index,
     )
+
+
+async def unindexed(collection: Collection) -> int | None:
+    """Least number of documents without an index of their FDEs; None of milvus-lite, which calls all of them indexed.
+
+    A server counts versions that were replaced or deleted as indexed until it has compacted their segment.
+    """
+    if collection.server.lite:
+        return None
+    total = await count_call(collection)
+    for name in await Call[Any]("list_indexes", {"collection_name": collection.name}):
+        found = await Call[Any]("describe_index", {"collection_name": collection.name, "index_name": name})
+        if found and found.get("field_name") == collection.fde and "indexed_rows" in found:
+            return max(0, total - int(found["indexed_rows"]))
+    return None
 
 
 def marked_by(collection: Collection) -> str:

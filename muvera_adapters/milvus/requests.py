@@ -15,6 +15,7 @@ from pymilvus.client.embedding_list import EmbeddingList
 from muvera_adapters.milvus.blobs import TokenType, unpack
 from muvera_adapters.milvus.expressions import after, among
 from muvera_adapters.milvus.identity import FDE_KEY, Key, Keys
+from muvera_adapters.stores.collection import Seen
 from muvera_adapters.stores.operations import Request
 from muvera_core import Encoder
 
@@ -76,6 +77,7 @@ class Collection:
         fde: name of the FDE field.
         datatype: of the FDE field.
         fde_metric: FDEs are compared by.
+        seen: what operations have learned of it.
         index: of the FDEs: its type and parameters.
         fde_exists: the collection has such a field.
         has_fde: it can be searched and written (False: adopted, to be backfilled).
@@ -105,6 +107,7 @@ class Collection:
     fde: str = "fde"
     datatype: DataType = DataType.FLOAT_VECTOR
     fde_metric: str = "IP"
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
     index: Mapping[str, Any] = field(default_factory=dict)
     fde_exists: bool = True
     has_fde: bool = True

@@ -15,7 +15,7 @@ from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.identity import FDE_KEY, ID, MAX_KEY
 from muvera_adapters.milvus.requests import Collection, Metric, Server, TokenStorage
-from muvera_adapters.state import new_state
+from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
 #: property of a collection that has its state

@@ -15,11 +15,13 @@ from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.milvus.documents import query_matrix
 from muvera_adapters.milvus.expressions import among, checked
 from muvera_adapters.milvus.identity import FDE_KEY, Key, from_key
-from muvera_adapters.milvus.reading import Cursor, fetch_all, need_fde, next_keys, token_fields
+from muvera_adapters.milvus.reading import Cursor, fetch_all, need_fde, next_keys, sample_fdes, token_fields
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Collection, Row, near_fde, near_tokens
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
+from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.operations import Compute, Together
+from muvera_adapters.stores.query_scaling import QueryFDE
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 
@@ -70,7 +72,8 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
         return []
     if mode == "native_muvera":
         return await Together([_native_muvera(collection, q, options) for q in matrices], at_once)
-    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
+    cosine = collection.fde_metric == "COSINE"
+    fdes = await query_scaling.encode(collection, matrices, partial(sample_fdes, collection), cosine=cosine)
     each = [_two_stages(collection, mode, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
     return await Together(each, at_once)
 
@@ -99,7 +102,7 @@ async def _two_stages(
     collection: Collection,
     mode: str,
     query: npt.NDArray[np.float32],
-    fde: npt.NDArray[np.float32],
+    fde: QueryFDE,
     o: Options,
 ) -> Hits:
     """Candidates by FDE, their scores, and what hits have to show: a request each, or more where tokens are long."""
@@ -107,7 +110,7 @@ async def _two_stages(
     params = None if o.search_params is None else dict(o.search_params)
     if mode == "none":
         return await _none(collection, fde, chosen, params, o)
-    first = await near_fde(collection, fde, o.candidates, chosen, (), params)
+    first = await near_fde(collection, fde.vector, o.candidates, chosen, (), params)
     estimates = {row.key: _estimate(collection, row, fde) for row in first}
     score = _score_there if mode == "native" else _score_here
     scores = await score(collection, query, list(estimates))
@@ -122,13 +125,11 @@ async def _two_stages(
     return await _shown(collection, reranked, rest, o)
 
 
-async def _none(
-    collection: Collection, fde: npt.NDArray[np.float32], chosen: str, params: dict[str, Any] | None, o: Options
-) -> Hits:
+async def _none(collection: Collection, fde: QueryFDE, chosen: str, params: dict[str, Any] | None, o: Options) -> Hits:
     """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
     fields = _shown_fields(collection, o)
     direct = o.candidates == o.wanted
-    rows = await near_fde(collection, fde, o.candidates, chosen, fields if direct else (), params)
+    rows = await near_fde(collection, fde.vector, o.candidates, chosen, fields if direct else (), params)
     ranking = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -255,9 +256,11 @@ def _score(row: Row) -> float:
     return row.distance
 
 
-def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
+def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
-    return _score(row) * (float(np.linalg.norm(fde)) if collection.fde_metric == "COSINE" else 1.0)
+    if collection.fde_metric == "COSINE":
+        return _score(row) * float(np.linalg.norm(fde.vector))
+    return fde.score(_score(row))
 
 
 def _hit(collection: Collection, one: Ranked, row: Row, o: Options) -> Hit:

@@ -372,9 +372,14 @@ class MilvusMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         self._do(writing.delete(self._collection, ids, filter))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Flushes, and returns when nothing is left to index; StoreUnavailable after ``timeout`` seconds."""
-        self._do(writing.wait_indexed(self._collection, timeout))
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Flushes, and returns when nothing is left to index; StoreUnavailable after ``timeout`` seconds.
+
+        Returns:
+            Number of documents without index, as ``info().unindexed``; None of milvus-lite, which does not say. A
+            server counts segments of fewer than 1,024 documents as indexed, though it builds no index for them.
+        """
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; documents without tokens in structs, exact up to 1,000."""

@@ -14,7 +14,7 @@ from muvera_adapters.milvus import requests as r
 from muvera_adapters.milvus.documents import overflowing, prepare, to_rows
 from muvera_adapters.milvus.expressions import among, checked
 from muvera_adapters.milvus.identity import to_key
-from muvera_adapters.milvus.reading import is_indexed, need_fde
+from muvera_adapters.milvus.reading import is_indexed, need_fde, unindexed
 from muvera_adapters.milvus.requests import Call, Collection
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.operations import Compute, Pause, seconds
@@ -64,8 +64,11 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
         await r.delete(collection, among(collection.key, keys[i : i + r.FILTER_KEYS]))
 
 
-async def wait_indexed(collection: Collection, timeout: float | None) -> None:
-    """Writes what is in memory to segments, of which alone there are indexes, and returns when all have theirs."""
+async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
+    """Writes what is in memory to segments, of which alone there are indexes, and returns when all have theirs.
+
+    Returns how many documents are without index, as ``unindexed``.
+    """
     deadline = None if timeout is None else seconds() + timeout
     await Call("flush", {"collection_name": collection.name})
     pause = 0.1
@@ -74,6 +77,7 @@ async def wait_indexed(collection: Collection, timeout: float | None) -> None:
             raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
         await Pause(pause)
         pause = min(2 * pause, 2.0)
+    return await unindexed(collection)
 
 
 async def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]) -> None:

@@ -288,9 +288,15 @@ class AsyncQdrantMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         await self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
 
-    async def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
-        await self._do(writing.wait_indexed(self._collection, timeout))
+    async def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Returns when the server indexes no more; StoreUnavailable after ``timeout`` seconds.
+
+        Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
+
+        Returns:
+            Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+        """
+        return await self._do(writing.wait_indexed(self._collection, timeout))
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""

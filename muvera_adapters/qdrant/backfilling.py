@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
@@ -18,6 +17,7 @@ from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores import backfilling
 from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
 from muvera_adapters.stores.checks import need_tokens
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Operation, seconds
 from muvera_adapters.stores.writing import halving, slices
 

@@ -20,8 +20,8 @@ from muvera_adapters.qdrant.client_schema import optimizers
 from muvera_adapters.qdrant.description import STATE_KEY
 from muvera_adapters.qdrant.requests import Collection, Count, Where
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.state import new_state
 from muvera_adapters.stores.backfilling import encodable, encode, verify
+from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.operations import Compute, Operation, seconds
 
 _FIRST_PAGE = 16

@@ -15,12 +15,12 @@ from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUn
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
 from muvera_adapters.qdrant.description import describe
 from muvera_adapters.qdrant.edge_calls import Quantization, Shard, fde_params, token_params, translate
-from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_sparse, read_vectors, set_params, write_sidecar
 from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
@@ -267,7 +267,8 @@ class QdrantEdgeMuvera:
             with_payload: all, none, or some keys.
             with_tokens: return token matrices.
             with_fde_score: set ``fde_score`` where the mode does not bring it anyway.
-            search_params: of the first stage; None: a beam of twice the candidates, no rescoring of codes.
+            search_params: of the first stage; None: a beam of twice the candidates, and rescoring of
+                binary and product codes with the original FDEs.
 
         Returns:
             At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
@@ -364,9 +365,15 @@ class QdrantEdgeMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         self._do(writing.delete(self._collection, ids, filter))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Builds the index and the codes of everything written so far; ``timeout`` has no effect on the engine."""
-        self._do(writing.wait_indexed(self._collection, timeout))
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Builds the index and the codes of what was written so far; ``timeout`` has no effect on the engine.
+
+        Segments below the indexing threshold stay without; searches go through all of their documents.
+
+        Returns:
+            Number of such documents, as ``info().unindexed``.
+        """
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""
@@ -404,7 +411,7 @@ class QdrantEdgeMuvera:
         info = vectors.get(fde)
         sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
         known.name = path.name
-        return cls(Shard(shard, path, fde, *sizes), known)
+        return cls(Shard(shard, path, fde, *sizes, (*vectors, *read_sparse(path))), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
@@ -422,7 +429,8 @@ class QdrantEdgeMuvera:
         shard = _load(path)
         state = new_state(self.encoder, fde, self._collection.tokens)
         write_sidecar(paths(path.parent, path.name)[1], state)
-        self._shard = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)._shard
+        reopened = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)
+        self._shard, self._collection.rescore = reopened._shard, reopened._collection.rescore
 
     def _do(self, operation: Operation[T]) -> T:
         return run(operation, lambda request: self._shard.send(request), _ONCE)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY, to_point_id
 from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
+from muvera_adapters.stores.ids import ID_KEY, to_point_id
 
 # lib/common/common/src/validation.rs; the embedded engine and local mode check neither
 MAX_DIM = 65_536

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant.prepare import check_query
-from muvera_adapters.qdrant.reading import token_names, tokens_of, user_payload
+from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.results import Hit, Hits
+from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
     check_options,
@@ -57,19 +59,20 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
     matrices = query_matrices(collection, queries, check_query)
     if not matrices:
         return []
-    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
+    read = partial(sample_fdes, collection)
+    fdes = await query_scaling.encode(collection, matrices, read, cosine=collection.fde_cosine)
     lacking = bool(await _count_lacking(collection)) if mode == "native" else False
     plans = [_plan(collection, mode, lacking, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
     replies = await _send([find for plan in plans for find in plan], collection)
     results, parts = [], iter(replies)
-    for query, plan in zip(matrices, plans, strict=True):
-        rows = [next(parts) for _ in plan]
+    for query, fde, plan in zip(matrices, fdes, plans, strict=True):
+        rows = [_unscaled(next(parts), fde if find.using == collection.fde else None) for find in plan]
         if mode == "client":
             results.append(await Compute(partial(_rerank, collection, query, rows[0], options)))
         elif mode == "native":
             results.append(_merge(collection, rows, lacking, options))
         else:
-            results.append(Hits(_hit(collection, row, options, row.score, False) for row in rows[0]))
+            results.append(_none(collection, rows[0], options))
     return results
 
 
@@ -107,19 +110,20 @@ def _plan(
     mode: str,
     lacking: bool,
     query: npt.NDArray[np.float32],
-    fde: npt.NDArray[np.float32],
+    fde: QueryFDE,
     o: Options,
 ) -> list[Find]:
     """The finds of one query; their rows are read by _merge, _rerank or as they are."""
     where = Where(o.filter)
     candidates = o.wanted if mode == "none" else o.candidates
     # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
-    # rescoring would read the originals from disk, which the second stage makes needless
-    params = o.params if o.params is not None else Params(hnsw_ef=max(128, 2 * candidates), rescore=False)
-    first = partial(Find, fde, collection.fde, params=params, shard_key=o.shard_key)
+    # rescoring reads the originals from disk, so only where codes are coarse: unindexed documents are scored exactly
+    ours = Params(hnsw_ef=max(128, 2 * candidates), rescore=collection.rescore)
+    params = o.params if o.params is not None else ours
+    first = partial(Find, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
     names = token_names(collection, o.tokens)
     if mode == "none":
-        threshold = o.score_threshold
+        threshold = fde.threshold(o.score_threshold)
         return [first(o.limit, o.offset, where=where, score_threshold=threshold, payload=_payload(o), vectors=names)]
     assert collection.tokens is not None
     if mode == "client":
@@ -130,7 +134,7 @@ def _plan(
         # with unscored documents to append, the whole ranking is needed to know where they begin
         o.wanted if lacking else o.limit,
         0 if lacking else o.offset,
-        Prefetch(fde, collection.fde, candidates, params),
+        Prefetch(fde.vector, collection.fde, candidates, params),
         Params(exact=True) if collection.tokens_indexed else None,
         where,
         o.score_threshold,
@@ -168,6 +172,16 @@ async def _count_lacking(collection: Collection) -> int:
         collection.lacking = await Count(Where(has=(collection.fde,), lacks=(collection.tokens,)))
         collection.lacking_at = seconds()
     return collection.lacking or 0
+
+
+def _unscaled(rows: list[Row], fde: QueryFDE | None) -> list[Row]:
+    """Rows whose scores are those of the query's own FDE; None: they are MaxSim already."""
+    return rows if fde is None else [replace(row, score=fde.score(row.score)) for row in rows]
+
+
+def _none(collection: Collection, rows: list[Row], o: Options) -> Hits:
+    least = -np.inf if o.score_threshold is None else o.score_threshold
+    return Hits(_hit(collection, row, o, row.score, False) for row in rows if row.score >= least)
 
 
 def _merge(collection: Collection, rows: list[list[Row]], lacking: bool, o: Options) -> Hits:

@@ -293,7 +293,8 @@ class QdrantMuvera:
             with_payload: all, none, some keys, or a selector.
             with_tokens: return token matrices.
             with_fde_score: set ``fde_score`` where the mode does not bring it anyway (a second query in the request).
-            search_params: of the first stage; None: a beam of twice the candidates, no rescoring of codes.
+            search_params: of the first stage; None: a beam of twice the candidates, and rescoring of
+                binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
 
         Returns:
@@ -416,9 +417,15 @@ class QdrantMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
-        self._do(writing.wait_indexed(self._collection, timeout))
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Returns when the server indexes no more; StoreUnavailable after ``timeout`` seconds.
+
+        Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
+
+        Returns:
+            Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+        """
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""

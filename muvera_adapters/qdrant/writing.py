@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 from muvera_adapters.errors import MuveraError, StoreUnavailable
-from muvera_adapters.ids import to_point_id
 from muvera_adapters.qdrant.prepare import intake, to_points, unfit
-from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Upsert, Where
+from muvera_adapters.qdrant.reading import unindexed
+from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Status, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
 from muvera_adapters.stores.checks import need_fde, prepare
+from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
 
 
@@ -51,16 +52,17 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
     await Flush()
 
 
-async def wait_indexed(collection: Collection, timeout: float | None) -> None:
-    """Returns when nothing is left to index."""
+async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
+    """Returns when the database indexes no more: the number of documents that it leaves without index."""
+    return await unindexed(await wait_until_idle(collection.name, partial(_status, collection), timeout))
 
-    async def busy() -> str | None:
+
+async def _status(collection: Collection) -> tuple[Status, str | None]:
+    """The status, and what the database is doing (None: nothing)."""
+    state = await GetStatus()
+    if state.status == "grey":  # nothing is being done until it is asked for
+        await Optimize()
         state = await GetStatus()
-        if state.status == "grey":  # nothing is being done until it is asked for
-            await Optimize()
-            state = await GetStatus()
-        if state.status == "red":
-            raise StoreUnavailable(f"{collection.name} is in state red: the server's log says why it cannot index")
-        return None if state.status == "green" else f"{state.status} (indexing)"
-
-    await wait_until_idle(collection.name, busy, timeout)
+    if state.status == "red":
+        raise StoreUnavailable(f"{collection.name} is in state red: the server's log says why it cannot index")
+    return state, None if state.status == "green" else f"{state.status} (indexing)"

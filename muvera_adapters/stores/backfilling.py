@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.results import BackfillReport, DocumentId
-from muvera_adapters.stores.checks import Described, cosines, encode_stored
+from muvera_adapters.stores.checks import cosines, encode_stored
+from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation, seconds
 
 _SAMPLE = 64

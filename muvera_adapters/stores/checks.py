@@ -5,43 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.collection import Described
 from muvera_core import Encoder, TokenBatch
 from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
 
 K = TypeVar("K")
-
-
-class Described(Protocol):
-    """What is known of a collection in every database.
-
-    Attributes:
-        name: name of the collection.
-        encoder: encoder of its FDEs.
-        fde: name of the vector with the FDEs.
-        tokens: name of the token matrices, None where none are stored.
-        has_fde: FDEs can be searched and written (False: adopted, and not backfilled yet).
-        cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def encoder(self) -> Encoder: ...  # noqa: D102
-    @property
-    def fde(self) -> str: ...  # noqa: D102
-    @property
-    def tokens(self) -> str | None: ...  # noqa: D102
-    @property
-    def has_fde(self) -> bool: ...  # noqa: D102
-    @property
-    def cosine(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

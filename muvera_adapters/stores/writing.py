@@ -18,6 +18,7 @@ from muvera_adapters.stores.operations import Compute, Operation, Pause, seconds
 from muvera_core import Encoder
 
 K = TypeVar("K")
+S = TypeVar("S")
 W = TypeVar("W")
 
 
@@ -105,15 +106,23 @@ def check_named(ids: Sequence[DocumentId] | None, chosen: Any) -> None:
         raise InvalidInput("pass exactly one of ids and filter")
 
 
-async def wait_until_idle(name: str, busy: Callable[[], Operation[str | None]], timeout: float | None) -> None:
-    """Returns when ``busy`` gives None; until then it gives what the collection is doing ("indexing").
+async def wait_until_idle(name: str, poll: Callable[[], Operation[tuple[S, str | None]]], timeout: float | None) -> S:
+    """The state of a collection as soon as it is idle.
+
+    Args:
+        name: name of the collection.
+        poll: gives the state and what the collection is doing ("indexing"), None when it is idle.
+        timeout: seconds, None for no limit.
 
     Raises:
         StoreUnavailable: the collection is still busy after ``timeout`` seconds.
     """
     deadline = None if timeout is None else seconds() + timeout
     pause = 0.1
-    while (doing := await busy()) is not None:
+    while True:
+        state, doing = await poll()
+        if doing is None:
+            return state
         if deadline is not None and seconds() + pause > deadline:
             raise StoreUnavailable(f"{name} is still {doing} after {timeout:g} s")
         await Pause(pause)

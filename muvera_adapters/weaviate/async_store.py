@@ -444,13 +444,19 @@ class AsyncWeaviateMuvera:
         """
         await self._do(writing.delete(self._collection, ids, filter))
 
-    async def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when the server has nothing left to index.
+    async def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Waits until the server has nothing left to index.
+
+        Args:
+            timeout: maximum number of seconds to wait; None: no limit.
+
+        Returns:
+            Number of documents that still wait, as ``info().unindexed``: 0.
 
         Raises:
-            StoreUnavailable: it still has after ``timeout`` seconds.
+            StoreUnavailable: the server is still indexing after ``timeout`` seconds.
         """
-        await self._do(writing.wait_indexed(self._collection, timeout))
+        return await self._do(writing.wait_indexed(self._collection, timeout))
 
     async def repair(self, progress: bool = False) -> int:
         """Has documents indexed anew that a killed server has lost from its indexes.

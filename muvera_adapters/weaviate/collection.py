@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from muvera_adapters.stores import collection as shared
 from muvera_core import Encoder
 
 #: offset + limit of any query, on servers where nobody changed QUERY_MAXIMUM_RESULTS
@@ -49,10 +50,11 @@ class VectorInfo:
 
 
 @dataclass(slots=True)
-class Seen:
+class Seen(shared.Seen):
     """What operations learn of a collection's content while they run.
 
     Attributes:
+        fde_length: typical length of the stored FDEs; None while it is not known.
         fde_width: whether a stored FDE was found to have the encoder's width.
         token_floats: number of floats in the largest token matrix read so far; 0: none was read.
     """
@@ -74,6 +76,7 @@ class Collection:
         has_fde: whether FDEs can be searched and written; False: adopted, to be backfilled.
         fde_info: configuration of the FDE vector.
         tokens_info: configuration of the multi-vector.
+        indexes: number of vectors of a document that are indexed.
         keeps_state: whether this library's two properties exist.
         foreign: whether there are other vectors, references or blobs, which a write must not drop.
         tenants: whether the collection is divided into tenants.
@@ -89,6 +92,7 @@ class Collection:
     has_fde: bool = True
     fde_info: VectorInfo = VectorInfo()
     tokens_info: VectorInfo = VectorInfo(multi=True, muvera=(1, 1, 1))
+    indexes: int = 2
     keeps_state: bool = True
     foreign: bool = False
     tenants: bool = False

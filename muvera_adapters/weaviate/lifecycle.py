@@ -12,7 +12,7 @@ from weaviate.collections.classes.config import CollectionConfig
 from weaviate.collections.classes.config_vector_index import VectorIndexConfigCreate
 
 from muvera_adapters.errors import CollectionExists
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate import schema
@@ -91,26 +91,19 @@ async def add_fde(
     vector stays until :func:`finish`.
     """
     config = await r.config()
-    if FDE_KEY not in _properties(config):
+    if FDE_KEY not in schema.property_names(config):
         await r.add_property(schema.fde_property())
     if collection.fde not in schema.vector_infos(config):
         await r.add_vector(schema.fde_vector(collection.fde, quantization, index))
     added = await r.config()
-    collection = replace(collection, fde_exists=True, fde_info=schema.vector_infos(added)[collection.fde])
+    collection = schema.refreshed(collection, added)
     kept = schema.kept_state(added)
     return await write_state(collection, added) if kept is None or kept["fde"] == collection.fde else collection
 
 
 async def refreshed(collection: Collection) -> Collection:
     """The same as its configuration is now: another program, or a run that failed, may have added our parts."""
-    config = await r.config()
-    infos = schema.vector_infos(config)
-    return replace(
-        collection,
-        fde_exists=collection.fde in infos,
-        fde_info=infos.get(collection.fde, collection.fde_info),
-        keeps_state=ID_KEY in _properties(config),
-    )
+    return schema.refreshed(collection, await r.config())
 
 
 async def finish(collection: Collection) -> Collection:
@@ -124,7 +117,7 @@ async def finish(collection: Collection) -> Collection:
 
 async def write_state(collection: Collection, config: CollectionConfig) -> Collection:
     """Adds our properties where they are missing, and writes the state as the description of one of them."""
-    names = _properties(config)
+    names = schema.property_names(config)
     if FDE_KEY not in names:
         await r.add_property(schema.fde_property())
     if ID_KEY not in names:
@@ -145,7 +138,3 @@ async def _opened(name: str, encoder: Encoder | None, server: Server) -> Collect
     state = read_state(name, schema.kept_state(config))
     chosen = choose_encoder(name, state["encoder"], encoder)
     return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
-
-
-def _properties(config: CollectionConfig) -> list[str]:
-    return [own.name for own in config.properties]

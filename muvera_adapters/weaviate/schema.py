@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
@@ -19,7 +20,7 @@ from weaviate.collections.classes.config_vector_index import _QuantizerConfigCre
 from weaviate.collections.classes.config_vectors import VectorConfigCreate
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
-from muvera_adapters.state import new_state
+from muvera_adapters.stores.kept import new_state
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Server, VectorInfo
 from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
 from muvera_adapters.weaviate.prepare import check_encoder
@@ -238,7 +239,8 @@ def describe(
         has_fde=fde in vectors,
         fde_info=vectors.get(fde, VectorInfo()),
         tokens_info=vectors[tokens] if tokens is not None else VectorInfo(skip=True),
-        keeps_state=any(own.name == ID_KEY for own in config.properties),
+        indexes=_indexes(vectors),
+        keeps_state=ID_KEY in property_names(config),
         foreign=bool(config.references)
         or bool(vectors.keys() - {fde, tokens})
         # which queries return only when asked for by name
@@ -246,6 +248,27 @@ def describe(
         tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
     )
+
+
+def refreshed(collection: Collection, config: CollectionConfig) -> Collection:
+    """The same collection with the parts of this library as they are now."""
+    vectors = vector_infos(config)
+    return replace(
+        collection,
+        fde_exists=collection.fde in vectors,
+        fde_info=vectors.get(collection.fde, collection.fde_info),
+        indexes=_indexes(vectors),
+        keeps_state=ID_KEY in property_names(config),
+    )
+
+
+def property_names(config: CollectionConfig) -> list[str]:
+    """Names of all properties."""
+    return [own.name for own in config.properties]
+
+
+def _indexes(vectors: Mapping[str, VectorInfo]) -> int:
+    return sum(not vector.skip for vector in vectors.values())
 
 
 def _token_problems(tokens: str, vectors: Mapping[str, VectorInfo]) -> list[str]:

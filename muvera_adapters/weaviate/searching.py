@@ -14,6 +14,7 @@ from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
 from muvera_adapters.stores.operations import Compute, Together
+from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
     above_threshold,
@@ -34,6 +35,7 @@ from muvera_adapters.weaviate.reading import (
     fetch_all,
     fitting,
     remember,
+    sample_fdes,
     token_names,
     tokens_of,
 )
@@ -58,7 +60,14 @@ async def search(
     if mode == "native_muvera":
         return await Together([_native_muvera(collection, options, q) for q in matrices], at_once)
     one = {"native": _native, "client": _client, "none": _none}[mode]
-    return await search_each(collection, matrices, partial(one, collection, options), at_once)
+    return await search_each(
+        collection,
+        matrices,
+        partial(one, collection, options),
+        at_once,
+        partial(sample_fdes, collection),
+        cosine=collection.fde_info.distance == "cosine",
+    )
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: SearchOptions) -> Hits:
@@ -90,11 +99,9 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Searc
     return Hits(above_threshold(hits, options))
 
 
-async def _native(
-    collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32]
-) -> Hits:
+async def _native(collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: QueryFDE) -> Hits:
     """Two requests: candidates by FDE, then MaxSim of exactly these on the server."""
-    first = await near_fde(collection, fde, o.candidates, o.filter)
+    first = await near_fde(collection, fde.vector, o.candidates, o.filter)
     if not first:
         return Hits()
     estimates = {row.id: _estimate(collection, row, fde) for row in first}
@@ -111,17 +118,15 @@ async def _native(
     return _ranked(collection, o, scored, unscored, estimates)
 
 
-async def _client(
-    collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32]
-) -> Hits:
+async def _client(collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: QueryFDE) -> Hits:
     """One request where the tokens of all candidates fit into a message, else their ids first."""
     names = token_names(collection, True)
     if o.candidates <= await fitting(collection):
-        rows = await near_fde(collection, fde, o.candidates, o.filter, _payload(o), names)
+        rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), names)
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
     else:
-        first = await near_fde(collection, fde, o.candidates, o.filter)
+        first = await near_fde(collection, fde.vector, o.candidates, o.filter)
         estimates = {row.id: _estimate(collection, row, fde) for row in first}
         found = await fetch_all(collection, list(estimates), _payload(o), names)
         by_id = {row.id: row for row in found}
@@ -131,12 +136,10 @@ async def _client(
     return _ranked(collection, o, scored, unscored, estimates)
 
 
-async def _none(
-    collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32]
-) -> Hits:
+async def _none(collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: QueryFDE) -> Hits:
     names = token_names(collection, o.tokens)
     # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
-    rows = await near_fde(collection, fde, o.candidates, o.filter, _payload(o), names)
+    rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), names)
     hits = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -236,12 +239,12 @@ def _score(row: Row) -> float:
     return -row.distance
 
 
-def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
+def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
     assert row.distance is not None
     if collection.fde_info.distance == "cosine":
-        return (1 - row.distance) * float(np.linalg.norm(fde))
-    return -row.distance
+        return (1 - row.distance) * float(np.linalg.norm(fde.vector))
+    return fde.score(-row.distance)
 
 
 def _hit(

@@ -20,7 +20,7 @@ from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.errors import refused_write
 from muvera_adapters.weaviate.ids import to_uuid
 from muvera_adapters.weaviate.prepare import intake, to_writes
-from muvera_adapters.weaviate.reading import fetch_all, is_indexed
+from muvera_adapters.weaviate.reading import fetch_all, is_indexed, unindexed
 from muvera_adapters.weaviate.requests import Write
 
 #: maximum number of simultaneous writes of single objects
@@ -57,13 +57,14 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
 
 
-async def wait_indexed(collection: Collection, timeout: float | None) -> None:
-    """Returns when nothing is left to index."""
+async def wait_indexed(collection: Collection, timeout: float | None) -> int:
+    """Waits until nothing is left to index; returns the number of documents without an index, 0."""
 
-    async def busy() -> str | None:
-        return None if is_indexed(await r.shards(collection)) else "indexing"
+    async def poll() -> tuple[int, str | None]:
+        shards = await r.shards(collection)
+        return unindexed(collection, shards), None if is_indexed(shards) else "indexing"
 
-    await wait_until_idle(collection.name, busy, timeout)
+    return await wait_until_idle(collection.name, poll, timeout)
 
 
 async def patch(write: Write) -> bool:

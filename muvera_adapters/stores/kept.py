@@ -1,0 +1,53 @@
+"""What this library keeps with a collection: its encoder, and which vectors are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, MuveraError
+from muvera_core import Encoder, encoder_from_dict
+
+_VERSION = 1
+
+
+def new_state(encoder: Encoder, fde: str, tokens: str | None) -> dict[str, Any]:
+    """The state to keep with a collection, as JSON values."""
+    return {"version": _VERSION, "encoder": encoder.to_dict(), "fde": fde, "tokens": tokens}
+
+
+def read_state(name: str, state: Any) -> Mapping[str, Any]:
+    """The state that a collection keeps, after checking it.
+
+    Raises:
+        CollectionNotFound: nothing of this library is kept there.
+        MuveraError: another version of it wrote the state.
+    """
+    if not isinstance(state, Mapping) or not isinstance(state.get("encoder"), Mapping):
+        raise CollectionNotFound(f"{name} was not made by this library: take it over with adopt()")
+    if state.get("version") != _VERSION:
+        raise MuveraError(f"{name} was written by another version of this library (state {state.get('version')!r})")
+    return state
+
+
+def choose_encoder(name: str, kept: Mapping[str, Any], given: Encoder | None) -> Encoder:
+    """The given encoder, which must equal the kept one; without a given encoder, the kept one is rebuilt.
+
+    Raises:
+        EncoderMismatch: the two differ, or the kept one can only be loaded from a file.
+    """
+    fingerprint = kept.get("fingerprint")
+    if given is not None:
+        if given.fingerprint != fingerprint:
+            raise EncoderMismatch(
+                f"{name} was filled by encoder {fingerprint}, the one given is {given.fingerprint}; "
+                "their vectors cannot be compared"
+            )
+        return given
+    try:
+        return encoder_from_dict(kept)
+    except (ValueError, KeyError) as error:
+        raise EncoderMismatch(
+            f"the encoder {fingerprint} of {name} cannot be rebuilt from what the collection keeps ({error}); "
+            "pass it, loaded with muvera_core.load_encoder(path)"
+        ) from error
