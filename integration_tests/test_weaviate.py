@@ -31,7 +31,7 @@ from muvera_adapters.testing.corpus import (
     two_stage,
 )
 from muvera_adapters.weaviate import WeaviateMuvera, reading, requests, searching
-from muvera_adapters.weaviate.identity import to_uuid
+from muvera_adapters.weaviate.ids import to_uuid
 from servers import shared, weaviate_server
 
 VI = Configure.VectorIndex
@@ -356,6 +356,19 @@ class TestAdoption:
             assert after[each][1].keys() == {"colbert", "title", "fde"}
             assert all(np.array_equal(after[each][1][key], vector) for key, vector in vectors.items())
             assert np.allclose(after[each][1]["fde"], fdes[uuid.UUID(each).int], atol=1e-6)
+
+    def test_a_store_opened_before_another_run_sees_what_that_run_added(self, client, name):
+        index = VI.hnsw(distance_metric=VectorDistances.DOT)
+        vector = Configure.MultiVectors.self_provided(name="colbert", vector_index_config=index)
+        client.collections.create(name, vector_config=[vector])
+        objects = [DataObject({}, foreign_id(i), {"colbert": DOCUMENTS[i].tolist()}) for i in IDS]
+        client.collections.use(name).data.insert_many(objects)
+        early, other = (WeaviateMuvera.adopt(client, name, ENCODER) for _ in range(2))
+        assert early.backfill(dry_run=True).remaining == COUNT
+        assert other.backfill().written == COUNT
+        assert early.backfill(dry_run=True).remaining == 0
+        assert early.backfill().written == 0
+        assert number(early.search(DOCUMENTS[3], 1, 20)[0]) == best(truth(DOCUMENTS[3]), 1)[0]
 
     def test_another_encoder_needs_another_vector_and_takes_over_when_it_is_filled(self, client, name):
         filled(client, name).upsert(["x"], DOCUMENTS[:1], [{"n": 1}])

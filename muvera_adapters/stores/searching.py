@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,9 +11,11 @@ import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import Hits
+from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
 from muvera_adapters.stores.collection import Described
-from muvera_adapters.stores.operations import Compute, Operation, Together
+from muvera_adapters.stores.operations import Operation, Together
+from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_core import InvalidTokens, maxsim
 
 
@@ -100,10 +101,21 @@ def query_matrices(
 async def search_each(
     collection: Described,
     matrices: Sequence[npt.NDArray[np.float32]],
-    one: Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], Operation[Hits]],
+    one: Callable[[npt.NDArray[np.float32], QueryFDE], Operation[Hits]],
     at_once: int,
+    read: Callable[[int], Operation[Sequence[npt.NDArray[np.float32]]]],
+    *,
+    cosine: bool = False,
 ) -> list[Hits]:
-    """Hits of every query, in a database without a request for several: ``one`` searches for (tokens, FDE).
+    """Hits of every query, in a database without a request for several.
+
+    Args:
+        collection: the collection to search.
+        matrices: (m_i, token_dim) matrices of the queries.
+        one: searches for a query, given its matrix and its FDE.
+        at_once: maximum number of searches in progress at a time.
+        read: gives at most so many stored FDEs (dim,), any of them.
+        cosine: whether FDEs are compared by cosine.
 
     Raises:
         InvalidInput: there are no FDEs yet, or ``at_once`` is below 1.
@@ -112,7 +124,7 @@ async def search_each(
     check_at_once(at_once)
     if not matrices:
         return []
-    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
+    fdes = await query_scaling.encode(collection, matrices, read, cosine=cosine)
     return await Together([one(q, fde) for q, fde in zip(matrices, fdes, strict=True)], at_once)
 
 

@@ -33,6 +33,7 @@ class WriteAccess(Generic[W]):
             that the database rejected while it wrote the others. It is told whether this is the last batch.
         unfit: position -> reason of FDEs (n, dim) that the collection's datatype cannot hold.
         advice: what to do after an interruption.
+        halved: errors of ``write`` that reject a whole batch, which is then halved; none where ``write`` does that.
     """
 
     batch_bytes: int
@@ -40,6 +41,7 @@ class WriteAccess(Generic[W]):
     write: Callable[[Sequence[W], bool], Operation[dict[int, MuveraError]]]
     unfit: Callable[[npt.NDArray[np.float32]], dict[int, str]] = lambda _: {}
     advice: str = "repeat the call to complete it"
+    halved: tuple[type[MuveraError], ...] = (Rejected,)
 
 
 async def upsert(prepared: Prepared[K], encoder: Encoder, access: WriteAccess[W], progress: bool) -> WriteReport:
@@ -59,7 +61,7 @@ async def upsert(prepared: Prepared[K], encoder: Encoder, access: WriteAccess[W]
             items = access.items(i, j, fdes)
             try:
                 write = partial(_write, access, j == len(ids))
-                rejected = await halving(write, [items[k] for k in positions])
+                rejected = await halving(write, [items[k] for k in positions], access.halved)
             except StoreUnavailable as error:
                 raise interrupted(error, report, ids, i, access.advice) from (error.__cause__ or error)
             report.failed.update({ids[i + positions[k]]: str(error) for k, error in rejected.items()})

@@ -1,4 +1,4 @@
-"""AsyncWeaviateMuvera: two-stage search in a Weaviate server, for an event loop."""
+"""AsyncWeaviateMuvera: two-stage search in a Weaviate server."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import Operation, Retry, run_async
-from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
-from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
-from muvera_adapters.weaviate.client_errors import is_doubtful, starting, translate
-from muvera_adapters.weaviate.requests import Call, Collection, exists
+from muvera_adapters.stores.searching import SearchOptions
+from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
+from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection
+from muvera_adapters.weaviate.client import send as send_call
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
+from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
-from muvera_adapters.weaviate.searching import Options, Rerank
+from muvera_adapters.weaviate.searching import Rerank
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -26,31 +29,49 @@ T = TypeVar("T")
 
 
 class AsyncWeaviateMuvera:
-    """:class:`~muvera_adapters.weaviate.WeaviateMuvera` with a ``WeaviateAsyncClient``: same methods, same meaning.
+    """Two-stage search in Weaviate: FDEs in an HNSW index, tokens as a multi-vector in the smallest possible index.
 
-    Arguments, results and errors are documented there. Encoding runs in a thread, so the event loop goes on.
+    :meth:`create`, :meth:`open` and :meth:`adopt` make one. The client is the caller's: it is never closed or
+    reconfigured, and its timeouts apply. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the
+    client's own error as ``__cause__``: ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent),
+    ``Rejected`` (by the database), ``Unsupported`` or ``StoreUnavailable`` (after the retries).
+
+    Attributes:
+        client: the client that was given.
+        encoder: encoder of documents and queries.
+        name: name of the collection.
+        tenant: tenant that all calls are about; None in a collection without tenants.
+
+    Example:
+        ```python
+        store = await AsyncWeaviateMuvera.create(client, "Passages", encoder)
+        await store.upsert(["a", "b"], [tokens_a, tokens_b], [{"year": 1999}, {"year": 2024}])
+        hits = await store.search(query_tokens, limit=10, filter=Filter.by_property("year").greater_than(2000))
+        ```
     """
 
-    def __init__(self, client: WeaviateAsyncClient, target: Target, collection: Collection, retry: Retry) -> None:
+    def __init__(
+        self, client: WeaviateAsyncClient, connection: Connection, collection: Collection, retry: Retry
+    ) -> None:
         self.client = client
-        self._target = target
+        self._connection = connection
         self._collection = collection
         self._retry = retry
 
     @property
     def encoder(self) -> Encoder:
-        """What documents and queries are encoded with."""
+        """Encoder of documents and queries."""
         return self._collection.encoder
 
     @property
     def name(self) -> str:
-        """Of the collection, as Weaviate writes it (with a capital)."""
+        """Name of the collection, as Weaviate writes it (with a capital)."""
         return self._collection.name
 
     @property
     def tenant(self) -> str | None:
-        """What all calls are about."""
-        return self._target.tenant
+        """Tenant that all calls are about; None in a collection without tenants."""
+        return self._connection.tenant
 
     @classmethod
     async def create(
@@ -69,14 +90,45 @@ class AsyncWeaviateMuvera:
         retry: Retry = DEFAULT_RETRY,
         **options: Any,
     ) -> AsyncWeaviateMuvera:
-        """Makes an empty collection."""
+        """Makes an empty collection.
+
+        Args:
+            client: client connected to a server >= 1.31.
+            name: name of the new collection.
+            encoder: encoder of documents and queries; the description of the property ``muvera_id`` keeps it.
+            quantization: codes of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole
+                objects), ``"rq1"`` (rescores 512), None (float32), or an object of
+                ``Configure.VectorIndex.Quantizer``.
+            store_tokens: whether to keep token matrices for the second stage.
+            vector_index_config: index of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections.
+                Distance and quantizer are set where it leaves them open. ``hfresh`` compares by cosine, which needs
+                document FDEs of unit length (encoders make them so by default), and returns at most its
+                ``rescore_limit``. A fitted encoder of few dimensions finds more with a larger ``ef``.
+            tokens_index: index of the token matrices. ``"rerank"``: two floats and a few links a document, which
+                serve only to rerank on the server; ``"none"``: tokens are stored without an index, and reranking is
+                ``"client"``; ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
+                ``Configure.VectorIndex.MultiVector.Encoding.muvera()``, for ``rerank="native_muvera"``.
+            properties: properties of the user; others are left to the server's auto-schema.
+            tenant: tenant that this store's calls are about, in a collection with ``multi_tenancy_config``.
+            consistency_level: consistency level of reads and writes.
+            retry: how often to repeat requests that failed because the database was unreachable.
+            **options: options of ``client.collections.create``: ``description``, ``references``,
+                ``inverted_index_config``, ``multi_tenancy_config``, ``replication_config``, ``sharding_config``.
+
+        Returns:
+            The store of the new collection.
+
+        Raises:
+            CollectionExists: the name is taken; nothing was changed.
+            InvalidInput: an option is not valid, or this library sets it.
+            Unsupported: the server is too old.
+        """
         arguments = creation(
             encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options
         )
-        target = Target(name, tenant, consistency_level)
-        return cls(
-            client, target, await _run(client, target, collections.create(name, encoder, arguments), retry), retry
-        )
+        connection = Connection(name, tenant, consistency_level)
+        created = await _run(client, connection, lifecycle.create(name, encoder, arguments), retry)
+        return cls(client, connection, created, retry)
 
     @classmethod
     async def open(
@@ -89,9 +141,27 @@ class AsyncWeaviateMuvera:
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
     ) -> AsyncWeaviateMuvera:
-        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made."""
-        target = Target(name, tenant, consistency_level)
-        return cls(client, target, await _run(client, target, collections.open_collection(name, encoder), retry), retry)
+        """Opens a collection that :meth:`create` made, or that was adopted and backfilled.
+
+        Args:
+            client: client connected to a server >= 1.31.
+            name: name of the collection.
+            encoder: encoder to use; None: the collection's, rebuilt from what it keeps.
+            tenant: tenant that this store's calls are about.
+            consistency_level: consistency level of reads and writes.
+            retry: how often to repeat requests that failed because the database was unreachable.
+
+        Returns:
+            The store of the collection.
+
+        Raises:
+            CollectionNotFound: there is no such collection, or it was not made by this library.
+            EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            SchemaMismatch: its vectors were changed; the message names each difference.
+        """
+        connection = Connection(name, tenant, consistency_level)
+        opened = await _run(client, connection, lifecycle.open_collection(name, encoder), retry)
+        return cls(client, connection, opened, retry)
 
     @classmethod
     async def adopt(
@@ -106,14 +176,39 @@ class AsyncWeaviateMuvera:
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
     ) -> AsyncWeaviateMuvera:
-        """Takes over a collection of someone else, or gives one of this library another FDE vector."""
-        target = Target(name, tenant, consistency_level)
-        adopted = collections.adopt(name, encoder, fde_vector, tokens_vector)
-        return cls(client, target, await _run(client, target, adopted, retry), retry)
+        """Takes over a collection of someone else, or gives one of this library another FDE vector.
+
+        If the vector ``fde_vector`` has FDEs, a sample is compared with what the encoder makes of the stored tokens,
+        and the encoder is written to the collection. Otherwise nothing is written, and :meth:`backfill` adds the FDEs.
+
+        For another encoder, give another ``fde_vector`` (``"fde_v2"``): in Weaviate a dropped name cannot be used
+        again. Searches use the old vector until :meth:`backfill` has filled the new one.
+
+        Args:
+            client: client connected to a server >= 1.31.
+            name: name of the collection.
+            encoder: encoder of its FDEs, now or later.
+            tokens_vector: name of its multi-vector; None: there is none.
+            fde_vector: name of the vector with the FDEs, now or later.
+            tenant: tenant to adopt; a collection with tenants is adopted and backfilled tenant by tenant.
+            consistency_level: consistency level of reads and writes.
+            retry: how often to repeat requests that failed because the database was unreachable.
+
+        Returns:
+            The store of the collection.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            SchemaMismatch: vectors are missing or unfit; the message names each difference.
+            EncoderMismatch: the stored FDEs are of another encoder.
+        """
+        connection = Connection(name, tenant, consistency_level)
+        adoption = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, backfilling.check_adopted)
+        return cls(client, connection, await _run(client, connection, adoption, retry), retry)
 
     def with_tenant(self, tenant: str) -> AsyncWeaviateMuvera:
-        """The same collection, about another tenant, which must exist."""
-        return AsyncWeaviateMuvera(self.client, self._target.of_tenant(tenant), self._collection, self._retry)
+        """A store of the same collection for another tenant, which must exist."""
+        return AsyncWeaviateMuvera(self.client, self._connection.of_tenant(tenant), self._collection, self._retry)
 
     async def backfill(
         self,
@@ -123,9 +218,32 @@ class AsyncWeaviateMuvera:
         quantization: Quantization = "rq8",
         vector_index_config: VectorIndexConfigCreate | None = None,
     ) -> BackfillReport:
-        """Computes the FDEs of documents that have none, from their stored tokens, in place."""
-        add = collections.fde_adder(self._collection, quantization, vector_index_config)
-        return await self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        """Computes the FDEs of documents that have none, from their stored tokens, in place.
+
+        Each document is patched, so its properties, references and other vectors stay. Weaviate indexes all vectors of
+        a patched document anew, which takes long where tokens have an HNSW graph. Others may read and write meanwhile:
+        documents that arrive get an FDE too, and tokens are read again after each write, so that a replaced document
+        does not keep the FDE of the old one. Repeated after a kill at any point, it does what is left. At the end a
+        sample is checked.
+
+        Args:
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing; the report then has numbers (exact up to 1,000 documents), sizes and an
+                estimate of the time.
+            quantization: codes of the FDEs, as for :meth:`create`; used when the vector is added.
+            vector_index_config: index of the FDEs, as for :meth:`create`; used when the vector is added.
+
+        Returns:
+            What was done, or would be.
+
+        Raises:
+            InvalidInput: the collection stores no tokens.
+            MuveraError: documents kept changing, or the sample disagrees.
+        """
+        self._collection, report = await self._do(
+            backfilling.backfill(self._collection, quantization, vector_index_config, dry_run, progress)
+        )
+        return report
 
     async def upsert(
         self,
@@ -134,7 +252,26 @@ class AsyncWeaviateMuvera:
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes; what is not named stays."""
+        """Encodes and writes documents in batches by bytes.
+
+        Of a document that exists, tokens and FDE are replaced, and the properties that its payload names; a value of
+        None removes a property. Properties that it does not name, and vectors and references of others, stay.
+
+        Args:
+            ids: n integers, strings or UUIDs.
+            tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
+            payloads: n dictionaries of JSON values, or None for none.
+            progress: whether to show a progress bar.
+
+        Returns:
+            Every document as written or failed; failed are those that the database rejects individually.
+
+        Raises:
+            InvalidInput: lengths differ, an id is not valid or given twice, tokens cannot be encoded or exceed a limit
+                of Weaviate; the message says where. Nothing was written.
+            WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
+                Repeat the call.
+        """
         return await self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
 
     async def search(
@@ -151,9 +288,43 @@ class AsyncWeaviateMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
     ) -> Hits:
-        """The documents most similar to a query."""
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
-        return (await self._do(searching.search(self._collection, [query_tokens], o)))[0]
+        """Finds the documents most similar to a query.
+
+        Args:
+            query_tokens: query tokens (m, token_dim).
+            limit: maximum number of hits to return.
+            prefetch: number of candidates of the first stage; more candidates, higher recall.
+            rerank: ``"native"``: the server computes MaxSim, in a second request; where tokens are compared by cosine
+                it is exact only if they were stored at unit length. ``"client"``: tokens come with the candidates and
+                are scored here. ``"none"``: no second stage; scores are the encoder's estimates.
+                ``"native_muvera"``: Weaviate's own encoding in one request, which reranks ``prefetch``. ``"auto"``:
+                native where that is exact for every candidate, otherwise client.
+            filter: condition that documents of both stages must pass.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
+            with_tokens: whether to return token matrices.
+            with_fde_score: has no effect: every mode but ``"native_muvera"`` returns the estimate anyway.
+
+        Returns:
+            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+            Unsupported: the token index cannot do what ``rerank`` asks for.
+        """
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
+        (hits,) = await self._do(searching.search(self._collection, [query_tokens], o))
+        return hits
 
     async def search_batch(
         self,
@@ -170,8 +341,38 @@ class AsyncWeaviateMuvera:
         with_fde_score: bool = False,
         at_once: int = 4,
     ) -> list[Hits]:
-        """:meth:`search` for several queries, of which ``at_once`` are under way at a time."""
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
+        """:meth:`search` for several queries.
+
+        Args:
+            queries: queries, each (m_i, token_dim).
+            limit: as for :meth:`search`, like all that follow.
+            prefetch: as for :meth:`search`.
+            rerank: as for :meth:`search`.
+            filter: as for :meth:`search`.
+            offset: as for :meth:`search`.
+            score_threshold: as for :meth:`search`.
+            with_payload: as for :meth:`search`.
+            with_tokens: as for :meth:`search`.
+            with_fde_score: as for :meth:`search`.
+            at_once: maximum number of queries in progress at a time.
+
+        Returns:
+            The hits of every query, in the order of the queries.
+
+        Raises:
+            InvalidInput: as for :meth:`search`; the message has the position of the query.
+            Unsupported: the token index cannot do what ``rerank`` asks for.
+        """
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return await self._do(searching.search(self._collection, queries, o, at_once))
 
     async def exact_search(
@@ -185,18 +386,43 @@ class AsyncWeaviateMuvera:
         with_payload: bool | Sequence[Any] = True,
         with_tokens: bool = False,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates; a request for every 1,000 of them."""
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
+        """MaxSim over every document: the truth that :meth:`search` approximates.
+
+        It sends a request for every 1,000 documents.
+
+        Args:
+            query_tokens: query tokens (m, token_dim).
+            limit: maximum number of hits to return.
+            filter: condition that documents must pass.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
+            with_tokens: whether to return token matrices.
+
+        Returns:
+            At most ``limit`` hits, best first.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+        """
+        o = SearchOptions(
+            limit=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return await self._do(searching.exact_search(self._collection, query_tokens, o))
 
     async def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+        """Documents in the order of ``ids``; None for an id that is not there."""
         return await self._do(reading.get(self._collection, ids, with_tokens))
 
     async def scroll(
         self, *, filter: FilterReturn | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> AsyncIterator[Document]:
-        """All documents, in the order of the objects' ids, ``page_size`` at a request."""
+        """All documents, in the order of their objects' UUIDs, ``page_size`` in a request."""
         after = None
         while True:
             page = reading.one_page(self._collection, filter, page_size, after, with_tokens)
@@ -207,46 +433,71 @@ class AsyncWeaviateMuvera:
                 return
 
     async def count(self, *, filter: FilterReturn | None = None) -> int:
-        """Documents stored, exactly."""
+        """Exact number of documents."""
         return await self._do(reading.count(filter))
 
     async def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: FilterReturn | None = None) -> None:
-        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
+
+        Raises:
+            InvalidInput: not exactly one of ids and filter is given.
+        """
         await self._do(writing.delete(self._collection, ids, filter))
 
     async def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds.
+        """Waits until the server has nothing left to index.
+
+        Args:
+            timeout: maximum number of seconds to wait; None: no limit.
 
         Returns:
             Number of documents that still wait, as ``info().unindexed``: 0.
+
+        Raises:
+            StoreUnavailable: the server is still indexing after ``timeout`` seconds.
         """
         return await self._do(writing.wait_indexed(self._collection, timeout))
 
     async def repair(self, progress: bool = False) -> int:
-        """Has documents indexed anew that a killed server has lost from its indexes; returns how many."""
+        """Has documents indexed anew that a killed server has lost from its indexes.
+
+        After a kill, Weaviate 1.39 has objects that no filter by id and no vector search finds, acknowledged ones among
+        them. Writing them again changes nothing, because unchanged objects are skipped. So call this after every crash
+        of the server, when it is up again, and after repeating an ``upsert`` that the crash interrupted.
+
+        It waits for what is still to be indexed. Then it looks up every document, 1,000 in a request, and patches those
+        that an index lacks with their own vectors. FDEs in an hfresh index, or in a graph whose ``flat_search_cutoff``
+        is 1,000 or less, cannot be looked up: then all documents are patched.
+
+        Args:
+            progress: whether to show a progress bar.
+
+        Returns:
+            The number of documents that were patched.
+        """
         return await self._do(repairing.repair(self._collection, progress))
 
     async def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection; of documents that others wrote, exact up to 1,000."""
+        """Numbers, sizes and state of the collection; numbers of documents that others wrote are exact up to 1,000."""
         return await self._do(reading.info(self._collection))
 
     async def drop(self) -> None:
-        """Deletes the collection, of all tenants."""
-        await self._do(collections.drop(self._collection.name))
+        """Deletes the collection, with all its tenants."""
+        await self._do(lifecycle.drop(self._collection.name))
 
     async def _do(self, operation: Operation[T]) -> T:
-        return await _run(self.client, self._target, operation, self._retry)
+        return await _run(self.client, self._connection, operation, self._retry)
 
 
-async def _run(client: WeaviateAsyncClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    async def send(call: Call[Any]) -> Any:
+async def _run(client: WeaviateAsyncClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+    async def send(call: Call[Any, Any]) -> Any:
         try:
-            reply = await method_of(client, target, call)(**call.arguments)
+            reply = await send_call(client, connection, call)
         except MuveraError:
             raise
         except Exception as error:  # the client raises what its transport raises
-            problem = translate(error, target.name)
-            if is_doubtful(error, problem) and await send(exists(target.name)):
+            problem = translate(error, connection.name)
+            if is_doubtful(error, problem) and await send(exists(connection.name)):
                 problem = starting(problem)
             raise problem from error
         return call.read(reply)

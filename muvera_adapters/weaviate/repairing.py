@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from muvera_adapters.stores.checks import need_fde
 from muvera_adapters.stores.operations import Together
-from muvera_adapters.weaviate.reading import fitting, need_fde
-from muvera_adapters.weaviate.requests import Collection, Row, Write, by_ids, count, near_fde, near_tokens, page
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.reading import fitting
+from muvera_adapters.weaviate.requests import Row, Write, by_ids, count, near_fde, near_tokens, page
 from muvera_adapters.weaviate.writing import AT_ONCE, patch, wait_indexed
 
 _PAGE = 1_000
@@ -25,10 +27,10 @@ async def repair(collection: Collection, progress: bool) -> int:
     need_fde(collection)
     await wait_indexed(collection, None)  # what waits in a queue is not lost
     repaired, after = 0, None
-    with tqdm(total=(await count()), unit="doc", desc="repair", disable=not progress) as bar:
+    with tqdm(total=await count(), unit="doc", desc="repair", disable=not progress) as bar:
         while True:
             # a cursor goes through the objects themselves, unlike filters
-            ids = [row.id for row in (await page(collection, _PAGE, after, None))]
+            ids = [row.id for row in await page(collection, _PAGE, after, None)]
             if not ids:
                 return repaired
             lost = await _lost(collection, ids)
@@ -43,12 +45,12 @@ async def _lost(collection: Collection, ids: Sequence[str]) -> dict[str, set[str
     found: set[str] = set()
     if collection.fde_info.flat_cutoff > len(ids):  # else the index cannot be asked
         anything = np.ones(collection.encoder.dim, np.float32)
-        found = {row.id for row in (await near_fde(collection, anything, len(ids), by_ids(ids)))}
+        found = {row.id for row in await near_fde(collection, anything, len(ids), by_ids(ids))}
     lost = {collection.fde: set(ids) - found}
     # a quantized token index fails where one document lacks tokens, so it is not asked
-    if collection.tokens is not None and collection.index != "none" and collection.flat_cutoff > len(ids):
+    if collection.tokens is not None and collection.index != "none" and collection.exact_below > len(ids):
         token = np.ones((1, collection.encoder.token_dim), np.float32)
-        found = {row.id for row in (await near_tokens(collection, token, len(ids), by_ids(ids)))}
+        found = {row.id for row in await near_tokens(collection, token, len(ids), by_ids(ids))}
         lost[collection.tokens] = set(ids) - found
     return lost
 
@@ -60,7 +62,7 @@ async def _index_anew(collection: Collection, lost: Mapping[str, set[str]], afte
     """
     done = 0
     names = [name for name in (collection.fde, collection.tokens) if name is not None]
-    size = _PAGE if collection.tokens is None else min(_PAGE, (await fitting(collection)))
+    size = _PAGE if collection.tokens is None else min(_PAGE, await fitting(collection))
     while after is None or after < last:
         rows: list[Row] = await page(collection, size, after, None, names)
         if not rows:

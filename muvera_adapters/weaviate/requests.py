@@ -1,20 +1,28 @@
-"""What operations ask of a Weaviate: calls of its client, whose synchronous and asynchronous kinds name them alike."""
+"""What operations ask of a Weaviate: one builder for each kind of request, typed by its reply."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from weaviate.classes.config import Property
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, MetadataQuery
+from weaviate.collections import Collection as ClientCollection
+from weaviate.collections.classes.batch import BatchObjectReturn
+from weaviate.collections.classes.cluster import NodeVerbose, Shard
+from weaviate.collections.classes.config import CollectionConfig
+from weaviate.collections.classes.config_vectors import VectorConfigCreate
+from weaviate.collections.classes.filters import FilterReturn
+from weaviate.collections.classes.internal import QueryReturn
 
-from muvera_adapters.stores.collection import Seen
 from muvera_adapters.stores.operations import Request
-from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
-from muvera_core import Encoder
+from muvera_adapters.weaviate.client import ClientCall, CollectionCall
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY
 
 Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -22,120 +30,23 @@ T = TypeVar("T")
 
 #: bytes of one insert; the server's limit is 104,858,000 (GRPC_MAX_MESSAGE_SIZE)
 WRITE_BYTES = 8 << 20
-#: ids in one by-id filter: each becomes a condition of its own (inverted/searcher.go, classifyContainsBatch)
+#: maximum number of ids in a filter: each becomes a condition of its own (inverted/searcher.go, classifyContainsBatch)
 FILTER_IDS = 1_000
-#: QUERY_MAXIMUM_RESULTS of a server where nobody changed it: offset + limit of any query
-MAX_RESULTS = 10_000
 
 # a document without the multi-vector scores MaxFloat32 for every query token (hnsw/search.go, computeScore)
 _ABSENT = 1e30
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Request[T]):
-    """A method of the collection (of the client where ``of_client``), by its dotted name, and how its reply is read."""
-
-    method: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    read: Callable[[Any], T] = lambda reply: reply
-    of_client: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What is on the other end.
-
-    Attributes:
-        version: major, minor.
-        engine: and its version, for people.
-        max_message: bytes of one gRPC message.
-    """
-
-    version: tuple[int, ...] = (1, 39)
-    engine: str = "Weaviate"
-    max_message: int = 104_858_000
-
-
-@dataclass(frozen=True, slots=True)
-class VectorInfo:
-    """One named vector of a collection.
-
-    Attributes:
-        multi: a multi-vector compared by MaxSim.
-        distance: ``dot``, ``cosine``, ``l2-squared`` ...
-        skip: stored and not indexed.
-        muvera: ksim, dprojections and repetitions of Weaviate's own encoding, None without it.
-        code_bits: of a quantized dimension, 0 without quantization.
-        flat_cutoff: filtered searches of fewer documents go through all that the index holds; 0: none does.
-        most: results of an unfiltered search at most.
-    """
-
-    multi: bool = False
-    distance: str = "dot"
-    skip: bool = False
-    muvera: tuple[int, int, int] | None = None
-    code_bits: float = 0.0
-    flat_cutoff: int = 40_000
-    most: int = MAX_RESULTS
-
-    @property
-    def index(self) -> str:
-        """As in :class:`Collection`."""
-        if self.skip:
-            return "none"
-        if self.muvera is None:
-            return "hnsw"
-        return "rerank" if self.muvera == (1, 1, 1) else "muvera"
-
-
-@dataclass(slots=True)
-class Collection:
-    """A collection as the operations see it.
-
-    Attributes:
-        name: of the collection.
-        encoder: of its FDEs.
-        fde: name of the FDE vector.
-        tokens: name of the multi-vector, None where no tokens are stored.
-        fde_exists: the collection has such a vector.
-        has_fde: it can be searched and written (False: adopted, to be backfilled).
-        fde_info: of the FDE vector, as it was made.
-        cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
-        index: of the multi-vector: ``rerank`` (a MUVERA too small to search by), ``muvera``, ``hnsw`` or ``none``.
-        flat_cutoff: filtered searches of fewer documents are exact (flatSearchCutoff).
-        keeps_state: our two properties exist.
-        foreign: there are vectors, references or blobs that are not ours, which a write must not drop.
-        tenants: every call is about one of several tenants.
-        width_seen: a stored FDE was found to have the encoder's width.
-        seen: what operations have learned of it.
-        indexes: number of vectors of a document that are indexed.
-        server: it is kept in.
-        token_floats: of the largest token matrix read so far; 0: none was.
-    """
-
-    name: str
-    encoder: Encoder
-    fde: str = "fde"
-    tokens: str | None = "tokens"
-    fde_exists: bool = True
-    has_fde: bool = True
-    fde_info: VectorInfo = VectorInfo()
-    cosine: bool = False
-    index: str = "rerank"
-    flat_cutoff: int = 40_000
-    keeps_state: bool = True
-    foreign: bool = False
-    tenants: bool = False
-    width_seen: bool = False
-    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
-    indexes: int = 2
-    server: Server = Server()
-    token_floats: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """An object read. ``distance`` is None where the query gave none."""
+    """An object that was read.
+
+    Attributes:
+        id: UUID of the object.
+        properties: properties that were asked for and that it has, this library's included.
+        vectors: vectors that were asked for and that it has, by name.
+        distance: distance to the query; None where the request has none.
+    """
 
     id: str
     properties: dict[str, Any]
@@ -145,7 +56,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An object to write: its id, all its properties, our vectors of it."""
+    """An object to write.
+
+    Attributes:
+        id: UUID of the object.
+        properties: all its properties, this library's included.
+        vectors: vectors to write, by name.
+    """
 
     id: str
     properties: dict[str, Any]
@@ -156,28 +73,26 @@ def near_fde(
     collection: Collection,
     fde: npt.NDArray[np.float32],
     limit: int,
-    filters: Any = None,
+    filters: FilterReturn | None = None,
     properties: Any = None,
     vectors: Sequence[str] = (),
-) -> Call[list[Row]]:
-    """Nearest FDEs of a query's (dim,), best first. Reply: rows."""
-    arguments = {"near_vector": fde, "target_vector": collection.fde, "limit": limit, "filters": filters}
-    return Call("query.near_vector", {**arguments, **_returned(collection, properties, vectors)}, to_rows)
+) -> Request[list[Row]]:
+    """Documents whose FDEs are nearest to a query's (dim,), best first."""
+    return CollectionCall(_near(collection, fde, collection.fde, limit, filters, properties, vectors), to_rows)
 
 
 def near_tokens(
     collection: Collection,
     query: npt.NDArray[np.float32],
     limit: int,
-    filters: Any = None,
+    filters: FilterReturn | None = None,
     properties: Any = None,
     vectors: Sequence[str] = (),
-) -> Call[list[Row]]:
-    """Documents by MaxSim with (m, token_dim), best first, those without tokens left out. Reply: rows."""
-    assert collection.tokens is not None
+) -> Request[list[Row]]:
+    """Documents by MaxSim with a query (m, token_dim), best first; documents without tokens are left out."""
     # a two-dimensional array of one row is taken for a multi-vector here, unlike in writes
-    arguments = {"near_vector": query, "target_vector": collection.tokens, "limit": limit, "filters": filters}
-    return Call("query.near_vector", {**arguments, **_returned(collection, properties, vectors)}, _with_tokens)
+    near = _near(collection, query, collection.tokens, limit, filters, properties, vectors)
+    return CollectionCall(near, _with_tokens)
 
 
 def fetch(
@@ -185,67 +100,121 @@ def fetch(
     ids: Sequence[str],
     properties: Any = True,
     vectors: Sequence[str] = (),
-    filters: Any = None,
-) -> Call[list[Row]]:
-    """Those of at most FILTER_IDS ids that exist and pass ``filters``, in any order. Reply: rows."""
-    arguments = {"limit": len(ids), "filters": by_ids(ids, filters)}
-    return Call("query.fetch_objects", {**arguments, **_returned(collection, properties, vectors, False)}, to_rows)
+    filters: FilterReturn | None = None,
+) -> Request[list[Row]]:
+    """Documents of at most FILTER_IDS ids that exist and pass ``filters``, in any order."""
+    names, wanted, chosen = _names(collection, properties), list(vectors) or False, by_ids(ids, filters)
+    return CollectionCall(
+        lambda its: its.query.fetch_objects(
+            limit=len(ids), filters=chosen, include_vector=wanted, return_properties=names
+        ),
+        to_rows,
+    )
 
 
 def page(
     collection: Collection, limit: int, after: str | None, properties: Any = True, vectors: Sequence[str] = ()
-) -> Call[list[Row]]:
-    """A page in the order of ids; a cursor takes no filter. Reply: rows."""
-    returned = _returned(collection, properties, vectors, False)
-    return Call("query.fetch_objects", {"limit": limit, "after": after, **returned}, to_rows)
+) -> Request[list[Row]]:
+    """Documents after an id, in the order of ids; such a cursor takes no filter."""
+    names, wanted = _names(collection, properties), list(vectors) or False
+    return CollectionCall(
+        lambda its: its.query.fetch_objects(limit=limit, after=after, include_vector=wanted, return_properties=names),
+        to_rows,
+    )
 
 
-def count(filters: Any = None) -> Call[int]:
-    """Reply: the exact number."""
-    arguments = {"total_count": True, "filters": filters}
-    return Call("aggregate.over_all", arguments, lambda reply: int(reply.total_count or 0))
+def matching(filters: FilterReturn | None, limit: int, offset: int, vectors: Sequence[str]) -> Request[list[Row]]:
+    """Documents that pass ``filters``, without properties; offset + limit is at most MAX_RESULTS."""
+    wanted = list(vectors) or False
+    return CollectionCall(
+        lambda its: its.query.fetch_objects(
+            filters=filters, limit=limit, offset=offset, include_vector=wanted, return_properties=[]
+        ),
+        to_rows,
+    )
 
 
-def count_marked(collection: Collection) -> Call[int]:
-    """Documents whose FDE this library wrote. Reply: the exact number."""
+def count(filters: FilterReturn | None = None) -> Request[int]:
+    """Exact number of documents."""
+    return CollectionCall(
+        lambda its: its.aggregate.over_all(total_count=True, filters=filters), lambda reply: reply.total_count or 0
+    )
+
+
+def count_marked(collection: Collection) -> Request[int]:
+    """Exact number of documents whose FDE this library wrote."""
     return count(Filter.by_property(FDE_KEY).equal(collection.fde))
 
 
-def insert(writes: Sequence[Write]) -> Call[dict[int, str]]:
-    """Writes whole objects, replacing those that are there. Reply: position -> error of those refused."""
-    objects = [DataObject(w.properties, w.id, _lists(w.vectors)) for w in writes]
-    return Call("data.insert_many", {"objects": objects}, _errors)
+def insert(writes: Sequence[Write]) -> Request[dict[int, str]]:
+    """Writes whole objects, replacing those that are there. Reply: position -> error of rejected ones."""
+    objects = [DataObject(write.properties, write.id, _lists(write.vectors)) for write in writes]
+    return CollectionCall(lambda its: its.data.insert_many(objects), _errors)
 
 
-def patch(write: Write) -> Call[None]:
+def patch(write: Write) -> Request[None]:
     """Writes what is named of an object that exists; a property of None is removed."""
-    arguments = {"uuid": write.id, "properties": write.properties, "vector": _lists(write.vectors)}
-    return Call("data.update", arguments)
+    vectors = _lists(write.vectors)
+    return CollectionCall(lambda its: its.data.update(write.id, write.properties, vector=vectors), _nothing)
 
 
-def delete(filters: Any) -> Call[tuple[int, int]]:
-    """Deletes at most as many matches as one query may return. Reply: matches, failures."""
-    return Call("data.delete_many", {"where": filters}, lambda reply: (int(reply.matches), int(reply.failed)))
+def delete(filters: FilterReturn) -> Request[tuple[int, int]]:
+    """Deletes as many matches as one query may return. Reply: number of matches, number of failures."""
+    return CollectionCall(lambda its: its.data.delete_many(filters), lambda reply: (reply.matches, reply.failed))
 
 
-def exists(name: str) -> Call[bool]:
-    """Reply: whether there is such a collection."""
-    return Call("collections.exists", {"name": name}, of_client=True)
+def config() -> Request[CollectionConfig]:
+    """Configuration of the collection."""
+    return CollectionCall(lambda its: its.config.get(), _as_it_is)
 
 
-def nodes(collection: Collection) -> Call[list[Any]]:
-    """Reply: shards of the collection, of all nodes."""
-    arguments = {"collection": collection.name, "output": "verbose"}
-    return Call("cluster.nodes", arguments, lambda found: [s for node in found for s in node.shards], of_client=True)
+def add_property(own: Property) -> Request[None]:
+    """Adds a property to the collection."""
+    return CollectionCall(lambda its: its.config.add_property(own), _nothing)
 
 
-def by_ids(ids: Sequence[str], filters: Any = None) -> Any:
-    """Objects of these ids that pass ``filters``."""
+def describe_property(name: str, description: str) -> Request[None]:
+    """Replaces the description of a property."""
+    return CollectionCall(lambda its: its.config.update(property_descriptions={name: description}), _nothing)
+
+
+def add_vector(vector: VectorConfigCreate) -> Request[None]:
+    """Adds a named vector to the collection."""
+    return CollectionCall(lambda its: its.config.add_vector(vector_config=vector), _nothing)
+
+
+def meta() -> Request[dict[str, Any]]:
+    """What the server says of itself."""
+    return ClientCall(lambda client: client.get_meta(), _as_it_is)
+
+
+def exists(name: str) -> ClientCall[bool, bool]:
+    """Whether there is such a collection."""
+    return ClientCall(lambda client: client.collections.exists(name), _as_it_is)
+
+
+def create(name: str, arguments: Mapping[str, Any]) -> Request[None]:
+    """Makes a collection; ``arguments`` are those of ``client.collections.create``."""
+    return ClientCall(lambda client: client.collections.create(name, **arguments), _nothing)
+
+
+def drop(name: str) -> Request[None]:
+    """Deletes a collection, of all tenants; one that does not exist is no error."""
+    return ClientCall(lambda client: client.collections.delete(name), _nothing)
+
+
+def shards(collection: Collection) -> Request[list[Shard]]:
+    """Shards of the collection on all nodes."""
+    return ClientCall(lambda client: client.cluster.nodes(collection.name, output="verbose"), _shards)
+
+
+def by_ids(ids: Sequence[str], filters: FilterReturn | None = None) -> FilterReturn:
+    """Filter for objects of these ids that pass ``filters``."""
     chosen = Filter.by_id().contains_any(list(ids))
     return chosen if filters is None else filters & chosen
 
 
-def to_rows(reply: Any) -> list[Row]:
+def to_rows(reply: QueryReturn[Any, Any]) -> list[Row]:
     """Objects of a query's reply; properties that an object does not have are left out."""
     return [
         Row(
@@ -258,21 +227,42 @@ def to_rows(reply: Any) -> list[Row]:
     ]
 
 
-def _with_tokens(reply: Any) -> list[Row]:
+def _near(
+    collection: Collection,
+    vector: Any,
+    name: str | None,
+    limit: int,
+    filters: FilterReturn | None,
+    properties: Any,
+    vectors: Sequence[str],
+) -> Callable[[ClientCollection[Any, Any]], QueryReturn[Any, Any]]:
+    names, wanted = _names(collection, properties), list(vectors) or False
+    return lambda its: its.query.near_vector(
+        vector,
+        target_vector=name,
+        limit=limit,
+        filters=filters,
+        include_vector=wanted,
+        return_properties=names,
+        return_metadata=MetadataQuery(distance=True),
+    )
+
+
+def _with_tokens(reply: QueryReturn[Any, Any]) -> list[Row]:
     return [row for row in to_rows(reply) if row.distance is not None and row.distance < _ABSENT]
 
 
-def _returned(collection: Collection, properties: Any, vectors: Sequence[str], distance: bool = True) -> dict[str, Any]:
-    """Arguments that say what a query returns; ``properties`` is True (all), False (what ids need), names or None."""
-    wanted = None
+def _names(collection: Collection, properties: Any) -> list[Any] | None:
+    """``return_properties`` of a query, where None means all.
+
+    ``properties`` is True (all), False (what ids are made of), None (none), or names in addition to what ids are made
+    of.
+    """
+    if properties is True:
+        return None
     if properties is None:
-        wanted = []
-    elif properties is not True:
-        wanted = [*(properties or ()), *([ID_KEY] if collection.keeps_state else [])]
-    returned: dict[str, Any] = {"return_properties": wanted, "include_vector": list(vectors) or False}
-    if distance:
-        returned["return_metadata"] = MetadataQuery(distance=True)
-    return returned
+        return []
+    return [*(properties or ()), *([ID_KEY] if collection.keeps_state else [])]
 
 
 def _lists(vectors: Vectors) -> dict[str, Any]:
@@ -280,5 +270,17 @@ def _lists(vectors: Vectors) -> dict[str, Any]:
     return {name: vector.tolist() for name, vector in vectors.items()}
 
 
-def _errors(reply: Any) -> dict[int, str]:
+def _errors(reply: BatchObjectReturn) -> dict[int, str]:
     return {position: str(error.message) for position, error in reply.errors.items()}
+
+
+def _shards(nodes: Sequence[NodeVerbose]) -> list[Shard]:
+    return [shard for node in nodes for shard in node.shards]
+
+
+def _as_it_is(reply: T) -> T:
+    return reply
+
+
+def _nothing(_: object) -> None:
+    """The reply says nothing."""

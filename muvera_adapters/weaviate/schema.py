@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
-from weaviate.collections.classes.config import VectorIndexConfigHFresh
+from weaviate.collections.classes.config import CollectionConfig, VectorIndexConfigHFresh
 from weaviate.collections.classes.config_vector_index import (
     VectorIndexConfigCreate,
     VectorIndexConfigDynamicCreate,
@@ -20,8 +21,9 @@ from weaviate.collections.classes.config_vectors import VectorConfigCreate
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.stores.kept import new_state
-from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED
-from muvera_adapters.weaviate.requests import MAX_RESULTS, Collection, Server, VectorInfo
+from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Server, VectorInfo
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
+from muvera_adapters.weaviate.prepare import check_encoder
 from muvera_core import Encoder
 
 Preset = Literal["rq8", "rq4", "rq1"]
@@ -33,8 +35,6 @@ FDE, TOKENS = "fde", "tokens"
 
 #: MUVERA, adding a vector to a collection, correct filtered multi-vector search
 MINIMUM_VERSION = (1, 31)
-# entities/storobj/storage_object.go, maxVectorLength
-MAX_DIM = 65_535
 
 _OPTIONS = {
     "description",
@@ -52,15 +52,6 @@ def check_version(server: Server) -> None:
     """Raises Unsupported for servers that are too old."""
     if server.version < MINIMUM_VERSION:
         raise Unsupported(f"{server.engine} is too old; 1.31 has what two-stage search needs")
-
-
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that no Weaviate stores."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Weaviate takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
 
 
 def quantizer(quantization: Quantization) -> QuantizerConfig:
@@ -180,7 +171,7 @@ def fde_property() -> Property:
     )
 
 
-def vector_infos(config: Any) -> dict[str, VectorInfo]:
+def vector_infos(config: CollectionConfig) -> dict[str, VectorInfo]:
     """Named vectors of ``collection.config.get()``."""
     infos = {}
     for name, vector in (config.vector_config or {}).items():
@@ -206,7 +197,7 @@ def vector_infos(config: Any) -> dict[str, VectorInfo]:
     return infos
 
 
-def kept_state(config: Any) -> Any:
+def kept_state(config: CollectionConfig) -> Any:
     """JSON values, None where there are none."""
     for own in config.properties:
         if own.name == ID_KEY:
@@ -217,7 +208,9 @@ def kept_state(config: Any) -> Any:
     return None
 
 
-def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool) -> Collection:
+def describe(
+    config: CollectionConfig, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool
+) -> Collection:
     """The collection, once its vectors are found to fit; their dimensions are not in the schema.
 
     Raises:
@@ -237,7 +230,6 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         problems += _token_problems(tokens, vectors)
     if problems:
         raise SchemaMismatch(f"{config.name} does not fit: {'; '.join(problems)}")
-    info = vectors[tokens] if tokens is not None else VectorInfo(skip=True)
     return Collection(
         config.name,
         encoder,
@@ -245,20 +237,38 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         tokens,
         fde_exists=fde in vectors,
         has_fde=fde in vectors,
-        cosine=info.distance == "cosine",
-        index=info.index,
-        # a document without tokens fails the whole query on a quantized token index: never use it for reranking
-        flat_cutoff=0 if info.code_bits and info.muvera is None else info.flat_cutoff,
         fde_info=vectors.get(fde, VectorInfo()),
-        keeps_state=any(own.name == ID_KEY for own in config.properties),
+        tokens_info=vectors[tokens] if tokens is not None else VectorInfo(skip=True),
+        indexes=_indexes(vectors),
+        keeps_state=ID_KEY in property_names(config),
         foreign=bool(config.references)
         or bool(vectors.keys() - {fde, tokens})
         # which queries return only when asked for by name
         or any(own.data_type in (DataType.BLOB, DataType.BLOB_HASH) for own in config.properties),
         tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
-        indexes=sum(not vector.skip for vector in vectors.values()),
     )
+
+
+def refreshed(collection: Collection, config: CollectionConfig) -> Collection:
+    """The same collection with the parts of this library as they are now."""
+    vectors = vector_infos(config)
+    return replace(
+        collection,
+        fde_exists=collection.fde in vectors,
+        fde_info=vectors.get(collection.fde, collection.fde_info),
+        indexes=_indexes(vectors),
+        keeps_state=ID_KEY in property_names(config),
+    )
+
+
+def property_names(config: CollectionConfig) -> list[str]:
+    """Names of all properties."""
+    return [own.name for own in config.properties]
+
+
+def _indexes(vectors: Mapping[str, VectorInfo]) -> int:
+    return sum(not vector.skip for vector in vectors.values())
 
 
 def _token_problems(tokens: str, vectors: Mapping[str, VectorInfo]) -> list[str]:

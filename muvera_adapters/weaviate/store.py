@@ -1,3 +1,4 @@
+# Generated from async_store.py by tools/make_sync.py; edit that file and run it.
 """WeaviateMuvera: two-stage search in a Weaviate server."""
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import Operation, Retry, run
-from muvera_adapters.weaviate import backfilling, collections, reading, repairing, searching, writing
-from muvera_adapters.weaviate.calls import DEFAULT_RETRY, Target, method_of
-from muvera_adapters.weaviate.client_errors import is_doubtful, starting, translate
-from muvera_adapters.weaviate.requests import Call, Collection, exists
+from muvera_adapters.stores.searching import SearchOptions
+from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
+from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection
+from muvera_adapters.weaviate.client import send as send_call
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
+from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
-from muvera_adapters.weaviate.searching import Options, Rerank
+from muvera_adapters.weaviate.searching import Rerank
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -26,40 +30,47 @@ T = TypeVar("T")
 
 
 class WeaviateMuvera:
-    """Two-stage search in Weaviate: FDEs in an HNSW index, tokens as a multi-vector in the smallest index there is.
+    """Two-stage search in Weaviate: FDEs in an HNSW index, tokens as a multi-vector in the smallest possible index.
 
-    Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
-    reconfigured; its timeouts apply. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the
+    :meth:`create`, :meth:`open` and :meth:`adopt` make one. The client is the caller's: it is never closed or
+    reconfigured, and its timeouts apply. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the
     client's own error as ``__cause__``: ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent),
     ``Rejected`` (by the database), ``Unsupported`` or ``StoreUnavailable`` (after the retries).
 
     Attributes:
-        client: as given.
-        encoder: of this collection.
-        name: of the collection.
-        tenant: all calls are about, None in a collection without tenants.
+        client: the client that was given.
+        encoder: encoder of documents and queries.
+        name: name of the collection.
+        tenant: tenant that all calls are about; None in a collection without tenants.
+
+    Example:
+        ```python
+        store = WeaviateMuvera.create(client, "Passages", encoder)
+        store.upsert(["a", "b"], [tokens_a, tokens_b], [{"year": 1999}, {"year": 2024}])
+        hits = store.search(query_tokens, limit=10, filter=Filter.by_property("year").greater_than(2000))
+        ```
     """
 
-    def __init__(self, client: WeaviateClient, target: Target, collection: Collection, retry: Retry) -> None:
+    def __init__(self, client: WeaviateClient, connection: Connection, collection: Collection, retry: Retry) -> None:
         self.client = client
-        self._target = target
+        self._connection = connection
         self._collection = collection
         self._retry = retry
 
     @property
     def encoder(self) -> Encoder:
-        """What documents and queries are encoded with."""
+        """Encoder of documents and queries."""
         return self._collection.encoder
 
     @property
     def name(self) -> str:
-        """Of the collection, as Weaviate writes it (with a capital)."""
+        """Name of the collection, as Weaviate writes it (with a capital)."""
         return self._collection.name
 
     @property
     def tenant(self) -> str | None:
-        """What all calls are about."""
-        return self._target.tenant
+        """Tenant that all calls are about; None in a collection without tenants."""
+        return self._connection.tenant
 
     @classmethod
     def create(
@@ -81,37 +92,42 @@ class WeaviateMuvera:
         """Makes an empty collection.
 
         Args:
-            client: connected to a server >= 1.31.
-            name: of the collection.
-            encoder: what documents and queries are encoded with; it travels in the description of the property
-                ``muvera_id``.
-            quantization: of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole objects),
-                ``"rq1"`` (rescores 512), None (float32), or an object of ``Configure.VectorIndex.Quantizer``.
-            store_tokens: keep token matrices for the second stage.
-            vector_index_config: of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections. Distance and
-                quantizer are set where it leaves them open; ``hfresh`` compares by cosine, which needs document FDEs of
-                unit length, as encoders make them by default, and gives at most its ``rescore_limit``. A fitted encoder
-                of few dimensions finds more with a larger ``ef``.
-            tokens_index: of the token matrices. ``"rerank"``: two floats and a few links a document, which serve to
-                rerank on the server and for nothing else; ``"none"``: only stored, reranking is ``"client"``;
-                ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
+            client: client connected to a server >= 1.31.
+            name: name of the new collection.
+            encoder: encoder of documents and queries; the description of the property ``muvera_id`` keeps it.
+            quantization: codes of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole
+                objects), ``"rq1"`` (rescores 512), None (float32), or an object of
+                ``Configure.VectorIndex.Quantizer``.
+            store_tokens: whether to keep token matrices for the second stage.
+            vector_index_config: index of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections.
+                Distance and quantizer are set where it leaves them open. ``hfresh`` compares by cosine, which needs
+                document FDEs of unit length (encoders make them so by default), and returns at most its
+                ``rescore_limit``. A fitted encoder of few dimensions finds more with a larger ``ef``.
+            tokens_index: index of the token matrices. ``"rerank"``: two floats and a few links a document, which
+                serve only to rerank on the server; ``"none"``: tokens are stored without an index, and reranking is
+                ``"client"``; ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
                 ``Configure.VectorIndex.MultiVector.Encoding.muvera()``, for ``rerank="native_muvera"``.
-            properties: of the user; those not declared are left to the server's auto-schema.
-            tenant: that this store's calls are about, in a collection with ``multi_tenancy_config``.
-            consistency_level: of reads and writes.
-            retry: of requests that failed because the database was unreachable.
-            **options: of ``client.collections.create``: ``description``, ``references``, ``inverted_index_config``,
-                ``multi_tenancy_config``, ``replication_config``, ``sharding_config``.
+            properties: properties of the user; others are left to the server's auto-schema.
+            tenant: tenant that this store's calls are about, in a collection with ``multi_tenancy_config``.
+            consistency_level: consistency level of reads and writes.
+            retry: how often to repeat requests that failed because the database was unreachable.
+            **options: options of ``client.collections.create``: ``description``, ``references``,
+                ``inverted_index_config``, ``multi_tenancy_config``, ``replication_config``, ``sharding_config``.
+
+        Returns:
+            The store of the new collection.
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
+            InvalidInput: an option is not valid, or this library sets it.
             Unsupported: the server is too old.
         """
         arguments = creation(
             encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options
         )
-        target = Target(name, tenant, consistency_level)
-        return cls(client, target, _run(client, target, collections.create(name, encoder, arguments), retry), retry)
+        connection = Connection(name, tenant, consistency_level)
+        created = _run(client, connection, lifecycle.create(name, encoder, arguments), retry)
+        return cls(client, connection, created, retry)
 
     @classmethod
     def open(
@@ -124,23 +140,27 @@ class WeaviateMuvera:
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
     ) -> WeaviateMuvera:
-        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
+        """Opens a collection that :meth:`create` made, or that was adopted and backfilled.
 
         Args:
-            client: as for ``create``.
-            name: of the collection.
-            encoder: the one to use; None: rebuild it from what the collection keeps.
-            tenant: as for ``create``.
-            consistency_level: as for ``create``.
-            retry: as for ``create``.
+            client: client connected to a server >= 1.31.
+            name: name of the collection.
+            encoder: encoder to use; None: the collection's, rebuilt from what it keeps.
+            tenant: tenant that this store's calls are about.
+            consistency_level: consistency level of reads and writes.
+            retry: how often to repeat requests that failed because the database was unreachable.
+
+        Returns:
+            The store of the collection.
 
         Raises:
-            CollectionNotFound: there is none, or it is not of this library.
+            CollectionNotFound: there is no such collection, or it was not made by this library.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
             SchemaMismatch: its vectors were changed; the message names each difference.
         """
-        target = Target(name, tenant, consistency_level)
-        return cls(client, target, _run(client, target, collections.open_collection(name, encoder), retry), retry)
+        connection = Connection(name, tenant, consistency_level)
+        opened = _run(client, connection, lifecycle.open_collection(name, encoder), retry)
+        return cls(client, connection, opened, retry)
 
     @classmethod
     def adopt(
@@ -157,34 +177,37 @@ class WeaviateMuvera:
     ) -> WeaviateMuvera:
         """Takes over a collection of someone else, or gives one of this library another FDE vector.
 
-        If it has a vector ``fde_vector`` with FDEs in it, a sample is compared with what the encoder makes of the
-        stored tokens, and the encoder is written to the collection. Else nothing is written; :meth:`backfill` adds the
-        FDEs.
-        For another encoder, name another ``fde_vector`` (``"fde_v2"``): Weaviate never gives a dropped name again. The
-        collection stays with its old vector until :meth:`backfill` has filled the new one.
+        If the vector ``fde_vector`` has FDEs, a sample is compared with what the encoder makes of the stored tokens,
+        and the encoder is written to the collection. Otherwise nothing is written, and :meth:`backfill` adds the FDEs.
+
+        For another encoder, give another ``fde_vector`` (``"fde_v2"``): in Weaviate a dropped name cannot be used
+        again. Searches use the old vector until :meth:`backfill` has filled the new one.
 
         Args:
-            client: as for ``create``.
-            name: of the collection.
-            encoder: what its FDEs are made by, or shall be.
+            client: client connected to a server >= 1.31.
+            name: name of the collection.
+            encoder: encoder of its FDEs, now or later.
             tokens_vector: name of its multi-vector; None: there is none.
             fde_vector: name of the vector with the FDEs, now or later.
-            tenant: as for ``create``; a collection with tenants is adopted and backfilled tenant by tenant.
-            consistency_level: as for ``create``.
-            retry: as for ``create``.
+            tenant: tenant to adopt; a collection with tenants is adopted and backfilled tenant by tenant.
+            consistency_level: consistency level of reads and writes.
+            retry: how often to repeat requests that failed because the database was unreachable.
+
+        Returns:
+            The store of the collection.
 
         Raises:
             CollectionNotFound: there is no such collection.
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
         """
-        target = Target(name, tenant, consistency_level)
-        adopted = collections.adopt(name, encoder, fde_vector, tokens_vector)
-        return cls(client, target, _run(client, target, adopted, retry), retry)
+        connection = Connection(name, tenant, consistency_level)
+        adoption = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, backfilling.check_adopted)
+        return cls(client, connection, _run(client, connection, adoption, retry), retry)
 
     def with_tenant(self, tenant: str) -> WeaviateMuvera:
-        """The same collection, about another tenant, which must exist."""
-        return WeaviateMuvera(self.client, self._target.of_tenant(tenant), self._collection, self._retry)
+        """A store of the same collection for another tenant, which must exist."""
+        return WeaviateMuvera(self.client, self._connection.of_tenant(tenant), self._collection, self._retry)
 
     def backfill(
         self,
@@ -196,23 +219,30 @@ class WeaviateMuvera:
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens, in place.
 
-        Each document is patched, so its properties, references and other vectors stay; Weaviate indexes all its vectors
-        anew, which takes long where the tokens have an HNSW graph. Others may read and write meanwhile: documents that
-        arrive are picked up, and tokens are read again after each write, so that a replaced document does not keep the
-        FDE of the old one. Repeated after a kill at any point, it does what is left. At the end a sample is checked.
+        Each document is patched, so its properties, references and other vectors stay. Weaviate indexes all vectors of
+        a patched document anew, which takes long where tokens have an HNSW graph. Others may read and write meanwhile:
+        documents that arrive get an FDE too, and tokens are read again after each write, so that a replaced document
+        does not keep the FDE of the old one. Repeated after a kill at any point, it does what is left. At the end a
+        sample is checked.
 
         Args:
-            progress: show a bar.
-            dry_run: write nothing; the report has numbers (exact up to 1,000 documents), sizes and an estimate of the
-                time.
-            quantization: as for ``create``, like the next; used when the vector is added.
-            vector_index_config: of the FDEs.
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing; the report then has numbers (exact up to 1,000 documents), sizes and an
+                estimate of the time.
+            quantization: codes of the FDEs, as for :meth:`create`; used when the vector is added.
+            vector_index_config: index of the FDEs, as for :meth:`create`; used when the vector is added.
+
+        Returns:
+            What was done, or would be.
 
         Raises:
+            InvalidInput: the collection stores no tokens.
             MuveraError: documents kept changing, or the sample disagrees.
         """
-        add = collections.fde_adder(self._collection, quantization, vector_index_config)
-        return self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        self._collection, report = self._do(
+            backfilling.backfill(self._collection, quantization, vector_index_config, dry_run, progress)
+        )
+        return report
 
     def upsert(
         self,
@@ -223,21 +253,20 @@ class WeaviateMuvera:
     ) -> WriteReport:
         """Encodes and writes documents in batches by bytes.
 
-        Of a document whose id is there, tokens and FDE are replaced, and the properties that its payload names; a value
-        of None removes one. Properties that it does not name, and vectors and references that are not of this library,
-        stay.
+        Of a document that exists, tokens and FDE are replaced, and the properties that its payload names; a value of
+        None removes a property. Properties that it does not name, and vectors and references of others, stay.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
             payloads: n dictionaries of JSON values, or None for none.
-            progress: show a bar.
+            progress: whether to show a progress bar.
 
         Returns:
-            Every document as written or failed; failed are those that the database refused for themselves.
+            Every document as written or failed; failed are those that the database rejects individually.
 
         Raises:
-            InvalidInput: lengths differ, an id is no id or given twice, tokens cannot be encoded or exceed a limit
+            InvalidInput: lengths differ, an id is not valid or given twice, tokens cannot be encoded or exceed a limit
                 of Weaviate; the message says where. Nothing was written.
             WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
                 Repeat the call.
@@ -258,33 +287,43 @@ class WeaviateMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
     ) -> Hits:
-        """The documents most similar to a query.
+        """Finds the documents most similar to a query.
 
         Args:
-            query_tokens: (m, token_dim).
-            limit: documents to return.
-            prefetch: candidates of the first stage; more of them, higher recall.
-            rerank: ``"native"``: MaxSim by the server, in a second request; where tokens are compared by cosine it is
-                exact only if they were stored at unit length. ``"client"``: tokens come with the candidates and are
-                scored here; ``"none"``: the encoder's estimate; ``"native_muvera"``: Weaviate's own encoding in one
-                request, which reranks ``prefetch``; ``"auto"``: native where that is exact for every candidate, else
-                client.
-            filter: applied to both stages.
-            offset: hits to skip.
-            score_threshold: least score of a hit.
-            with_payload: all properties, none, or some, by name or ``QueryNested``.
-            with_tokens: return token matrices.
-            with_fde_score: there for all stores alike; every mode but ``"native_muvera"`` brings it anyway.
+            query_tokens: query tokens (m, token_dim).
+            limit: maximum number of hits to return.
+            prefetch: number of candidates of the first stage; more candidates, higher recall.
+            rerank: ``"native"``: the server computes MaxSim, in a second request; where tokens are compared by cosine
+                it is exact only if they were stored at unit length. ``"client"``: tokens come with the candidates and
+                are scored here. ``"none"``: no second stage; scores are the encoder's estimates.
+                ``"native_muvera"``: Weaviate's own encoding in one request, which reranks ``prefetch``. ``"auto"``:
+                native where that is exact for every candidate, otherwise client.
+            filter: condition that documents of both stages must pass.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
+            with_tokens: whether to return token matrices.
+            with_fde_score: has no effect: every mode but ``"native_muvera"`` returns the estimate anyway.
 
         Returns:
-            At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
+            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
-        return self._do(searching.search(self._collection, [query_tokens], o))[0]
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
+        (hits,) = self._do(searching.search(self._collection, [query_tokens], o))
+        return hits
 
     def search_batch(
         self,
@@ -301,8 +340,38 @@ class WeaviateMuvera:
         with_fde_score: bool = False,
         at_once: int = 4,
     ) -> list[Hits]:
-        """:meth:`search` for several queries, of which ``at_once`` are under way at a time."""
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens)
+        """:meth:`search` for several queries.
+
+        Args:
+            queries: queries, each (m_i, token_dim).
+            limit: as for :meth:`search`, like all that follow.
+            prefetch: as for :meth:`search`.
+            rerank: as for :meth:`search`.
+            filter: as for :meth:`search`.
+            offset: as for :meth:`search`.
+            score_threshold: as for :meth:`search`.
+            with_payload: as for :meth:`search`.
+            with_tokens: as for :meth:`search`.
+            with_fde_score: as for :meth:`search`.
+            at_once: maximum number of queries in progress at a time.
+
+        Returns:
+            The hits of every query, in the order of the queries.
+
+        Raises:
+            InvalidInput: as for :meth:`search`; the message has the position of the query.
+            Unsupported: the token index cannot do what ``rerank`` asks for.
+        """
+        o = SearchOptions(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return self._do(searching.search(self._collection, queries, o, at_once))
 
     def exact_search(
@@ -316,78 +385,118 @@ class WeaviateMuvera:
         with_payload: bool | Sequence[Any] = True,
         with_tokens: bool = False,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates; a request for every 1,000 of them."""
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
+        """MaxSim over every document: the truth that :meth:`search` approximates.
+
+        It sends a request for every 1,000 documents.
+
+        Args:
+            query_tokens: query tokens (m, token_dim).
+            limit: maximum number of hits to return.
+            filter: condition that documents must pass.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
+            with_tokens: whether to return token matrices.
+
+        Returns:
+            At most ``limit`` hits, best first.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+        """
+        o = SearchOptions(
+            limit=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
         return self._do(searching.exact_search(self._collection, query_tokens, o))
 
     def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+        """Documents in the order of ``ids``; None for an id that is not there."""
         return self._do(reading.get(self._collection, ids, with_tokens))
 
     def scroll(
         self, *, filter: FilterReturn | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> Iterator[Document]:
-        """All documents, in the order of the objects' ids, ``page_size`` at a request."""
+        """All documents, in the order of their objects' UUIDs, ``page_size`` in a request."""
         after = None
         while True:
             page = reading.one_page(self._collection, filter, page_size, after, with_tokens)
             documents, after = self._do(page)
-            yield from documents
+            for document in documents:
+                yield document
             if after is None:
                 return
 
     def count(self, *, filter: FilterReturn | None = None) -> int:
-        """Documents stored, exactly."""
+        """Exact number of documents."""
         return self._do(reading.count(filter))
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: FilterReturn | None = None) -> None:
-        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
+
+        Raises:
+            InvalidInput: not exactly one of ids and filter is given.
+        """
         self._do(writing.delete(self._collection, ids, filter))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds.
+        """Waits until the server has nothing left to index.
+
+        Args:
+            timeout: maximum number of seconds to wait; None: no limit.
 
         Returns:
             Number of documents that still wait, as ``info().unindexed``: 0.
+
+        Raises:
+            StoreUnavailable: the server is still indexing after ``timeout`` seconds.
         """
         return self._do(writing.wait_indexed(self._collection, timeout))
 
     def repair(self, progress: bool = False) -> int:
-        """Has documents indexed anew that a killed server has lost from its indexes; returns how many.
+        """Has documents indexed anew that a killed server has lost from its indexes.
 
-        After a kill, Weaviate 1.39 has objects that no filter by id or vector finds, acknowledged ones among them, and
-        writing them again changes nothing, as an unchanged object is passed over. So call this after every crash of
-        the server, when it is up again, and after repeating an ``upsert`` that it interrupted. What waits to be indexed
-        is waited for; then every document is looked up, 1,000 in a request, and those that an index lacks are patched
-        with their own vectors. FDEs in an hfresh index, or in a graph whose ``flat_search_cutoff`` is 1,000 or less,
-        cannot be looked up: then all documents are patched.
+        After a kill, Weaviate 1.39 has objects that no filter by id and no vector search finds, acknowledged ones among
+        them. Writing them again changes nothing, because unchanged objects are skipped. So call this after every crash
+        of the server, when it is up again, and after repeating an ``upsert`` that the crash interrupted.
+
+        It waits for what is still to be indexed. Then it looks up every document, 1,000 in a request, and patches those
+        that an index lacks with their own vectors. FDEs in an hfresh index, or in a graph whose ``flat_search_cutoff``
+        is 1,000 or less, cannot be looked up: then all documents are patched.
 
         Args:
-            progress: show a bar.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The number of documents that were patched.
         """
         return self._do(repairing.repair(self._collection, progress))
 
     def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection; of documents that others wrote, exact up to 1,000."""
+        """Numbers, sizes and state of the collection; numbers of documents that others wrote are exact up to 1,000."""
         return self._do(reading.info(self._collection))
 
     def drop(self) -> None:
-        """Deletes the collection, of all tenants."""
-        self._do(collections.drop(self._collection.name))
+        """Deletes the collection, with all its tenants."""
+        self._do(lifecycle.drop(self._collection.name))
 
     def _do(self, operation: Operation[T]) -> T:
-        return _run(self.client, self._target, operation, self._retry)
+        return _run(self.client, self._connection, operation, self._retry)
 
 
-def _run(client: WeaviateClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    def send(call: Call[Any]) -> Any:
+def _run(client: WeaviateClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+    def send(call: Call[Any, Any]) -> Any:
         try:
-            reply = method_of(client, target, call)(**call.arguments)
+            reply = send_call(client, connection, call)
         except MuveraError:
             raise
         except Exception as error:  # the client raises what its transport raises
-            problem = translate(error, target.name)
-            if is_doubtful(error, problem) and send(exists(target.name)):
+            problem = translate(error, connection.name)
+            if is_doubtful(error, problem) and send(exists(connection.name)):
                 problem = starting(problem)
             raise problem from error
         return call.read(reply)

@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
+from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import WeaviateInsertManyAllFailedError
 
-from muvera_adapters.documents import interrupted, slices
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected, StoreUnavailable
+from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.results import DocumentId, WriteReport
-from muvera_adapters.stores.operations import Compute, Pause, Together, seconds
+from muvera_adapters.stores import writing
+from muvera_adapters.stores.checks import need_fde, prepare
+from muvera_adapters.stores.operations import Together
+from muvera_adapters.stores.writing import WriteAccess, check_named, halving, wait_until_idle
 from muvera_adapters.weaviate import requests as r
-from muvera_adapters.weaviate.client_errors import refused_write
-from muvera_adapters.weaviate.documents import prepare, to_writes
-from muvera_adapters.weaviate.identity import to_uuid
-from muvera_adapters.weaviate.reading import fetch_all, is_indexed, need_fde, unindexed
-from muvera_adapters.weaviate.requests import Collection, Write
+from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.errors import refused_write
+from muvera_adapters.weaviate.ids import to_uuid
+from muvera_adapters.weaviate.prepare import intake, to_writes
+from muvera_adapters.weaviate.reading import fetch_all, is_indexed, unindexed
+from muvera_adapters.weaviate.requests import Write
 
-#: single-object writes that go on at a time
+#: maximum number of simultaneous writes of single objects
 AT_ONCE = 4
 
 
@@ -33,45 +36,35 @@ async def upsert(
 ) -> WriteReport:
     """Encodes and writes documents, batch after batch."""
     need_fde(collection)
-    documents = prepare(collection, ids, tokens, payloads)
-    report = WriteReport()
-    with tqdm(total=len(documents.ids), unit="doc", desc="upsert", disable=not progress) as bar:
-        for i, j in slices(documents.sizes, min(r.WRITE_BYTES, collection.server.max_message)):
-            fdes = await Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
-            writes = to_writes(collection, documents, i, j, fdes)
-            try:
-                refused = await _write(collection, writes)
-            except StoreUnavailable as error:
-                advice = "repeat the call to complete it, and call repair() if the server was killed"
-                raise interrupted(error, report, documents.ids, i, advice) from (error.__cause__ or error)
-            report.failed.update({documents.ids[i + k]: message for k, message in refused.items()})
-            report.written += j - i - len(refused)
-            bar.update(j - i)
-    return report
+    prepared = prepare(collection, ids, tokens, payloads, intake(collection))
+    access = WriteAccess(
+        min(r.WRITE_BYTES, collection.server.max_message),
+        partial(to_writes, collection, prepared),
+        partial(_write, collection),
+        advice="repeat the call to complete it, and call repair() if the server was killed",
+        halved=(),  # _write isolates rejected objects itself: an error of its other requests is no object's fault
+    )
+    return await writing.upsert(prepared, collection.encoder, access, progress)
 
 
-async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: Any) -> None:
+async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: FilterReturn | None) -> None:
     """Deletes documents by ids or by filter."""
-    if (ids is None) == (chosen is None):
-        raise InvalidInput("give either ids or filter=, and not both: what is deleted must be named")
-    if ids is None:
+    check_named(ids, chosen)
+    if chosen is not None:
         await _delete_all(chosen)
-        return
-    objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
+    objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids or ())]
     for i in range(0, len(objects), r.FILTER_IDS):
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
 
 
-async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
-    """Returns when nothing is left to index: how many documents are without index, 0."""
-    deadline = None if timeout is None else seconds() + timeout
-    pause = 0.1
-    while not is_indexed(shards := (await r.nodes(collection))):
-        if deadline is not None and seconds() + pause > deadline:
-            raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
-        await Pause(pause)
-        pause = min(2 * pause, 2.0)
-    return unindexed(collection, shards)
+async def wait_indexed(collection: Collection, timeout: float | None) -> int:
+    """Waits until nothing is left to index; returns the number of documents without an index, 0."""
+
+    async def poll() -> tuple[int, str | None]:
+        shards = await r.shards(collection)
+        return unindexed(collection, shards), None if is_indexed(shards) else "indexing"
+
+    return await wait_until_idle(collection.name, poll, timeout)
 
 
 async def patch(write: Write) -> bool:
@@ -83,13 +76,13 @@ async def patch(write: Write) -> bool:
     return True
 
 
-async def _write(collection: Collection, writes: Sequence[Write]) -> dict[int, str]:
-    """Position -> error of those refused.
+async def _write(collection: Collection, writes: Sequence[Write], last: bool) -> dict[int, MuveraError]:
+    """Position -> error of rejected objects.
 
-    An insert replaces the whole object. So objects that are there and have something that this write does not name
-    (properties; vectors, references or blobs, which are not looked at one by one) are patched instead.
+    An insert replaces the whole object. So an object that exists is patched where it has something that this write
+    does not name: properties, or vectors, references and blobs, which are not looked at one by one.
     """
-    there = {row.id: row for row in (await fetch_all(collection, [write.id for write in writes], True, ()))}
+    there = {row.id: row for row in await fetch_all(collection, [write.id for write in writes], True, ())}
 
     def loses(write: Write) -> bool:
         found = there.get(write.id)
@@ -97,46 +90,41 @@ async def _write(collection: Collection, writes: Sequence[Write]) -> dict[int, s
 
     whole = [k for k, write in enumerate(writes) if not loses(write)]
     parts = [k for k, write in enumerate(writes) if loses(write)]
-    refused: dict[int, str] = {}
-    if whole:
-        errors = await _insert(collection, [writes[k] for k in whole])
-        refused.update({whole[k]: message for k, message in errors.items()})
+    rejected = await halving(partial(_insert, collection), [writes[k] for k in whole])
+    errors = {whole[k]: error for k, error in rejected.items()}
     if parts:
-        errors_of_parts = await Together([_patch(collection, writes[k]) for k in parts], AT_ONCE)
-        refused.update({k: message for k, message in zip(parts, errors_of_parts, strict=True) if message})
-    return refused
+        patched = await Together([_patch(collection, writes[k]) for k in parts], AT_ONCE)
+        errors.update({k: error for k, error in zip(parts, patched, strict=True) if error is not None})
+    return errors
 
 
-async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, str]:
-    """Writes whole objects; where the server refuses the request, halves it until refused objects stand alone."""
+async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, MuveraError]:
+    """Writes whole objects. Position -> error of rejected ones; raises Rejected where the request is."""
     try:
-        errors: dict[int, str] = await r.insert(writes)
+        messages = await r.insert(writes)
     except Rejected as error:
-        if len(writes) == 1 or isinstance(error.__cause__, WeaviateInsertManyAllFailedError):
-            return dict.fromkeys(range(len(writes)), str(error))
-        half = len(writes) // 2
-        first = await _insert(collection, writes[:half])
-        second = await _insert(collection, writes[half:])
-        return {**first, **{half + k: message for k, message in second.items()}}
-    for message in errors.values():
-        problem = refused_write(message, collection.name)
+        if isinstance(error.__cause__, WeaviateInsertManyAllFailedError):  # each for itself
+            return dict.fromkeys(range(len(writes)), error)
+        raise
+    errors = {k: refused_write(message, collection.name) for k, message in messages.items()}
+    for problem in errors.values():
         if isinstance(problem, StoreUnavailable):
             raise problem
     return errors
 
 
-async def _patch(collection: Collection, write: Write) -> str | None:
-    """Writes what is named of one object; an object that is gone is written whole. Returns an error."""
+async def _patch(collection: Collection, write: Write) -> MuveraError | None:
+    """Writes what is named of one object, or the whole object if it is gone; returns why it was rejected."""
     try:
-        if not (await patch(write)):
-            errors = await _insert(collection, [write])
-            return errors.get(0)
+        if await patch(write):
+            return None
+        errors = await _insert(collection, [write])
     except Rejected as error:
-        return str(error)
-    return None
+        return error
+    return errors.get(0)
 
 
-async def _delete_all(filters: Any) -> None:
+async def _delete_all(filters: FilterReturn) -> None:
     """One request deletes at most QUERY_MAXIMUM_RESULTS objects."""
     while True:
         matches, failed = await r.delete(filters)

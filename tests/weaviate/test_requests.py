@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import grpc
 import numpy as np
@@ -16,19 +17,26 @@ from weaviate import exceptions as w
 from weaviate.classes.config import Configure
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
-from muvera_adapters.stores.operations import Compute, Retry, Together
+from muvera_adapters.stores.checks import prepare
+from muvera_adapters.stores.operations import Compute, Retry, Together, run
+from muvera_adapters.stores.searching import SearchOptions
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
 from muvera_adapters.weaviate import requests as r
-from muvera_adapters.weaviate.calls import Target
-from muvera_adapters.weaviate.client_errors import refused_write, translate
-from muvera_adapters.weaviate.documents import prepare, to_writes
-from muvera_adapters.weaviate.identity import ID_KEY, from_uuid, to_uuid
+from muvera_adapters.weaviate.client import Connection
+from muvera_adapters.weaviate.collection import Collection, Seen
+from muvera_adapters.weaviate.errors import refused_write, translate
+from muvera_adapters.weaviate.ids import ID_KEY, from_uuid, to_uuid
+from muvera_adapters.weaviate.prepare import intake, to_writes
 from muvera_adapters.weaviate.schema import creation, fde_vector, token_vector
-from muvera_adapters.weaviate.searching import Options, search
+from muvera_adapters.weaviate.searching import search
+from muvera_adapters.weaviate.writing import upsert
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
 QUERY = np.eye(8, dtype=np.float32)[:2]
+COLLECTION = Collection("c", ENCODER, seen=Seen(fde_width=True))
+
+IDS = list(range(4))
 
 ids = st.one_of(st.integers(0, 2**64 - 1), st.text(), st.uuids())
 
@@ -88,40 +96,69 @@ class TestSchema:
 
 class TestWrites:
     def test_one_token_stays_a_matrix(self):
-        collection = r.Collection("c", ENCODER)
-        documents = prepare(collection, [1], [QUERY[:1]], None)
-        (call,) = [r.insert(to_writes(collection, documents, 0, 1, np.ones((1, ENCODER.dim), np.float32)))]
-        assert call.arguments["objects"][0].vector["tokens"] == QUERY[:1].tolist()
+        prepared = prepare(COLLECTION, [1], [QUERY[:1]], None, intake(COLLECTION))
+        call = r.insert(to_writes(COLLECTION, prepared, 0, 1, np.ones((1, ENCODER.dim), np.float32)))
+        name, (objects,), _ = asked(call)
+        assert name == "data.insert_many"
+        assert objects[0].vector["tokens"] == QUERY[:1].tolist()
 
     def test_sizes_are_those_of_the_messages(self):
         from weaviate.collections.batch.grpc_batch import _BatchGRPC
         from weaviate.collections.classes.batch import _BatchObject
         from weaviate.util import _ServerVersion
 
-        collection = r.Collection("c", ENCODER)
         tokens = [np.ones((n, 8), np.float32) for n in (1, 50, 700)]
-        documents = prepare(collection, ["a", 2, "c"], tokens, [{"text": "x" * 900}, {}, {"n": 1}])
-        writes = to_writes(collection, documents, 0, 3, np.ones((3, ENCODER.dim), np.float32))
-        for write, size in zip(writes, documents.sizes, strict=True):
+        prepared = prepare(COLLECTION, ["a", 2, "c"], tokens, [{"text": "x" * 900}, {}, {"n": 1}], intake(COLLECTION))
+        writes = to_writes(COLLECTION, prepared, 0, 3, np.ones((3, ENCODER.dim), np.float32))
+        for write, size in zip(writes, prepared.sizes, strict=True):
             vectors = r._lists(write.vectors)
             made = _BatchObject("Passages", vectors, write.id, write.properties, None, None, 0)
             sender = _BatchGRPC(_ServerVersion(1, 39, 0), None, 10**8)
             (message,) = sender.grpc_objects([made])
             assert message.ByteSize() <= size < message.ByteSize() + 400
 
+    def test_rejected_requests_are_halved_and_rejected_objects_are_not(self):
+        inserted = []
+
+        def send(call):
+            name, given, _ = asked(call)
+            if name == "query.fetch_objects":
+                return []
+            (objects,) = given
+            inserted.append(len(objects))
+            if 2 in [o.properties["n"] for o in objects]:
+                raise Rejected("message too large")
+            return {k: "n is odd" for k, o in enumerate(objects) if o.properties["n"] % 2}
+
+        report = run(upsert(COLLECTION, IDS, [QUERY] * 4, [{"n": i} for i in range(4)], False), send, Retry(1))
+        assert inserted == [4, 2, 2, 1, 1]
+        assert (report.written, sorted(report.failed)) == (1, [1, 2, 3])
+        assert report.failed[2] == "message too large"
+        assert "n is odd" in report.failed[3]
+
+    def test_a_rejected_lookup_is_no_fault_of_a_document(self):
+        requests = []
+
+        def send(call):
+            requests.append(call)
+            raise Rejected("tenant not found")
+
+        with pytest.raises(Rejected, match="tenant"):
+            run(upsert(COLLECTION, IDS, [QUERY] * 4, None, False), send, Retry(1))
+        assert len(requests) == 1
+
 
 class TestSearches:
     def test_the_second_stage_scores_every_candidate_and_only_those(self):
-        collection = r.Collection("c", ENCODER, width_seen=True)
-        (one,) = operations(search(collection, [QUERY], Options(limit=2, prefetch=7, filter=None)))
-        first = one.send(None)
-        assert (first.arguments["target_vector"], first.arguments["limit"]) == ("fde", 7)
+        (one,) = operations(search(COLLECTION, [QUERY], SearchOptions(limit=2, prefetch=7, filter=None)))
+        _, _, first = asked(one.send(None))
+        assert (first["target_vector"], first["limit"]) == ("fde", 7)
         rows = [r.Row(str(uuid.UUID(int=i)), {}, {}, -float(i)) for i in (3, 2, 1)]
-        second = one.send(rows)
-        assert (second.arguments["target_vector"], second.arguments["limit"]) == ("tokens", 3)
-        assert second.arguments["filters"].value == [row.id for row in rows]
-        lost = one.send([r.Row(rows[2].id, {}, {}, -9.0), r.Row(rows[0].id, {}, {}, -8.0)])
-        assert lost.arguments["filters"].value == [rows[1].id], "a candidate without tokens is not forgotten"
+        _, _, second = asked(one.send(rows))
+        assert (second["target_vector"], second["limit"]) == ("tokens", 3)
+        assert second["filters"].value == [row.id for row in rows]
+        _, _, lost = asked(one.send([r.Row(rows[2].id, {}, {}, -9.0), r.Row(rows[0].id, {}, {}, -8.0)]))
+        assert lost["filters"].value == [rows[1].id], "a candidate without tokens is not forgotten"
         with pytest.raises(StopIteration) as done:
             one.send([rows[1]])
         hits = done.value.value
@@ -129,20 +166,27 @@ class TestSearches:
         assert [hit.id for hit in hits.unscored] == [rows[1].id]
 
     def test_no_candidates_no_second_request(self):
-        (one,) = operations(search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options()))
+        (one,) = operations(search(COLLECTION, [QUERY], SearchOptions()))
         one.send(None)
         with pytest.raises(StopIteration) as done:
             one.send([])
         assert done.value.value == []
 
     def test_a_batch_is_bounded(self):
-        operation = search(r.Collection("c", ENCODER, width_seen=True), [QUERY] * 9, Options(), at_once=3)
+        operation = search(COLLECTION, [QUERY] * 9, SearchOptions(), at_once=3)
         together = operation.send(operation.send(None).call())
         assert (len(together.operations), together.at_once) == (9, 3)
         for one in together.operations:
             one.close()
         with pytest.raises(InvalidInput):
-            search(r.Collection("c", ENCODER, width_seen=True), [QUERY], Options(), at_once=0).send(None)
+            search(COLLECTION, [QUERY], SearchOptions(), at_once=0).send(None)
+
+
+def asked(call):
+    """Dotted name, positional and keyword arguments of the client's method that a request calls."""
+    client = MagicMock()
+    call.send(client)
+    return client.mock_calls[0]
 
 
 def operations(operation):
@@ -212,7 +256,7 @@ class Starting:
 
     def store(self, attempts):
         kind = AsyncWeaviateMuvera if self.asynchronous else WeaviateMuvera
-        return kind(self, Target("C"), r.Collection("C", ENCODER), Retry(attempts=attempts, first_pause=0))
+        return kind(self, Connection("C"), Collection("C", ENCODER), Retry(attempts=attempts, first_pause=0))
 
     def count(self, attempts):
         found = self.store(attempts).count()

@@ -1,0 +1,140 @@
+"""Operations on whole collections: create, open, adopt, add the FDE vector, write the state, drop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from weaviate.collections.classes.config import CollectionConfig
+from weaviate.collections.classes.config_vector_index import VectorIndexConfigCreate
+
+from muvera_adapters.errors import CollectionExists
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_adapters.stores.operations import Operation
+from muvera_adapters.weaviate import requests as r
+from muvera_adapters.weaviate import schema
+from muvera_adapters.weaviate.collection import Collection, Server
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY
+from muvera_adapters.weaviate.reading import check_widths
+from muvera_core import Encoder
+
+
+async def connect() -> Server:
+    """Asks for the version and the limit of a message.
+
+    Raises:
+        Unsupported: the server is too old.
+    """
+    meta = await r.meta()
+    version = tuple(int(part) for part in re.findall(r"\d+", meta["version"])[:2])
+    server = Server(version, f"Weaviate {meta['version']}", int(meta.get("grpcMaxMessageSize") or Server().max_message))
+    schema.check_version(server)
+    return server
+
+
+async def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Collection:
+    """Makes an empty collection; ``arguments`` are of :func:`schema.creation`."""
+    server = await connect()
+    if await r.exists(name):
+        raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
+    await r.create(name, arguments)
+    return await _opened(name, encoder, server)
+
+
+async def open_collection(name: str, encoder: Encoder | None) -> Collection:
+    """A collection that this library made or adopted."""
+    server = await connect()
+    collection = await _opened(name, encoder, server)
+    if not collection.tenants:  # otherwise the first search looks: its tenant exists by then
+        await check_widths(collection)
+    return collection
+
+
+async def adopt(
+    name: str, encoder: Encoder, fde: str, tokens: str | None, check: Callable[[Collection], Operation[int]]
+) -> Collection:
+    """A collection of someone else, or another FDE vector for one of ours; state is written only where FDEs are.
+
+    Args:
+        name: name of the collection.
+        encoder: encoder of its FDEs, now or later.
+        fde: name of the FDE vector, now or later.
+        tokens: name of the multi-vector; None: there is none.
+        check: counts FDEs in a sample; EncoderMismatch where they are of another encoder.
+    """
+    server = await connect()
+    config = await r.config()
+    kept = schema.kept_state(config)
+    if kept is not None and read_state(name, kept)["fde"] == fde:
+        choose_encoder(name, kept["encoder"], encoder)
+    collection = schema.describe(config, encoder, fde, tokens, server, need_fde=tokens is None)
+    await check_widths(collection)
+    if kept is not None:
+        # searches go on with another FDE vector until backfill() has filled this one
+        return collection if kept["fde"] == fde else replace(collection, has_fde=False)
+    if not collection.has_fde:
+        return collection
+    if not await check(collection):
+        return replace(collection, has_fde=False)  # the vector was added and nothing written: backfill() finishes it
+    return await write_state(collection, config)
+
+
+async def add_fde(
+    collection: Collection, quantization: schema.Quantization, index: VectorIndexConfigCreate | None
+) -> Collection:
+    """Adds our properties and the FDE vector to a live collection.
+
+    A first state is written now, so that a killed backfill can be opened and resumed. A state that names another FDE
+    vector stays until :func:`finish`.
+    """
+    config = await r.config()
+    if FDE_KEY not in schema.property_names(config):
+        await r.add_property(schema.fde_property())
+    if collection.fde not in schema.vector_infos(config):
+        await r.add_vector(schema.fde_vector(collection.fde, quantization, index))
+    added = await r.config()
+    collection = schema.refreshed(collection, added)
+    kept = schema.kept_state(added)
+    return await write_state(collection, added) if kept is None or kept["fde"] == collection.fde else collection
+
+
+async def refreshed(collection: Collection) -> Collection:
+    """The same as its configuration is now: another program, or a run that failed, may have added our parts."""
+    return schema.refreshed(collection, await r.config())
+
+
+async def finish(collection: Collection) -> Collection:
+    """Has the collection searched by its FDE vector, which is filled now."""
+    config = await r.config()
+    kept = schema.kept_state(config)
+    if kept is None or kept["fde"] != collection.fde:
+        collection = await write_state(collection, config)
+    return replace(collection, has_fde=True)
+
+
+async def write_state(collection: Collection, config: CollectionConfig) -> Collection:
+    """Adds our properties where they are missing, and writes the state as the description of one of them."""
+    names = schema.property_names(config)
+    if FDE_KEY not in names:
+        await r.add_property(schema.fde_property())
+    if ID_KEY not in names:
+        await r.add_property(schema.id_property(collection.encoder, collection.fde, collection.tokens))
+    else:
+        state = json.dumps(new_state(collection.encoder, collection.fde, collection.tokens))
+        await r.describe_property(ID_KEY, state)
+    return replace(collection, keeps_state=True)
+
+
+async def drop(name: str) -> None:
+    """Deletes the collection."""
+    await r.drop(name)
+
+
+async def _opened(name: str, encoder: Encoder | None, server: Server) -> Collection:
+    config = await r.config()
+    state = read_state(name, schema.kept_state(config))
+    chosen = choose_encoder(name, state["encoder"], encoder)
+    return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
