@@ -160,7 +160,8 @@ class Nothing:
     def count(self) -> int:
         return self.written
 
-    def wait_indexed(self) -> None: ...
+    def wait_indexed(self) -> int | None:
+        return 0
 
 
 def peak(path: Path, journal: Path) -> dict[str, float]:

@@ -186,6 +186,8 @@ def _print_report(report: MigrationReport, to: str, collection: str) -> None:
         f"{report.written:,} documents{before}, {report.tokens:,} tokens are in {to} {collection}: "
         f"{o.duration(report.seconds)}{rate}; {o.duration(report.index_seconds)} to build the index"
     )
+    if report.unindexed:
+        print(f"{report.unindexed:,} documents have no index: searches go through all of them")
     if not report.complete:
         print(
             f"the limit ended the run before the end of the source; the journal {report.journal} knows where to go on"
