@@ -335,11 +335,11 @@ class TestCopies:
         monkeypatch.setattr(copying, "_PAGE", 16)
         write, calls = copying._write, []
 
-        def dying(*args):
+        async def dying(*args):
             calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            yield from write(*args)
+            await write(*args)
 
         monkeypatch.setattr(copying, "_write", dying)
         with pytest.raises(KeyboardInterrupt):

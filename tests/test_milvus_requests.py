@@ -23,10 +23,12 @@ from muvera_adapters.errors import (
     Unsupported,
 )
 from muvera_adapters.milvus import blobs
-from muvera_adapters.milvus.client_errors import translate
+from muvera_adapters.milvus.client import Call
+from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import among, both, checked, literal
-from muvera_adapters.milvus.identity import from_key, to_key
-from muvera_adapters.milvus.requests import Collection, near_fde, near_tokens
+from muvera_adapters.milvus.ids import from_key, to_key
+from muvera_adapters.milvus.requests import near_fde, near_tokens
 from muvera_adapters.milvus.schema import Plan, check
 from muvera_core import FDEConfig, FDEEncoder
 
@@ -107,14 +109,26 @@ class TestBlobs:
         assert blobs.unpack(["", None], "document 7") is None
 
 
+class _Recorder:
+    """A client that keeps the arguments of a call."""
+
+    def search(self, **arguments):
+        return arguments
+
+
+def sent(call: Call) -> dict:
+    """The arguments that a request gives the client."""
+    return call.send(_Recorder(), 5.0)
+
+
 class TestRequests:
     def test_the_second_stage_asks_for_every_candidate(self):
         collection = Collection("c", ENCODER, storage="struct", capacity=4_096, token_index={"index_type": "HNSW"})
-        sent = near_tokens(collection, np.eye(8, dtype=np.float16), 50, "x").arguments
-        assert sent["limit"] == 50
-        assert sent["search_params"]["params"]["retrieval_ann_ratio"] == 100.0, "more is refused by 2.6.4"
-        assert sent["data"][0].to_flat_array().dtype == np.float32
-        assert sent["output_fields"] == ["muvera_id"]
+        asked = sent(near_tokens(collection, np.eye(8, dtype=np.float16), 50, "x"))
+        assert (asked["limit"], asked["timeout"]) == (50, 5.0)
+        assert asked["search_params"]["params"]["retrieval_ann_ratio"] == 100.0, "more is refused by 2.6.4"
+        assert asked["data"][0].to_flat_array().dtype == np.float32
+        assert asked["output_fields"] == ["muvera_id"]
 
     @pytest.mark.parametrize(
         ("index", "params"),
@@ -123,8 +137,8 @@ class TestRequests:
     def test_the_first_stage_looks_deep_enough(self, index, params):
         collection = Collection("c", ENCODER, index={"index_type": index})
         fde = np.ones(ENCODER.dim, np.float32)
-        assert near_fde(collection, fde, 200, "", (), None).arguments["search_params"]["params"] == params
-        assert near_fde(collection, fde, 200, "", (), {"a": 1}).arguments["search_params"]["params"] == {"a": 1}
+        assert sent(near_fde(collection, fde, 200, "", (), None))["search_params"]["params"] == params
+        assert sent(near_fde(collection, fde, 200, "", (), {"a": 1}))["search_params"]["params"] == {"a": 1}
 
     @pytest.mark.parametrize(
         "plan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,11 @@ from muvera_adapters import filling
 from muvera_adapters.documents import check_encodable
 from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
 from muvera_adapters.filling import Place, Stored
-from muvera_adapters.milvus.identity import FDE_KEY, Key
+from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.ids import FDE_KEY, Key
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
-from muvera_adapters.milvus.requests import Collection, Row, count, fetch, upsert, vector
+from muvera_adapters.milvus.requests import Row, vector
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.operations import Operation, seconds
 
@@ -26,11 +29,11 @@ _FIRST = 64
 
 async def backfill(
     collection: Collection,
-    add_fde: Callable[[], Operation[Callable[[], Operation[None]]]],
+    add_fde: Callable[[], Operation[tuple[Collection, Callable[[Collection], Operation[None]]]]],
     dry_run: bool,
     progress: bool,
-) -> BackfillReport:
-    """Writes the missing FDEs.
+) -> tuple[BackfillReport, Collection]:
+    """Writes the missing FDEs, and returns the collection as it is then.
 
     Passes over the documents without our mark are repeated until one writes nothing, so documents that others add
     meanwhile are done too, and a run after a kill does only what is left.
@@ -38,29 +41,28 @@ async def backfill(
     report = await survey(collection)
     report.dry_run = dry_run
     if dry_run or (collection.has_fde and not collection.marker):
-        return report
+        return report, collection
     started = seconds()
-    finish = await add_fde()
+    collection, finish = await add_fde()
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
         while await _pass(collection, report, bar):
             pass
-    report.verified = await filling.verify(place(collection), report)
-    collection.has_fde = True
-    await finish()
+    report.verified = await filling.verify(access(collection), report)
+    await finish(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
-    return report
+    return report, replace(collection, has_fde=True)
 
 
 async def check_adopted(collection: Collection) -> int:
-    """How many of a sample have FDEs, which someone else wrote.
+    """The number of documents of a sample that have FDEs, which someone else wrote.
 
     Raises:
         EncoderMismatch: they are not of this encoder.
     """
     if collection.storage == "none":
         return 1
-    return await filling.check_adopted(place(collection))
+    return await filling.check_adopted(access(collection))
 
 
 async def survey(collection: Collection) -> BackfillReport:
@@ -69,20 +71,20 @@ async def survey(collection: Collection) -> BackfillReport:
         raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
     report = BackfillReport()
     if not collection.has_fde or collection.marker:
-        report.remaining = await count(collection, _todo(collection))
+        report.remaining = await requests.count(collection, _todo(collection))
     started = seconds()
     documents = await _sample(collection, _FIRST)
     read = seconds() - started
-    await filling.estimate(place(collection), documents, read, report)
+    await filling.estimate(access(collection), documents, read, report)
     return report
 
 
-def place(collection: Collection) -> Place:
-    """The collection, as a backfill reads and writes it."""
+def access(collection: Collection) -> Place:
+    """The reads and writes of a backfill of the collection."""
     assert collection.tokens is not None
 
     async def read(keys: list[Any]) -> list[Stored]:
-        rows = await fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+        rows = await fetch_all(collection, keys, collection.token_fields, strong=True)
         return to_stored(collection, rows)
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
@@ -120,9 +122,9 @@ def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
 async def _sample(collection: Collection, size: int) -> list[Stored]:
     """The first documents; Milvus has no order but that of keys."""
     fields = [*collection.token_fields, *([collection.fde] if collection.fde_exists else [])]
-    size = min(size, (await fitting(collection)))
+    size = min(size, await fitting(collection))
     keys, _ = await next_keys(collection, "", size, None)
-    rows = await fetch_all(collection, keys, fields, consistency_level="Strong")
+    rows = await fetch_all(collection, keys, fields, strong=True)
     return to_stored(collection, rows)
 
 
@@ -131,12 +133,12 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
     cursor: Cursor = None
     report.without_tokens, wrote = 0, 0
     while True:
-        size = min(_PAGE, (await fitting(collection)))
+        size = min(_PAGE, await fitting(collection))
         keys, cursor = await next_keys(collection, _todo(collection), size, cursor)
-        rows = await fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+        rows = await fetch_all(collection, keys, collection.token_fields, strong=True)
         documents = to_stored(collection, rows)
         report.without_tokens += len(rows) - len(documents)
-        done = await filling.fill(place(collection), documents, report)
+        done = await filling.fill(access(collection), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
@@ -147,14 +149,14 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
 async def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> int:
     """Writes fields of documents; those deleted meanwhile, which the server complains about, are left out."""
     try:
-        await upsert(collection, values, partial_update=True)
+        await requests.patch(collection, values)
     except Rejected as error:
         if len(values) > 1:
             half = len(values) // 2
             first = await _patch(collection, values[:half])
             return first + (await _patch(collection, values[half:]))
         key: Key = values[0][collection.key]
-        if await fetch(collection, [key], (), consistency_level="Strong"):
+        if await requests.fetch(collection, [key], (), strong=True):
             raise Unsupported(
                 f"{collection.server.engine} does not update single fields of {collection.name} (struct arrays: since "
                 f"2.6.20): use backfill(into=...); {error}"

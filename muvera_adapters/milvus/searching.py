@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from muvera_adapters.documents import normalised
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.milvus.documents import query_matrix
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.identity import FDE_KEY, Key, from_key
+from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key
+from muvera_adapters.milvus.prepare import query_matrix
 from muvera_adapters.milvus.reading import Cursor, fetch_all, need_fde, next_keys, token_fields
-from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Collection, Row, near_fde, near_tokens
+from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, near_fde, near_tokens
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores.operations import Compute, Together
@@ -104,10 +105,9 @@ async def _two_stages(
 ) -> Hits:
     """Candidates by FDE, their scores, and what hits have to show: a request each, or more where tokens are long."""
     chosen = checked(o.filter)
-    params = None if o.search_params is None else dict(o.search_params)
     if mode == "none":
-        return await _none(collection, fde, chosen, params, o)
-    first = await near_fde(collection, fde, o.candidates, chosen, (), params)
+        return await _none(collection, fde, chosen, o)
+    first = await near_fde(collection, fde, o.candidates, chosen, (), o.search_params)
     estimates = {row.key: _estimate(collection, row, fde) for row in first}
     score = _score_there if mode == "native" else _score_here
     scores = await score(collection, query, list(estimates))
@@ -116,19 +116,17 @@ async def _two_stages(
     without = [key for key in estimates if key not in scores]
     if without:
         # without tokens; or deleted meanwhile
-        there = {row.key for row in (await fetch_all(collection, without, ()))}
+        there = {row.key for row in await fetch_all(collection, without, ())}
         without = [key for key in without if key in there]
     rest = [Ranked(key, estimates[key], estimates[key], False) for key in without]
     return await _shown(collection, reranked, rest, o)
 
 
-async def _none(
-    collection: Collection, fde: npt.NDArray[np.float32], chosen: str, params: dict[str, Any] | None, o: Options
-) -> Hits:
+async def _none(collection: Collection, fde: npt.NDArray[np.float32], chosen: str, o: Options) -> Hits:
     """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
     fields = _shown_fields(collection, o)
     direct = o.candidates == o.wanted
-    rows = await near_fde(collection, fde, o.candidates, chosen, fields if direct else (), params)
+    rows = await near_fde(collection, fde, o.candidates, chosen, fields if direct else (), o.search_params)
     ranking = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -195,7 +193,7 @@ async def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> d
     fields = _shown_fields(collection, o)
     if not fields:
         return {key: Row(key, {}) for key in keys}
-    return {row.key: row for row in (await fetch_all(collection, keys, fields))}
+    return {row.key: row for row in await fetch_all(collection, keys, fields)}
 
 
 def _shown_fields(collection: Collection, o: Options) -> list[str]:

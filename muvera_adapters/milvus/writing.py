@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from muvera_adapters.documents import interrupted, slices
 from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
-from muvera_adapters.milvus import requests as r
-from muvera_adapters.milvus.documents import overflowing, prepare, to_rows
+from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.identity import to_key
+from muvera_adapters.milvus.ids import to_key
+from muvera_adapters.milvus.prepare import overflowing, prepare, to_rows
 from muvera_adapters.milvus.reading import is_indexed, need_fde
-from muvera_adapters.milvus.requests import Call, Collection
+from muvera_adapters.milvus.requests import FILTER_KEYS
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.operations import Compute, Pause, seconds
 
@@ -32,7 +33,7 @@ async def upsert(
     documents = prepare(collection, ids, tokens, payloads)
     report = WriteReport()
     with tqdm(total=len(documents.ids), unit="doc", desc="upsert", disable=not progress) as bar:
-        for i, j in slices(documents.sizes, r.WRITE_BYTES):
+        for i, j in slices(documents.sizes, requests.WRITE_BYTES):
             fdes = await Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
             rows, written_ids = to_rows(collection, documents, i, j, fdes), documents.ids[i:j]
             for k in reversed(overflowing(collection, fdes)):
@@ -57,17 +58,17 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
         expression = checked(chosen)
         if not expression:
             raise InvalidInput("an empty filter names nothing to delete")
-        await r.delete(collection, expression)
+        await requests.delete(collection, expression)
         return
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
-    for i in range(0, len(keys), r.FILTER_KEYS):
-        await r.delete(collection, among(collection.key, keys[i : i + r.FILTER_KEYS]))
+    for i in range(0, len(keys), FILTER_KEYS):
+        await requests.delete(collection, among(collection.key, keys[i : i + FILTER_KEYS]))
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> None:
     """Writes what is in memory to segments, of which alone there are indexes, and returns when all have theirs."""
     deadline = None if timeout is None else seconds() + timeout
-    await Call("flush", {"collection_name": collection.name})
+    await requests.flush(collection.name)
     pause = 0.1
     while not (await is_indexed(collection)):
         if deadline is not None and seconds() + pause > deadline:
@@ -81,9 +82,9 @@ async def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]
     if not collection.strangers:
         return
     there: dict[Any, dict[str, Any]] = {}
-    for i in range(0, len(rows), r.FILTER_KEYS):
-        keys = [row[collection.key] for row in rows[i : i + r.FILTER_KEYS]]
-        found = await r.raw(collection, keys, collection.strangers)
+    for i in range(0, len(rows), FILTER_KEYS):
+        keys = [row[collection.key] for row in rows[i : i + FILTER_KEYS]]
+        found = await requests.raw(collection, keys, collection.strangers)
         there.update({old[collection.key]: old for old in found})
     for row in rows:
         kept = there.get(row[collection.key], {})
@@ -97,7 +98,7 @@ async def _write(
     if not rows:
         return
     try:
-        await r.upsert(collection, rows)
+        await requests.upsert(collection, rows)
     except Rejected as error:
         if len(rows) == 1:
             report.failed[ids[0]] = str(error)

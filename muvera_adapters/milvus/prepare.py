@@ -22,32 +22,33 @@ from muvera_adapters.documents import (
 )
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import blobs
-from muvera_adapters.milvus.identity import FDE_KEY, Key, to_key
-from muvera_adapters.milvus.requests import MAX_MESSAGE, Collection, vector
+from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.ids import FDE_KEY, Key, to_key
+from muvera_adapters.milvus.requests import MAX_MESSAGE, vector
 from muvera_adapters.results import DocumentId
 from muvera_core import TokenBatch
 from muvera_core.tokens import ArrayLike
 
-#: largest value of float16, and what squares of it are below
+#: largest value of float16; smaller squares than this leave room for it
 HALF = 65_504.0
 _HALF_SQUARE = 4e9
 
-#: bytes of the keys of a payload that no field was declared for (a JSON value)
+#: largest number of bytes of a payload's undeclared keys (one JSON value)
 _MAX_DYNAMIC = 65_536
-# of a document beside its vectors and payload
+# bytes of a document beside its vectors and payload
 _OVERHEAD = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Documents:
+class Prepared:
     """Documents that can be written.
 
     Attributes:
-        ids: as given.
-        keys: primary keys.
-        payloads: as given, {} for None.
-        tokens: their matrices, (n_i, dim).
-        sizes: bytes of each on the way to the database.
+        ids: ids as they were given.
+        keys: primary keys, one a document.
+        payloads: payloads as they were given, {} for None.
+        tokens: token matrices (n_i, token_dim).
+        sizes: bytes of each document in a write's message.
     """
 
     ids: list[DocumentId]
@@ -62,12 +63,12 @@ def prepare(
     ids: Sequence[DocumentId],
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
-) -> Documents:
+) -> Prepared:
     """Documents for one write.
 
     Raises:
-        InvalidInput: lengths differ, an id is none or given twice, a payload is no JSON, or tokens cannot be encoded or
-            are over a limit of the database; the message says where.
+        InvalidInput: lengths differ, an id is not valid or given twice, a payload is not JSON, or tokens cannot be
+            encoded or exceed a limit of the database; the message says where.
     """
     ids, matrices = take(ids, tokens, payloads, collection.encoder.token_dim)
     keys = to_keys(collection, ids)
@@ -79,7 +80,7 @@ def prepare(
         sizes.append(_size(collection, matrices[position], payload, position, where))
     if collection.cosine:
         matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    return Documents(ids, keys, shown, matrices, sizes)
+    return Prepared(ids, keys, shown, matrices, sizes)
 
 
 def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "query") -> npt.NDArray[np.float32]:
@@ -94,9 +95,9 @@ def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "q
 
 
 def to_rows(
-    collection: Collection, documents: Documents, i: int, j: int, fdes: npt.NDArray[np.float32]
+    collection: Collection, documents: Prepared, i: int, j: int, fdes: npt.NDArray[np.float32]
 ) -> list[dict[str, Any]]:
-    """Documents i to j as the client takes them; ``fdes`` (j - i, dim)."""
+    """Documents i to j as the client takes them, with their FDEs (j - i, dim)."""
     rows = []
     for position, fde in zip(range(i, j), fdes, strict=True):
         row = dict(documents.payloads[position])
@@ -110,7 +111,7 @@ def to_rows(
 
 
 def token_values(collection: Collection, matrix: npt.NDArray[Any]) -> dict[str, Any]:
-    """Fields of a token matrix (n, dim)."""
+    """The fields that hold a token matrix (n, token_dim), by name."""
     if collection.storage == "struct":
         # pymilvus checks no dtype inside structs, and float16 would travel as another type
         floats = np.ascontiguousarray(matrix, np.float32)
@@ -122,10 +123,10 @@ def token_values(collection: Collection, matrix: npt.NDArray[Any]) -> dict[str, 
 
 
 def to_keys(collection: Collection, ids: Sequence[DocumentId]) -> list[Key]:
-    """Primary keys.
+    """The primary keys of documents.
 
     Raises:
-        InvalidInput: one is no id, or given twice.
+        InvalidInput: an id is not valid, or given twice.
     """
     seen: dict[Key, int] = {}
     for position, document_id in enumerate(ids):
@@ -136,7 +137,7 @@ def to_keys(collection: Collection, ids: Sequence[DocumentId]) -> list[Key]:
 
 
 def check_matrix(collection: Collection, matrix: npt.NDArray[Any], where: str) -> None:
-    """Raises InvalidInput for what cannot be encoded or stored."""
+    """Raises InvalidInput for a token matrix that cannot be encoded or stored; ``where`` begins the message."""
     half = collection.storage == "blob" and collection.precision == "float16" and not collection.cosine
     if not is_plain(matrix, _HALF_SQUARE if half else np.inf):
         largest = check_finite(matrix, where)
