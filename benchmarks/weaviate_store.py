@@ -37,10 +37,10 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import MetadataQuery
 
 from integration_tests.weaviate_server import WeaviateServer, binary
-from muvera_adapters.documents import slices
 from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs
+from muvera_adapters.stores.writing import slices
 from muvera_adapters.weaviate import WeaviateMuvera
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 

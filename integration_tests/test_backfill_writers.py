@@ -9,9 +9,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from integration_tests.corpus import DIM, DOCUMENTS, ENCODER, OTHER_ENCODER, QUERIES, best, truth, unit_rows
-from muvera_adapters import filling
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError, Unsupported
 from muvera_adapters.qdrant import QdrantMuvera
+from muvera_adapters.stores import backfilling
 
 N = 60
 
@@ -97,7 +97,7 @@ def test_documents_that_arrive_are_picked_up_wherever_their_ids_lie(client):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_document_replaced_meanwhile_gets_the_fde_of_its_new_tokens(client, monkeypatch, moment):
-    monkeypatch.setattr(filling, "_SAMPLE", 1)  # or the closing verification would repair what this is about
+    monkeypatch.setattr(backfilling, "_SAMPLE", 1)  # or the closing verification would repair what this is about
     watched = Watched(client)
     versions = iter([unit_rows(np.random.default_rng(seed), 5) for seed in range(3)])
 

@@ -297,7 +297,7 @@ class TestDocuments:
             ([1, 2], [DOCUMENTS[0], np.full((2, DIM), np.inf)], None, "document 1 .*NaN or infinite"),
             ([1, 2], [DOCUMENTS[0], np.zeros((2, DIM))], None, "document 1 .*token 0 is all zeros"),
             ([1, 2], [DOCUMENTS[0], np.ones((2, DIM + 1))], None, "document 1 .*width"),
-            ([1, 2], DOCUMENTS[:2], [{}, {"x": object()}], "document 1 .*no JSON"),
+            ([1, 2], DOCUMENTS[:2], [{}, {"x": object()}], "document 1 .*not valid JSON"),
         ],
     )
     def test_bad_documents_are_refused_before_anything_is_written(self, session, ids, tokens, payloads, problem):

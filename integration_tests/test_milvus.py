@@ -354,7 +354,7 @@ class TestCopies:
         opened = MilvusMuvera.open(lite, "v2", **STRONG)
         assert opened.count() == COUNT - 1
         assert np.array_equal(opened.get([1], with_tokens=True)[0].tokens, DOCUMENTS[5])
-        with pytest.raises(CollectionExists, match="no unfinished copy"):
+        with pytest.raises(CollectionExists, match="not an unfinished copy"):
             second.backfill(into="v2")
 
     def test_what_is_left_out_must_be_there_and_not_needed(self, lite):

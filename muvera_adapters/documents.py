@@ -111,7 +111,7 @@ def json_of(payload: Mapping[str, Any], where: str) -> str:
     try:
         return json.dumps(payload, default=_readable)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"the payload of {where} is no JSON: {error}") from error
+        raise InvalidInput(f"the payload of {where} is not valid JSON: {error}") from error
 
 
 def slices(sizes: Sequence[int], target: int) -> Iterator[tuple[int, int]]:

@@ -116,13 +116,18 @@ class StoreInfo:
         without_fde: documents that no search finds.
         without_tokens: documents that cannot be reranked.
         segments: parts that the database keeps the data in, where it says.
-        indexed: nothing is left to index.
+        indexed: the database has nothing left to index. What is too little for it to index stays as it is:
+            ``unindexed``.
         fingerprint: of the encoder.
         fde_dim: dimensions of an FDE.
         fde_bytes: of all FDEs at the datatype they are stored in.
         code_bytes: of their quantized codes, 0 without quantization.
         token_bytes: of all token matrices; an estimate from a sample.
         disk_bytes: of the collection's directory, where it is on this machine.
+        unindexed: number of documents that have no index and no codes, so that searches go through all of them. Exact
+            after a load. Where documents were replaced or deleted since, or some lack a vector, it is the least number:
+            databases count those that are gone as indexed until they rebuild that part. None: the database does not
+            say.
     """
 
     name: str
@@ -138,3 +143,4 @@ class StoreInfo:
     code_bytes: int
     token_bytes: int
     disk_bytes: int | None = None
+    unindexed: int | None = None

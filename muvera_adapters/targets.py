@@ -56,8 +56,8 @@ class Store(Protocol):
         """Documents stored."""
         ...
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when nothing is left to index."""
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Returns when the database indexes no more: the number of documents without index, as ``info().unindexed``."""
         ...
 
     def info(self) -> StoreInfo:

@@ -1,4 +1,4 @@
-"""Arrays as the kernels want them: aligned to cache lines, matrices cut into panels (see _kernels.py)."""
+"""Arrays as the kernels want them: aligned to cache lines, matrices cut into panels (see _simd.py)."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from muvera_core._kernels import _jit
+from muvera_core._jit import jit
 
 
-@_jit
+@jit
 def ward(tokens, dots, out):
     """Clusters (n, d) unit ``tokens`` into as many clusters as ``out`` has rows, and writes their unit means there.
 
@@ -72,7 +72,7 @@ def ward(tokens, dots, out):
         row += 1
 
 
-@_jit
+@jit
 def _cheapest(costs, sizes, i):
     """The cheapest cluster right of i, the first of equals; -1 where there is none."""
     best = -1

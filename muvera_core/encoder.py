@@ -15,7 +15,7 @@ import numpy.typing as npt
 from muvera_core.tokens import ArrayLike
 
 Float32 = npt.NDArray[np.float32]
-State: TypeAlias = Mapping[str, npt.NDArray[Any]]
+SavedArrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 
 @runtime_checkable
@@ -54,15 +54,15 @@ class Encoder(Protocol):
 
 
 # type name in to_dict() -> builder from that dictionary and the arrays of a saved file
-_BUILDERS: dict[str, Callable[[Mapping[str, Any], State], Encoder]] = {}
+_BUILDERS: dict[str, Callable[[Mapping[str, Any], SavedArrays], Encoder]] = {}
 
 
-def register(name: str, build: Callable[[Mapping[str, Any], State], Encoder]) -> None:
+def register(name: str, build: Callable[[Mapping[str, Any], SavedArrays], Encoder]) -> None:
     """Makes encoders of type ``name`` loadable."""
     _BUILDERS[name] = build
 
 
-def encoder_from_dict(content: Mapping[str, Any], state: State | None = None) -> Encoder:
+def encoder_from_dict(content: Mapping[str, Any], state: SavedArrays | None = None) -> Encoder:
     """Rebuilds an encoder and checks that it is the one that was described.
 
     Raises:
@@ -81,7 +81,7 @@ def encoder_from_dict(content: Mapping[str, Any], state: State | None = None) ->
     return encoder
 
 
-def save_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], state: State | None = None) -> None:
+def save_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], state: SavedArrays | None = None) -> None:
     """Writes ``to_dict()`` and arrays into one .npz file (plain arrays, no pickle), replacing it at once."""
     path = Path(path)
     partial = path.with_name(path.name + ".part")

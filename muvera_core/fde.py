@@ -13,7 +13,7 @@ from muvera_core._draws import Draws, draw
 from muvera_core._layout import LANES, Float32, aligned, aligned_rows, panels
 from muvera_core._parallel import default_threads, for_chunks
 from muvera_core.config import FDEConfig, fingerprint_of
-from muvera_core.encoder import State, register, save_encoder
+from muvera_core.encoder import SavedArrays, register, save_encoder
 from muvera_core.tokens import (
     ArrayLike,
     InvalidTokens,
@@ -113,6 +113,11 @@ class FDEEncoder:
         """Dimensions of an FDE, ``config.fde_dim``."""
         return self.config.fde_dim
 
+    @property
+    def document_norm(self) -> float | None:
+        """Length of every document's FDE: 1 where they are scaled (``config.normalize``), else None, as it varies."""
+        return 1.0 if self.config.normalize else None
+
     @cached_property
     def fingerprint(self) -> str:
         """The config's, or one of the config and the fitted mean."""
@@ -204,7 +209,7 @@ class FDEEncoder:
 
     @cached_property
     def _kernel_arguments(self) -> tuple[Any, ...]:
-        """The matrices in the kernel's layouts: see _kernels.py for panels, _draws.py for what they are."""
+        """The matrices in the kernel's layouts: see _simd.py for panels, _draws.py for what they are."""
         config, draws = self.config, draw(self.config, self.mean)
         n = config.r_reps * config.k_sim
         hyperplanes = draws.hyperplanes.reshape(n, config.dim)
@@ -245,7 +250,7 @@ def _decimals(values: Float32) -> list[float]:
     return [float(str(x)) for x in values]
 
 
-def _build(content: Mapping[str, Any], state: State) -> FDEEncoder:
+def _build(content: Mapping[str, Any], state: SavedArrays) -> FDEEncoder:
     config = content.get("config")
     if not isinstance(config, Mapping):
         raise ValueError("the description of an FDE encoder has no config")

@@ -16,7 +16,7 @@ from muvera_core._layout import Float32
 from muvera_core._parallel import default_threads
 from muvera_core._regression_fit import Fitted, fit
 from muvera_core.config import fingerprint_of
-from muvera_core.encoder import State, register, save_encoder
+from muvera_core.encoder import SavedArrays, register, save_encoder
 from muvera_core.tokens import (
     ArrayLike,
     InvalidTokens,
@@ -137,6 +137,11 @@ class RegressionEncoder:
     def dim(self) -> int:
         """Dimensions of the vectors it gives."""
         return int(self._fitted.documents.shape[1])
+
+    @property
+    def document_norm(self) -> float:
+        """Length of every document's vector: 1."""
+        return 1.0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -300,7 +305,7 @@ def _check(fitted: Fitted) -> None:
             raise ValueError(f"{name} has a NaN or infinite value")
 
 
-def _build(content: Mapping[str, Any], state: State) -> RegressionEncoder:
+def _build(content: Mapping[str, Any], state: SavedArrays) -> RegressionEncoder:
     if not state:
         raise ValueError("the state of a regression encoder is too big to travel; it is in the file that save() wrote")
     missing = sorted(set(Fitted._fields) - set(state))

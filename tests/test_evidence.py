@@ -8,7 +8,7 @@ import pytest
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence import (
-    Candidate,
+    EncoderChoice,
     diagnose,
     estimate,
     evaluate,
@@ -47,11 +47,11 @@ def asked(pydocs, documents):
     return {"plain": pydocs.queries, "shifted": anisotropic(pydocs.queries, documents.values.mean(axis=0), 1.5)}
 
 
-def candidates():
+def choices():
     return [
-        Candidate("small", "FDEEncoder(SMALL)", lambda documents: FDEEncoder(SMALL)),
-        Candidate("large", "FDEEncoder(LARGE)", lambda documents: FDEEncoder(LARGE)),
-        Candidate("fitted", "FDEEncoder.fit(LARGE, documents)", lambda documents: FDEEncoder.fit(LARGE, documents)),
+        EncoderChoice("small", "FDEEncoder(SMALL)", lambda documents: FDEEncoder(SMALL)),
+        EncoderChoice("large", "FDEEncoder(LARGE)", lambda documents: FDEEncoder(LARGE)),
+        EncoderChoice("fitted", "FDEEncoder.fit(LARGE, documents)", lambda documents: FDEEncoder.fit(LARGE, documents)),
     ]
 
 
@@ -270,7 +270,7 @@ def test_an_empty_collection_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["plain", "shifted"])
 def test_the_setting_chosen_holds_on_held_out_queries(kind, documents, shifted, asked):
     vectors = documents if kind == "plain" else shifted
-    found = tune(vectors, asked[kind], 0.9, candidates=candidates(), quantizations=["int8", "turbo2"], max_prefetch=300)
+    found = tune(vectors, asked[kind], 0.9, encoders=choices(), quantizations=["int8", "turbo2"], max_prefetch=300)
     assert found.held, found.verdict
     assert found.recommended.held_out.mean >= 0.9
     assert found.recommended == found.pareto[0]
@@ -287,20 +287,20 @@ def test_a_regression_encoder_is_tried_like_any_other(documents, asked):
     def fit(tokens):
         return RegressionEncoder.fit(tokens, dim=64, sample_tokens=1500, features=256, references=300)
 
-    tried = [Candidate("r", "RegressionEncoder.fit(...)", fit)]
-    found = tune(documents, asked["plain"], 0.85, candidates=tried, quantizations=["turbo4"])
+    tried = [EncoderChoice("r", "RegressionEncoder.fit(...)", fit)]
+    found = tune(documents, asked["plain"], 0.85, encoders=tried, quantizations=["turbo4"])
     assert found.held, found.verdict
 
 
 def test_a_miss_on_held_out_queries_is_said(documents, asked, monkeypatch):
     monkeypatch.setattr(tuning_module.Trials, "recall_of", lambda *_: Interval(0.5, 0.4, 0.6))
-    found = tune(documents, asked["plain"], 0.9, candidates=candidates()[1:2], quantizations=[])
+    found = tune(documents, asked["plain"], 0.9, encoders=choices()[1:2], quantizations=[])
     assert found.held is False
     assert "MISSES the target" in found.verdict
 
 
 def test_held_out_queries_have_no_part_in_the_choice(documents, asked):
-    found = tune(documents, asked["plain"], 0.9, candidates=candidates(), quantizations=[])
+    found = tune(documents, asked["plain"], 0.9, encoders=choices(), quantizations=[])
     from muvera_adapters.evidence.queries import as_queries
 
     first, second = as_queries(asked["plain"]).halves(42)
@@ -309,22 +309,18 @@ def test_held_out_queries_have_no_part_in_the_choice(documents, asked):
     mixed = [other.tokens[int(i)] for i in range(len(second))]
     order = dict(zip(second.ids, mixed, strict=True))
     queries = [order.get(str(i), asked["plain"][i]) for i in range(len(asked["plain"]))]
-    again = tune(documents, queries, 0.9, candidates=candidates(), quantizations=[])
+    again = tune(documents, queries, 0.9, encoders=choices(), quantizations=[])
     assert [s.prefetch for s in again.settings] == [s.prefetch for s in found.settings]
     assert again.recommended.held_out != found.recommended.held_out
     assert len(first) == 28
 
 
 def test_limits_are_kept(documents, asked):
-    found = tune(
-        documents, asked["plain"], 0.9, candidates=candidates(), quantizations=["int8", "turbo4"], max_bytes=900
-    )
+    found = tune(documents, asked["plain"], 0.9, encoders=choices(), quantizations=["int8", "turbo4"], max_bytes=900)
     for setting in found.settings:
         assert (setting.note == "larger than 900 bytes") == (setting.bytes_per_document > 900)
     assert all(s.bytes_per_document <= 900 for s in found.pareto)
-    hopeless = tune(
-        documents, asked["plain"], 1.0, candidates=candidates()[:1], quantizations=["int8"], max_prefetch=10
-    )
+    hopeless = tune(documents, asked["plain"], 1.0, encoders=choices()[:1], quantizations=["int8"], max_prefetch=10)
     assert (hopeless.recommended, hopeless.held, hopeless.code) == (None, None, "")
     assert "No setting reaches" in hopeless.verdict
     with pytest.raises(InvalidInput, match="above 0 and at most 1"):
@@ -333,7 +329,7 @@ def test_limits_are_kept(documents, asked):
 
 def test_tuning_depends_on_the_seed_alone(documents, asked):
     def once(seed):
-        return tune(documents, asked["plain"], 0.9, candidates=candidates(), quantizations=[], seed=seed)
+        return tune(documents, asked["plain"], 0.9, encoders=choices(), quantizations=[], seed=seed)
 
     assert once(1) == once(1)
     assert once(1).recommended.held_out != once(2).recommended.held_out
@@ -344,8 +340,8 @@ def test_the_code_runs_and_finds(documents, asked, tmp_path, monkeypatch):
         documents,
         asked["plain"],
         0.9,
-        candidates=[
-            Candidate(
+        encoders=[
+            EncoderChoice(
                 "FDE",
                 "FDEEncoder.fit(FDEConfig(dim=128, r_reps=20, k_sim=4, d_proj=8, seed=42), documents)",
                 lambda d: FDEEncoder.fit(LARGE, d),

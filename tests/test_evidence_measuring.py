@@ -5,10 +5,10 @@ import pytest
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence import Queries, pseudo_queries, read_judgements
-from muvera_adapters.evidence.choosing import grid, reaches
 from muvera_adapters.evidence.judgements import quality
 from muvera_adapters.evidence.measuring import Interval, exact_top, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import as_queries
+from muvera_adapters.evidence.target_recall import grid, reaches
 from muvera_core import InvalidTokens, TokenBatch, maxsim
 from tests.test_fde_invariants import gaussian
 

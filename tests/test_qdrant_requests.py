@@ -16,16 +16,17 @@ pytest.importorskip("qdrant_client", reason="install the extra: pip install 'muv
 from qdrant_client import QdrantClient, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.qdrant import QdrantMuvera
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client_calls import Call, to_call, wire_of
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import check_version, plan, vector_infos
-from muvera_adapters.qdrant.documents import prepare, to_points
+from muvera_adapters.qdrant.prepare import intake, to_points
 from muvera_adapters.qdrant.searching import Options, search
+from muvera_adapters.stores.checks import prepare
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.writing import slices
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=128))  # 10,240 dimensions
@@ -140,7 +141,7 @@ class TestBatches:
         collection = r.Collection("c", ENCODER, wire=r.REST)
         generator = np.random.default_rng(0)
         tokens = generator.normal(size=(300, 128)).astype(np.float32)
-        documents = prepare(collection, [1], [tokens], [{"text": "x" * 5_000}])
+        documents = prepare(collection, [1], [tokens], [{"text": "x" * 5_000}], intake(collection))
         points = to_points(collection, documents, 0, 1, ENCODER.encode_documents([tokens]))
         sent = len(call_of(r.Upsert(points), REST).arguments["points"][0].model_dump_json())
         assert 0.8 * documents.sizes[0] < sent <= documents.sizes[0]
@@ -148,7 +149,7 @@ class TestBatches:
     def test_sizes_bound_what_grpc_really_sends(self):
         collection = r.Collection("c", ENCODER, wire=r.GRPC)
         tokens = np.random.default_rng(0).normal(size=(300, 128)).astype(np.float32)
-        documents = prepare(collection, [1], [tokens], None)
+        documents = prepare(collection, [1], [tokens], None, intake(collection))
         points = to_points(collection, documents, 0, 1, ENCODER.encode_documents([tokens]))
         sent = call_of(r.Upsert(points), GRPC).arguments["points"][0].ByteSize()
         assert 0.9 * documents.sizes[0] < sent <= documents.sizes[0]
@@ -157,9 +158,9 @@ class TestBatches:
         collection = r.Collection("c", FDEEncoder(FDEConfig(dim=1024, r_reps=10, k_sim=6, d_proj=64)), wire=r.REST)
         tokens = np.ones((1_020, 1024), np.float32)
         with pytest.raises(InvalidInput, match=r"document 0 .*28 MB.*prefer_grpc"):
-            prepare(collection, [1], [tokens], [{"text": "x" * 10_000_000}])
+            prepare(collection, [1], [tokens], [{"text": "x" * 10_000_000}], intake(collection))
         collection.wire = r.GRPC
-        prepare(collection, [1], [tokens], [{"text": "x" * 10_000_000}])
+        prepare(collection, [1], [tokens], [{"text": "x" * 10_000_000}], intake(collection))
 
     @pytest.mark.parametrize("half", [False, True])
     def test_grpc_messages_are_those_of_the_client(self, half):

@@ -13,10 +13,10 @@ from rich.table import Table
 from muvera_adapters.cli import evidence_input as i
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence.evaluation import sample_of
-from muvera_adapters.evidence.prefetch import PrefetchTuning, tune_prefetch
 from muvera_adapters.evidence.report import show
 from muvera_adapters.evidence.tuning import Tuning
 from muvera_adapters.evidence.tuning import tune as search_settings
+from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefetch
 from muvera_adapters.targets import Database, is_target
 
 

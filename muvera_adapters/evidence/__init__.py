@@ -1,24 +1,24 @@
 """Evidence on one's own data: what the vectors are like, what an encoding keeps, what to choose, what it will take."""
 
-from muvera_adapters.evidence.candidates import Candidate, default_candidates
 from muvera_adapters.evidence.diagnosis import Diagnosis, diagnose
+from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders
 from muvera_adapters.evidence.evaluation import Evaluation, evaluate, evaluate_store, sample_of
 from muvera_adapters.evidence.judgements import read_judgements
-from muvera_adapters.evidence.prefetch import PrefetchTuning, tune_prefetch
 from muvera_adapters.evidence.queries import Queries, pseudo_queries
 from muvera_adapters.evidence.report import write_report
 from muvera_adapters.evidence.sizes import Estimate, estimate
 from muvera_adapters.evidence.tuning import Tuning, tune
+from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefetch
 
 __all__ = [
-    "Candidate",
     "Diagnosis",
+    "EncoderChoice",
     "Estimate",
     "Evaluation",
     "PrefetchTuning",
     "Queries",
     "Tuning",
-    "default_candidates",
+    "default_encoders",
     "diagnose",
     "estimate",
     "evaluate",

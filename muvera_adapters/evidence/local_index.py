@@ -89,6 +89,12 @@ class Remembering:
         """The encoder's."""
         return self.encoder.fingerprint
 
+    @property
+    def document_norm(self) -> float | None:
+        """The encoder's, where it knows."""
+        norm: float | None = getattr(self.encoder, "document_norm", None)
+        return norm
+
     def to_dict(self) -> dict[str, Any]:
         """The encoder's."""
         return self.encoder.to_dict()

@@ -11,13 +11,13 @@ from typing import Any
 from tqdm import tqdm
 
 from muvera_adapters.errors import MissingExtra
-from muvera_adapters.evidence.candidates import Candidate, default_candidates
-from muvera_adapters.evidence.choosing import check, grid
+from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders
 from muvera_adapters.evidence.local_index import Remembering, have_index
 from muvera_adapters.evidence.measuring import exact_top
 from muvera_adapters.evidence.queries import as_queries
 from muvera_adapters.evidence.sizes import first_stage_bytes
-from muvera_adapters.evidence.trials import Setting, Trials
+from muvera_adapters.evidence.target_recall import check, grid
+from muvera_adapters.evidence.tuning_trials import Setting, Trials
 from muvera_core.tokens import to_batch
 
 QUANTIZATIONS = ("int8", "turbo4", "turbo2")
@@ -80,7 +80,7 @@ def tune(
     k: int = 10,
     max_bytes: float | None = None,
     max_prefetch: int = 500,
-    candidates: Sequence[Candidate] | None = None,
+    encoders: Sequence[EncoderChoice] | None = None,
     quantizations: Sequence[str] | None = None,
     seed: int = 42,
     progress: bool = False,
@@ -100,7 +100,7 @@ def tune(
         k: of the exact top k.
         max_bytes: of a document in memory in the first stage.
         max_prefetch: most candidates to rerank.
-        candidates: encoders to try, None: :func:`default_candidates`.
+        encoders: encoders to try; None: those of :func:`default_encoders`.
         quantizations: presets of ``QdrantEdgeMuvera`` to try; None: int8, turbo4 and turbo2, or none (brute force over
             float32) without Qdrant Edge.
         seed: of encoders, split and bootstrap.
@@ -124,13 +124,13 @@ def tune(
     exact = [exact_top(part.tokens, batch, ids, k, progress=progress) for part in (first, second)]
     steps = grid(k, min(max_prefetch, len(batch)))
     trials = Trials(batch, first, exact[0], target, k, steps, seed)
-    chosen = default_candidates(batch.dim, seed) if candidates is None else list(candidates)
-    for candidate in tqdm(chosen, desc="encoders", disable=not progress):
-        encoder = Remembering(candidate.make(batch))
+    choices = default_encoders(batch.dim, seed) if encoders is None else list(encoders)
+    for choice in tqdm(choices, desc="encoders", disable=not progress):
+        encoder = Remembering(choice.make(batch))
         least, best = trials.brute_force(encoder)
         for quantization in quantizations or (None,):
             size = first_stage_bytes(encoder.dim, quantization)
-            setting = Setting(candidate.name, candidate.code, encoder.dim, quantization, size)
+            setting = Setting(choice.name, choice.code, encoder.dim, quantization, size)
             if max_bytes is not None and size > max_bytes:
                 trials.give_up(setting, f"larger than {max_bytes:,.0f} bytes")
             elif least is None:

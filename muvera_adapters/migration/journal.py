@@ -15,13 +15,13 @@ from muvera_adapters.results import DocumentId
 from muvera_adapters.sources.base import TokenSource
 from muvera_adapters.targets import Target
 
-State = Literal["new", "creating", "loading", "loaded"]
+Phase = Literal["new", "creating", "loading", "loaded"]
 
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE progress (
-    one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL, there_before INTEGER NOT NULL,
+    one INTEGER PRIMARY KEY CHECK (one = 1), phase TEXT NOT NULL, there_before INTEGER NOT NULL,
     position INTEGER NOT NULL, documents INTEGER NOT NULL, tokens INTEGER NOT NULL, last_id TEXT
 );
 CREATE TABLE failed (position INTEGER PRIMARY KEY, id TEXT NOT NULL, reason TEXT NOT NULL);
@@ -69,7 +69,7 @@ class Migration:
     conditions: list[str]
 
 
-def state_of(source: TokenSource) -> dict[str, Any]:
+def snapshot_of(source: TokenSource) -> dict[str, Any]:
     """What tells whether a source has changed: sizes and times of its files, by name; of a collection, its count."""
     root = Path(source.place)
     files = {}
@@ -81,10 +81,10 @@ def state_of(source: TokenSource) -> dict[str, Any]:
 
 
 def check_unchanged(source: TokenSource, before: dict[str, Any]) -> None:
-    """Raises SourceChanged where a source is not what ``state_of`` said before."""
+    """Raises SourceChanged where a source is not what ``snapshot_of`` said before."""
     if not all(file.exists() for file in source.files):
         raise SourceChanged(f"files of {source.place} were taken away while it was read")
-    difference = _difference(before, state_of(source))
+    difference = _difference(before, snapshot_of(source))
     if difference:
         raise SourceChanged(
             f"{source.place} changed while it was read ({difference}); what was written may mix two states of it: drop "
@@ -133,9 +133,9 @@ class Journal:
             raise
 
     @property
-    def state(self) -> State:
-        """``new``; ``creating`` the collection; ``loading``; or ``loaded``, all documents are in."""
-        return self._one("state")
+    def phase(self) -> Phase:
+        """``new``; ``creating`` the collection; ``loading`` documents; or ``loaded``, when all documents are in."""
+        return self._one("phase")
 
     @property
     def there_before(self) -> int:
@@ -169,10 +169,10 @@ class Journal:
         rows = self._database.execute("SELECT position, id, reason FROM failed ORDER BY position")
         return [Failure(position, json.loads(text), reason) for position, text, reason in rows]
 
-    def enter(self, state: State, *, there_before: int | None = None) -> None:
-        """Notes a state."""
+    def enter(self, phase: Phase, *, there_before: int | None = None) -> None:
+        """Notes that a phase begins."""
         self._database.execute(
-            "UPDATE progress SET state = ?, there_before = coalesce(?, there_before)", (state, there_before)
+            "UPDATE progress SET phase = ?, there_before = coalesce(?, there_before)", (phase, there_before)
         )
 
     def advance(
@@ -215,7 +215,7 @@ class Journal:
 
     def discard_if_new(self) -> None:
         """Deletes a journal in which nothing was begun."""
-        unused = self.state == "new"
+        unused = self.phase == "new"
         self.close()
         if unused:
             self.path.unlink(missing_ok=True)

@@ -31,11 +31,10 @@ from muvera_adapters.migration.journal import (
     SourceChanged,
     check_unchanged,
     default_path,
-    state_of,
+    snapshot_of,
 )
 from muvera_adapters.migration.selecting import Condition
-from muvera_adapters.plaid.source import Document
-from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.sources.base import SourceDocument, TokenSource
 from muvera_adapters.targets import Database, Store
 from muvera_core import Encoder, InvalidTokens
 
@@ -81,7 +80,7 @@ class MigrationReport:
 
 @dataclass(frozen=True)
 class _Batch:
-    documents: list[Document]
+    documents: list[SourceDocument]
     next_position: int
 
 
@@ -132,7 +131,7 @@ def migrate(
     if workers > 1 and not database.target.is_server:
         raise WrongUsage(f"{database.target} is embedded and takes one worker")
     started = time.monotonic()
-    before = state_of(source)
+    before = snapshot_of(source)
     path = journal or default_path(database.target, collection)
     about = Migration(
         before, source.place, str(database.target), collection, encoder.fingerprint, [c.text for c in where]
@@ -155,7 +154,7 @@ def migrate(
             if resumed:
                 _retry(source, kept, write)
             try:
-                complete = kept.state == "loaded" or _load(source, kept, write, where, limit, workers, bar)
+                complete = kept.phase == "loaded" or _load(source, kept, write, where, limit, workers, bar)
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}; {kept.documents:,} documents are done, run the same command again to go on"
@@ -190,7 +189,7 @@ def _open_store(
     options: Mapping[str, Any],
 ) -> Store:
     """The collection of this migration: the one that the journal knows, or a new one."""
-    if journal.state in ("loading", "loaded"):
+    if journal.phase in ("loading", "loaded"):
         try:
             return database.open(name, encoder)
         except CollectionNotFound as error:
@@ -217,7 +216,7 @@ def _open_store(
             journal.enter("new")
             raise
     # a run that was killed while it created the collection left an empty one
-    elif not into_existing and not (journal.state == "creating" and store is not None and store.count() == 0):
+    elif not into_existing and not (journal.phase == "creating" and store is not None and store.count() == 0):
         raise CollectionExists(
             f"{database.target} has a collection {name} already: choose another name, or --into-existing to add to it; "
             "to go on with a migration into it, name its --journal"
@@ -273,7 +272,7 @@ def _load(
     return journal.position >= source.n_positions
 
 
-def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> Iterator[Document]:
+def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> Iterator[SourceDocument]:
     """Documents that are left; where there is no file to tell a change by, the one before them must be the same."""
     if source.files or where or journal.last_id is None:
         return source.documents(journal.position)
@@ -288,13 +287,13 @@ def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> 
 
 
 def _batches(
-    documents: Iterator[Document],
+    documents: Iterator[SourceDocument],
     position: int,
     end: int,
     where: Sequence[Condition],
     left: int | None,
 ) -> Iterator[_Batch]:
-    chosen: list[Document] = []
+    chosen: list[SourceDocument] = []
     tokens, begin = 0, position
     for document in documents if left is None or left > 0 else ():
         position = document.position + 1
@@ -328,7 +327,7 @@ class _Writer:
         self._store = store
         self._keep = keep
 
-    def __call__(self, documents: Sequence[Document]) -> list[Failure]:
+    def __call__(self, documents: Sequence[SourceDocument]) -> list[Failure]:
         if not documents:
             return []
         try:
@@ -347,5 +346,5 @@ class _Writer:
         return payload if self._keep is None else {k: v for k, v in payload.items() if self._keep(k)}
 
 
-def _found(documents: Iterable[Document], failed: Mapping[Any, str]) -> list[Document]:
+def _found(documents: Iterable[SourceDocument], failed: Mapping[Any, str]) -> list[SourceDocument]:
     return [d for d in documents if d.id in failed]

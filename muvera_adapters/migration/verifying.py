@@ -14,11 +14,9 @@ from tqdm import tqdm
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.migration.pipeline import MigrationReport
 from muvera_adapters.migration.selecting import Condition
-from muvera_adapters.plaid.source import Document
-from muvera_adapters.reranking import maxsim_of_stored
-from muvera_adapters.results import Document as Stored
-from muvera_adapters.results import DocumentId
-from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.results import Document, DocumentId
+from muvera_adapters.sources.base import SourceDocument, TokenSource
+from muvera_adapters.stores.searching import maxsim_of_stored
 from muvera_adapters.targets import Store
 from muvera_core import TokenBatch
 
@@ -127,14 +125,14 @@ class _Chosen:
         self.seekable = source.seekable
         self._source, self._where, self._lost = source, where, lost
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         for document in self._source.documents(start):
             if document.position >= self.end:
                 return
             if document.position not in self._lost and all(condition(document.payload) for condition in self._where):
                 yield document
 
-    def blocks(self, sample: int, seed: int) -> Iterator[list[Document]]:
+    def blocks(self, sample: int, seed: int) -> Iterator[list[SourceDocument]]:
         """About ``sample`` documents, ten at a time, in order of their positions."""
         generator = np.random.default_rng(seed)
         n_blocks = -(-sample // _BLOCK)
@@ -238,7 +236,9 @@ def _compare_sample(
     )
 
 
-def _compare_document(seen: _Seen, document: Document, kept: Stored | None, keep: Callable[[str], bool] | None) -> None:
+def _compare_document(
+    seen: _Seen, document: SourceDocument, kept: Document | None, keep: Callable[[str], bool] | None
+) -> None:
     if kept is None:
         seen.missing.append(document.id)
         return
@@ -257,7 +257,7 @@ def _compare_document(seen: _Seen, document: Document, kept: Stored | None, keep
     seen.tokens += len(document.tokens)
 
 
-def _search_block(seen: _Seen, store: Store, block: Sequence[Document], prefetch: int) -> None:
+def _search_block(seen: _Seen, store: Store, block: Sequence[SourceDocument], prefetch: int) -> None:
     """Self-retrieval; and a query of rows from several documents, whose scores are compared."""
     tokens = {d.id: d.tokens for d in block}
     for document in block:

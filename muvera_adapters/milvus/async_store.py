@@ -1,17 +1,17 @@
-"""The Milvus store, from which ``store.py`` is generated."""
+"""Two-stage search in Milvus."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pymilvus import AsyncMilvusClient, DataType, FieldSchema
 
 from muvera_adapters.milvus import backfilling, copying, lifecycle, reading, searching, writing
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Connection, send_async
+from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
+from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
 from muvera_adapters.milvus.schema import Plan
 from muvera_adapters.milvus.searching import Options, Rerank
@@ -326,8 +326,18 @@ class AsyncMilvusMuvera:
                 not closed, or tokens are not stored.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, search_params)
-        found = await self._do(searching.search(self._collection, [query_tokens], o))
+        options = Options(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            search_params=search_params,
+        )
+        found = await self._do(searching.search(self._collection, [query_tokens], options))
         return found[0]
 
     async def search_batch(
@@ -351,8 +361,18 @@ class AsyncMilvusMuvera:
         Returns:
             The hits of every query, in the order of the queries.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, search_params)
-        return await self._do(searching.search(self._collection, queries, o, at_once))
+        options = Options(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            search_params=search_params,
+        )
+        return await self._do(searching.search(self._collection, queries, options, at_once))
 
     async def exact_search(
         self,
@@ -372,8 +392,16 @@ class AsyncMilvusMuvera:
         Raises:
             InvalidInput: as for :meth:`search`.
         """
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
-        return await self._do(searching.exact_search(self._collection, query_tokens, o))
+        options = Options(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
+        return await self._do(searching.exact_search(self._collection, query_tokens, options))
 
     async def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
         """Documents in the order of ``ids``; None where there is none."""
@@ -404,13 +432,17 @@ class AsyncMilvusMuvera:
         """
         await self._do(writing.delete(self._collection, ids, filter))
 
-    async def wait_indexed(self, timeout: float | None = None) -> None:
+    async def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Flushes, and returns when nothing is left to index.
+
+        Returns:
+            Number of documents without index, as ``info().unindexed``; None of milvus-lite, which does not say. A
+            server counts segments of fewer than 1,024 documents as indexed, though it builds no index for them.
 
         Raises:
             StoreUnavailable: documents are still being indexed after ``timeout`` seconds.
         """
-        await self._do(writing.wait_indexed(self._collection, timeout))
+        return await self._do(writing.wait_indexed(self._collection, timeout))
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; documents without tokens in structs, exact up to 1,000."""
@@ -425,4 +457,11 @@ class AsyncMilvusMuvera:
 
 
 async def _run(client: AsyncMilvusClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
-    return await run_async(operation, partial(send_async, client, connection), retry)
+    async def carry_out(call: Call[Any, Any]) -> Any:
+        try:
+            reply = await send(client, connection, call)
+        except Exception as error:  # the client raises what its transport raises
+            raise translate(error, connection.name) from error
+        return call.read(reply)
+
+    return await run_async(operation, carry_out, retry)

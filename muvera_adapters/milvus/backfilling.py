@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from muvera_adapters import filling
-from muvera_adapters.documents import check_encodable
-from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
-from muvera_adapters.filling import Place, Stored
+from muvera_adapters.errors import MuveraError, Rejected, Unsupported
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.ids import FDE_KEY, Key
+from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
 from muvera_adapters.milvus.requests import Row, vector
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores import backfilling
+from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
+from muvera_adapters.stores.checks import check_encodable, need_tokens
 from muvera_adapters.stores.operations import Operation, seconds
+from muvera_adapters.stores.writing import halving
 
 _PAGE = 256
 _FIRST = 64
@@ -35,8 +35,7 @@ async def backfill(
 ) -> tuple[BackfillReport, Collection]:
     """Writes the missing FDEs, and returns the collection as it is then.
 
-    Passes over the documents without our mark are repeated until one writes nothing, so documents that others add
-    meanwhile are done too, and a run after a kill does only what is left.
+    Passes go over the documents without our mark, so a run after a kill does only what is left.
     """
     report = await survey(collection)
     report.dry_run = dry_run
@@ -44,10 +43,7 @@ async def backfill(
         return report, collection
     started = seconds()
     collection, finish = await add_fde()
-    with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while await _pass(collection, report, bar):
-            pass
-    report.verified = await filling.verify(access(collection), report)
+    await backfill_passes(access(collection), partial(_pass, collection, report), report, progress)
     await finish(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
@@ -60,28 +56,26 @@ async def check_adopted(collection: Collection) -> int:
     Raises:
         EncoderMismatch: they are not of this encoder.
     """
-    if collection.storage == "none":
+    if collection.tokens is None:
         return 1
-    return await filling.check_adopted(access(collection))
+    return await backfilling.check_adopted(access(collection))
 
 
 async def survey(collection: Collection) -> BackfillReport:
     """Counts what is to do, and measures a page."""
-    if collection.storage == "none":
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
+    need_tokens(collection, ": there is nothing to encode")
     report = BackfillReport()
     if not collection.has_fde or collection.marker:
         report.remaining = await requests.count(collection, _todo(collection))
     started = seconds()
     documents = await _sample(collection, _FIRST)
     read = seconds() - started
-    await filling.estimate(access(collection), documents, read, report)
+    await backfilling.estimate(access(collection), documents, read, report)
     return report
 
 
-def access(collection: Collection) -> Place:
+def access(collection: Collection) -> BackfillAccess:
     """The reads and writes of a backfill of the collection."""
-    assert collection.tokens is not None
 
     async def read(keys: list[Any]) -> list[Stored]:
         rows = await fetch_all(collection, keys, collection.token_fields, strong=True)
@@ -92,17 +86,7 @@ def access(collection: Collection) -> Place:
         values = [{collection.key: key, collection.fde: vector(collection, fde), **marks} for key, fde in fdes]
         return await _patch(collection, values)
 
-    return Place(
-        collection.name,
-        collection.encoder,
-        collection.fde,
-        collection.tokens,
-        collection.cosine,
-        check_encodable,
-        partial(_sample, collection),
-        read,
-        write,
-    )
+    return BackfillAccess(collection, check_encodable, partial(_sample, collection), read, write)
 
 
 def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
@@ -138,7 +122,7 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
         rows = await fetch_all(collection, keys, collection.token_fields, strong=True)
         documents = to_stored(collection, rows)
         report.without_tokens += len(rows) - len(documents)
-        done = await filling.fill(access(collection), documents, report)
+        done = await backfilling.fill(access(collection), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
@@ -148,21 +132,21 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
 
 async def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> int:
     """Writes fields of documents; those deleted meanwhile, which the server complains about, are left out."""
-    try:
-        await requests.patch(collection, values)
-    except Rejected as error:
-        if len(values) > 1:
-            half = len(values) // 2
-            first = await _patch(collection, values[:half])
-            return first + (await _patch(collection, values[half:]))
-        key: Key = values[0][collection.key]
-        if await requests.fetch(collection, [key], (), strong=True):
-            raise Unsupported(
-                f"{collection.server.engine} does not update single fields of {collection.name} (struct arrays: since "
-                f"2.6.20): use backfill(into=...); {error}"
-            ) from error
-        return 0
-    return len(values)
+
+    async def write(some: Sequence[dict[str, Any]]) -> dict[int, MuveraError]:
+        try:
+            await requests.patch(collection, some)
+        except Rejected as error:
+            keys = [each[collection.key] for each in some]
+            if len(keys) == 1 and await requests.fetch(collection, keys, (), strong=True):
+                raise Unsupported(
+                    f"{collection.server.engine} does not update single fields of {collection.name} (struct arrays: "
+                    f"since 2.6.20): use backfill(into=...); {error}"
+                ) from error
+            raise
+        return {}
+
+    return len(values) - len(await halving(write, values))
 
 
 def _todo(collection: Collection) -> str:

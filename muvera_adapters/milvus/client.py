@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
-from pymilvus import AsyncMilvusClient, MilvusClient
+from pymilvus import MilvusClient
 
-from muvera_adapters.milvus.errors import translate
 from muvera_adapters.stores.operations import Request, Retry
 
 R = TypeVar("R")
@@ -47,23 +46,6 @@ class Call(Request[T], Generic[R, T]):
     read: Callable[[R], T]
 
 
-def send(client: MilvusClient, connection: Connection, call: Call[Any, T]) -> T:
-    """Makes a call and returns the request's reply.
-
-    Raises:
-        MuveraError: the client raised an error, which is kept as ``__cause__``.
-    """
-    try:
-        reply = call.send(client, connection.timeout)
-    except Exception as error:  # the client raises what its transport raises
-        raise translate(error, connection.name) from error
-    return call.read(reply)
-
-
-async def send_async(client: AsyncMilvusClient, connection: Connection, call: Call[Any, T]) -> T:
-    """As :func:`send`, with a client whose methods are awaited."""
-    try:
-        reply = await cast(Awaitable[Any], call.send(client, connection.timeout))
-    except Exception as error:
-        raise translate(error, connection.name) from error
-    return call.read(reply)
+def send(client: Any, connection: Connection, call: Call[R, Any]) -> R:
+    """The client's reply to a call; from an asynchronous client, an awaitable of the reply."""
+    return call.send(client, connection.timeout)

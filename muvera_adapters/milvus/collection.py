@@ -10,6 +10,7 @@ from pymilvus import DataType
 
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.ids import ID, MAX_KEY, Keys
+from muvera_adapters.stores import collection
 from muvera_core import Encoder
 
 #: ``struct``: an array of structs, which a server scores; ``blob``: text fields; ``none``: tokens are not stored
@@ -43,7 +44,7 @@ class Server:
 
 
 @dataclass(slots=True)
-class Seen:
+class Seen(collection.Seen):
     """What operations learn of a collection while they run.
 
     Attributes:
@@ -84,7 +85,7 @@ class Collection:
         strangers: vectors that are neither this library's nor shown in payloads.
         server: server that keeps the collection.
         consistency: consistency level of searches; None: the collection's own.
-        seen: what operations have learned; ``dataclasses.replace`` hands it on.
+        seen: what operations have learned of it; ``dataclasses.replace`` hands it on.
     """
 
     name: str

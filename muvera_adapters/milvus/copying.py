@@ -12,7 +12,6 @@ from pymilvus import CollectionSchema, DataType, MilvusClient
 from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
-from muvera_adapters.filling import encodable, encode, verify
 from muvera_adapters.milvus import requests, schema
 from muvera_adapters.milvus.backfilling import access, survey, to_stored
 from muvera_adapters.milvus.collection import Collection, Seen
@@ -23,6 +22,7 @@ from muvera_adapters.milvus.reading import Cursor, fitting, indexes, next_keys
 from muvera_adapters.milvus.requests import Description, raw, to_row, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores.backfilling import encodable, encode, verify
 from muvera_adapters.stores.operations import Compute, seconds
 
 _PAGE = 100
@@ -97,7 +97,8 @@ async def _make(
         there = await requests.describe(into)
         if (there.get("properties") or {}).get(STATE_KEY) != state:
             raise CollectionExists(
-                f"{into} exists and is no unfinished copy of {collection.name} with this encoder; nothing was changed"
+                f"{into} exists and is not an unfinished copy of {collection.name} with this encoder: nothing was "
+                "changed; choose another name"
             )
         return await ready(copied)
     properties = {**(description.get("properties") or {}), STATE_KEY: state}

@@ -6,8 +6,8 @@ import uuid
 from typing import Literal, TypeAlias
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import to_point_id
 from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.ids import to_point_id
 
 #: name of the primary key in collections that this library makes
 ID = "muvera_id"

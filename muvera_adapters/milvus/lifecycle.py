@@ -24,7 +24,7 @@ from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.reading import indexes
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
-from muvera_adapters.state import choose_encoder, read_state
+from muvera_adapters.stores.kept import choose_encoder, read_state
 from muvera_adapters.stores.operations import Operation
 from muvera_core import Encoder
 

@@ -1,36 +1,26 @@
-"""Checks documents and queries against Milvus's limits, before anything is sent."""
+"""Checks of documents against Milvus's limits, and the rows that are made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pymilvus import DataType
 
-from muvera_adapters.documents import (
-    check_encodable,
-    check_finite,
-    check_present,
-    is_plain,
-    json_of,
-    normalised,
-    query_array,
-    take,
-)
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.ids import FDE_KEY, Key, to_key
 from muvera_adapters.milvus.requests import MAX_MESSAGE, vector
 from muvera_adapters.results import DocumentId
-from muvera_core import TokenBatch
-from muvera_core.tokens import ArrayLike
+from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
 
-#: largest value of float16; smaller squares than this leave room for it
+#: largest value of float16
 HALF = 65_504.0
+# tokens whose squares sum to less have no value above it
 _HALF_SQUARE = 4e9
 
 #: largest number of bytes of a payload's undeclared keys (one JSON value)
@@ -39,101 +29,40 @@ _MAX_DYNAMIC = 65_536
 _OVERHEAD = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Documents that can be written.
-
-    Attributes:
-        ids: ids as they were given.
-        keys: primary keys, one a document.
-        payloads: payloads as they were given, {} for None.
-        tokens: token matrices (n_i, token_dim).
-        sizes: bytes of each document in a write's message.
-    """
-
-    ids: list[DocumentId]
-    keys: list[Key]
-    payloads: list[Mapping[str, Any]]
-    tokens: TokenBatch | list[npt.NDArray[Any]]
-    sizes: list[int]
+def intake(collection: Collection) -> Intake[Key]:
+    """What this collection takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
+    # vectors of the user are fields like others to Milvus
+    declared = frozenset((*collection.fields, *collection.strangers))
+    return Intake(
+        partial(_key, collection),
+        partial(_payload, collection, declared),
+        partial(check_matrix, collection),
+        partial(_size, collection, declared),
+    )
 
 
-def prepare(
-    collection: Collection,
-    ids: Sequence[DocumentId],
-    tokens: Any,
-    payloads: Sequence[Mapping[str, Any] | None] | None,
-) -> Prepared:
-    """Documents for one write.
-
-    Raises:
-        InvalidInput: lengths differ, an id is not valid or given twice, a payload is not JSON, or tokens cannot be
-            encoded or exceed a limit of the database; the message says where.
-    """
-    ids, matrices = take(ids, tokens, payloads, collection.encoder.token_dim)
-    keys = to_keys(collection, ids)
-    shown = [(payloads[i] if payloads is not None else None) or {} for i in range(len(ids))]
-    sizes = []
-    for position, (document_id, payload) in enumerate(zip(ids, shown, strict=True)):
-        where = f"document {position} (id {document_id!r})"
-        check_matrix(collection, matrices[position], where)
-        sizes.append(_size(collection, matrices[position], payload, position, where))
-    if collection.cosine:
-        matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    return Prepared(ids, keys, shown, matrices, sizes)
-
-
-def query_matrix(collection: Collection, query_tokens: ArrayLike, what: str = "query") -> npt.NDArray[np.float32]:
-    """A checked (m, token_dim) float32 query, normalised where the tokens are compared by cosine.
-
-    Raises:
-        InvalidInput: wrong shape, NaN, infinite or all-zero tokens.
-    """
-    matrix = query_array(query_tokens, collection.encoder.token_dim, what)
-    check_encodable(matrix, what)
-    return normalised(matrix) if collection.cosine else matrix
+def unfit(collection: Collection, fdes: npt.NDArray[np.float32]) -> dict[int, str]:
+    """Row -> reason of the (n, dim) FDEs that the FDE field's data type cannot hold."""
+    if collection.datatype != DataType.FLOAT16_VECTOR:
+        return {}
+    over = np.flatnonzero(np.abs(fdes).max(axis=1) > HALF)
+    return dict.fromkeys(map(int, over), "its FDE exceeds float16: normalize tokens, or datatype=FLOAT_VECTOR")
 
 
 def to_rows(
-    collection: Collection, documents: Prepared, i: int, j: int, fdes: npt.NDArray[np.float32]
+    collection: Collection, prepared: Prepared[Key], i: int, j: int, fdes: npt.NDArray[np.float32]
 ) -> list[dict[str, Any]]:
     """Documents i to j as the client takes them, with their FDEs (j - i, dim)."""
     rows = []
     for position, fde in zip(range(i, j), fdes, strict=True):
-        row = dict(documents.payloads[position])
-        row[collection.key] = documents.keys[position]
+        row = dict(prepared.payloads[position])
+        row[collection.key] = prepared.keys[position]
         row[collection.fde] = vector(collection, fde)
         if collection.marker:
             row[FDE_KEY] = collection.fde
-        row.update(token_values(collection, documents.tokens[position]))
+        row.update(_token_values(collection, prepared.tokens[position]))
         rows.append(row)
     return rows
-
-
-def token_values(collection: Collection, matrix: npt.NDArray[Any]) -> dict[str, Any]:
-    """The fields that hold a token matrix (n, token_dim), by name."""
-    if collection.storage == "struct":
-        # pymilvus checks no dtype inside structs, and float16 would travel as another type
-        floats = np.ascontiguousarray(matrix, np.float32)
-        return {str(collection.tokens): [{collection.sub: token} for token in floats]}
-    if collection.storage == "blob":
-        texts = blobs.pack(matrix, collection.precision, len(collection.blobs))
-        return dict(zip(collection.blobs, texts, strict=True))
-    return {}
-
-
-def to_keys(collection: Collection, ids: Sequence[DocumentId]) -> list[Key]:
-    """The primary keys of documents.
-
-    Raises:
-        InvalidInput: an id is not valid, or given twice.
-    """
-    seen: dict[Key, int] = {}
-    for position, document_id in enumerate(ids):
-        key = to_key(document_id, position, collection.keys, collection.max_key)
-        if seen.setdefault(key, position) != position:
-            raise InvalidInput(f"id {document_id!r} is given twice, at positions {seen[key]} and {position}")
-    return list(seen)
 
 
 def check_matrix(collection: Collection, matrix: npt.NDArray[Any], where: str) -> None:
@@ -147,33 +76,34 @@ def check_matrix(collection: Collection, matrix: npt.NDArray[Any], where: str) -
                 "tokens_datatype='float32'"
             )
         check_present(matrix, where)
-    if collection.storage != "none" and len(matrix) > collection.capacity:
+    if collection.tokens is not None and len(matrix) > collection.capacity:
         raise InvalidInput(
             f"{where} has {len(matrix)} tokens, this collection takes at most {collection.capacity}: pool its tokens, "
             "split the document, or create the collection with a larger max_tokens"
         )
 
 
-def overflowing(collection: Collection, fdes: npt.NDArray[np.float32]) -> list[int]:
-    """Rows of (n, dim) that the FDE field's type cannot hold."""
-    if collection.datatype != DataType.FLOAT16_VECTOR:
-        return []
-    return [int(i) for i in np.flatnonzero(np.abs(fdes).max(axis=1) > HALF)]
+def _key(collection: Collection, document_id: DocumentId, position: int) -> tuple[Key, dict[str, Any]]:
+    return to_key(document_id, position, collection.keys, collection.max_key), {}
+
+
+def _payload(
+    collection: Collection, declared: frozenset[str], payload: Mapping[str, Any], position: int
+) -> dict[str, Any]:
+    reserved = {collection.key, collection.fde, FDE_KEY, str(collection.tokens), *collection.token_fields}
+    for key in payload:
+        if not isinstance(key, str) or key in reserved or key.startswith("$"):
+            raise InvalidInput(f"the payload at position {position} has the reserved key {key!r}")
+        if key not in declared and not collection.dynamic:
+            raise InvalidInput(f"the payload at position {position}: {collection.name} has no field {key!r}")
+    return dict(payload)
 
 
 def _size(
-    collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str, Any], position: int, where: str
+    collection: Collection, declared: frozenset[str], matrix: npt.NDArray[Any], payload: Mapping[str, Any], where: str
 ) -> int:
-    # vectors of the user are fields like others to Milvus
-    allowed = {*collection.fields, *collection.strangers}
-    hidden = {collection.key, collection.fde, FDE_KEY, str(collection.tokens), *collection.token_fields}
-    for key in payload:
-        if not isinstance(key, str) or key in hidden or key.startswith("$"):
-            raise InvalidInput(f"the payload at position {position} has the reserved key {key!r}")
-        if key not in allowed and not collection.dynamic:
-            raise InvalidInput(f"the payload at position {position}: {collection.name} has no field {key!r}")
     text = json_of(payload, where)
-    undeclared = len(json_of({k: v for k, v in payload.items() if k not in allowed}, where).encode())
+    undeclared = len(json_of({k: v for k, v in payload.items() if k not in declared}, where).encode())
     if undeclared > _MAX_DYNAMIC:
         raise InvalidInput(
             f"the undeclared part of the payload of {where} has {undeclared} bytes, at most {_MAX_DYNAMIC} fit: "
@@ -190,3 +120,15 @@ def _size(
             "split the document"
         )
     return size
+
+
+def _token_values(collection: Collection, matrix: npt.NDArray[Any]) -> dict[str, Any]:
+    """The fields that hold a token matrix (n, token_dim), by name."""
+    if collection.storage == "struct":
+        # pymilvus checks no dtype inside structs, and float16 would travel as another type
+        floats = np.ascontiguousarray(matrix, np.float32)
+        return {str(collection.tokens): [{collection.sub: token} for token in floats]}
+    if collection.storage == "blob":
+        texts = blobs.pack(matrix, collection.precision, len(collection.blobs))
+        return dict(zip(collection.blobs, texts, strict=True))
+    return {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from pymilvus import DataType
 
 from muvera_adapters.errors import InvalidInput
@@ -15,6 +16,7 @@ from muvera_adapters.milvus.expressions import literal
 from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key, to_key
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, READ_BYTES, Description, Row
 from muvera_adapters.results import Document, DocumentId, StoreInfo
+from muvera_adapters.stores.checks import need_tokens
 
 _SAMPLE = 32
 # documents whose struct arrays info() looks at; where there are more, their share stands for that of all
@@ -27,10 +29,11 @@ _WIDTH = {DataType.FLOAT_VECTOR: 4, DataType.FLOAT16_VECTOR: 2, DataType.BFLOAT1
 Cursor: TypeAlias = Key | list[Key] | None
 
 
-def need_fde(collection: Collection) -> None:
-    """Raises InvalidInput where there are no FDEs to search or to write."""
-    if not collection.has_fde:
-        raise InvalidInput(f"{collection.name} has no filled field {collection.fde!r} yet: run backfill() first")
+async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
+    """At most ``size`` stored FDEs (dim,), the first in the order of keys."""
+    chosen = marked_by(collection) if collection.marker else ""
+    rows = await requests.page(collection, size, None, [collection.fde], chosen)
+    return [row.fde for row in rows if row.fde is not None]
 
 
 def token_fields(collection: Collection, wanted: bool) -> list[str]:
@@ -41,8 +44,7 @@ def token_fields(collection: Collection, wanted: bool) -> list[str]:
     """
     if not wanted:
         return []
-    if collection.storage == "none":
-        raise InvalidInput(f"{collection.name} stores no tokens")
+    need_tokens(collection)
     return collection.token_fields
 
 
@@ -120,7 +122,7 @@ async def info(collection: Collection) -> StoreInfo:
     )
     with_fde = marked if collection.has_fde else 0
     with_tokens, token_bytes = await _tokens(collection, total)
-    indexed = await is_indexed(collection)
+    found = await indexes(collection.name)
     width = _WIDTH[collection.datatype]
     codes = _CODES.get(str(collection.index.get("index_type")), 0.0)
     return StoreInfo(
@@ -130,13 +132,25 @@ async def info(collection: Collection) -> StoreInfo:
         without_fde=total - with_fde,
         without_tokens=total - with_tokens,
         segments=None,
-        indexed=indexed,
+        indexed=is_indexed(found),
         fingerprint=collection.encoder.fingerprint,
         fde_dim=collection.encoder.dim,
         fde_bytes=width * with_fde * collection.encoder.dim,
         code_bytes=int(with_fde * collection.encoder.dim * codes),
         token_bytes=token_bytes,
+        unindexed=unindexed(collection, found, total),
     )
+
+
+def unindexed(collection: Collection, found: Sequence[Description], total: int) -> int | None:
+    """Smallest possible number of ``total`` documents whose FDE has no index; None of milvus-lite, which does not say.
+
+    A server counts versions that were replaced or deleted as indexed until it has compacted their segment.
+    """
+    if collection.server.lite:
+        return None
+    ours = [index for index in found if index["field_name"] == collection.fde and "indexed_rows" in index]
+    return max(0, total - int(ours[0]["indexed_rows"])) if ours else None
 
 
 def marked_by(collection: Collection) -> str:
@@ -144,11 +158,10 @@ def marked_by(collection: Collection) -> str:
     return f"{FDE_KEY} == {literal(collection.fde)}"
 
 
-async def is_indexed(collection: Collection) -> bool:
-    """Whether no row waits for an index."""
+def is_indexed(found: Sequence[Description]) -> bool:
+    """Whether no document waits for one of these indexes."""
     return not any(
-        int(index.get("pending_index_rows", 0)) or index.get("state", "Finished") != "Finished"
-        for index in await indexes(collection.name)
+        int(index.get("pending_index_rows", 0)) or index.get("state", "Finished") != "Finished" for index in found
     )
 
 

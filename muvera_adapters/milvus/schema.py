@@ -25,7 +25,7 @@ from muvera_adapters.milvus.collection import (
 )
 from muvera_adapters.milvus.ids import FDE_KEY, ID, MAX_KEY
 from muvera_adapters.milvus.requests import Description
-from muvera_adapters.state import new_state
+from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
 #: property of a collection that keeps its state

@@ -1,17 +1,18 @@
-"""The Milvus store, generated from ``async_store.py``."""
+# Generated from async_store.py by tools/make_sync.py; edit that file and run it.
+"""Two-stage search in Milvus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pymilvus import DataType, FieldSchema, MilvusClient
 
 from muvera_adapters.milvus import backfilling, copying, lifecycle, reading, searching, writing
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Connection, send
+from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
+from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
 from muvera_adapters.milvus.schema import Plan
 from muvera_adapters.milvus.searching import Options, Rerank
@@ -326,8 +327,18 @@ class MilvusMuvera:
                 not closed, or tokens are not stored.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, search_params)
-        found = self._do(searching.search(self._collection, [query_tokens], o))
+        options = Options(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            search_params=search_params,
+        )
+        found = self._do(searching.search(self._collection, [query_tokens], options))
         return found[0]
 
     def search_batch(
@@ -351,8 +362,18 @@ class MilvusMuvera:
         Returns:
             The hits of every query, in the order of the queries.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, search_params)
-        return self._do(searching.search(self._collection, queries, o, at_once))
+        options = Options(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            search_params=search_params,
+        )
+        return self._do(searching.search(self._collection, queries, options, at_once))
 
     def exact_search(
         self,
@@ -372,8 +393,16 @@ class MilvusMuvera:
         Raises:
             InvalidInput: as for :meth:`search`.
         """
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
-        return self._do(searching.exact_search(self._collection, query_tokens, o))
+        options = Options(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
+        return self._do(searching.exact_search(self._collection, query_tokens, options))
 
     def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
         """Documents in the order of ``ids``; None where there is none."""
@@ -387,7 +416,7 @@ class MilvusMuvera:
         while True:
             page = reading.one_page(self._collection, chosen, page_size, cursor, with_tokens)
             documents, cursor = self._do(page)
-            for document in documents:  # noqa: UP028
+            for document in documents:
                 yield document
             if cursor is None:
                 return
@@ -404,13 +433,17 @@ class MilvusMuvera:
         """
         self._do(writing.delete(self._collection, ids, filter))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Flushes, and returns when nothing is left to index.
+
+        Returns:
+            Number of documents without index, as ``info().unindexed``; None of milvus-lite, which does not say. A
+            server counts segments of fewer than 1,024 documents as indexed, though it builds no index for them.
 
         Raises:
             StoreUnavailable: documents are still being indexed after ``timeout`` seconds.
         """
-        self._do(writing.wait_indexed(self._collection, timeout))
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; documents without tokens in structs, exact up to 1,000."""
@@ -425,4 +458,11 @@ class MilvusMuvera:
 
 
 def _run(client: MilvusClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
-    return run(operation, partial(send, client, connection), retry)
+    def carry_out(call: Call[Any, Any]) -> Any:
+        try:
+            reply = send(client, connection, call)
+        except Exception as error:  # the client raises what its transport raises
+            raise translate(error, connection.name) from error
+        return call.read(reply)
+
+    return run(operation, carry_out, retry)

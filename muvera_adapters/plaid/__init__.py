@@ -2,6 +2,6 @@
 
 from muvera_adapters.plaid.detect import detect, open_index
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning, UnknownFormat
-from muvera_adapters.plaid.source import Document, Source
+from muvera_adapters.plaid.source import IndexDocument, Source
 
-__all__ = ["Document", "IndexDamaged", "IndexWarning", "Source", "UnknownFormat", "detect", "open_index"]
+__all__ = ["IndexDamaged", "IndexDocument", "IndexWarning", "Source", "UnknownFormat", "detect", "open_index"]

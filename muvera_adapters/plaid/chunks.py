@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.plaid.files import Int64
-from muvera_adapters.plaid.source import Document
+from muvera_adapters.plaid.source import IndexDocument
 from muvera_adapters.results import DocumentId
 
 # tokens decoded at once: 4 MB at 128 dims; a few slices live at a time, as batches end within them
@@ -83,7 +83,7 @@ class ChunkedIndex:
         """The same index with other labels."""
         return ChunkedIndex(self.format, self.dim, self._chunks, labels)
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[IndexDocument]:
         """All documents from position ``start`` on in order, deleted ones left out."""
         ids: Iterator[DocumentId] = self.labels.ids() if self.labels.ids else itertools.count()
         payloads = self.labels.payloads() if self.labels.payloads else itertools.repeat({})
@@ -97,7 +97,7 @@ class ChunkedIndex:
                     f"the ids or texts given end at position {position}: their file was changed meanwhile"
                 )
             if alive:
-                yield Document(position, identifier, tokens, payload)
+                yield IndexDocument(position, identifier, tokens, payload)
 
     def _matrices(self, start: int) -> Iterator[Float32]:
         for chunk in self._chunks:

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from muvera_adapters.results import DocumentId
 
 
-class Document(NamedTuple):
+class IndexDocument(NamedTuple):
     """One document of an index.
 
     Attributes:
-        position: its number in the index, deleted documents counted.
-        id: what the index calls it; its position where the format has no other id.
+        position: number of the document in the index, deleted documents counted.
+        id: the index's id of the document; its position where the format has no other id.
         tokens: (n, dim) float32, as the index's own library decodes them, of unit length (ColBERT v1: as stored).
-        payload: what the index keeps beside the vectors, {} where it keeps nothing.
+        payload: metadata that the index keeps beside the vectors; {} where it keeps nothing.
     """
 
     position: int
@@ -52,7 +52,7 @@ class Source(Protocol):
         """Documents, without deleted ones."""
         ...
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[IndexDocument]:
         """All documents in the order of the index, deleted ones left out; decoded as they are asked for.
 
         Args:

@@ -174,9 +174,18 @@ class AsyncQdrantMuvera:
     ) -> Hits:
         """The documents most similar to a query."""
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params, shard_key_selector,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+            shard_key=shard_key_selector,
+        )
         return (await self._do(searching.search(self._collection, [query_tokens], o)))[0]
 
     async def search_batch(
@@ -197,9 +206,18 @@ class AsyncQdrantMuvera:
     ) -> list[Hits]:
         """:meth:`search` for several queries, in as few requests as their bytes allow."""
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params, shard_key_selector,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+            shard_key=shard_key_selector,
+        )
         return await self._do(searching.search(self._collection, queries, o))
 
     async def exact_search(
@@ -216,7 +234,7 @@ class AsyncQdrantMuvera:
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates. A strict mode may forbid it."""
         o = Options(
-            limit,
+            limit=limit,
             filter=filter,
             offset=offset,
             score_threshold=score_threshold,
@@ -270,9 +288,15 @@ class AsyncQdrantMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         await self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
 
-    async def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
-        await self._do(writing.wait_indexed(self._collection, timeout))
+    async def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Returns when the server indexes no more; StoreUnavailable after ``timeout`` seconds.
+
+        Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
+
+        Returns:
+            Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+        """
+        return await self._do(writing.wait_indexed(self._collection, timeout))
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""

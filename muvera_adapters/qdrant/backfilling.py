@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from muvera_adapters import filling
-from muvera_adapters.documents import slices
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, Rejected
-from muvera_adapters.filling import Place, Stored
-from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import check_matrix
+from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected
+from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores import backfilling
+from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
+from muvera_adapters.stores.checks import need_tokens
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Operation, seconds
+from muvera_adapters.stores.writing import halving, slices
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 1_000
@@ -37,8 +37,7 @@ async def backfill(
     Every pass goes through the points without an FDE in the order of ids; passes are repeated until one finds none, so
     points that others add meanwhile are done too, and a run after a kill does only what is left.
     """
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
+    need_tokens(collection, ": there is nothing to encode")
     report = await _survey(collection, shard_key)
     report.dry_run = dry_run
     if dry_run:
@@ -47,10 +46,8 @@ async def backfill(
     if not collection.has_fde:
         await add_fde()
         collection.has_fde = True
-    with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while await _pass(collection, report, bar, shard_key):
-            pass
-    report.verified = await filling.verify(place(collection, shard_key), report)
+    one_pass = partial(_pass, collection, report, shard_key)
+    await backfill_passes(access(collection, shard_key), one_pass, report, progress)
     await Flush()
     report.remaining = await Count(_todo(collection), shard_key)
     report.seconds = seconds() - started
@@ -60,10 +57,10 @@ async def backfill(
 async def check_adopted(collection: Collection) -> None:
     """Raises EncoderMismatch unless FDEs that someone else wrote are those of this encoder."""
     if collection.tokens is not None and collection.has_fde:
-        await filling.check_adopted(place(collection))
+        await backfilling.check_adopted(access(collection))
 
 
-def place(collection: Collection, shard_key: Any = None) -> Place:
+def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
     """The collection, as a backfill reads and writes it."""
     assert collection.tokens is not None
     tokens = collection.tokens
@@ -84,12 +81,8 @@ def place(collection: Collection, shard_key: Any = None) -> Place:
             wrote += await _set(points[i:j], shard_key)
         return wrote
 
-    return Place(
-        collection.name,
-        collection.encoder,
-        collection.fde,
-        tokens,
-        collection.cosine,
+    return BackfillAccess(
+        collection,
         partial(check_matrix, half=False),
         sample,
         read,
@@ -116,17 +109,17 @@ async def _survey(collection: Collection, shard_key: Any) -> BackfillReport:
     rows, _ = await Page(todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
     read = seconds() - started
     documents = [to_stored(collection, row) for row in rows]
-    await filling.estimate(place(collection, shard_key), documents, read, report)
+    await backfilling.estimate(access(collection, shard_key), documents, read, report)
     return report
 
 
-async def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_key: Any) -> int:
+async def _pass(collection: Collection, report: BackfillReport, shard_key: Any, bar: Any) -> int:
     assert collection.tokens is not None
     wrote, offset, limit = 0, None, _FIRST_PAGE
     while True:
         rows, offset = await Page(_todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key)
         documents = [to_stored(collection, row) for row in rows]
-        done = await filling.fill(place(collection, shard_key), documents, report)
+        done = await backfilling.fill(access(collection, shard_key), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
@@ -140,17 +133,16 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any, shard_
 
 async def _set(points: list[Point], shard_key: Any) -> int:
     """Writes vectors of points; those deleted meanwhile, which the database complains about, are left out."""
-    try:
-        await SetVectors(points, shard_key)
-    except (CollectionNotFound, Rejected):
-        if len(points) == 1:
-            if await Fetch([points[0].id], False, (), shard_key):
-                raise
-            return 0
-        half = len(points) // 2
-        first = await _set(points[:half], shard_key)
-        return first + (await _set(points[half:], shard_key))
-    return len(points)
+
+    async def write(some: Sequence[Point]) -> dict[int, MuveraError]:
+        await SetVectors(some, shard_key)
+        return {}
+
+    rejected = await halving(write, points, (CollectionNotFound, Rejected))
+    for position, error in rejected.items():
+        if await Fetch([points[position].id], False, (), shard_key):
+            raise error
+    return len(points) - len(rejected)
 
 
 def _todo(collection: Collection) -> Where:

@@ -12,10 +12,10 @@ from qdrant_client import grpc as messages
 from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import vector_infos
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Request
 
 #: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
@@ -241,6 +241,8 @@ def _status(info: models.CollectionInfo, target: Target) -> r.Status:
         status=str(getattr(info.status, "value", info.status)),
         points=info.points_count or 0,
         segments=info.segments_count,
+        vectors=(*vector_infos(info), *(info.config.params.sparse_vectors or {})),
+        indexed_vectors=info.indexed_vectors_count or 0,
         fde_float_bytes=fde.float_bytes if fde else 4.0,
         code_bits=fde.code_bits if fde else 0.0,
     )

@@ -15,7 +15,7 @@ from muvera_adapters.qdrant.client_calls import Call
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.description import STATE_KEY, describe
 from muvera_adapters.qdrant.requests import LOCAL, Collection, Count, Where, Wire
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation
 from muvera_core import Encoder
 
@@ -108,6 +108,7 @@ def fde_adder(
             on_disk=params.on_disk,
         )
         await Call("update_collection", {"collection_name": target.name, "vectors_config": {collection.fde: diff}})
+        collection.rescore = schema.vector_infos(await _get(target))[collection.fde].rescore
         await write_state(target, collection)
 
     return add

@@ -13,15 +13,15 @@ from qdrant_client import models
 from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
-from muvera_adapters.filling import encodable, encode, verify
-from muvera_adapters.qdrant.backfilling import place, to_stored
+from muvera_adapters.qdrant.backfilling import access, to_stored
 from muvera_adapters.qdrant.client_calls import Call, to_call, to_rows
 from muvera_adapters.qdrant.client_errors import Target
 from muvera_adapters.qdrant.client_schema import optimizers
 from muvera_adapters.qdrant.description import STATE_KEY
 from muvera_adapters.qdrant.requests import Collection, Count, Where
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.state import new_state
+from muvera_adapters.stores.backfilling import encodable, encode, verify
+from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.operations import Compute, Operation, seconds
 
 _FIRST_PAGE = 16
@@ -61,7 +61,7 @@ async def copy(
             f"{target.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
     copied = replace(collection, name=into, has_fde=True)
-    report.verified = await _redirected(verify(place(copied), report), replace(target, name=into))
+    report.verified = await _redirected(verify(access(copied), report), replace(target, name=into))
     # finished: from now on the copy may have points of its own, which another run must not delete
     state = new_state(collection.encoder, collection.fde, collection.tokens)
     await Call("update_collection", {"collection_name": into, "metadata": {STATE_KEY: state}})
@@ -129,7 +129,7 @@ async def _pass(target: Target, collection: Collection, into: str, report: Backf
 
 
 async def _write(collection: Collection, into: str, records: Sequence[Any], report: BackfillReport) -> None:
-    there = place(collection)
+    there = access(collection)
     documents = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
     documents = encodable(there, documents, report)
     fdes = (await Compute(partial(encode, there, documents))) if documents else []

@@ -9,8 +9,8 @@ from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.qdrant.description import STATE_KEY, VectorInfo
-from muvera_adapters.qdrant.documents import check_encoder
-from muvera_adapters.state import new_state
+from muvera_adapters.qdrant.prepare import check_encoder
+from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
 Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muvera_adapters.errors import SchemaMismatch
-from muvera_adapters.qdrant.documents import check_encoder
+from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import Collection, Wire
 from muvera_core import Encoder
 
@@ -16,6 +16,8 @@ STATE_KEY = "muvera"
 
 _FLOAT_BYTES = {"float32": 4.0, "float16": 2.0, "uint8": 1.0, "turbo4": 0.5, "turbo8": 1.0, "turbo16": 2.0}
 _BINARY_BITS = {"one_bit": 1.0, "one_and_half_bits": 1.5, "two_bits": 2.0}
+# kinds of codes
+_COARSE = ("binary", "product")
 _TURBO_BITS = {"bits1": 1.0, "bits1_5": 1.5, "bits2": 2.0, "bits4": 4.0, "bits8": 8.0}
 
 
@@ -55,6 +57,11 @@ class VectorInfo:
             quantization=kind,
             code_bits=_code_bits(kind, codes[kind]) if kind else 0.0,
         )
+
+    @property
+    def rescore(self) -> bool:
+        """Codes of its kind lose recall unless candidates are compared by the originals."""
+        return self.quantization in _COARSE
 
     @property
     def float_bytes(self) -> float:
@@ -99,6 +106,8 @@ def describe(
         cosine=info is not None and info.distance == "cosine",
         half=info is not None and info.datatype == "float16",
         fde_half=fde in vectors and vectors[fde].datatype == "float16",
+        fde_cosine=fde in vectors and vectors[fde].distance == "cosine",
+        rescore=fde in vectors and vectors[fde].rescore,
         tokens_indexed=info is not None and (info.graph or info.quantization is not None),
         exclusive=exclusive,
         wire=wire,

@@ -14,13 +14,13 @@ import qdrant_edge as edge
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
 from muvera_adapters.qdrant.description import describe
-from muvera_adapters.qdrant.documents import check_encoder
 from muvera_adapters.qdrant.edge_calls import Quantization, Shard, fde_params, token_params, translate
-from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_sparse, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.prepare import check_encoder
 from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
@@ -267,7 +267,8 @@ class QdrantEdgeMuvera:
             with_payload: all, none, or some keys.
             with_tokens: return token matrices.
             with_fde_score: set ``fde_score`` where the mode does not bring it anyway.
-            search_params: of the first stage; None: a beam of twice the candidates, no rescoring of codes.
+            search_params: of the first stage; None: a beam of twice the candidates, and rescoring of
+                binary and product codes with the original FDEs.
 
         Returns:
             At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
@@ -276,9 +277,17 @@ class QdrantEdgeMuvera:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+        )
         return self._do(searching.search(self._collection, [query_tokens], o))[0]
 
     def search_batch(
@@ -298,9 +307,17 @@ class QdrantEdgeMuvera:
     ) -> list[Hits]:
         """:meth:`search` for several queries."""
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+        )
         return self._do(searching.search(self._collection, queries, o))
 
     def exact_search(
@@ -316,7 +333,7 @@ class QdrantEdgeMuvera:
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates."""
         o = Options(
-            limit,
+            limit=limit,
             filter=filter,
             offset=offset,
             score_threshold=score_threshold,
@@ -348,9 +365,15 @@ class QdrantEdgeMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         self._do(writing.delete(self._collection, ids, filter))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Builds the index and the codes of everything written so far; ``timeout`` has no effect on the engine."""
-        self._do(writing.wait_indexed(self._collection, timeout))
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Builds the index and the codes of what was written so far; ``timeout`` has no effect on the engine.
+
+        Segments below the indexing threshold stay without; searches go through all of their documents.
+
+        Returns:
+            Number of such documents, as ``info().unindexed``.
+        """
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""
@@ -388,7 +411,7 @@ class QdrantEdgeMuvera:
         info = vectors.get(fde)
         sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
         known.name = path.name
-        return cls(Shard(shard, path, fde, *sizes), known)
+        return cls(Shard(shard, path, fde, *sizes, (*vectors, *read_sparse(path))), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
@@ -406,7 +429,8 @@ class QdrantEdgeMuvera:
         shard = _load(path)
         state = new_state(self.encoder, fde, self._collection.tokens)
         write_sidecar(paths(path.parent, path.name)[1], state)
-        self._shard = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)._shard
+        reopened = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)
+        self._shard, self._collection.rescore = reopened._shard, reopened._collection.rescore
 
     def _do(self, operation: Operation[T]) -> T:
         return run(operation, lambda request: self._shard.send(request), _ONCE)

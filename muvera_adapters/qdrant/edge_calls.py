@@ -13,8 +13,8 @@ import numpy as np
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
-from muvera_adapters.ids import ID_KEY
 from muvera_adapters.qdrant import requests as r
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_core import Encoder
 
 Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
@@ -41,10 +41,19 @@ class Shard:
         fde: name of the FDE vector.
     """
 
-    def __init__(self, shard: edge.EdgeShard, path: Path, fde: str, fde_bytes: float, code_bits: float) -> None:
+    def __init__(
+        self,
+        shard: edge.EdgeShard,
+        path: Path,
+        fde: str,
+        fde_bytes: float,
+        code_bits: float,
+        vectors: tuple[str, ...],
+    ) -> None:
         self._shard: edge.EdgeShard | None = shard
         self._dirty = True
         self._sizes = (fde_bytes, code_bits)
+        self._vectors = vectors
         self.path = path
         self.fde = fde
 
@@ -123,7 +132,8 @@ class Shard:
         info = shard.info()
         disk = sum(_on_disk(file.stat()) for file in self.path.rglob("*") if file.is_file())
         colour = "grey" if self._dirty else "green"
-        return r.Status(ENGINE, colour, info.points_count, info.segments_count, *self._sizes, disk)
+        counts = (info.points_count, info.segments_count, self._vectors, info.indexed_vectors_count)
+        return r.Status(ENGINE, colour, *counts, *self._sizes, disk)
 
 
 def translate(error: Exception, path: Path) -> MuveraError:

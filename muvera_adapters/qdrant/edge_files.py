@@ -54,6 +54,11 @@ def read_vectors(path: Path) -> dict[str, VectorInfo]:
     return {name: VectorInfo.from_json(vector, inherited) for name, vector in config.get("vectors", {}).items()}
 
 
+def read_sparse(path: Path) -> list[str]:
+    """Names of a shard's sparse vectors."""
+    return list(_read_config(path).get("sparse_vectors") or {})
+
+
 def set_params(path: Path, name: str, params: edge.EdgeVectorParams) -> None:
     """Gives a vector of a closed shard an index and codes.
 

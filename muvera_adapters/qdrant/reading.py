@@ -8,22 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY, from_point_id, to_point_id
-from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Where
+from muvera_adapters.errors import Rejected
+from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Status, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
+from muvera_adapters.stores.checks import need_tokens
+from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
 
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
 _FETCH = 100
 _SAMPLE = 32
 
 
-def need_fde(collection: Collection) -> None:
-    """Raises InvalidInput where there are no FDEs to search or to write."""
-    if not collection.has_fde:
-        raise InvalidInput(
-            f"{collection.name} has no vector {collection.fde!r} yet: run backfill() first; it was adopted as it is"
-        )
+async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
+    """At most so many stored FDEs, drawn at random."""
+    rows = await Sample(Where(has=(collection.fde,)), size, (collection.fde,))
+    return [row.vectors[collection.fde] for row in rows]
 
 
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
@@ -32,11 +31,7 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
     Raises:
         InvalidInput: tokens are wanted and the collection stores none.
     """
-    if not wanted:
-        return ()
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens")
-    return (collection.tokens,)
+    return (need_tokens(collection),) if wanted else ()
 
 
 async def get(
@@ -93,7 +88,24 @@ async def info(collection: Collection) -> StoreInfo:
         code_bytes=int(with_fde * collection.encoder.dim * state.code_bits / 8),
         token_bytes=token_bytes,
         disk_bytes=state.disk_bytes,
+        unindexed=(await unindexed(state)),
     )
+
+
+async def unindexed(state: Status) -> int | None:
+    """Least number of documents without index and codes; None where exact counts are forbidden.
+
+    The database counts the indexed vectors of all names together (in an indexed segment that is every vector, tokens
+    without a graph included), and deleted ones until their segment is rebuilt.
+    """
+    try:
+        stored = 0
+        for name in state.vectors:
+            stored += await Count(Where(has=(name,)))
+    except Rejected:  # strict mode
+        return None
+    missing = max(0, stored - state.indexed_vectors)
+    return -(-missing // max(1, len(state.vectors)))
 
 
 def user_payload(row: Row) -> tuple[DocumentId, Mapping[str, Any]]:

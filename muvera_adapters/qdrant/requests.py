@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
+from muvera_adapters.stores.collection import Seen
 from muvera_adapters.stores.operations import Request
 from muvera_core import Encoder
 
@@ -56,6 +57,9 @@ class Collection:
         cosine: tokens are stored normalised, so queries and FDEs are made of normalised tokens.
         half: tokens are stored as float16.
         fde_half: FDEs are stored as float16.
+        fde_cosine: FDEs are compared by cosine, not by dot product.
+        seen: what operations have learned of it.
+        rescore: the codes of FDEs are too coarse to compare candidates by, so the first stage reads the originals.
         tokens_indexed: the multivector has a graph or quantized codes, which an exact score must not use.
         exclusive: nobody else can write.
         wire: to the database.
@@ -71,6 +75,9 @@ class Collection:
     cosine: bool = False
     half: bool = True
     fde_half: bool = True
+    fde_cosine: bool = False
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    rescore: bool = False
     tokens_indexed: bool = False
     exclusive: bool = False
     wire: Wire = LOCAL
@@ -229,12 +236,18 @@ class Optimize(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the database says of a collection; ``status`` is one of Qdrant's colours."""
+    """What the database says of a collection; ``status`` is one of Qdrant's colours.
+
+    ``indexed_vectors`` counts those of all ``vectors`` (names) together, deleted ones included until their segment is
+    rebuilt.
+    """
 
     engine: str
     status: str
     points: int
     segments: int | None
+    vectors: tuple[str, ...] = ()
+    indexed_vectors: int = 0
     fde_float_bytes: float = 4.0
     code_bits: float = 0.0
     disk_bytes: int | None = None

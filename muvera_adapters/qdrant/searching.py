@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.documents import slices
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.ids import ID_KEY
-from muvera_adapters.qdrant.documents import query_matrix
-from muvera_adapters.qdrant.reading import need_fde, token_names, tokens_of, user_payload
+from muvera_adapters.qdrant.prepare import check_query
+from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
-from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
+from muvera_adapters.stores import query_scaling
+from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
+from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.query_scaling import QueryFDE
+from muvera_adapters.stores.searching import (
+    SearchOptions,
+    check_options,
+    check_rerank,
+    final_ranking,
+    maxsim_of_stored,
+    query_matrices,
+)
+from muvera_adapters.stores.writing import slices
 
 Rerank = Literal["auto", "native", "client", "none"]
+_MODES = get_args(Rerank)
 
 # another writer's documents without tokens may go unnoticed for so long
 _RECOUNT_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Arguments of a search; the stores document them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(SearchOptions):
+    """Arguments of a search; the stores document them.
 
-    limit: int = 10
-    prefetch: int = 200
-    rerank: Rerank = "auto"
-    filter: Any = None
-    offset: int = 0
-    score_threshold: float | None = None
-    payload: Any = True
-    tokens: bool = False
+    Attributes:
+        fde_scores: hits show the encoder's estimate where the mode does not bring it anyway.
+        params: search parameters of the first stage in the database's own type, None for the defaults.
+        shard_key: shard key selector.
+    """
+
     fde_scores: bool = False
     params: Any = None
     shard_key: Any = None
@@ -47,37 +56,34 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
     """Hits of every query; requests are packed by bytes."""
     need_fde(collection)
     mode = _mode(collection, options)
-    token_names(collection, options.tokens)
-    many = len(queries) > 1
-    matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
+    matrices = query_matrices(collection, queries, check_query)
     if not matrices:
         return []
-    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
+    read = partial(sample_fdes, collection)
+    fdes = await query_scaling.encode(collection, matrices, read, cosine=collection.fde_cosine)
     lacking = bool(await _count_lacking(collection)) if mode == "native" else False
     plans = [_plan(collection, mode, lacking, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
     replies = await _send([find for plan in plans for find in plan], collection)
     results, parts = [], iter(replies)
-    for query, plan in zip(matrices, plans, strict=True):
-        rows = [next(parts) for _ in plan]
+    for query, fde, plan in zip(matrices, fdes, plans, strict=True):
+        rows = [_unscaled(next(parts), fde if find.using == collection.fde else None) for find in plan]
         if mode == "client":
             results.append(await Compute(partial(_rerank, collection, query, rows[0], options)))
         elif mode == "native":
             results.append(_merge(collection, rows, lacking, options))
         else:
-            results.append(Hits(_hit(collection, row, options, row.score, False) for row in rows[0]))
+            results.append(_none(collection, rows[0], options))
     return results
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
     """MaxSim over everything that has tokens."""
-    if collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
-    _check(options)
-    token_names(collection, options.tokens)
-    query = query_matrix(collection, query_tokens)
+    tokens = need_tokens(collection, ": there is nothing to score exactly")
+    check_options(collection, options)
+    query = query_matrix(collection, query_tokens, check_query)
     rows = await Find(
         query,
-        collection.tokens,
+        tokens,
         options.limit,
         options.offset,
         None,
@@ -92,22 +98,11 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
 
 
 def _mode(collection: Collection, options: Options) -> str:
-    _check(options)
+    check_options(collection, options)
+    check_rerank(collection, options.rerank, _MODES)
     if options.rerank == "auto":
         return "none" if collection.tokens is None else "native"
-    if options.rerank not in ("native", "client", "none"):
-        raise InvalidInput(f"rerank must be 'auto', 'native', 'client' or 'none', got {options.rerank!r}")
-    if options.rerank != "none" and collection.tokens is None:
-        raise InvalidInput(f"{collection.name} stores no tokens: use rerank='none'")
     return options.rerank
-
-
-def _check(options: Options) -> None:
-    if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
-        raise InvalidInput(
-            "limit and prefetch must be at least 1 and offset at least 0, "
-            f"got {options.limit}, {options.prefetch} and {options.offset}"
-        )
 
 
 def _plan(
@@ -115,21 +110,20 @@ def _plan(
     mode: str,
     lacking: bool,
     query: npt.NDArray[np.float32],
-    fde: npt.NDArray[np.float32],
+    fde: QueryFDE,
     o: Options,
 ) -> list[Find]:
     """The finds of one query; their rows are read by _merge, _rerank or as they are."""
     where = Where(o.filter)
-    wanted = o.offset + o.limit
-    # an offset is not applied to the first stage, so it must bring what is skipped too
-    candidates = wanted if mode == "none" else max(o.prefetch, wanted)
+    candidates = o.wanted if mode == "none" else o.candidates
     # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
-    # rescoring would read the originals from disk, which the second stage makes needless
-    params = o.params if o.params is not None else Params(hnsw_ef=max(128, 2 * candidates), rescore=False)
-    first = partial(Find, fde, collection.fde, params=params, shard_key=o.shard_key)
+    # rescoring reads the originals from disk, so only where codes are coarse: unindexed documents are scored exactly
+    ours = Params(hnsw_ef=max(128, 2 * candidates), rescore=collection.rescore)
+    params = o.params if o.params is not None else ours
+    first = partial(Find, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
     names = token_names(collection, o.tokens)
     if mode == "none":
-        threshold = o.score_threshold
+        threshold = fde.threshold(o.score_threshold)
         return [first(o.limit, o.offset, where=where, score_threshold=threshold, payload=_payload(o), vectors=names)]
     assert collection.tokens is not None
     if mode == "client":
@@ -138,9 +132,9 @@ def _plan(
         query,
         collection.tokens,
         # with unscored documents to append, the whole ranking is needed to know where they begin
-        wanted if lacking else o.limit,
+        o.wanted if lacking else o.limit,
         0 if lacking else o.offset,
-        Prefetch(fde, collection.fde, candidates, params),
+        Prefetch(fde.vector, collection.fde, candidates, params),
         Params(exact=True) if collection.tokens_indexed else None,
         where,
         o.score_threshold,
@@ -180,6 +174,16 @@ async def _count_lacking(collection: Collection) -> int:
     return collection.lacking or 0
 
 
+def _unscaled(rows: list[Row], fde: QueryFDE | None) -> list[Row]:
+    """Rows whose scores are those of the query's own FDE; None: they are MaxSim already."""
+    return rows if fde is None else [replace(row, score=fde.score(row.score)) for row in rows]
+
+
+def _none(collection: Collection, rows: list[Row], o: Options) -> Hits:
+    least = -np.inf if o.score_threshold is None else o.score_threshold
+    return Hits(_hit(collection, row, o, row.score, False) for row in rows if row.score >= least)
+
+
 def _merge(collection: Collection, rows: list[list[Row]], lacking: bool, o: Options) -> Hits:
     """Reranked rows, then the candidates without tokens."""
     fde_scores: dict[PointId, float] = {row.id: row.score for row in rows[1]} if len(rows) > 1 else {}
@@ -187,9 +191,7 @@ def _merge(collection: Collection, rows: list[list[Row]], lacking: bool, o: Opti
     if not lacking:
         return Hits(hits)
     unscored = [_hit(collection, row, o, row.score, False) for row in rows[2] if row.id in fde_scores]
-    # their scores are on another scale, so a threshold cannot admit them
-    room = [] if o.score_threshold is not None else unscored
-    return Hits((hits + room)[o.offset : o.offset + o.limit], unscored)
+    return Hits(final_ranking(hits, unscored, o), unscored)
 
 
 def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[Row], o: Options) -> Hits:
@@ -199,12 +201,9 @@ def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[R
     scores = maxsim_of_stored(query, [m for _, m in scored])
     order = np.argsort(-scores, kind="stable")
     best = [(scored[i][0], float(scores[i])) for i in order]
-    if o.score_threshold is not None:
-        best = [(row, score) for row, score in best if score >= o.score_threshold]
-    hits = [_hit(collection, row, o, row.score, True, score) for row, score in best[: o.offset + o.limit]]
+    hits = [_hit(collection, row, o, row.score, True, score) for row, score in best]
     unscored = [_hit(collection, row, o, row.score, False) for row, m in matrices if m is None]
-    room = [] if o.score_threshold is not None else unscored
-    return Hits((hits + room)[o.offset : o.offset + o.limit], unscored)
+    return Hits(final_ranking(hits, unscored, o), unscored)
 
 
 def _hit(

@@ -293,7 +293,8 @@ class QdrantMuvera:
             with_payload: all, none, some keys, or a selector.
             with_tokens: return token matrices.
             with_fde_score: set ``fde_score`` where the mode does not bring it anyway (a second query in the request).
-            search_params: of the first stage; None: a beam of twice the candidates, no rescoring of codes.
+            search_params: of the first stage; None: a beam of twice the candidates, and rescoring of
+                binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
 
         Returns:
@@ -303,9 +304,18 @@ class QdrantMuvera:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params, shard_key_selector,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+            shard_key=shard_key_selector,
+        )
         return self._do(searching.search(self._collection, [query_tokens], o))[0]
 
     def search_batch(
@@ -326,9 +336,18 @@ class QdrantMuvera:
     ) -> list[Hits]:
         """:meth:`search` for several queries, in as few requests as their bytes allow."""
         o = Options(
-            limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, with_fde_score,
-            search_params, shard_key_selector,
-        )  # fmt: skip
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            fde_scores=with_fde_score,
+            params=search_params,
+            shard_key=shard_key_selector,
+        )
         return self._do(searching.search(self._collection, queries, o))
 
     def exact_search(
@@ -345,7 +364,7 @@ class QdrantMuvera:
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates. A strict mode may forbid it."""
         o = Options(
-            limit,
+            limit=limit,
             filter=filter,
             offset=offset,
             score_threshold=score_threshold,
@@ -398,9 +417,15 @@ class QdrantMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
-        self._do(writing.wait_indexed(self._collection, timeout))
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Returns when the server indexes no more; StoreUnavailable after ``timeout`` seconds.
+
+        Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
+
+        Returns:
+            Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+        """
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""

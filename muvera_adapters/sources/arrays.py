@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.plaid.source import Document
 from muvera_adapters.results import DocumentId
-from muvera_adapters.sources.base import check_unique, to_float32
+from muvera_adapters.sources.base import SourceDocument, check_unique, to_float32
 
 _SLICE_TOKENS = 32_768
 
@@ -101,10 +100,10 @@ class ArraySource:
     def __len__(self) -> int:
         return self.n_positions
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         """In the order of the file."""
         for position, tokens in enumerate(self._matrices(start), start):
-            yield Document(position, self._ids[position] if self._ids is not None else position, tokens, {})
+            yield SourceDocument(position, self._ids[position] if self._ids is not None else position, tokens, {})
 
     def close(self) -> None:
         """Closes the file."""

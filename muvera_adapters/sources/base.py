@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.plaid.source import Document
+from muvera_adapters.results import DocumentId
+
+
+class SourceDocument(NamedTuple):
+    """One document of a source.
+
+    Attributes:
+        position: number of the document in the source, deleted documents counted.
+        id: the source's id of the document; its position where the source has no other id.
+        tokens: (n, dim) float32.
+        payload: metadata that the source keeps beside the vectors; {} where it keeps nothing.
+    """
+
+    position: int
+    id: DocumentId
+    tokens: npt.NDArray[np.float32]
+    payload: Mapping[str, Any]
 
 
 class TokenSource(Protocol):
@@ -40,7 +56,7 @@ class TokenSource(Protocol):
         """Documents."""
         ...
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         """Documents from position ``start`` on, in a fixed order; read as they are asked for."""
         ...
 

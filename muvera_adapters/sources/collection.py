@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput
-from muvera_adapters.plaid.source import Document
+from muvera_adapters.sources.base import SourceDocument
 from muvera_adapters.targets import Database, Target
 from muvera_core import FDEConfig, FDEEncoder
 
@@ -65,12 +65,12 @@ class CollectionSource:
     def __len__(self) -> int:
         return self.n_positions
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         """In the order in which the database gives them; those before ``start`` are read and left out."""
         stored = self._store.scroll(with_tokens=True)
         for position, found in enumerate(islice(stored, start, None), start):
             tokens = found.tokens if found.tokens is not None else np.zeros((0, self.dim), np.float32)
-            yield Document(position, found.id, tokens, found.payload)
+            yield SourceDocument(position, found.id, tokens, found.payload)
 
     def close(self) -> None:
         """Closes the database."""

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, MissingExtra
-from muvera_adapters.plaid.source import Document
-from muvera_adapters.sources.base import check_unique, to_float32
+from muvera_adapters.sources.base import SourceDocument, check_unique, to_float32
 
 _IDS = ("id", "_id", "doc_id", "docid", "document_id")
 _ROWS = 256
@@ -73,7 +72,7 @@ class ParquetSource:
     def __len__(self) -> int:
         return self.n_positions
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         """In the order of the rows."""
         position = 0
         for path, count in zip(self.files, self._counts, strict=True):
@@ -84,7 +83,7 @@ class ParquetSource:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _file_documents(self, path: Path, position: int, start: int) -> Iterator[Document]:
+    def _file_documents(self, path: Path, position: int, start: int) -> Iterator[SourceDocument]:
         with self._open(path) as file:
             groups: list[int] = []
             for group in range(file.num_row_groups):
@@ -99,7 +98,7 @@ class ParquetSource:
                     yield from self._batch_documents(batch, path, position, max(0, start - position))
                 position += len(batch)
 
-    def _batch_documents(self, batch: Any, path: Path, position: int, skip: int) -> Iterator[Document]:
+    def _batch_documents(self, batch: Any, path: Path, position: int, skip: int) -> Iterator[SourceDocument]:
         matrices = batch.column(self._tokens)
         ids = batch.column(self._id).to_pylist() if self._id else range(position, position + len(batch))
         payloads = batch.select(self._payload).to_pylist() if self._payload else [{}] * len(batch)
@@ -108,7 +107,7 @@ class ParquetSource:
             if ids[i] is None:
                 raise InvalidInput(f"{where} has no id")
             payload = {key: value for key, value in payloads[i].items() if value is not None}
-            yield Document(position + i, ids[i], self._matrix(matrices[i].values, where), payload)
+            yield SourceDocument(position + i, ids[i], self._matrix(matrices[i].values, where), payload)
 
     def _matrix(self, vectors: Any, where: str) -> Any:
         """(n, dim) float32 of one cell; (0, dim) of an empty one."""

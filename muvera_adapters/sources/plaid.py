@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.plaid import Document, open_index
+from muvera_adapters.plaid import open_index
 from muvera_adapters.plaid.files import read_json
+from muvera_adapters.sources.base import SourceDocument
 
 
 class PlaidSource:
@@ -36,9 +37,10 @@ class PlaidSource:
     def __len__(self) -> int:
         return len(self.index)
 
-    def documents(self, start: int = 0) -> Iterator[Document]:
+    def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         """In the order of the index, deleted ones left out."""
-        return self.index.documents(start)
+        for document in self.index.documents(start):
+            yield SourceDocument(*document)
 
     @property
     def model(self) -> str | None:

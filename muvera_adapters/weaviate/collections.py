@@ -10,7 +10,7 @@ from typing import Any
 from weaviate.classes.config import Property
 
 from muvera_adapters.errors import CollectionExists
-from muvera_adapters.state import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation
 from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.backfilling import check_adopted

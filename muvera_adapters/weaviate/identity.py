@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from muvera_adapters.ids import to_point_id
 from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.ids import to_point_id
 
 #: property with the user's id where the object's own does not tell; its description has the collection's state
 ID_KEY = "muvera_id"

@@ -65,6 +65,12 @@ async def check_widths(collection: Collection) -> None:
         collection.width_seen = collection.width_seen or collection.fde in row.vectors
 
 
+async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
+    """At most so many stored FDEs, the first in the order of ids."""
+    rows = await page(collection, size, None, None, (collection.fde,))
+    return [row.vectors[collection.fde] for row in rows if collection.fde in row.vectors]
+
+
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
     """Vectors to ask for.
 
@@ -196,7 +202,13 @@ async def info(collection: Collection) -> StoreInfo:
         fde_bytes=4 * with_fde * collection.encoder.dim,
         code_bytes=int(with_fde * collection.encoder.dim * collection.fde_info.code_bits / 8),
         token_bytes=token_bytes,
+        unindexed=unindexed(collection, shards),
     )
+
+
+def unindexed(collection: Collection, shards: Sequence[Any]) -> int:
+    """Least number of documents that wait for an index: queues count the vectors of all names together."""
+    return -(-sum(shard.vector_queue_length for shard in shards) // max(1, collection.indexes))
 
 
 def is_indexed(shards: Sequence[Any]) -> bool:

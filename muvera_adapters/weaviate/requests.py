@@ -11,6 +11,7 @@ import numpy.typing as npt
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, MetadataQuery
 
+from muvera_adapters.stores.collection import Seen
 from muvera_adapters.stores.operations import Request
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY
 from muvera_core import Encoder
@@ -106,6 +107,8 @@ class Collection:
         foreign: there are vectors, references or blobs that are not ours, which a write must not drop.
         tenants: every call is about one of several tenants.
         width_seen: a stored FDE was found to have the encoder's width.
+        seen: what operations have learned of it.
+        indexes: number of vectors of a document that are indexed.
         server: it is kept in.
         token_floats: of the largest token matrix read so far; 0: none was.
     """
@@ -124,6 +127,8 @@ class Collection:
     foreign: bool = False
     tenants: bool = False
     width_seen: bool = False
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    indexes: int = 2
     server: Server = Server()
     token_floats: int = 0
 

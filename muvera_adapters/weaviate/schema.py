@@ -19,7 +19,7 @@ from weaviate.collections.classes.config_vector_index import _QuantizerConfigCre
 from weaviate.collections.classes.config_vectors import VectorConfigCreate
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
-from muvera_adapters.state import new_state
+from muvera_adapters.stores.kept import new_state
 from muvera_adapters.weaviate.identity import FDE_KEY, ID_KEY, RESERVED
 from muvera_adapters.weaviate.requests import MAX_RESULTS, Collection, Server, VectorInfo
 from muvera_core import Encoder
@@ -257,6 +257,7 @@ def describe(config: Any, encoder: Encoder, fde: str, tokens: str | None, server
         or any(own.data_type in (DataType.BLOB, DataType.BLOB_HASH) for own in config.properties),
         tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
+        indexes=sum(not vector.skip for vector in vectors.values()),
     )
 
 

@@ -14,7 +14,9 @@ from muvera_adapters.documents import normalised
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Hit, Hits
+from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.operations import Compute, Together
+from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_adapters.weaviate.documents import query_matrix
 from muvera_adapters.weaviate.identity import user_properties
 from muvera_adapters.weaviate.reading import (
@@ -24,6 +26,7 @@ from muvera_adapters.weaviate.reading import (
     fitting,
     need_fde,
     remember,
+    sample_fdes,
     token_names,
     tokens_of,
 )
@@ -72,7 +75,8 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
         await check_widths(collection)
     if mode == "native_muvera":
         return await Together([_native_muvera(collection, q, options) for q in matrices], at_once)
-    fdes = await Compute(partial(collection.encoder.encode_queries, matrices))
+    cosine = collection.fde_info.distance == "cosine"
+    fdes = await query_scaling.encode(collection, matrices, partial(sample_fdes, collection), cosine=cosine)
     one = {"native": _native, "client": _client, "none": _none}[mode]
     each = [one(collection, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
     return await Together(each, at_once)
@@ -107,11 +111,9 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     return Hits(_hit(collection, found[i], options, score, None, True) for score, i in chosen if i in found)
 
 
-async def _native(
-    collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Hits:
+async def _native(collection: Collection, query: npt.NDArray[np.float32], fde: QueryFDE, o: Options) -> Hits:
     """Two requests: candidates by FDE, then MaxSim of exactly these on the server."""
-    first = await near_fde(collection, fde, o.candidates, o.filter)
+    first = await near_fde(collection, fde.vector, o.candidates, o.filter)
     if not first:
         return Hits()
     estimates = {row.id: _estimate(collection, row, fde) for row in first}
@@ -128,17 +130,15 @@ async def _native(
     return _ranked(collection, scored, unscored, estimates, o)
 
 
-async def _client(
-    collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Hits:
+async def _client(collection: Collection, query: npt.NDArray[np.float32], fde: QueryFDE, o: Options) -> Hits:
     """One request where the tokens of all candidates fit into a message, else their ids first."""
     assert collection.tokens is not None
     if o.candidates <= (await fitting(collection)):
-        rows = await near_fde(collection, fde, o.candidates, o.filter, _payload(o), (collection.tokens,))
+        rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), (collection.tokens,))
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
     else:
-        first = await near_fde(collection, fde, o.candidates, o.filter)
+        first = await near_fde(collection, fde.vector, o.candidates, o.filter)
         estimates = {row.id: _estimate(collection, row, fde) for row in first}
         found = await fetch_all(collection, list(estimates), _payload(o), (collection.tokens,))
         by_id = {row.id: row for row in found}
@@ -150,12 +150,10 @@ async def _client(
     return _ranked(collection, scored, unscored, estimates, o)
 
 
-async def _none(
-    collection: Collection, query: npt.NDArray[np.float32], fde: npt.NDArray[np.float32], o: Options
-) -> Hits:
+async def _none(collection: Collection, query: npt.NDArray[np.float32], fde: QueryFDE, o: Options) -> Hits:
     names = token_names(collection, o.tokens)
     # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
-    rows = await near_fde(collection, fde, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
+    rows = await near_fde(collection, fde.vector, max(o.wanted, o.prefetch), o.filter, _payload(o), names)
     hits = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -275,12 +273,12 @@ def _score(row: Row) -> float:
     return -row.distance
 
 
-def _estimate(collection: Collection, row: Row, fde: npt.NDArray[np.float32]) -> float:
+def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
     assert row.distance is not None
     if collection.fde_info.distance == "cosine":
-        return (1 - row.distance) * float(np.linalg.norm(fde))
-    return -row.distance
+        return (1 - row.distance) * float(np.linalg.norm(fde.vector))
+    return fde.score(-row.distance)
 
 
 def _hit(collection: Collection, row: Row, o: Options, score: float, fde_score: float | None, reranked: bool) -> Hit:

@@ -344,9 +344,13 @@ class WeaviateMuvera:
         """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
         self._do(writing.delete(self._collection, ids, filter))
 
-    def wait_indexed(self, timeout: float | None = None) -> None:
-        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds."""
-        self._do(writing.wait_indexed(self._collection, timeout))
+    def wait_indexed(self, timeout: float | None = None) -> int | None:
+        """Returns when the server has nothing left to index; StoreUnavailable after ``timeout`` seconds.
+
+        Returns:
+            Number of documents that still wait, as ``info().unindexed``: 0.
+        """
+        return self._do(writing.wait_indexed(self._collection, timeout))
 
     def repair(self, progress: bool = False) -> int:
         """Has documents indexed anew that a killed server has lost from its indexes; returns how many.

@@ -17,7 +17,7 @@ from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.client_errors import refused_write
 from muvera_adapters.weaviate.documents import prepare, to_writes
 from muvera_adapters.weaviate.identity import to_uuid
-from muvera_adapters.weaviate.reading import fetch_all, is_indexed, need_fde
+from muvera_adapters.weaviate.reading import fetch_all, is_indexed, need_fde, unindexed
 from muvera_adapters.weaviate.requests import Collection, Write
 
 #: single-object writes that go on at a time
@@ -62,15 +62,16 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
 
 
-async def wait_indexed(collection: Collection, timeout: float | None) -> None:
-    """Returns when nothing is left to index."""
+async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
+    """Returns when nothing is left to index: how many documents are without index, 0."""
     deadline = None if timeout is None else seconds() + timeout
     pause = 0.1
-    while not is_indexed(await r.nodes(collection)):
+    while not is_indexed(shards := (await r.nodes(collection))):
         if deadline is not None and seconds() + pause > deadline:
             raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
         await Pause(pause)
         pause = min(2 * pause, 2.0)
+    return unindexed(collection, shards)
 
 
 async def patch(write: Write) -> bool:

@@ -1,4 +1,4 @@
-"""When a number of candidates is enough, said with the caution that few queries ask for."""
+"""Whether a number of candidates reaches a target recall, judged cautiously where queries are few."""
 
 from __future__ import annotations
 

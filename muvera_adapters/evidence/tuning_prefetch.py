@@ -1,4 +1,4 @@
-"""How many candidates a live collection needs."""
+"""``tune_prefetch``: how many candidates a live collection needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.evidence.choosing import check, grid, reaches
 from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, positions, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries
+from muvera_adapters.evidence.target_recall import check, grid, reaches
 
 if TYPE_CHECKING:
     from muvera_adapters.targets import Store

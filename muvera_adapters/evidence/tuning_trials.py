@@ -1,4 +1,4 @@
-"""Settings tried with one half of the queries."""
+"""The settings that ``tune`` tries, measured with one half of the queries."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from muvera_adapters.evidence.choosing import reaches
 from muvera_adapters.evidence.evaluation import brute_force
 from muvera_adapters.evidence.local_index import Remembering, local_index
 from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, positions, recalls
 from muvera_adapters.evidence.queries import Queries
+from muvera_adapters.evidence.target_recall import reaches
 from muvera_core import TokenBatch
 
 

@@ -14,13 +14,13 @@ REGRESSION_DIMS = (512, 1024, 2048)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """An encoder to try.
+class EncoderChoice:
+    """An encoder that :func:`tune` tries.
 
     Attributes:
-        name: short.
-        code: a Python expression that makes it; ``documents`` in it are the documents.
-        make: makes it.
+        name: short name for tables.
+        code: Python expression that makes the encoder; it may use the variable ``documents``.
+        make: function that makes the encoder from the documents.
     """
 
     name: str
@@ -28,20 +28,20 @@ class Candidate:
     make: Callable[[TokenBatch], Encoder]
 
 
-def default_candidates(token_dim: int, seed: int) -> list[Candidate]:
+def default_encoders(token_dim: int, seed: int) -> list[EncoderChoice]:
     """FDEs of four sizes, plain and fitted, and regression encoders of three."""
     found = []
     for r_reps, k_sim, d_proj in FDE_SIZES:
         width = min(d_proj, token_dim)
         config = FDEConfig(token_dim, r_reps=r_reps, k_sim=k_sim, d_proj=width, seed=seed)
         text = f"FDEConfig(dim={token_dim}, r_reps={r_reps}, k_sim={k_sim}, d_proj={width}, seed={seed})"
-        found.append(Candidate(f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)))
+        found.append(EncoderChoice(f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)))
         if width > 1:
             name = f"FDE {config.fde_dim:,}, fitted"
-            found.append(Candidate(name, f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)))
+            found.append(EncoderChoice(name, f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)))
     for dim in REGRESSION_DIMS:
         code = f"RegressionEncoder.fit(documents, dim={dim}, seed={seed})"
-        found.append(Candidate(f"regression {dim:,}", code, partial(_regression, dim, seed)))
+        found.append(EncoderChoice(f"regression {dim:,}", code, partial(_regression, dim, seed)))
     return found
 
 

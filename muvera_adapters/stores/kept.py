@@ -12,12 +12,12 @@ _VERSION = 1
 
 
 def new_state(encoder: Encoder, fde: str, tokens: str | None) -> dict[str, Any]:
-    """What is kept with a collection, JSON values."""
+    """The state to keep with a collection, as JSON values."""
     return {"version": _VERSION, "encoder": encoder.to_dict(), "fde": fde, "tokens": tokens}
 
 
 def read_state(name: str, state: Any) -> Mapping[str, Any]:
-    """Checked.
+    """The state that a collection keeps, after checking it.
 
     Raises:
         CollectionNotFound: nothing of this library is kept there.
@@ -31,10 +31,10 @@ def read_state(name: str, state: Any) -> Mapping[str, Any]:
 
 
 def choose_encoder(name: str, kept: Mapping[str, Any], given: Encoder | None) -> Encoder:
-    """The encoder given, if it is the one kept; else the one kept.
+    """The given encoder, which must equal the kept one; without a given encoder, the kept one is rebuilt.
 
     Raises:
-        EncoderMismatch: they differ, or it can only be loaded from a file.
+        EncoderMismatch: the two differ, or the kept one can only be loaded from a file.
     """
     fingerprint = kept.get("fingerprint")
     if given is not None:

@@ -1,0 +1,110 @@
+"""Checks of documents and queries against Qdrant's limits, and the points that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
+from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
+from muvera_adapters.stores.ids import ID_KEY, to_point_id
+
+# lib/common/common/src/validation.rs; the embedded engine and local mode check neither
+MAX_DIM = 65_536
+MAX_FLOATS = 1_048_576
+
+_HALF_MAX = 65_504.0
+
+
+def check_encoder(dim: int) -> None:
+    """Raises InvalidInput for FDEs that no Qdrant stores."""
+    if dim > MAX_DIM:
+        raise InvalidInput(
+            f"the encoder gives {dim} dimensions, Qdrant takes at most {MAX_DIM}: use fewer repetitions, a smaller "
+            "k_sim or d_proj, or d_final"
+        )
+
+
+def intake(collection: Collection) -> Intake[PointId]:
+    """What Qdrant takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
+    half = collection.half and collection.tokens is not None
+    return Intake(_key, _payload, partial(check_matrix, half=half), partial(_size, collection))
+
+
+def check_query(matrix: npt.NDArray[Any], what: str) -> None:
+    """Raises InvalidInput for a query that cannot be encoded or sent."""
+    check_matrix(matrix, what, half=False)
+
+
+def unfit(collection: Collection, fdes: npt.NDArray[np.float32]) -> dict[int, str]:
+    """Row -> reason of the (n, dim) FDEs that float16 cannot hold, where it has to.
+
+    Only tokens far from unit length give such FDEs.
+    """
+    if not collection.fde_half:
+        return {}
+    over = ~(np.maximum(fdes.max(axis=1), -fdes.min(axis=1)) <= _HALF_MAX)
+    reason = "its FDE exceeds float16: normalize tokens, or create the collection with datatype=FLOAT32"
+    return dict.fromkeys(map(int, np.flatnonzero(over)), reason)
+
+
+def to_points(
+    collection: Collection, prepared: Prepared[PointId], i: int, j: int, fdes: npt.NDArray[Any]
+) -> list[Point]:
+    """Points i to j of a write; ``fdes`` (j - i, dim)."""
+    points = []
+    for position, fde in zip(range(i, j), fdes, strict=True):
+        vectors: Vectors = {collection.fde: fde}
+        if collection.tokens is not None:
+            vectors[collection.tokens] = prepared.tokens[position]
+        points.append(Point(prepared.keys[position], vectors, prepared.payloads[position]))
+    return points
+
+
+def _key(document_id: DocumentId, position: int) -> tuple[PointId, dict[str, Any]]:
+    point_id, kept = to_point_id(document_id, position)
+    return point_id, {} if kept is None else {ID_KEY: kept}
+
+
+def _payload(payload: Mapping[str, Any], position: int) -> dict[str, Any]:
+    if ID_KEY in payload:
+        raise InvalidInput(f"the payload at position {position} has the reserved key {ID_KEY!r}")
+    return dict(payload)
+
+
+def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
+    """Raises InvalidInput for what cannot be encoded or stored; ``half``: it will be stored as float16."""
+    if matrix.size >= MAX_FLOATS:
+        raise InvalidInput(
+            f"{where} has {matrix.shape[0]} tokens of {matrix.shape[1]} dimensions; Qdrant takes fewer than "
+            f"{MAX_FLOATS} numbers in one multivector: pool its tokens, or split the document"
+        )
+    if is_plain(matrix, _HALF_MAX if half else np.inf):
+        return
+    largest = check_finite(matrix, where)
+    if half and largest > _HALF_MAX:
+        raise InvalidInput(
+            f"{where} has the value {largest:g}, beyond float16 ({_HALF_MAX:g}), as which tokens are stored: "
+            "normalize the token vectors"
+        )
+    check_present(matrix, where)
+
+
+def _size(collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str, Any], where: str) -> int:
+    floats = collection.encoder.dim + (matrix.size if collection.tokens is not None else 0)
+    size = int(floats * collection.wire.bytes_per_float)
+    if payload:
+        size += len(json_of(payload, where))
+    cap = collection.wire.cap
+    if cap is not None and size > cap:
+        raise InvalidInput(
+            f"{where} makes a request of about {size >> 20} MB, over the {cap >> 20} MB that Qdrant's REST interface "
+            "safely takes: connect with prefer_grpc=True, pool its tokens, or split the document"
+        )
+    return size

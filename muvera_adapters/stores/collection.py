@@ -1,0 +1,48 @@
+"""What is known of a collection in every database, and what operations learn of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from muvera_core import Encoder
+
+
+@dataclass(slots=True)
+class Seen:
+    """What operations learn of a collection while they run; threads share it, and any of it may be learned again.
+
+    Attributes:
+        fde_length: typical length of the stored FDEs, None while it is not known.
+    """
+
+    fde_length: float | None = None
+
+
+class Described(Protocol):
+    """What is known of a collection; each database adds its own attributes.
+
+    Attributes:
+        name: name of the collection.
+        encoder: encoder of its FDEs.
+        fde: name of the vector with the FDEs.
+        tokens: name of the token matrices, None where none are stored.
+        has_fde: FDEs can be searched and written (False: adopted, and not backfilled yet).
+        cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
+        seen: what operations have learned of it.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def encoder(self) -> Encoder: ...  # noqa: D102
+    @property
+    def fde(self) -> str: ...  # noqa: D102
+    @property
+    def tokens(self) -> str | None: ...  # noqa: D102
+    @property
+    def has_fde(self) -> bool: ...  # noqa: D102
+    @property
+    def cosine(self) -> bool: ...  # noqa: D102
+    @property
+    def seen(self) -> Seen: ...  # noqa: D102

@@ -1,0 +1,93 @@
+"""Query FDEs scaled to the length of document FDEs, in which form databases get them, and scores scaled back.
+
+Codes clip a query's coordinates at the range of the documents' (Qdrant's int8). A query FDE is 15 to 96 times as long
+as a document FDE of unit length, so its scores by codes would be far below the exact ones, and documents without codes
+would be ranked before those with codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.stores.collection import Described
+from muvera_adapters.stores.operations import Compute, Operation
+
+Float32 = npt.NDArray[np.float32]
+
+#: stored FDEs that are read to learn their length; each is up to 0.2 MB of JSON
+SAMPLE = 5
+
+# a threshold that a database compares is lowered by this share, as scaling rounds; the exact one is compared here
+_SLACK = 1e-5
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFDE:
+    """A query's FDE as a database gets it.
+
+    Attributes:
+        vector: (dim,) float32.
+        factor: a score that the database computes with ``vector``, times this, is the one of the query's own FDE.
+    """
+
+    vector: Float32
+    factor: float = 1.0
+
+    def score(self, sent: float) -> float:
+        """The score of the query's own FDE, from the one of ``vector``."""
+        return sent * self.factor
+
+    def threshold(self, least: float | None) -> float | None:
+        """What to ask the database for, so that no score of at least ``least`` is missing; a few may be below it."""
+        if least is None:
+            return None
+        scaled = least / self.factor
+        return scaled if self.factor == 1.0 else scaled - _SLACK * abs(scaled)
+
+
+async def encode(
+    collection: Described,
+    queries: Sequence[npt.NDArray[Any]],
+    read: Callable[[int], Operation[Sequence[Float32]]],
+    *,
+    cosine: bool = False,
+) -> list[QueryFDE]:
+    """FDEs of queries, scaled.
+
+    Args:
+        collection: the collection to search; its ``seen.fde_length`` is set when it becomes known.
+        queries: (m, token_dim) matrices.
+        read: gives at most so many stored FDEs (dim,), any of them.
+        cosine: FDEs are compared by cosine, where a query's length has no effect: nothing is scaled.
+    """
+    fdes: Float32 = await Compute(partial(collection.encoder.encode_queries, queries))
+    if not cosine and collection.seen.fde_length is None:
+        # not a part of the Encoder protocol: other people's encoders need not have it
+        collection.seen.fde_length = getattr(collection.encoder, "document_norm", None)
+        if collection.seen.fde_length is None:
+            collection.seen.fde_length = typical_length(await read(SAMPLE))
+    length = None if cosine else collection.seen.fde_length
+    return [scaled(fde, length) for fde in fdes]
+
+
+def scaled(fde: Float32, length: float | None) -> QueryFDE:
+    """A query's FDE (dim,) with that length; None, or an FDE of zeros: as it is."""
+    own = float(np.linalg.norm(fde.astype(np.float64)))
+    # of that length already, but for rounding
+    if length is None or own == 0 or abs(own - length) < _ROUNDING * length:
+        return QueryFDE(fde)
+    return QueryFDE((fde * (length / own)).astype(np.float32), own / length)
+
+
+def typical_length(fdes: Sequence[Float32]) -> float | None:
+    """Median length of those that are not zero; None where there are none."""
+    lengths = [float(np.linalg.norm(fde.astype(np.float64))) for fde in fdes]
+    present = [length for length in lengths if 0 < length < np.inf]
+    return float(np.median(present)) if present else None

@@ -1,0 +1,166 @@
+"""Searches that all stores share: options, their checks, exact scores of stored tokens, and the final list of hits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.results import Hits
+from muvera_adapters.stores import query_scaling
+from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
+from muvera_adapters.stores.collection import Described
+from muvera_adapters.stores.operations import Operation, Together
+from muvera_adapters.stores.query_scaling import QueryFDE
+from muvera_core import InvalidTokens, maxsim
+
+
+class Scored(Protocol):
+    """Something with a score."""
+
+    @property
+    def score(self) -> float: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Scored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """Arguments of a search, which the stores document; a database's own ones are added by a subclass.
+
+    Attributes:
+        limit: maximum number of hits to return.
+        prefetch: candidates of the first stage.
+        rerank: how candidates are scored.
+        filter: filter of the database's own type.
+        offset: hits to skip.
+        score_threshold: lowest score of a hit.
+        payload: which payload keys hits show: True, False, or a selection.
+        tokens: hits show their token matrices.
+    """
+
+    limit: int = 10
+    prefetch: int = 200
+    rerank: str = "auto"
+    filter: Any = None
+    offset: int = 0
+    score_threshold: float | None = None
+    payload: Any = True
+    tokens: bool = False
+
+    @property
+    def wanted(self) -> int:
+        """Hits to rank, those that the offset skips included."""
+        return self.offset + self.limit
+
+    @property
+    def candidates(self) -> int:
+        """Candidates of the first stage, which must bring what is skipped too."""
+        return max(self.prefetch, self.wanted)
+
+
+def check_options(collection: Described, options: SearchOptions, most: int | None = None, because: str = "") -> None:
+    """Raises InvalidInput for numbers out of range, ``most`` being the database's limit and ``because`` its name."""
+    if options.tokens:
+        need_tokens(collection)
+    if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
+        raise InvalidInput(
+            "limit and prefetch must be at least 1 and offset at least 0, "
+            f"got {options.limit}, {options.prefetch} and {options.offset}"
+        )
+    if most is not None and options.candidates > most:
+        raise InvalidInput(f"prefetch, and offset + limit, are at most {most}{because}, got {options.candidates}")
+
+
+def check_rerank(collection: Described, rerank: str, modes: Sequence[str]) -> None:
+    """Raises InvalidInput for a mode that is not one of ``modes``, or that needs tokens where none are stored."""
+    if rerank not in modes:
+        known = ", ".join(repr(mode) for mode in modes[:-1])
+        raise InvalidInput(f"rerank must be {known} or {modes[-1]!r}, got {rerank!r}")
+    if rerank not in ("auto", "none"):
+        need_tokens(collection, ": use rerank='none'")
+
+
+def query_matrices(
+    collection: Described, queries: Sequence[Any], check: Callable[[npt.NDArray[Any], str], None]
+) -> list[npt.NDArray[np.float32]]:
+    """A checked (m_i, token_dim) matrix of each query.
+
+    Raises:
+        InvalidInput: a query cannot be encoded; the message names its position where there are several.
+    """
+    many = len(queries) > 1
+    return [query_matrix(collection, q, check, f"query {i}" if many else "query") for i, q in enumerate(queries)]
+
+
+async def search_each(
+    collection: Described,
+    matrices: Sequence[npt.NDArray[np.float32]],
+    one: Callable[[npt.NDArray[np.float32], QueryFDE], Operation[Hits]],
+    at_once: int,
+    read: Callable[[int], Operation[Sequence[npt.NDArray[np.float32]]]],
+    *,
+    cosine: bool = False,
+) -> list[Hits]:
+    """Hits of every query, in a database without a request for several.
+
+    Args:
+        collection: the collection to search.
+        matrices: (m_i, token_dim) matrices of the queries.
+        one: searches for a query, given its matrix and its FDE.
+        at_once: maximum number of searches in progress at a time.
+        read: gives at most so many stored FDEs (dim,), any of them.
+        cosine: whether FDEs are compared by cosine.
+
+    Raises:
+        InvalidInput: there are no FDEs yet, or ``at_once`` is below 1.
+    """
+    need_fde(collection)
+    check_at_once(at_once)
+    if not matrices:
+        return []
+    fdes = await query_scaling.encode(collection, matrices, read, cosine=cosine)
+    return await Together([one(q, fde) for q, fde in zip(matrices, fdes, strict=True)], at_once)
+
+
+def check_at_once(at_once: int) -> None:
+    """Raises InvalidInput for a number of simultaneous searches below 1."""
+    if at_once < 1:
+        raise InvalidInput(f"at_once must be at least 1, got {at_once}")
+
+
+def above_threshold(scored: Sequence[S], options: SearchOptions) -> list[S]:
+    """Those whose score reaches the threshold, in the order given."""
+    if options.score_threshold is None:
+        return list(scored)
+    return [one for one in scored if one.score >= options.score_threshold]
+
+
+def final_ranking(reranked: Sequence[S], unscored: Sequence[S], options: SearchOptions) -> list[S]:
+    """Reranked candidates, best first as given, and then candidates without tokens while there is room."""
+    best = above_threshold(reranked, options)[: options.wanted]
+    # scores of candidates without tokens are on another scale, so a threshold cannot admit them
+    room = [] if options.score_threshold is not None else list(unscored)
+    return [*best, *room][options.offset : options.wanted]
+
+
+def maxsim_of_stored(
+    query: npt.NDArray[np.float32], matrices: Sequence[npt.NDArray[Any]], *, cosine: bool = False
+) -> npt.NDArray[np.float32]:
+    """(n,) MaxSim scores of a query (m, dim) with stored matrices (n_i, dim), normalised first under ``cosine``.
+
+    Tokens that others stored may be all zeros (padding), which databases score as they are.
+    """
+    if not len(matrices):
+        return np.empty(0, np.float32)
+    if cosine:
+        matrices = [normalised(m) for m in matrices]
+    try:
+        return maxsim(query, matrices)
+    except InvalidTokens:
+        return np.array([(query @ m.T).max(axis=1).sum() for m in matrices], np.float32)

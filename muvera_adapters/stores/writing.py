@@ -1,0 +1,156 @@
+"""Writes that all stores share: batches by bytes, isolation of rejected documents, reports, waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, StoreUnavailable, WriteInterrupted
+from muvera_adapters.results import DocumentId, WriteReport
+from muvera_adapters.stores.checks import Prepared
+from muvera_adapters.stores.operations import Compute, Operation, Pause, seconds
+from muvera_core import Encoder
+
+K = TypeVar("K")
+S = TypeVar("S")
+W = TypeVar("W")
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAccess(Generic[W]):
+    """The database-specific parts of an upsert.
+
+    Attributes:
+        batch_bytes: bytes of one batch; a larger document is sent alone.
+        items: documents i to j as the database takes them, from i, j and their FDEs (j - i, dim).
+        write: writes items, all or none of them, and raises Rejected for all; or gives position -> error of the items
+            that the database rejected while it wrote the others. It is told whether this is the last batch.
+        unfit: position -> reason of FDEs (n, dim) that the collection's datatype cannot hold.
+        advice: what to do after an interruption.
+    """
+
+    batch_bytes: int
+    items: Callable[[int, int, npt.NDArray[np.float32]], Sequence[W]]
+    write: Callable[[Sequence[W], bool], Operation[dict[int, MuveraError]]]
+    unfit: Callable[[npt.NDArray[np.float32]], dict[int, str]] = lambda _: {}
+    advice: str = "repeat the call to complete it"
+
+
+async def upsert(prepared: Prepared[K], encoder: Encoder, access: WriteAccess[W], progress: bool) -> WriteReport:
+    """Encodes and writes documents, batch after batch; every document is in the report as written or as failed.
+
+    Raises:
+        WriteInterrupted: the database cannot be reached any more.
+    """
+    report = WriteReport()
+    ids = prepared.ids
+    with tqdm(total=len(ids), unit="doc", desc="upsert", disable=not progress) as bar:
+        for i, j in slices(prepared.sizes, access.batch_bytes):
+            fdes = await Compute(partial(encoder.encode_documents, prepared.tokens[i:j]))
+            unfit = access.unfit(fdes)
+            report.failed.update({ids[i + k]: reason for k, reason in unfit.items()})
+            positions = [k for k in range(j - i) if k not in unfit]
+            items = access.items(i, j, fdes)
+            try:
+                write = partial(_write, access, j == len(ids))
+                rejected = await halving(write, [items[k] for k in positions])
+            except StoreUnavailable as error:
+                raise interrupted(error, report, ids, i, access.advice) from (error.__cause__ or error)
+            report.failed.update({ids[i + positions[k]]: str(error) for k, error in rejected.items()})
+            report.written += len(positions) - len(rejected)
+            bar.update(j - i)
+    return report
+
+
+def _write(access: WriteAccess[W], last: bool, items: Sequence[W]) -> Operation[dict[int, MuveraError]]:
+    return access.write(items, last)
+
+
+async def halving(
+    write: Callable[[Sequence[W]], Operation[dict[int, MuveraError]]],
+    items: Sequence[W],
+    errors: tuple[type[MuveraError], ...] = (Rejected,),
+) -> dict[int, MuveraError]:
+    """Position -> error of the items that the database rejects individually, isolated by halving the batch.
+
+    Args:
+        write: writes items; raises one of ``errors`` where the database rejects the whole request, or returns position
+            -> error where it rejects single items.
+        items: what to write.
+        errors: errors that reject a request.
+    """
+    if not items:
+        return {}
+    try:
+        return await write(items)
+    except errors as error:
+        if len(items) == 1:
+            return {0: error}
+    half = len(items) // 2
+    first = await halving(write, items[:half], errors)
+    second = await halving(write, items[half:], errors)
+    return {**first, **{half + k: error for k, error in second.items()}}
+
+
+def check_named(ids: Sequence[DocumentId] | None, chosen: Any) -> None:
+    """Raises InvalidInput unless a delete names its documents in exactly one way."""
+    if (ids is None) == (chosen is None):
+        raise InvalidInput("pass exactly one of ids and filter")
+
+
+async def wait_until_idle(name: str, poll: Callable[[], Operation[tuple[S, str | None]]], timeout: float | None) -> S:
+    """The state of a collection as soon as it is idle.
+
+    Args:
+        name: name of the collection.
+        poll: gives the state and what the collection is doing ("indexing"), None when it is idle.
+        timeout: seconds, None for no limit.
+
+    Raises:
+        StoreUnavailable: the collection is still busy after ``timeout`` seconds.
+    """
+    deadline = None if timeout is None else seconds() + timeout
+    pause = 0.1
+    while True:
+        state, doing = await poll()
+        if doing is None:
+            return state
+        if deadline is not None and seconds() + pause > deadline:
+            raise StoreUnavailable(f"{name} is still {doing} after {timeout:g} s")
+        await Pause(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def slices(sizes: Sequence[int], target: int) -> Iterator[tuple[int, int]]:
+    """Ranges i, j whose sizes sum to at most ``target``; one that is larger goes alone."""
+    start, total = 0, 0
+    for i, size in enumerate(sizes):
+        if total + size > target and i > start:
+            yield start, i
+            start, total = i, 0
+        total += size
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
+def interrupted(
+    error: StoreUnavailable,
+    report: WriteReport,
+    ids: Sequence[DocumentId],
+    begun: int,
+    advice: str = "repeat the call to complete it",
+) -> WriteInterrupted:
+    """The error of a write that was interrupted in the batch that begins at position ``begun`` of ``ids``.
+
+    A part of that batch may have been written: all of it is counted as not acknowledged.
+    """
+    report.written = begun - sum(document_id in report.failed for document_id in ids[:begun])
+    for document_id in ids[begun:]:
+        report.failed.setdefault(document_id, f"not acknowledged: {error}")
+    return WriteInterrupted(f"{error}; {report.written} of {len(ids)} documents are written, {advice}", report)

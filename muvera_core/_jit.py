@@ -1,0 +1,43 @@
+"""Compiling kernels, and keeping the compiled code on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+#: files whose code ends up in compiled kernels
+SOURCES = ("_layout.py", "_simd.py", "_*kernels.py")
+
+
+def digest(folder: Path) -> str:
+    """Hash of the text of all SOURCES in a folder."""
+    files = sorted(file for pattern in SOURCES for file in folder.glob(pattern))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+_DIGEST = digest(Path(__file__).parent)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """numba's cache, which alone would keep a kernel when only the code that it calls in another file has changed.
+
+    numba looks at time and size of the kernel's own file and at the kernel's bytecode.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), _DIGEST)
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compiles a kernel for each kind of arguments when it is first called with them; releases the GIL."""
+    # "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
+    compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(function)
+    with suppress(RuntimeError):  # no directory that could keep the compiled code: read-only, without a home
+        compiled._cache = _Cache(function)
+    return compiled
