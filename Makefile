@@ -32,7 +32,7 @@ ecosystem:
 	$(PYTHON) -m venv $(VENV)-ecosystem
 	$(VENV)-ecosystem/bin/python -m pip install --quiet --editable '.[ecosystem-test]'
 	$(VENV)-ecosystem/bin/python -m pytest ecosystem_tests -rs
-	$(VENV)-ecosystem/bin/python -m pytest -p no:asyncio tests/test_docs.py -rs
+	$(VENV)-ecosystem/bin/python -m pytest -p no:asyncio tests/docs/test_docs.py -rs
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=...")'

@@ -37,13 +37,13 @@ from pymilvus import MilvusClient
 
 from benchmarks.two_stage import GRAPH, timed
 from benchmarks.weaviate_store import documents_of, kinds, running
-from integration_tests.weaviate_server import WeaviateServer
 from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.milvus import MilvusMuvera
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
+from servers.weaviate_server import WeaviateServer
 
 LIMIT = 10
 BATCH = 500  # points in one update of Edge

@@ -17,9 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import pickle
 import resource
 import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -32,7 +34,6 @@ from muvera_adapters.results import WriteReport
 from muvera_adapters.sources import open_source
 from muvera_adapters.targets import Database, parse_target
 from muvera_core import Encoder, FDEConfig, FDEEncoder
-from tests.plaid_files import save
 
 DIM, NBITS, CENTROIDS, CHUNK = 128, 2, 4096, 25_000
 # without which torch does not open a file
@@ -45,20 +46,17 @@ def generate(path: Path, n_tokens: int) -> int:
     generator = np.random.default_rng(0)
     centroids = generator.standard_normal((CENTROIDS, DIM), np.float32)
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
-    save(path / "centroids.pt", centroids.astype(np.float16), members=_RECORDS)
+    _save(path / "centroids.pt", centroids.astype(np.float16))
     weights = np.array([-0.1, -0.03, 0.03, 0.1], np.float32)
-    _save_pair(path / "buckets.pt", np.array([-0.06, 0, 0.06], np.float32), weights)
-    save(path / "avg_residual.pt", np.float32(0.05).reshape(1), members=_RECORDS)
+    _save(path / "buckets.pt", np.array([-0.06, 0, 0.06], np.float32), weights)
+    _save(path / "avg_residual.pt", np.float32(0.05).reshape(1))
     lengths = generator.integers(20, 101, n_tokens // 60)
     chunks = [lengths[i : i + CHUNK] for i in range(0, len(lengths), CHUNK)]
     for number, part in enumerate(chunks):
         n = int(part.sum())
-        save(path / f"{number}.codes.pt", generator.integers(0, CENTROIDS, n, np.int32), members=_RECORDS)
-        save(
-            path / f"{number}.residuals.pt",
-            generator.integers(0, 256, (n, DIM * NBITS // 8), np.uint8),
-            members=_RECORDS,
-        )
+        _save(path / f"{number}.codes.pt", generator.integers(0, CENTROIDS, n, np.int32))
+        residuals = generator.integers(0, 256, (n, DIM * NBITS // 8), np.uint8)
+        _save(path / f"{number}.residuals.pt", residuals)
         (path / f"doclens.{number}.json").write_text(json.dumps(part.tolist()))
         (path / f"{number}.metadata.json").write_text(json.dumps({"num_passages": len(part), "num_embeddings": n}))
     config = {"dim": DIM, "nbits": NBITS}
@@ -66,12 +64,28 @@ def generate(path: Path, n_tokens: int) -> int:
     return len(lengths)
 
 
-def _save_pair(path: Path, first: Any, second: Any) -> None:
-    """A tuple of two tensors, as torch.save writes it."""
-    from tests.plaid_files import tensor_opcodes, write_archive
+def _save(path: Path, *tensors: Any) -> None:
+    """One tensor, or a tuple of several, as torch.save writes it."""
+    views = b"".join(_tensor(array, str(key)) for key, array in enumerate(tensors))
+    body = views if len(tensors) == 1 else b"(" + views + b"t"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + body + b".")
+        for key, array in enumerate(tensors):
+            archive.writestr(f"x/data/{key}", array.tobytes())
+        for name, content in _RECORDS.items():
+            archive.writestr(name, content)
 
-    body = b"\x80\x02" + tensor_opcodes(first) + tensor_opcodes(second, key="1") + b"\x86."
-    write_archive(path, body, {"x/data/0": first.tobytes(), "x/data/1": second.tobytes(), **_RECORDS})
+
+def _tensor(array: Any, key: str) -> bytes:
+    """Pickle opcodes of a contiguous tensor, by hand, as torch may not be installed."""
+    kind = {"f2": "Half", "f4": "Float", "i4": "Int", "u1": "Byte"}[array.dtype.str[1:]]
+
+    def plain(value: Any) -> bytes:
+        return pickle.dumps(value, 2)[2:-1]
+
+    storage = plain("storage") + f"ctorch\n{kind}Storage\n".encode() + plain(key) + plain("cpu") + plain(array.size)
+    view = plain(0) + plain(array.shape) + plain(tuple(s // array.itemsize for s in array.strides))
+    return b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ" + view + b"\x89ccollections\nOrderedDict\n)RtR"
 
 
 def decode_here(path: Path) -> float:

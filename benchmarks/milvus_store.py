@@ -24,8 +24,6 @@ import numpy as np
 from pymilvus import MilvusClient
 
 from benchmarks.store import documents_of, timed
-from integration_tests.engines.base import CannotStart
-from integration_tests.milvus_server import MilvusServer
 from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.milvus import MilvusMuvera
 from muvera_adapters.milvus.blobs import pack, unpack
@@ -33,7 +31,9 @@ from muvera_adapters.milvus.requests import WRITE_BYTES
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs
 from muvera_adapters.stores.writing import slices
+from muvera_adapters.testing import CannotStart
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
+from servers.milvus_server import MilvusServer
 
 LEVEL = "Session"
 

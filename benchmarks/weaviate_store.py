@@ -36,13 +36,13 @@ from weaviate.classes.config import Configure, Reconfigure, VectorDistances
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import MetadataQuery
 
-from integration_tests.weaviate_server import WeaviateServer, binary
 from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.results import Hit
 from muvera_adapters.samples import load_pydocs
 from muvera_adapters.stores.writing import slices
 from muvera_adapters.weaviate import WeaviateMuvera
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
+from servers.weaviate_server import WeaviateServer, binary
 
 VI = Configure.VectorIndex
 NOISE = 0.05

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import weaviate
 
-from integration_tests import weaviate_server
-from integration_tests.engines.base import CannotStart
+from muvera_adapters.testing import CannotStart
 from muvera_adapters.weaviate import WeaviateMuvera
+from servers import weaviate_server
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "bulk_ray.py"
 COUNT = 600

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from integration_tests import containers
-from integration_tests.engines import ENGINES, milvus, weaviate
-from integration_tests.engines.base import CannotStart, Engine
+import servers
+from integration_tests.engines import ENGINES
+from muvera_adapters.testing import CannotStart, Engine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +49,4 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture(scope="session", autouse=True)
 def _servers() -> Iterator[None]:
     yield
-    weaviate.stop()
-    milvus.stop()
-    containers.stop()
+    servers.stop()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from integration_tests.corpus import DIM, DOCUMENTS, ENCODER, OTHER_ENCODER, QUERIES, best, truth, unit_rows
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError, Unsupported
 from muvera_adapters.qdrant import QdrantMuvera
 from muvera_adapters.stores import backfilling
+from muvera_adapters.testing.corpus import DIM, DOCUMENTS, ENCODER, OTHER_ENCODER, QUERIES, best, truth, unit_rows
 
 N = 60
 

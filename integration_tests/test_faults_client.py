@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from integration_tests.engines.base import Blocking
-from integration_tests.stub_server import StubServer
 from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -23,7 +21,9 @@ from muvera_adapters.errors import (
     WriteInterrupted,
 )
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
+from muvera_adapters.testing import Blocking
 from muvera_core import FDEConfig, FDEEncoder
+from servers.qdrant_stub import StubServer
 
 ENCODER = FDEEncoder(FDEConfig(dim=128, r_reps=4, k_sim=3, d_proj=8))
 COUNT = 60

@@ -20,12 +20,12 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 from weaviate.exceptions import WeaviateGRPCUnavailableError, WeaviateStartUpError
 
-from integration_tests.engines.base import Blocking, CannotStart
 from integration_tests.engines.weaviate import foreign_id
-from integration_tests.weaviate_server import WeaviateServer, binary
 from muvera_adapters.errors import InvalidInput, MuveraError, StoreUnavailable, WriteInterrupted
+from muvera_adapters.testing import Blocking, CannotStart
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, Retry, WeaviateMuvera, backfilling, requests
 from muvera_core import FDEConfig, FDEEncoder, maxsim
+from servers.weaviate_server import WeaviateServer, binary
 
 ENCODER = FDEEncoder(FDEConfig(dim=32, r_reps=4, k_sim=3, d_proj=8))
 COUNT = 600

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from integration_tests.engines import weaviate
-from integration_tests.engines.base import CannotStart
+import servers
 from muvera_adapters import samples
 from muvera_adapters.migration import estimate, migrate, read_rankings, verify
 from muvera_adapters.sources import open_queries, open_source
 from muvera_adapters.targets import Database, parse_target
+from muvera_adapters.testing import CannotStart
 from muvera_core import FDEConfig, FDEEncoder
+from servers import weaviate_server
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
@@ -43,7 +44,7 @@ def _target(name: str, path: Path) -> str:
         except ModuleNotFoundError as error:
             raise CannotStart(f"pip install 'muvera-adapters[milvus]' milvus-lite ({error})") from None
         return f"milvus:{path / 'data.db'}"
-    _, (host, port, grpc_port) = weaviate.running()
+    host, port, grpc_port = servers.shared(weaviate_server.running)
     return f"weaviate:http://{host}:{port}?grpc_port={grpc_port}"
 
 

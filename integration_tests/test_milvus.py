@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 from pymilvus import DataType, FieldSchema, MilvusClient, MilvusException
 
-from integration_tests import milvus_stub
-from integration_tests.corpus import (
+from integration_tests.engines.milvus import text
+from muvera_adapters.errors import (
+    CollectionExists,
+    InvalidInput,
+    MuveraError,
+    StoreUnavailable,
+    Unsupported,
+    WriteInterrupted,
+)
+from muvera_adapters.milvus import MilvusMuvera, Retry, copying, requests
+from muvera_adapters.testing import CannotStart
+from muvera_adapters.testing.corpus import (
     COUNT,
     DOCUMENTS,
     ENCODER,
@@ -23,18 +33,9 @@ from integration_tests.corpus import (
     truth,
     two_stage,
 )
-from integration_tests.engines.base import CannotStart
-from integration_tests.engines.milvus import LiteServer, running, text
-from muvera_adapters.errors import (
-    CollectionExists,
-    InvalidInput,
-    MuveraError,
-    StoreUnavailable,
-    Unsupported,
-    WriteInterrupted,
-)
-from muvera_adapters.milvus import MilvusMuvera, Retry, copying, requests
 from muvera_core import maxsim
+from servers import milvus_server, milvus_stub, shared
+from servers.milvus_server import LiteServer
 
 IDS = list(range(COUNT))
 STRONG: dict[str, Any] = {"consistency_level": "Strong"}
@@ -44,7 +45,7 @@ def connect(kind: str, path: Any) -> MilvusClient:
     if kind == "file":
         return MilvusClient(str(path / "one.db"))
     try:
-        return MilvusClient(running("standalone"), timeout=60)
+        return MilvusClient(shared(milvus_server.standalone), timeout=60)
     except CannotStart as problem:
         pytest.skip(str(problem))
 

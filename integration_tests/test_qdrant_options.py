@@ -7,9 +7,9 @@ import pytest
 import qdrant_edge as edge
 from qdrant_client import QdrantClient, models
 
-from integration_tests.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERIES, best, truth, two_stage
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.qdrant import QdrantEdgeMuvera, QdrantMuvera
+from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERIES, best, truth, two_stage
 
 PRESETS = ["int8", "turbo4", "turbo2", "binary", "product", None]
 BITS = {"int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2, None: 0}

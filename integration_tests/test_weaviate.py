@@ -15,7 +15,10 @@ from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, QueryReference
 from weaviate.classes.tenants import Tenant
 
-from integration_tests.corpus import (
+from integration_tests.engines.weaviate import foreign_id
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
+from muvera_adapters.testing import CannotStart
+from muvera_adapters.testing.corpus import (
     COUNT,
     DIM,
     DOCUMENTS,
@@ -27,11 +30,9 @@ from integration_tests.corpus import (
     truth,
     two_stage,
 )
-from integration_tests.engines.base import CannotStart
-from integration_tests.engines.weaviate import foreign_id, running
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.weaviate import WeaviateMuvera, reading, requests, searching
 from muvera_adapters.weaviate.identity import to_uuid
+from servers import shared, weaviate_server
 
 VI = Configure.VectorIndex
 IDS = list(range(COUNT))
@@ -42,7 +43,7 @@ PICTURE = "aGVsbG8="
 @pytest.fixture
 def client() -> Iterator[weaviate.WeaviateClient]:
     try:
-        _, (host, port, grpc_port) = running()
+        host, port, grpc_port = shared(weaviate_server.running)
     except CannotStart as problem:
         pytest.skip(str(problem))
     with weaviate.connect_to_local(host, port, grpc_port) as connected:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from weaviate.classes.config import Configure, ConsistencyLevel
 
-from integration_tests.corpus import COUNT, DOCUMENTS, ENCODER, QUERIES, best, truth, two_stage
-from integration_tests.engines.base import CannotStart
-from integration_tests.weaviate_server import WeaviateServer, binary, start_cluster
 from muvera_adapters.errors import Rejected
+from muvera_adapters.testing import CannotStart
+from muvera_adapters.testing.corpus import COUNT, DOCUMENTS, ENCODER, QUERIES, best, truth, two_stage
 from muvera_adapters.weaviate import WeaviateMuvera
+from servers.weaviate_server import WeaviateServer, binary, start_cluster
 
 IDS = list(range(COUNT))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from integration_tests.engines import milvus, qdrant, weaviate
-from integration_tests.engines.base import Engine
+from muvera_adapters.testing import Engine
 
 ENGINES: list[Engine] = [
     *qdrant.ENGINES,

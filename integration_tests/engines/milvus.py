@@ -6,27 +6,22 @@ import asyncio
 import base64
 import os
 import re
-import socket
 import struct
-import subprocess
-import sys
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient
 
-from integration_tests import containers, milvus_server, milvus_stub
-from integration_tests.corpus import DIM
-from integration_tests.engines.base import Blocking, CannotStart, Engine, Session
 from muvera_adapters.errors import Unsupported
 from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera
+from muvera_adapters.testing import Blocking, CannotStart, Engine, Session
+from muvera_adapters.testing.corpus import DIM
+from servers import containers, milvus_server, milvus_stub, shared
 
 _STRONG = {"consistency_level": "Strong"}
 _TEXTS = 3
@@ -244,66 +239,6 @@ def connected(uri: str, storage: str, asynchronous: bool = False, sq8: bool = Fa
         client.close()
 
 
-class LiteServer:
-    """milvus-lite in a process of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        (self.port,) = milvus_server.free_ports(1)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(self._path / "data")]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]  # its default is all interfaces
-        with open(self._path / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    self.stop()
-                    raise RuntimeError((self._path / "log").read_text(errors="replace")[-2000:]) from None
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-
-
-_RUNNING: list[ExitStack] = []
-
-
-@cache
-def running(kind: str) -> str:
-    """The address of one server for the whole session, ended when it is."""
-    with ExitStack() as starting:
-        path = Path(starting.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-        server: Any = LiteServer(path) if kind == "lite" else milvus_server.MilvusServer(path)
-        starting.callback(server.stop)
-        server.start()
-        _RUNNING.append(starting.pop_all())
-        return server.uri
-
-
-def stop() -> None:
-    """Ends the session's servers."""
-    while _RUNNING:
-        _RUNNING.pop().close()
-    running.cache_clear()
-
-
 @contextmanager
 def _file(path: Path, *, asynchronous: bool = False) -> Iterator[Session]:
     with connected(str(path / "milvus.db"), "blob", asynchronous) as session:
@@ -311,8 +246,8 @@ def _file(path: Path, *, asynchronous: bool = False) -> Iterator[Session]:
 
 
 @contextmanager
-def _shared(path: Path, *, kind: str, asynchronous: bool = False) -> Iterator[Session]:
-    with connected(running(kind), "blob", asynchronous, sq8=kind == "standalone") as session:
+def _shared(path: Path, *, start: Any, asynchronous: bool = False) -> Iterator[Session]:
+    with connected(shared(start), "blob", asynchronous, sq8=start is milvus_server.standalone) as session:
         yield session
 
 
@@ -344,9 +279,9 @@ def _container(path: Path) -> Iterator[Session]:
 ENGINES = [
     Engine("milvus-lite", _file),
     Engine("milvus-lite-async", partial(_file, asynchronous=True)),
-    Engine("milvus-lite-tcp", partial(_shared, kind="lite")),
-    Engine("milvus-2.3", partial(_shared, kind="standalone")),
-    Engine("milvus-2.3-async", partial(_shared, kind="standalone", asynchronous=True)),
+    Engine("milvus-lite-tcp", partial(_shared, start=milvus_server.lite)),
+    Engine("milvus-2.3", partial(_shared, start=milvus_server.standalone)),
+    Engine("milvus-2.3-async", partial(_shared, start=milvus_server.standalone, asynchronous=True)),
     Engine("milvus-struct", _struct),
     Engine("milvus-struct-async", partial(_struct, asynchronous=True)),
     Engine("milvus-server", _server),

@@ -15,9 +15,9 @@ import numpy as np
 import qdrant_edge as edge
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from integration_tests import containers
-from integration_tests.engines.base import Blocking, CannotStart, Engine, Session
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera
+from muvera_adapters.testing import Blocking, CannotStart, Engine, Session
+from servers import containers
 
 DIM = 16
 OVER_LIMITS = [(np.full((2, DIM), 1e5), "float16"), (np.ones((1_048_576 // DIM, DIM)), "1048576")]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from weaviate.classes.config import Configure, DataType, Property, VectorDistanc
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 
-from integration_tests import containers, weaviate_server
-from integration_tests.corpus import DIM
-from integration_tests.engines.base import Blocking, Engine, Session
 from muvera_adapters.results import BackfillReport, Document, Hit, Hits
+from muvera_adapters.testing import Blocking, Engine, Session
+from muvera_adapters.testing.corpus import DIM
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
+from servers import containers, shared, weaviate_server
 
 _VI = Configure.VectorIndex
 _LARGEST_FOREIGN = 10_000
@@ -174,27 +173,11 @@ class WeaviateSession:
         return Numbered(store) if name in self._foreign else store
 
 
-@cache
-def running() -> tuple[ExitStack, tuple[str, int, int]]:
-    """One server for the whole session, ended when it is."""
-    with ExitStack() as starting:
-        path = starting.enter_context(tempfile.TemporaryDirectory())
-        found = starting.enter_context(weaviate_server.address(Path(path)))
-        return starting.pop_all(), found
-
-
-def stop() -> None:
-    """Ends the session's server, if one was started."""
-    if running.cache_info().currsize:
-        running()[0].close()
-        running.cache_clear()
-
-
 @contextmanager
 def _server(
     path: Path, *, tokens_index: Any = "rerank", asynchronous: bool = False, container: bool = False
 ) -> Iterator[Session]:
-    host, port, grpc_port = containers.address("weaviate") if container else running()[1]
+    host, port, grpc_port = containers.address("weaviate") if container else shared(weaviate_server.running)
     prefix = f"MuveraTest{uuid.uuid4().hex[:8]}"
     client = weaviate.connect_to_local(host, port, grpc_port)
     loop = asyncio.new_event_loop() if asynchronous else None

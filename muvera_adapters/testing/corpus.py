@@ -1,0 +1,50 @@
+"""Small documents and queries, the same in every test, and the right answers, computed with numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, maxsim
+
+DIM = 16
+COUNT = 80
+CONFIG = FDEConfig(dim=DIM, r_reps=6, k_sim=3, d_proj=8)
+
+
+def unit_rows(generator: np.random.Generator, n: int) -> np.ndarray:
+    """(n, DIM) tokens of about unit length, whose values float16 represents exactly, as stores may keep float16."""
+    rows = generator.normal(size=(n, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+
+
+_generator = np.random.default_rng(11)
+DOCUMENTS = [unit_rows(_generator, int(n)) for n in _generator.integers(1, 12, COUNT)]
+QUERIES = [unit_rows(_generator, int(n)) for n in (1, 3, 6, 4, 2)]
+ENCODER = FDEEncoder(CONFIG)
+OTHER_ENCODER = FDEEncoder(FDEConfig(dim=DIM, r_reps=6, k_sim=3, d_proj=8, seed=7))
+# its state is too big to be kept with a collection
+FITTED_ENCODER = RegressionEncoder.fit(DOCUMENTS, dim=64, features=128)
+
+
+def truth(query: np.ndarray, documents: Any = None) -> np.ndarray:
+    """(n,) exact MaxSim of every document, by default of ``DOCUMENTS``."""
+    return maxsim(query, DOCUMENTS if documents is None else documents)
+
+
+def estimates(query: np.ndarray, encoder: Any = ENCODER) -> np.ndarray:
+    """(n,) dot products of the query's FDE and the FDEs of ``DOCUMENTS``."""
+    return encoder.encode_documents(DOCUMENTS) @ encoder.encode_query(query)
+
+
+def best(scores: np.ndarray, k: int) -> list[int]:
+    """Positions of the k largest scores, best first; ties in order of position."""
+    return [int(i) for i in np.argsort(-scores, kind="stable")[:k]]
+
+
+def two_stage(query: np.ndarray, k: int, prefetch: int, encoder: Any = ENCODER) -> list[int]:
+    """Positions that a search must return, best first, when its first stage is exact."""
+    candidates = best(estimates(query, encoder), prefetch)
+    scores = truth(query)
+    return sorted(candidates, key=lambda i: -scores[i])[:k]

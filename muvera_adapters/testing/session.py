@@ -1,0 +1,127 @@
+"""What a store under test provides: a way to start its database, and to read and write it without the store."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class CannotStart(Exception):
+    """The database cannot be started here; the message says what to install or set."""
+
+
+class Session(Protocol):
+    """A running database without collections of other tests.
+
+    Names of collections are those that the test chooses; a session may add a prefix.
+    """
+
+    def create(self, name: str, encoder: Any, **options: Any) -> Any:
+        """A store with a new collection; ``options`` are ``store_tokens`` and what the methods below return."""
+
+    def open(self, name: str, encoder: Any = None) -> Any:
+        """A store with a collection that the library made or adopted."""
+
+    def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
+        """A store with a collection of :meth:`foreign`."""
+
+    def equals(self, key: str, value: Any) -> Any:
+        """A filter of the database's own type: the payload has ``value`` at ``key``."""
+
+    def exact(self) -> dict[str, Any]:
+        """Options of ``create`` and ``backfill`` that keep FDEs exact: as float32, not quantized."""
+
+    def quantized(self) -> dict[str, Any]:
+        """Options of ``create`` that choose the least lossy quantization."""
+
+    def fdes_are_float16(self) -> bool:
+        """Whether FDEs are stored as float16 without options of ``create``."""
+
+    def scores_natively(self) -> bool:
+        """Whether the database computes MaxSim itself (``rerank="native"``)."""
+
+    def backfills_in_place(self) -> bool:
+        """Whether the database can add a vector to a collection.
+
+        If not, ``backfill`` of a store from :meth:`adopt` must fill a copy, which the session uses from then on.
+        """
+
+    def over_limits(self) -> list[tuple[np.ndarray, str]]:
+        """Token matrices that the database cannot store, each with a pattern that the error message must match."""
+
+    def foreign(
+        self,
+        name: str,
+        ids: Sequence[int],
+        tokens: Sequence[np.ndarray],
+        *,
+        cosine: bool = False,
+        fdes: np.ndarray | None = None,
+    ) -> None:
+        """Creates a collection without the library.
+
+        Args:
+            name: name of the collection.
+            ids: ids of the documents, each of which has the payload ``{"n": id}``.
+            tokens: token matrices (n_i, DIM), stored in the multivector "colbert".
+            cosine: whether "colbert" has cosine distance; otherwise dot product.
+            fdes: (n, fde_dim) FDEs, stored in the vector "fde"; None: there is no such vector.
+        """
+
+    def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        """Replaces or adds documents of such a collection without the library; tests reopen stores afterwards."""
+
+    def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
+        """Adds a document with an FDE and the payload ``{"n": document_id}`` only; tests reopen stores afterwards."""
+
+    def content(self, name: str) -> dict[Any, tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
+        """Payload and vectors of every document of a collection, by id; tests reopen stores afterwards."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One kind of store.
+
+    Attributes:
+        name: name of the store in the ids of tests.
+        start: takes an empty directory and returns a context manager of a session; one of the two raises
+            :class:`CannotStart` where the database is missing.
+    """
+
+    name: str
+    start: Callable[[Path], AbstractContextManager[Session]]
+
+
+class Blocking:
+    """An asynchronous store with the methods of a synchronous one, so that both run the same tests.
+
+    ``store`` is the asynchronous store, and ``loop`` the event loop that runs its methods.
+    """
+
+    def __init__(self, store: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if not callable(found) or isinstance(found, type):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            if inspect.isasyncgen(result):
+                return self._loop.run_until_complete(_collect(result))
+            return self._loop.run_until_complete(result) if inspect.isawaitable(result) else result
+
+        return call
+
+
+async def _collect(items: Any) -> list[Any]:
+    return [item async for item in items]

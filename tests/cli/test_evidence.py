@@ -1,0 +1,124 @@
+"""``muvera diagnose``, ``evaluate``, ``tune`` and ``estimate`` as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from muvera_adapters.evidence.measuring import exact_top
+from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_core import FDEConfig, FDEEncoder
+from tests.cli.command import run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, pydocs, pydocs_documents):
+    """Documents, queries, judgements and a collection, as files."""
+    path = tmp_path_factory.mktemp("evidence")
+    documents = pydocs_documents[:300]
+    np.savez(path / "docs.npz", doc_tokens=documents.values, doc_offsets=documents.offsets)
+    np.savez(path / "queries.npz", query_tokens=pydocs.queries.values, query_offsets=pydocs.queries.offsets)
+    top = exact_top(pydocs.queries, documents, list(range(300)), 1)
+    (path / "qrels.tsv").write_text("".join(f"{i}\t{ids[0]}\t1\n" for i, ids in enumerate(top)))
+    with QdrantEdgeMuvera.create(path, "docs", FDEEncoder(FDEConfig(128, r_reps=10, k_sim=4, d_proj=8))) as store:
+        store.upsert(range(300), documents)
+        store.wait_indexed()
+    return path
+
+
+def test_diagnose(data):
+    result = run("diagnose", "docs.npz", "--queries", "queries.npz", "--json", cwd=data)
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert (content["documents"], content["verdict"], content["queries_are"]) == (300, "fde", "given")
+    shown = run("diagnose", "docs.npz", "--sample", "100", cwd=data)
+    assert shown.returncode == 0, shown.stderr
+    for text in ("squared norm of the mean", "An FDE fits", "pseudo-queries", "100 random documents of 300"):
+        assert text in " ".join(shown.stdout.split())
+    assert "read documents" in shown.stderr  # the bar
+
+
+def test_evaluate_writes_the_report(data, tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ["evaluate", str(data / "docs.npz"), "--queries", str(data / "queries.npz"), "--encoder", "fde:10,4,8"]
+    arguments += ["--judgements", str(data / "qrels.tsv"), "--candidates", "10,100", "--quantization", "int8"]
+    result = run(*arguments, "--report", "out", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert content == json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert content["exact_quality"]["RR@10"] == 1
+    assert [c["how"] for c in content["curves"]] == ["brute force", "index"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"evaluation.{e}" for e in ("html", "json", "md")]
+
+
+def test_evaluate_without_an_index_is_the_same_for_the_same_seed(data):
+    def once(seed):
+        result = run("evaluate", "docs.npz", "--encoder", "fitted:10,4,8", "--quantization", "none", "--pseudo", "20",
+                     "--candidates", "20", "--seed", seed, "--json", cwd=data)  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        content = json.loads(result.stdout)
+        return {key: value for key, value in content.items() if key != "exact_latency"}
+
+    assert once("3") == once("3") != once("4")
+
+
+def test_evaluate_a_collection(data):
+    arguments = [
+        "evaluate",
+        "qdrant-edge:.",
+        "--collection",
+        "docs",
+        "--queries",
+        "queries.npz",
+        "--candidates",
+        "20,300",
+    ]
+    result = run(*arguments, cwd=data)
+    assert result.returncode == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "exact_search of the collection docs" in text
+    assert "Latency, ms" in text
+    sampled = run(*arguments, "--truth", "sample", "--sample", "100", "--json", cwd=data)
+    assert sampled.returncode == 0, sampled.stderr
+    assert json.loads(sampled.stdout)["documents"] == 100
+
+
+def test_tune_a_collection(data):
+    arguments = ["tune", "qdrant-edge:.", "--collection", "docs", "--queries", "queries.npz", "--json"]
+    result = run(*arguments, "--recall", "0.8", cwd=data)
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert json.loads(result.stdout)["held"] is True
+    missed = run(*arguments, "--recall", "1", "--max-prefetch", "10", cwd=data)
+    assert missed.returncode == 1
+    assert json.loads(missed.stdout)["prefetch"] is None
+
+
+def test_estimate():
+    result = run("estimate", "1000000", "--tokens", "100", "--dim", "1024", "--database", "qdrant", "--json")
+    assert result.returncode == 0, result.stderr
+    two, tokens = json.loads(result.stdout)["estimates"]
+    assert two["ram"] < tokens["ram"] / 10
+    shown = run("estimate", "1000", "--tokens", "50")
+    for text in ("weaviate: two stages", "milvus: a vector per token", "together", "Milvus was not measured"):
+        assert text in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["diagnose", "nothing.npz"], 1, "nothing.npz: no such file"),
+        (["evaluate", "docs.npz", "--encoder", "magic"], 2, "'magic' is no encoder"),
+        (["evaluate", "docs.npz", "--encoder", "fde:1,2"], 2, "--encoder fde:1,2"),
+        (["evaluate", "docs.npz", "--candidates", "ten"], 2, "takes numbers with commas"),
+        (["evaluate", "qdrant-edge:."], 2, "name the collection"),
+        (["evaluate", "qdrant-edge:.", "--collection", "none"], 1, "none"),
+        (["tune", "docs.npz", "--recall", "95"], 1, "above 0 and at most 1"),
+        (["estimate", "10", "--tokens", "5", "--database", "oracle"], 2, "not 'oracle'"),
+        (["estimate", "10"], 2, "tokens"),
+    ],
+)
+def test_failures_say_why(data, arguments, status, message):
+    result = run(*arguments, cwd=data)
+    assert result.returncode == status
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,197 @@
+"""The commands around migrations, as a user runs them; and what they say when something is wrong."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.cli.command import MUVERA
+from tests.plaid.files import INDEXES
+
+DIM, N = 16, 60
+SIZES = ["--r-reps", "4", "--k-sim", "2", "--d-proj", "8"]
+
+
+def muvera(*arguments, cwd=None, status=0, first=""):
+    command = [sys.executable, "-c", first + MUVERA[-1]]
+    result = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
+    assert result.returncode == status, (result.stdout, result.stderr)
+    return result
+
+
+def complaint(*arguments, cwd, status=1, first=""):
+    """The error, which is one line."""
+    result = muvera(*arguments, cwd=cwd, status=status, first=first)
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("muvera: ")
+    return last
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    rng = np.random.default_rng(3)
+    found = rng.normal(size=(N, 5, DIM)).astype("f4")
+    return found / np.linalg.norm(found, axis=2, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, tokens):
+    path = tmp_path_factory.mktemp("migrate")
+    np.savez(path / "tokens.npz", tokens=tokens.reshape(-1, DIM), lengths=np.full(N, 5))
+    np.save(path / "queries.npy", tokens[:3])
+    return path
+
+
+@pytest.fixture(scope="module")
+def migrated(home):
+    command = ["migrate", "tokens.npz", "--to", "qdrant-edge:data", "--collection", "x", *SIZES]
+    return muvera(*command, "--query-npy", "queries.npy", "--json", cwd=home)
+
+
+def test_migrate(migrated):
+    report = json.loads(migrated.stdout)
+    assert report["source"]["documents"] == N
+    assert report["estimate"]["token_bytes"] == 2 * N * 5 * DIM
+    assert report["migration"]["written"] == N
+    assert report["migration"]["failed"] == []
+    assert report["verification"]["passed"]
+    assert "rankings" in [check["name"] for check in report["verification"]["checks"]]
+
+
+def test_migrate_again_and_in_words(home, migrated):
+    result = muvera("migrate", "tokens.npz", "--to", "qdrant-edge:data", "--collection", "x", *SIZES, cwd=home)
+    assert f"{N} documents ({N} by earlier runs), {N * 5} tokens are in qdrant-edge:data x" in result.stdout
+    assert "FAIL" not in result.stdout
+    assert "  ok   self-retrieval" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 120
+
+
+def test_search(home, migrated, tokens):
+    command = ["search", "qdrant-edge:data", "--collection", "x", "--query-npy", "queries.npy", "--limit", "2"]
+    found = json.loads(muvera(*command, "--json", cwd=home).stdout)["results"]
+    assert [hits[0]["id"] for hits in found] == [0, 1, 2]
+    assert found[0][0]["score"] == pytest.approx(5, abs=0.01)
+    words = muvera(*command, "--exact", cwd=home).stdout.splitlines()
+    assert words[0] == "query 0"
+    assert words[1].split() == ["1", words[1].split()[1], "0"]
+
+
+def test_dry_run_writes_nothing(home):
+    before = sorted(p.name for p in home.rglob("*"))
+    command = ["migrate", "tokens.npz", "--to", "qdrant:elsewhere", "--collection", "y", "--dry-run"]
+    assert "nothing was written" in muvera(*command, cwd=home).stdout
+    assert json.loads(muvera(*command, "--json", cwd=home).stdout)["migration"] is None
+    assert sorted(p.name for p in home.rglob("*")) == before
+
+
+def test_failures_are_told_and_end_with_status_1(tmp_path, tokens):
+    broken = tokens.reshape(-1, DIM).copy()
+    broken[37] = 0
+    np.savez(tmp_path / "tokens.npz", tokens=broken, lengths=np.full(N, 5))
+    command = ["migrate", "tokens.npz", "--to", "qdrant:data", "--collection", "x", *SIZES]
+    report = json.loads(muvera(*command, "--json", cwd=tmp_path, status=1).stdout)
+    assert [(f["id"], f["position"]) for f in report["migration"]["failed"]] == [(7, 7)]
+    assert "all zeros" in report["migration"]["failed"][0]["reason"]
+    assert report["verification"]["passed"]
+    result = muvera(*command, cwd=tmp_path, status=1)
+    assert "1 documents failed:\n  7 at position 7: " in result.stdout
+
+
+def test_texts_of_a_plaid_index(tmp_path):
+    path = INDEXES / "stanford_nbits2_updated" / "index"
+    lengths = [json.loads(p.read_text()) for p in sorted(path.glob("doclens.*.json"))]
+    n = sum(map(len, lengths))
+    (tmp_path / "ids.txt").write_text("".join(f"name{i}\n" for i in range(n)))
+    lines = (f"{i}\t{'word ' * k}\n" for i, k in enumerate(k for part in lengths for k in part))
+    (tmp_path / "texts.tsv").write_text("".join(lines))
+    files = ["--ids", "ids.txt", "--texts", "texts.tsv"]
+    found = json.loads(muvera("inspect", path, *files, "--json", cwd=tmp_path).stdout)
+    assert (found["positions"], found["payload_keys"], found["first_id"]) == (n, ["text"], "name0")
+    assert found["documents"] < n
+    command = ["migrate", path, *files, "--to", "qdrant-edge:data", "--collection", "x", "--limit", "30"]
+    assert json.loads(muvera(*command, "--json", cwd=tmp_path).stdout)["verification"]["passed"]
+
+
+def test_inspect(home):
+    words = muvera("inspect", "tokens.npz", cwd=home).stdout
+    assert "300 of 16 dims" in words
+    assert "Weaviate" in words
+    found = json.loads(muvera("inspect", INDEXES / "fastplaid170_nbits4" / "index", "--json").stdout)
+    assert (found["format"], found["documents"], found["dim"]) == ("fast-plaid", 240, 128)
+    assert found["targets"]["Qdrant, Edge"]["token_bytes"] == 2 * found["tokens"] * 128
+
+
+def test_backfill(tmp_path, tokens):
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=str(tmp_path / "data"))
+    multi = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    vector = models.VectorParams(size=DIM, distance=models.Distance.COSINE, multivector_config=multi)
+    client.create_collection("pages", vectors_config={"colbert": vector})
+    points = [models.PointStruct(id=i, vector={"colbert": m.tolist()}) for i, m in enumerate(tokens)]
+    client.upsert("pages", points)
+    client.close()
+    command = ["backfill", "qdrant:data", "--collection", "pages", "--tokens-vector", "colbert", *SIZES]
+    dry = muvera(*command, "--dry-run", cwd=tmp_path)
+    assert "60 documents have no FDE" in dry.stdout
+    assert json.loads(muvera(*command, "--json", cwd=tmp_path).stdout)["written"] == N
+    assert "0 documents got their FDE" in muvera(*command, cwd=tmp_path).stdout
+    np.save(tmp_path / "q.npy", tokens[4])
+    found = muvera("search", "qdrant:data", "--collection", "pages", "--query-npy", "q.npy", "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)["results"][0][0]["id"] == 4
+    wrong = ["backfill", "qdrant:data", "--collection", "pages", "--tokens-vector", "pages"]
+    assert "no vector 'pages'; there are: 'colbert', 'fde'" in complaint(*wrong, cwd=tmp_path)
+    assert "no collection other" in complaint(*[*wrong[:3], "other", *wrong[4:]], cwd=tmp_path)
+    assert "WrongUsage" not in complaint(
+        "backfill", "qdrant-edge:e", "--collection", "x", "--tokens-vector", "t", "--into", "y", cwd=tmp_path, status=2
+    )
+
+
+def test_complaints(home, migrated):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        down = f"qdrant:http://127.0.0.1:{free.getsockname()[1]}"
+        to = ["--to", "qdrant-edge:data", "--collection"]
+        for arguments, status, says in [
+            (["migrate", "absent", *to, "y"], 1, "absent: no such file or directory"),
+            (["migrate", ".", *to, "y"], 1, "no PLAID index"),
+            (["migrate", "tokens.npz", "--to", "edge:data", "--collection", "y"], 2, "targets are qdrant-edge:DIR"),
+            (["migrate", "tokens.npz", "--to", "qdrant:localhost:6333", "--collection", "y"], 2, "http://localhost"),
+            (["migrate", "tokens.npz", "--to", down, "--collection", "y"], 1, "is the server running?"),
+            (["migrate", "tokens.npz", *to, "x", *SIZES, "--journal", "other"], 1, "--into-existing"),
+            (["migrate", "tokens.npz", *to, "y", "--quantization", "rq8"], 1, "int8"),
+            (["migrate", "tokens.npz", *to, "y", "--k-sim", "99"], 2, "at most 16"),
+            (["migrate", "tokens.npz", *to, "y", "--encoder", "absent.npz"], 1, "absent.npz: no such file"),
+            (["migrate", "tokens.npz", *to, "y", "--where", "lang"], 2, "KEY=VALUE"),
+            (["migrate", "tokens.npz", *to, "y", "--ids", "ids.txt"], 2, "--ids does not apply"),
+            (["migrate", "tokens.npz", *to, "y", "--old-results", "r.json"], 2, "--query-npy"),
+            (["migrate", "tokens.npz", *to, "y", "--workers", "2"], 2, "one worker"),
+            (["migrate", "qdrant-edge:data", "--from-collection", "no", *to, "y"], 1, "no.muvera.json is missing"),
+            (["search", "qdrant-edge:data", "--collection", "no", "--query-npy", "queries.npy"], 1, "missing"),
+            (["search", "qdrant:absent", "--collection", "x", "--query-npy", "queries.npy"], 1, "there is no absent"),
+            (["search", "qdrant-edge:data", "--collection", "x", "--query-npy", "absent.npy"], 1, "no such file"),
+            (["inspect", "absent"], 1, "no such file or directory"),
+        ]:
+            assert says in complaint(*arguments, cwd=home, status=status), arguments
+    assert not (home / "absent").exists()
+    # whatever failed left no journal and no collection
+    assert sorted(p.name for p in home.rglob("*.sqlite")) == ["x.migration.sqlite"]
+    assert muvera("migrate", "tokens.npz", cwd=home, status=2).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "extra"),
+    [
+        ("qdrant-edge:e", "qdrant_edge", "edge"),
+        ("qdrant:q", "qdrant_client", "qdrant"),
+        ("weaviate:http://127.0.0.1:1", "weaviate", "weaviate"),
+    ],
+)
+def test_missing_extras(home, target, module, extra):
+    first = f"import sys; sys.modules[{module!r}] = None; "
+    command = ["migrate", "tokens.npz", "--to", target, "--collection", "z"]
+    assert f"pip install 'muvera-adapters[{extra}]'" in complaint(*command, cwd=home, first=first)

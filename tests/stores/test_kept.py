@@ -1,0 +1,57 @@
+"""What the library keeps with a collection."""
+
+import json
+
+import numpy as np
+import pytest
+
+from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, MuveraError
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder
+from tests.drawn import gaussian
+
+ENCODER = FDEEncoder(FDEConfig(8, d_proj=None))
+OTHER = FDEEncoder(FDEConfig(8, d_proj=None, seed=7))
+
+
+def kept(encoder):
+    """The state of a collection, as a database returns it."""
+    return read_state("docs", json.loads(json.dumps(new_state(encoder, "fde", "tokens"))))
+
+
+def test_the_encoder_is_rebuilt():
+    state = kept(ENCODER)
+    assert (state["fde"], state["tokens"]) == ("fde", "tokens")
+    rebuilt = choose_encoder("docs", state["encoder"], None)
+    tokens = gaussian(0, 5, 8)
+    np.testing.assert_array_equal(rebuilt.encode_document(tokens), ENCODER.encode_document(tokens))
+
+
+def test_the_same_encoder_is_used_as_it_is():
+    assert choose_encoder("docs", kept(ENCODER)["encoder"], ENCODER) is ENCODER
+
+
+def test_another_encoder_is_an_error_that_shows_both():
+    with pytest.raises(EncoderMismatch, match="docs") as caught:
+        choose_encoder("docs", kept(ENCODER)["encoder"], OTHER)
+    assert ENCODER.fingerprint in str(caught.value)
+    assert OTHER.fingerprint in str(caught.value)
+
+
+def test_an_encoder_that_is_only_in_a_file():
+    fitted = RegressionEncoder.fit([gaussian(i, 5, 8) for i in range(20)], dim=4, features=8)
+    state = kept(fitted)
+    assert choose_encoder("docs", state["encoder"], fitted) is fitted
+    with pytest.raises(EncoderMismatch, match=r"load_encoder\(path\)"):
+        choose_encoder("docs", state["encoder"], None)
+
+
+@pytest.mark.parametrize("state", [None, {}, {"version": 1}, {"version": 1, "encoder": "x"}, "text"])
+def test_collections_of_others_must_be_adopted(state):
+    with pytest.raises(CollectionNotFound, match=r"docs .*adopt"):
+        read_state("docs", state)
+
+
+def test_another_version_is_an_error():
+    with pytest.raises(MuveraError, match=r"another version .*2"):
+        read_state("docs", {**new_state(ENCODER, "fde", None), "version": 2})
