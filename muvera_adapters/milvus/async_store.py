@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pymilvus import AsyncMilvusClient, DataType, FieldSchema
@@ -253,8 +254,9 @@ class AsyncMilvusMuvera:
         plan = Plan(datatype=datatype, index_type=index_type, index_params=index_params or {})
         if into is not None and not dry_run:
             return await self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
-        add = lifecycle.fde_adder(self._collection, plan)
-        report, self._collection = await self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        add, keep = partial(lifecycle.add_fde, self._collection, plan), lifecycle.write_state
+        filled = backfilling.backfill(self._collection, add, keep, dry_run, progress)
+        report, self._collection = await self._do(filled)
         return report
 
     async def upsert(

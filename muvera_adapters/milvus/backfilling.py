@@ -29,11 +29,12 @@ _FIRST = 64
 
 async def backfill(
     collection: Collection,
-    add_fde: Callable[[], Operation[tuple[Collection, Callable[[Collection], Operation[None]]]]],
+    add_fde: Callable[[], Operation[Collection]],
+    write_state: Callable[[Collection], Operation[None]],
     dry_run: bool,
     progress: bool,
 ) -> tuple[BackfillReport, Collection]:
-    """Writes the missing FDEs, and returns the collection as it is then.
+    """Adds the FDE field, writes the missing FDEs and then the state; returns the collection as it is then, too.
 
     Passes go over the documents without our mark, so a run after a kill does only what is left.
     """
@@ -42,9 +43,9 @@ async def backfill(
     if dry_run or (collection.has_fde and not collection.marker):
         return report, collection
     started = seconds()
-    collection, finish = await add_fde()
+    collection = await add_fde()
     await backfill_passes(access(collection), partial(_pass, collection, report), report, progress)
-    await finish(collection)
+    await write_state(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
     return report, replace(collection, has_fde=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from pymilvus import DataType, MilvusClient
 
@@ -25,14 +25,10 @@ from muvera_adapters.milvus.reading import indexes
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.stores.kept import choose_encoder, read_state
-from muvera_adapters.stores.operations import Operation
 from muvera_core import Encoder
 
 # what follows MAX_SIM in the name of an index's metric
 _TOKEN_METRICS: dict[str, Metric] = {"": "COSINE", "IP": "IP", "COSINE": "COSINE"}
-
-#: writes the state of a collection whose FDE field has been filled
-Finish: TypeAlias = Callable[[Collection], Operation[None]]
 
 
 async def connect() -> Server:
@@ -150,42 +146,34 @@ async def ready(collection: Collection) -> Collection:
     return collection
 
 
-def fde_adder(collection: Collection, plan: Plan) -> Callable[[], Operation[tuple[Collection, Finish]]]:
+async def add_fde(collection: Collection, plan: Plan) -> Collection:
     """Adds the FDE field and our mark to a live collection.
 
-    A first state is written immediately, so that a killed run can be opened and resumed. A state that names another
-    field stays until ``finish`` is called, when the new field is filled.
+    A state is written immediately, so that a killed run can be opened and resumed, unless the collection keeps one that
+    names another field: searches go on with that field until the new one is filled and :func:`write_state` is called.
     """
-
-    async def add() -> tuple[Collection, Finish]:
-        name = collection.name
-        description = await requests.describe(name)
-        there = {each["name"] for each in description["fields"]}
-        try:
-            if collection.fde not in there:
-                await requests.add_field(name, collection.fde, plan.datatype, dim=collection.encoder.dim)
-            if FDE_KEY not in there:
-                await requests.add_field(name, FDE_KEY, DataType.VARCHAR, max_length=255)
-        except (Rejected, Unsupported) as error:
-            raise Unsupported(
-                f"{collection.server.engine} cannot add a vector to {name} (Milvus can since 2.6.18): use "
-                f"backfill(into=NEW_NAME, alias=NAME), which copies it; {error}"
-            ) from error
-        if collection.fde not in (await requests.index_names(name)):
-            await make_index(name, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
-            await requests.load(name)
-        added = await ready(replace(collection, fde_exists=True, marker=True, datatype=plan.datatype))
-        kept = schema.kept_state(description)
-        if kept is None or kept["fde"] == added.fde:
-            await write_state(added)
-            return added, _keep_state
-        return added, write_state
-
-    return add
-
-
-async def _keep_state(_: Collection) -> None:
-    """Leaves the state as it is."""
+    name = collection.name
+    description = await requests.describe(name)
+    types = {each["name"]: each["type"] for each in description["fields"]}
+    try:
+        if collection.fde not in types:
+            await requests.add_field(name, collection.fde, plan.datatype, dim=collection.encoder.dim)
+        if FDE_KEY not in types:
+            await requests.add_field(name, FDE_KEY, DataType.VARCHAR, max_length=255)
+    except (Rejected, Unsupported) as error:
+        raise Unsupported(
+            f"{collection.server.engine} cannot add a vector to {name} (Milvus can since 2.6.18): use "
+            f"backfill(into=NEW_NAME, alias=NAME), which copies it; {error}"
+        ) from error
+    if collection.fde not in (await requests.index_names(name)):
+        await make_index(name, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
+        await requests.load(name)
+    datatype = types.get(collection.fde, plan.datatype)
+    added = await ready(replace(collection, fde_exists=True, marker=True, datatype=datatype))
+    kept = schema.kept_state(description)
+    if kept is None or kept["fde"] == added.fde:
+        await write_state(added)
+    return added
 
 
 async def _make(name: str, encoder: Encoder, plan: Plan, storage: TokenStorage, server: Server) -> Description:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import grpc
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pymilvus")
 
+from pymilvus import DataType
 from pymilvus import exceptions as m
+from pymilvus.client.types import LoadState
 
 from muvera_adapters.errors import (
     CollectionNotFound,
@@ -23,13 +26,15 @@ from muvera_adapters.errors import (
     Unsupported,
 )
 from muvera_adapters.milvus import blobs
-from muvera_adapters.milvus.client import Call
+from muvera_adapters.milvus.client import Call, Connection, send
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import among, both, checked, literal
 from muvera_adapters.milvus.ids import from_key, to_key
-from muvera_adapters.milvus.requests import near_fde, near_tokens
+from muvera_adapters.milvus.lifecycle import add_fde
+from muvera_adapters.milvus.requests import count, fetch, near_fde, near_tokens, page
 from muvera_adapters.milvus.schema import Plan, check
+from muvera_adapters.stores.operations import Retry, run
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
@@ -115,6 +120,8 @@ class _Recorder:
     def search(self, **arguments):
         return arguments
 
+    query = search
+
 
 def sent(call: Call) -> dict:
     """The arguments that a request gives the client."""
@@ -140,6 +147,19 @@ class TestRequests:
         assert sent(near_fde(collection, fde, 200, "", (), None))["search_params"]["params"] == params
         assert sent(near_fde(collection, fde, 200, "", (), {"a": 1}))["search_params"]["params"] == {"a": 1}
 
+    def test_only_searches_have_the_consistency_of_the_user(self):
+        collection = Collection("c", ENCODER, consistency="Eventually")
+        fde = np.ones(ENCODER.dim, np.float32)
+        for request, level in (
+            (near_fde(collection, fde, 1, "", (), None), "Eventually"),
+            (fetch(collection, ["a"], ()), "Eventually"),
+            (fetch(collection, ["a"], (), strong=True), "Strong"),
+            (page(collection, 1, None, ()), "Strong"),
+            (count(collection), "Strong"),
+        ):
+            assert sent(request)["consistency_level"] == level
+        assert "consistency_level" not in sent(near_fde(Collection("c", ENCODER), fde, 1, "", (), None))
+
     @pytest.mark.parametrize(
         "plan",
         [
@@ -153,6 +173,40 @@ class TestRequests:
     def test_what_no_milvus_makes_is_refused(self, plan):
         with pytest.raises(InvalidInput):
             check(ENCODER, plan)
+
+
+class _Resumed:
+    """A client of a collection whose FDE field, of float16, was added by a run that was killed."""
+
+    def __init__(self):
+        self.properties = {}
+
+    def describe_collection(self, **_):
+        fields = [{"name": "fde", "type": DataType.FLOAT16_VECTOR}, {"name": "muvera_fde", "type": DataType.VARCHAR}]
+        return {"fields": fields, "properties": self.properties}
+
+    def list_indexes(self, **_):
+        return ["fde"]
+
+    def describe_index(self, **_):
+        return {"field_name": "fde", "index_type": "HNSW", "metric_type": "IP"}
+
+    def get_load_state(self, **_):
+        return {"state": LoadState.Loaded}
+
+    def alter_collection_properties(self, *, properties, **_):
+        self.properties.update(properties)
+
+
+class TestLifecycle:
+    def test_a_resumed_backfill_keeps_the_datatype_of_the_field_that_is_there(self):
+        collection = Collection("c", ENCODER, has_fde=False)
+        operation = add_fde(collection, Plan(datatype=DataType.FLOAT_VECTOR))
+        send_to = partial(send, _Resumed(), Connection("c"))
+        added = run(operation, lambda call: call.read(send_to(call)), Retry(attempts=1))
+        assert (added.datatype, added.marker) == (DataType.FLOAT16_VECTOR, True)
+        assert collection.datatype == DataType.FLOAT_VECTOR, "what was known stays as it was"
+        assert added.seen is collection.seen
 
 
 class _Rpc(grpc.RpcError):
