@@ -416,7 +416,8 @@ class QdrantMuvera:
         while True:
             page = reading.page(self._collection, filter, page_size, offset, with_tokens, shard_key_selector)
             documents, offset = self._do(page)
-            yield from documents
+            for document in documents:
+                yield document
             if offset is None:
                 return
 
