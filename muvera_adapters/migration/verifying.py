@@ -19,7 +19,7 @@ from muvera_adapters.reranking import maxsim_of_stored
 from muvera_adapters.results import Document as Stored
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources.base import TokenSource
-from muvera_adapters.targets import Store
+from muvera_adapters.stores.protocol import Store
 from muvera_core import TokenBatch
 
 _BLOCK = 10

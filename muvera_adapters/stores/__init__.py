@@ -1,0 +1,1 @@
+"""What the stores of all databases share; names no database."""
