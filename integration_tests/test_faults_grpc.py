@@ -14,11 +14,11 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client import grpc as messages
 
-from integration_tests.engines.base import Blocking
 from muvera_adapters.errors import MuveraError, StoreUnavailable, WriteInterrupted
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
 from muvera_adapters.qdrant.client import Connection, wire_of
 from muvera_adapters.qdrant.collection import GRPC, Collection
+from muvera_adapters.testing import Blocking
 from muvera_core import FDEConfig, FDEEncoder
 
 # grpcio before 1.80 raises what the call has raised once more when the call is collected

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from muvera_adapters.databases import Database
 from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -35,7 +36,7 @@ from muvera_adapters.migration.journal import (
 )
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.sources.base import SourceDocument, TokenSource
-from muvera_adapters.targets import Database, Store
+from muvera_adapters.stores.protocol import Store
 from muvera_core import Encoder, InvalidTokens
 
 # one batch: 8 MB of tokens at 128 dims, and 10 MB of FDEs at the default 10,240 dims
