@@ -229,13 +229,12 @@ def unreachable(spec: DatabaseSpec, target: Target, error: Exception, hint: str 
         error: what the client said.
         hint: further advice for the user.
     """
-    advice = ["is the server running?"]
-    if spec.secret:
-        advice.append(f"a secret is read from {spec.secret}")
-    if hint:
-        advice.append(hint)
+    advice = [f"a secret is read from {spec.secret}"] if spec.secret else []
+    advice += [hint] if hint else []
     reason = " ".join(str(error).split())[:300]
-    return StoreUnavailable(f"{target} cannot be reached: {'; '.join(advice)} ({reason})")
+    return StoreUnavailable(
+        f"{target} cannot be reached: {' '.join(['is the server running?', '; '.join(advice)]).strip()} ({reason})"
+    )
 
 
 def dim_of(collection: str, vector: str, dims: Mapping[str, int]) -> int:
