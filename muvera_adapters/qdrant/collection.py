@@ -222,7 +222,7 @@ def _token_problems(tokens: str, vectors: Mapping[str, VectorInfo], encoder: Enc
         return [f"there is no vector {tokens!r}; there are: {there}"]
     info, problems = vectors[tokens], []
     if not info.multi:
-        problems.append(f"{tokens!r} is no multivector")
+        problems.append(f"{tokens!r} is not a multivector")
     if info.size != encoder.token_dim:
         problems.append(f"{tokens!r} has {info.size} dimensions, the encoder takes {encoder.token_dim}")
     if info.distance not in ("dot", "cosine"):

@@ -74,7 +74,9 @@ async def _make(
     if await exists(into):
         there = await fetch_info(into)
         if (there.config.metadata or {}).get(STATE_KEY) != state:
-            raise CollectionExists(f"{into} exists and is no unfinished copy of {collection.name} with this encoder")
+            raise CollectionExists(
+                f"{into} exists and is not an unfinished copy of {collection.name} with this encoder"
+            )
         return
     config, params = info.config, info.config.params
     if not isinstance(params.vectors, dict):

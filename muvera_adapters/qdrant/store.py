@@ -90,7 +90,7 @@ class QdrantMuvera:
         """Makes an empty collection.
 
         Args:
-            client: of a server >= 1.16, or of local mode.
+            client: client of a server >= 1.16, or of local mode.
             name: name of the collection.
             encoder: encoder of documents and queries; it is kept in the collection's metadata.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
@@ -238,7 +238,7 @@ class QdrantMuvera:
 
         Raises:
             Unsupported: the server is older than 1.18 and ``into`` is not given.
-            CollectionExists: ``into`` is no unfinished copy of this collection.
+            CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
             MuveraError: documents kept changing, or the sample disagrees.
         """
         params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)

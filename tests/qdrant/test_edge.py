@@ -118,13 +118,13 @@ def test_nothing_is_overwritten(store, tmp_path, encoder):
         QdrantEdgeMuvera.create(tmp_path, "docs", encoder)
     with pytest.raises(StoreUnavailable, match="has it open"):
         QdrantEdgeMuvera.open(tmp_path, "docs")
-    with pytest.raises(CollectionNotFound, match="is no collection of this library"):
+    with pytest.raises(CollectionNotFound, match="is not a collection of this library"):
         QdrantEdgeMuvera.open(tmp_path, "other")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(CollectionExists):
         QdrantEdgeMuvera.create(tmp_path, "taken", encoder)
-    with pytest.raises(InvalidInput, match="no collection name"):
+    with pytest.raises(InvalidInput, match="not a valid collection name"):
         QdrantEdgeMuvera.create(tmp_path, "../outside", encoder)
 
 

@@ -19,7 +19,7 @@ _CONFIG = "edge_config.json"
 def paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:
     """The shard's directory and the file beside it."""
     if not name or name in (".", "..") or Path(name).name != name:
-        raise InvalidInput(f"{name!r} is no collection name: it becomes one directory")
+        raise InvalidInput(f"{name!r} is not a valid collection name: it has to be the name of one directory")
     path = Path(directory) / name
     return path, path.with_name(name + ".muvera.json")
 
@@ -35,7 +35,7 @@ def read_sidecar(sidecar: Path) -> Any:
         return json.loads(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CollectionNotFound(
-            f"{sidecar.with_name(sidecar.name.removesuffix('.muvera.json'))} is no collection of this library "
+            f"{sidecar.with_name(sidecar.name.removesuffix('.muvera.json'))} is not a collection of this library "
             f"({sidecar.name} is missing)"
         ) from None
     except ValueError as error:
@@ -80,7 +80,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CollectionNotFound(f"{path} is no shard of Qdrant Edge ({_CONFIG} is missing)") from None
+        raise CollectionNotFound(f"{path} is not a shard of Qdrant Edge ({_CONFIG} is missing)") from None
     return config
 
 
