@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
+from muvera_adapters.databases import Database, parse_target
 from muvera_adapters.migration import migrate
 from muvera_adapters.results import WriteReport
 from muvera_adapters.sources import open_source
-from muvera_adapters.targets import Database, parse_target
 from muvera_core import Encoder, FDEConfig, FDEEncoder
 
 DIM, NBITS, CENTROIDS, CHUNK = 128, 2, 4096, 25_000
@@ -160,7 +160,8 @@ class Nothing:
     def count(self) -> int:
         return self.written
 
-    def wait_indexed(self) -> None: ...
+    def wait_indexed(self) -> int | None:
+        return 0
 
 
 def peak(path: Path, journal: Path) -> dict[str, float]:

@@ -38,7 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     sample = load_pydocs()
     documents = [np.asarray(document.tokens, np.float32) for document in sample.source.documents()]
-    exact = np.stack([maxsim(query, documents) for query in sample.queries])
+    queries = [sample.queries[i] for i in range(len(sample.queries))]
+    exact = np.stack([maxsim(query, documents) for query in queries])
     best = [set(np.argsort(-scores, kind="stable")[:10].tolist()) for scores in exact]
     config = FDEConfig(
         dim=documents[0].shape[1],
@@ -51,7 +52,7 @@ def main() -> None:
     print("| codes | " + " | ".join(f"{state}, {n}" for state in ("indexed", "mixed") for n in CANDIDATES) + " |")
     print("|---|" + "---|" * (2 * len(CANDIDATES)))
     for preset in options.presets:
-        runs = [list(_run(preset, config, documents, sample.queries, best, seed)) for seed in options.seeds]
+        runs = [list(_run(preset, config, documents, queries, best, seed)) for seed in options.seeds]
         print(f"| {preset} | " + " | ".join(f"{value:.3f}" for value in np.mean(runs, axis=0)) + " |", flush=True)
 
 

@@ -29,8 +29,8 @@ import qdrant_edge as edge
 
 from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
-from muvera_adapters.qdrant.edge_calls import fde_params, token_params
-from muvera_adapters.qdrant.requests import EDGE
+from muvera_adapters.qdrant.collection import EDGE
+from muvera_adapters.qdrant.edge.client import fde_params, token_params
 from muvera_adapters.samples import load_pydocs
 from muvera_adapters.stores.writing import slices
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch

@@ -13,9 +13,9 @@ from contextlib import closing
 from pathlib import Path
 
 from muvera_adapters import samples
+from muvera_adapters.databases import Database
 from muvera_adapters.migration import migrate
 from muvera_adapters.sources import open_source
-from muvera_adapters.targets import Database
 from muvera_core import FDEConfig, FDEEncoder
 
 

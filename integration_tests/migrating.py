@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from muvera_adapters.databases import Database
 from muvera_adapters.migration import migrate, pipeline
 from muvera_adapters.sources import open_source
-from muvera_adapters.targets import Database
 from muvera_core import FDEConfig, FDEEncoder
 
 _PACE = 0.02  # seconds a document, so that a kill finds the run under way on the fastest machine

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_an_interrupt_ends_the_load_at_once_and_a_rerun_completes(server, connec
     raise_in_main = threading.Event()
     server.on_write = interrupt
 
-    collection = store._store._collection if isinstance(store, Blocking) else store._collection
+    opened = store._store if isinstance(store, Blocking) else store
 
     class Encoder:
         """Raises what Ctrl-C raises, between two batches."""
@@ -227,7 +228,7 @@ def test_an_interrupt_ends_the_load_at_once_and_a_rerun_completes(server, connec
                 raise KeyboardInterrupt
             return ENCODER.encode_documents(docs, mask)
 
-    collection.encoder = Encoder()
+    opened._collection = replace(opened._collection, encoder=Encoder())
     with pytest.raises(KeyboardInterrupt):
         store.upsert(IDS, TOKENS)
     assert len(server.writes) == 3

@@ -27,16 +27,17 @@ _PRELUDE = """
 import signal
 import sys
 import time
+from dataclasses import replace
 import numpy as np
 from muvera_adapters.qdrant import QdrantEdgeMuvera, QdrantMuvera
-from muvera_adapters.qdrant import requests
+from muvera_adapters.qdrant.collection import Wire
 from muvera_core import FDEConfig, FDEEncoder
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background of a shell
 ENCODER = FDEEncoder(FDEConfig(dim=32, r_reps=8, k_sim=4, d_proj=16))
 TOKENS = list(np.random.default_rng(8).normal(size=(2000, 40, 32)).astype(np.float16))
 def small(store, target):
     wire = store._collection.wire
-    store._collection.wire = requests.Wire(wire.bytes_per_float, target, wire.cap)
+    store._collection = replace(store._collection, wire=Wire(wire.bytes_per_float, target, wire.cap))
     return store
 def pace(owner, name, wanted=None):
     original, seen = getattr(owner, name), []
@@ -52,13 +53,13 @@ def pace(owner, name, wanted=None):
     setattr(owner, name, slow)
 """
 _LOAD = """
-from muvera_adapters.qdrant.edge_calls import Shard
+from muvera_adapters.qdrant.edge.client import Shard
 pace(Shard, "send", "Upsert")
 store = small(QdrantEdgeMuvera.open(sys.argv[1], "c"), 100_000)
 print("written", store.upsert(range(2000), TOKENS, [{"n": i} for i in range(2000)]).written, flush=True)
 """
 _BACKFILL_EDGE = """
-from muvera_adapters.qdrant.edge_calls import Shard
+from muvera_adapters.qdrant.edge.client import Shard
 pace(Shard, "send", "SetVectors")
 store = small(QdrantEdgeMuvera.adopt(sys.argv[1], "c", ENCODER), 30_000)
 print("written", store.backfill().written, flush=True)

@@ -16,9 +16,8 @@ from qdrant_client import grpc as messages
 
 from muvera_adapters.errors import MuveraError, StoreUnavailable, WriteInterrupted
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
-from muvera_adapters.qdrant.client_calls import wire_of
-from muvera_adapters.qdrant.client_errors import Target
-from muvera_adapters.qdrant.requests import GRPC, Collection
+from muvera_adapters.qdrant.client import Connection, wire_of
+from muvera_adapters.qdrant.collection import GRPC, Collection
 from muvera_adapters.testing import Blocking
 from muvera_core import FDEConfig, FDEEncoder
 
@@ -68,13 +67,13 @@ def store(request, points) -> Iterator[Any]:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     options: dict[str, Any] = {"grpc_port": port, "prefer_grpc": True, "check_compatibility": False, "timeout": 20}
-    target = Target("c", "Qdrant 1.19", (1, 19), GRPC, None)
+    connection = Connection("c", "Qdrant 1.19", (1, 19), GRPC, None)
     collection = Collection("c", ENCODER, wire=GRPC)
     loop = asyncio.new_event_loop()
     if request.param == "sync":
         client = QdrantClient("127.0.0.1", **options)
         assert wire_of(client) is GRPC
-        yield QdrantMuvera(client, target, collection, QUICK)
+        yield QdrantMuvera(client, connection, collection, QUICK)
         client.close()
     else:
 
@@ -82,7 +81,7 @@ def store(request, points) -> Iterator[Any]:
             return AsyncQdrantClient("127.0.0.1", **options)
 
         async_client = loop.run_until_complete(connect())
-        yield Blocking(AsyncQdrantMuvera(async_client, target, collection, QUICK), loop)
+        yield Blocking(AsyncQdrantMuvera(async_client, connection, collection, QUICK), loop)
         loop.run_until_complete(async_client.close())
         loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()

@@ -336,11 +336,11 @@ class TestCopies:
         monkeypatch.setattr(copying, "_PAGE", 16)
         write, calls = copying._write, []
 
-        def dying(*args):
+        async def dying(*args):
             calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            yield from write(*args)
+            await write(*args)
 
         monkeypatch.setattr(copying, "_write", dying)
         with pytest.raises(KeyboardInterrupt):
@@ -355,7 +355,7 @@ class TestCopies:
         opened = MilvusMuvera.open(lite, "v2", **STRONG)
         assert opened.count() == COUNT - 1
         assert np.array_equal(opened.get([1], with_tokens=True)[0].tokens, DOCUMENTS[5])
-        with pytest.raises(CollectionExists, match="no unfinished copy"):
+        with pytest.raises(CollectionExists, match="not an unfinished copy"):
             second.backfill(into="v2")
 
     def test_what_is_left_out_must_be_there_and_not_needed(self, lite):

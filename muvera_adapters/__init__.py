@@ -1,1 +1,47 @@
-"""Adapters that bring MUVERA two-stage search to Qdrant, Weaviate and Milvus."""
+"""Adapters that bring MUVERA two-stage search to vector databases; each database has a folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    EncoderMismatch,
+    InvalidInput,
+    MissingExtra,
+    MuveraError,
+    Rejected,
+    SchemaMismatch,
+    StoreUnavailable,
+    Unsupported,
+    WriteInterrupted,
+    WrongUsage,
+)
+
+__all__ = [
+    "CollectionExists",
+    "CollectionNotFound",
+    "EncoderMismatch",
+    "InvalidInput",
+    "MissingExtra",
+    "MuveraError",
+    "Rejected",
+    "SchemaMismatch",
+    "StoreUnavailable",
+    "Unsupported",
+    "WriteInterrupted",
+    "WrongUsage",
+    "__version__",
+]
+
+#: version of the installed distribution; read when it is asked for
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("muvera-adapters")

@@ -243,7 +243,7 @@ class RegressionEncoder:
 
         weights, thresholds, matrix = self._query_matrices
         vectors = run.encode(_regression_kernels.features, weights, thresholds, matrix, located, self.threads)
-        # codes cut a query's coordinates off at the documents' range (Qdrant's int8), so it is no longer than they are
+        # codes cut a query's coordinates off at the documents' range (int8), so it is no longer than they are
         vectors /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         return vectors
 

@@ -23,8 +23,7 @@ _RULES = [
     (re.compile(r"\ban (``|:class:`~?[\w.]*)?(?=Async[A-Z])"), r"a \1"),
     (re.compile(r"\bAn (``|:class:`~?[\w.]*)?(?=Async[A-Z])"), r"A \1"),
     (re.compile(r"(?<![a-z])Async(?=[A-Z])|(?<=[a-z])Async(?=[A-Z]|\b)"), ""),
-    (re.compile(r"\brun_async\b"), "run"),
-    (re.compile(r"\basync_(?=client\b)"), ""),
+    (re.compile(r"(?<=\w)_async\b"), ""),
     (re.compile(r"\b__a(enter|exit|iter|next)__"), r"__\1__"),
 ]
 _WORDS = re.compile(r"\b(?:async|await) (?=[\w(\[])")
@@ -61,7 +60,7 @@ _ASYNC = tuple(getattr(tokenize, name) for name in ("ASYNC", "AWAIT") if hasattr
 
 def formatted(source: str, path: Path) -> str:
     """The module with its imports in order, as ``ruff format`` leaves it."""
-    for command in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
+    for command in (["check", "--select", "I,UP028", "--fix", "--unsafe-fixes", "--quiet"], ["format", "--quiet"]):
         arguments = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(path), "-"]
         source = subprocess.run(arguments, input=source, capture_output=True, text=True, check=True).stdout
     return source

@@ -16,6 +16,8 @@ import qdrant_edge as edge
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera
+from muvera_adapters.qdrant.client import wire_of
+from muvera_adapters.qdrant.collection import LOCAL
 from muvera_adapters.testing import Blocking, CannotStart, Engine, Session
 from servers import containers
 
@@ -61,6 +63,18 @@ class ClientSession:
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
+
+    def indexing(self) -> dict[str, Any]:
+        # a segment is indexed from 5 MB of tokens on
+        return {"optimizers_config": models.OptimizersConfigDiff(indexing_threshold=5_120, default_segment_number=2)}
+
+    def index_rest(self, name: str) -> None:
+        config = models.OptimizersConfigDiff(indexing_threshold=100)
+        self._call("update_collection", self._name(name), optimizers_config=config)
+
+    def unindexed(self, added: int, total: int) -> int | None:
+        # local mode has no index
+        return total if wire_of(self.client) is LOCAL else added
 
     def foreign(
         self,
@@ -164,6 +178,15 @@ class EdgeSession:
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
+
+    def indexing(self) -> dict[str, Any]:
+        return {"optimizers": edge.EdgeOptimizersConfig(indexing_threshold=1_000)}
+
+    def index_rest(self, name: str) -> None:
+        """Nothing is indexed before ``wait_indexed``, and all of it then."""
+
+    def unindexed(self, added: int, total: int) -> int | None:
+        return added
 
     def foreign(
         self,

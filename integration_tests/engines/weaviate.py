@@ -114,6 +114,16 @@ class WeaviateSession:
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return [(np.ones((65_536, DIM)), "at most 65535")]
 
+    def indexing(self) -> dict[str, Any]:
+        return {}
+
+    def index_rest(self, name: str) -> None:
+        """Each write is indexed before it is acknowledged (unless the server has ASYNC_INDEXING)."""
+
+    def unindexed(self, added: int, total: int) -> int | None:
+        # and has codes then: no documents without them can be made
+        return 0
+
     def foreign(
         self,
         name: str,

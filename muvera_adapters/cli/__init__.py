@@ -13,7 +13,7 @@ from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
     name="muvera",
-    help="Late-interaction search in Qdrant, Weaviate and Milvus with one vector per document (MUVERA).",
+    help="Late-interaction search in vector databases with one vector per document (MUVERA).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

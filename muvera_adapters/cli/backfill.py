@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from muvera_adapters.cli import options as o
+from muvera_adapters.databases import Database
 from muvera_adapters.errors import MuveraError, WrongUsage
-from muvera_adapters.targets import Database
 
 _SHOWN = 10
 
 
 def backfill(
-    target: Annotated[str, typer.Argument(help="qdrant-edge:DIR, qdrant:URL|DIR, weaviate:URL, milvus:URL|FILE.db")],
+    target: o.Target,
     collection: o.CollectionName,
     tokens_vector: Annotated[str, typer.Option(help="Name of the multivector.")],
     fde_vector: Annotated[str, typer.Option(help="Name of the vector to add.")] = "fde",
@@ -26,17 +26,35 @@ def backfill(
     d_proj: o.DProj = 16,
     seed: o.Seed = 42,
     into: Annotated[
-        str | None, typer.Option(help="Qdrant before 1.18: copy everything into this new collection.")
+        str | None,
+        typer.Option(
+            help="Copy everything into this new collection, where a vector cannot be added in place "
+            f"({o.databases_with('into')})."
+        ),
     ] = None,
-    alias: Annotated[str | None, typer.Option(help="Alias to point to the new collection when it is complete.")] = None,
+    alias: Annotated[
+        str | None,
+        typer.Option(help=f"Alias to point to the new collection when it is complete ({o.databases_with('alias')})."),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Field that the new collection does not get; repeat ({o.databases_with('leave_out')})."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate only; write nothing.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Give an existing multivector collection its FDEs, in place; run again after an interruption, it does the rest."""
     with o.shown_warnings(), Database(target) as database:
-        options: dict[str, Any] = {key: value for key, value in (("into", into), ("alias", alias)) if value}
-        if options and database.target.kind not in ("qdrant", "qdrant-local"):
-            raise WrongUsage(f"{target}: --into and --alias are for Qdrant servers that cannot add a vector")
+        given = {"into": into, "alias": alias, "leave_out": leave_out}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value}
+        for name in options:
+            if name not in database.spec.backfill_options:
+                raise WrongUsage(
+                    f"{target}: --{name.replace('_', '-')} does not apply to {database.spec.title}; it applies to "
+                    f"{o.databases_with(name)}"
+                )
+        if "into" not in options and options:
+            raise WrongUsage("--alias and --leave-out need --into, which names the new collection")
         dim = database.token_dim(collection, tokens_vector)
         chosen = o.make_encoder(dim, encoder, r_reps, k_sim, d_proj, seed)
         store = database.adopt(collection, chosen, tokens_vector=tokens_vector, fde_vector=fde_vector)
@@ -55,7 +73,8 @@ def backfill(
         )
     else:
         print(
-            f"{report.written + report.copied:,} documents got their FDE in {o.duration(report.seconds)}, "
+            (f"{report.copied:,} documents were copied, " if report.copied else "")
+            + f"{report.written:,} documents got their FDE in {o.duration(report.seconds)}, "
             f"{report.remaining:,} are left, {report.verified:,} of a sample were compared and agree"
         )
     if not as_json:

@@ -9,39 +9,34 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from muvera_adapters.errors import WrongUsage
-from muvera_adapters.evidence.sizes import QUANTIZATIONS
+from muvera_adapters.cli import options as o
+from muvera_adapters.databases import forms
 from muvera_adapters.evidence.sizes import estimate as estimate_sizes
+from muvera_adapters.stores.sizes import FORMULA
 
 
 def estimate(
-    documents: Annotated[int, typer.Argument(min=1, help="How many.")],
-    tokens: Annotated[float, typer.Option(min=1, help="Mean tokens of a document.")],
+    documents: Annotated[int, typer.Argument(min=1, help="Number of documents.")],
+    tokens: Annotated[float, typer.Option(min=1, help="Mean number of tokens of a document.")],
     dim: Annotated[int, typer.Option(min=1, help="Dimensions of an encoding.")] = 10_240,
     token_dim: Annotated[int, typer.Option(min=1, help="Dimensions of a token vector.")] = 128,
-    database: Annotated[list[str] | None, typer.Option(help="qdrant, weaviate or milvus; repeat.")] = None,
+    database: Annotated[
+        list[str] | None, typer.Option(help=f"Name of a database, or its target ({forms()}); repeat. Default: all.")
+    ] = None,
     quantization: Annotated[
-        str | None, typer.Option(help="Of the encodings, as the database's store names it; else its default.")
+        str | None,
+        typer.Option(help=f"Codes of the encodings ({o.quantizations()}). Default: the store's."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Estimate memory and disk of N documents in each database, and of a vector per token there."""
-    chosen = database or list(QUANTIZATIONS)
-    for name in chosen:
-        if name not in QUANTIZATIONS:
-            raise WrongUsage(f"--database is one of {', '.join(QUANTIZATIONS)}, not {name!r}")
-        if quantization is not None and quantization not in QUANTIZATIONS[name]:
-            raise WrongUsage(
-                f"--quantization of {name} is one of {', '.join(QUANTIZATIONS[name])}, not {quantization!r}; "
-                "name one --database with it"
-            )
-    found = estimate_sizes(documents, tokens, dim, token_dim=token_dim, databases=chosen, quantization=quantization)
+    found = estimate_sizes(documents, tokens, dim, token_dim=token_dim, databases=database, quantization=quantization)
     if as_json:
         print(json.dumps({"estimates": [e.to_dict() for e in found]}, indent=2))
         return
     console = Console(highlight=False, soft_wrap=True)
     for e in found:
-        table = Table(title=f"{e.database}: {e.layout}, {e.documents:,} documents", title_justify="left")
+        table = Table(title=f"{e.target}: {e.layout}, {e.documents:,} documents", title_justify="left")
         for title in ("part", "memory", "disk", "bytes of one"):
             table.add_column(title, justify="right" if title in ("memory", "disk") else "left")
         for part in e.parts:
@@ -49,7 +44,9 @@ def estimate(
         table.add_section()
         table.add_row("together", _size(e.ram), _size(e.disk), "")
         console.print(table)
-    print("Without replicas, payloads and a process's own needs; more while indexing. Milvus was not measured.")
+        if any(part.source == FORMULA for part in e.parts):
+            print("Computed by formulas only: no collection like this was measured.")
+    print("Without replicas, payloads and a process's own needs; more while indexing.")
 
 
 def _size(n_bytes: float) -> str:

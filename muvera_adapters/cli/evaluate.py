@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.databases import Database, is_target, local_spec
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence import evaluation as library
 from muvera_adapters.evidence.evaluation import Evaluation
 from muvera_adapters.evidence.judgements import Judgements, read_judgements
 from muvera_adapters.evidence.report import tables, write_report
-from muvera_adapters.targets import Database, is_target
 
 
 def evaluate(
@@ -28,7 +28,10 @@ def evaluate(
         typer.Option(help="fde, fitted, fde:R,K,P, regression:DIM or a saved encoder; repeat. Of files only."),
     ] = None,
     quantization: Annotated[
-        list[str] | None, typer.Option(help="Of an index to measure through; repeat. 'none' for no index.")
+        list[str] | None,
+        typer.Option(
+            help=f"Codes of an index to measure through: {', '.join(local_spec().quantizations)} (no index); repeat."
+        ),
     ] = None,
     judgements: Annotated[Path | None, typer.Option(help="TREC qrels or TSV: query, document, grade.")] = None,
     query_ids: i.QueryIds = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,16 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import options as o
-from muvera_adapters.migration import Estimate, estimate
+from muvera_adapters.databases import specs
+from muvera_adapters.migration import MigrationEstimate, estimate
 from muvera_adapters.sources import TokenSource, open_source
-from muvera_adapters.targets import parse_target
+from muvera_adapters.stores.database import Target
 from muvera_core import FDEConfig, FDEEncoder
-
-_TARGETS = {
-    "Qdrant, Edge": "qdrant-edge:x",
-    "Weaviate": "weaviate:http://x",
-    "Milvus": "milvus:http://x",
-}
 
 
 def inspect(
@@ -48,18 +42,21 @@ def inspect(
         try:
             first = next(iter(opened.documents()), None)
             encoder = FDEEncoder(FDEConfig(opened.dim, d_proj=min(16, opened.dim)))
-            sizes = {name: estimate(opened, encoder, parse_target(target).layout) for name, target in _TARGETS.items()}
-            found = _facts(opened, first, next(iter(sizes.values())))
+            # one for each form of targets, where no database is reached
+            targets = [Target(spec.scheme, form.location, form.place) for spec in specs() for form in spec.forms]
+            size = estimate(opened, encoder, targets[0])
+            sizes = {str(target): size.into(target) for target in targets}
+            found = _facts(opened, first, size)
         finally:
             opened.close()
     if as_json:
-        targets = {name: {k: v for k, v in asdict(e).items() if k.endswith("_bytes")} for name, e in sizes.items()}
-        print(json.dumps({**found, "warnings": warned, "fde_dim": encoder.dim, "targets": targets}, indent=2))
+        in_targets = {name: each.sizes() for name, each in sizes.items()}
+        print(json.dumps({**found, "warnings": warned, "fde_dim": encoder.dim, "targets": in_targets}, indent=2))
         return
     _print(found, sizes, encoder.dim)
 
 
-def _facts(source: TokenSource, first: Any, size: Estimate) -> dict[str, Any]:
+def _facts(source: TokenSource, first: Any, size: MigrationEstimate) -> dict[str, Any]:
     lengths = source.lengths[source.lengths > 0] if source.lengths is not None else None
     return {
         "source": source.place,
@@ -79,7 +76,7 @@ def _facts(source: TokenSource, first: Any, size: Estimate) -> dict[str, Any]:
     }
 
 
-def _print(found: dict[str, Any], sizes: dict[str, Estimate], fde_dim: int) -> None:
+def _print(found: dict[str, Any], sizes: dict[str, MigrationEstimate], fde_dim: int) -> None:
     console = Console(highlight=False)
     gone = found["positions"] - found["documents"]
     lines = {
@@ -99,8 +96,8 @@ def _print(found: dict[str, Any], sizes: dict[str, Estimate], fde_dim: int) -> N
     for name, text in lines.items():
         console.print(f"{name:<12}{text}", markup=False, soft_wrap=True)
     console.print(f"\nin a collection made with the defaults (FDEs of {fde_dim:,} dims), about")
-    table = Table("database", "FDEs", "codes", "tokens", "together")
+    table = Table("target", "FDEs", "codes", "tokens", "index and log", "together")
     for name, size in sizes.items():
-        parts = (size.fde_bytes, size.code_bytes, size.token_bytes, size.total_bytes)
+        parts = (size.fde_bytes, size.code_bytes, size.token_bytes, size.other_bytes, size.total_bytes)
         table.add_row(name, *map(o.readable, parts))
     console.print(table)

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from muvera_adapters.cli import options as o
+from muvera_adapters.databases import Database, forms, parse_target
 from muvera_adapters.errors import InvalidInput, MuveraError, WrongUsage
 from muvera_adapters.migration import (
     Condition,
-    Estimate,
+    MigrationEstimate,
     MigrationReport,
     Verification,
     estimate,
@@ -25,7 +26,6 @@ from muvera_adapters.migration import (
 )
 from muvera_adapters.migration import migrate as run
 from muvera_adapters.sources import TokenSource, open_queries, open_source
-from muvera_adapters.targets import Database, parse_target
 
 # failures that are printed; all are in the JSON report
 _SHOWN = 10
@@ -33,7 +33,7 @@ _SHOWN = 10
 
 def migrate(
     source: Annotated[str, typer.Argument(help="PLAID index, .npz, .safetensors, Parquet, or a database's target.")],
-    to: Annotated[str, typer.Option(help="qdrant-edge:DIR, qdrant:URL|DIR, weaviate:URL, milvus:URL|FILE.db")],
+    to: Annotated[str, typer.Option(help=f"Database to write to: {forms()}")],
     collection: o.CollectionName,
     ids: o.Ids = None,
     texts: o.Texts = None,
@@ -57,7 +57,7 @@ def migrate(
     d_proj: o.DProj = 16,
     seed: o.Seed = 42,
     quantization: Annotated[
-        str | None, typer.Option(help="Of the FDEs, a preset of the database (int8, rq8, ...) or 'none'.")
+        str | None, typer.Option(help=f"Codes of the FDEs, a preset of the database ({o.quantizations()}).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Batches written at a time, to a server.")] = 1,
     journal: Annotated[Path | None, typer.Option(help="File with the progress, to go on by.")] = None,
@@ -97,7 +97,7 @@ def migrate(
             if queries is not None and queries.dim != opened.dim:
                 raise InvalidInput(f"{query_npy} has token vectors of width {queries.dim}, the source of {opened.dim}")
             rankings = read_rankings(old_results, len(queries)) if old_results and queries is not None else None
-            size = estimate(opened, chosen, target.layout, limit=limit)
+            size = estimate(opened, chosen, target, quantization=quantization, limit=limit)
             if not as_json:
                 _print_estimate(opened, to, size, chosen.dim)
             if dry_run:
@@ -106,7 +106,7 @@ def migrate(
             _check_space(target.location if not target.is_server else None, size)
             options: dict[str, Any] = {}
             if quantization is not None:
-                options["quantization"] = None if quantization == "none" else quantization
+                options = database.spec.quantization_options(quantization)
             try:
                 store, report = run(
                     opened,
@@ -152,7 +152,7 @@ def _keeper(payload: str | None) -> Callable[[str], bool] | None:
     return names.__contains__
 
 
-def _check_space(location: str | None, size: Estimate) -> None:
+def _check_space(location: str | None, size: MigrationEstimate) -> None:
     """Says so where the disk of an embedded database is too small."""
     if location is None:
         return
@@ -167,10 +167,15 @@ def _check_space(location: str | None, size: Estimate) -> None:
         )
 
 
-def _print_estimate(source: TokenSource, to: str, size: Estimate, fde_dim: int) -> None:
+def _print_estimate(source: TokenSource, to: str, size: MigrationEstimate, fde_dim: int) -> None:
     about = "" if size.exact else "about "
     files = f", {o.readable(size.source_bytes)}" if size.source_bytes else ""
-    parts = ((size.fde_bytes, f"FDEs of {fde_dim:,} dims"), (size.code_bytes, "codes"), (size.token_bytes, "tokens"))
+    parts = (
+        (size.fde_bytes, f"FDEs of {fde_dim:,} dims"),
+        (size.code_bytes, "codes"),
+        (size.token_bytes, "tokens"),
+        (size.other_bytes, "index and log"),
+    )
     listed = ", ".join(f"{o.readable(n)} of {name}" for n, name in parts)
     print(f"{source.place}: {source.format}, {len(source):,} documents of {source.dim} dims{files}")
     print(f"to {to}: {size.documents:,} documents, {about}{size.tokens:,} tokens")
@@ -186,6 +191,8 @@ def _print_report(report: MigrationReport, to: str, collection: str) -> None:
         f"{report.written:,} documents{before}, {report.tokens:,} tokens are in {to} {collection}: "
         f"{o.duration(report.seconds)}{rate}; {o.duration(report.index_seconds)} to build the index"
     )
+    if report.unindexed:
+        print(f"{report.unindexed:,} documents have no index: searches go through all of them")
     if not report.complete:
         print(
             f"the limit ended the run before the end of the source; the journal {report.journal} knows where to go on"
@@ -201,7 +208,7 @@ def _print_report(report: MigrationReport, to: str, collection: str) -> None:
 def _finish(
     as_json: bool,
     source: TokenSource,
-    size: Estimate,
+    size: MigrationEstimate,
     report: MigrationReport | None = None,
     checked: Verification | None = None,
 ) -> None:
@@ -209,7 +216,7 @@ def _finish(
     if as_json:
         content = {
             "source": {"place": source.place, "format": source.format, "documents": len(source), "dim": source.dim},
-            "estimate": {**asdict(size), "total_bytes": size.total_bytes},
+            "estimate": size.to_dict(),
             "dry_run": report is None,
             "migration": asdict(report) if report else None,
             "verification": {"passed": checked.passed, **asdict(checked)} if checked else None,

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from muvera_adapters.databases import forms, specs
 from muvera_adapters.errors import InvalidInput, WrongUsage
+from muvera_adapters.stores.database import DatabaseSpec
 from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -31,8 +33,33 @@ RReps = Annotated[int, typer.Option(help="Repetitions of the FDE.")]
 KSim = Annotated[int, typer.Option(help="Hyperplanes of a repetition: 2^k partitions.")]
 DProj = Annotated[int, typer.Option(help="Dimensions of a partition.")]
 Seed = Annotated[int, typer.Option(help="Of the FDE's randomness.")]
+Target = Annotated[str, typer.Argument(help=forms())]
 QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz.")]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
+
+
+def databases_with(option: str) -> str:
+    """Names of the databases whose ``backfill`` takes an option, for help texts and errors."""
+    return ", ".join(spec.scheme for spec in _quiet_specs() if option in spec.backfill_options)
+
+
+def quantizations() -> str:
+    """Presets of all databases, for help texts."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for spec in _quiet_specs():
+        shared.setdefault(tuple(spec.quantizations), []).append(spec.scheme)
+    return "; ".join(f"{', '.join(schemes)}: {', '.join(presets)}" for presets, schemes in shared.items())
+
+
+def secrets() -> str:
+    """Environment variables with the secrets of all databases, for help texts."""
+    return ", ".join(spec.secret for spec in _quiet_specs() if spec.secret)
+
+
+def _quiet_specs() -> list[DatabaseSpec]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # help need not say what cannot be loaded
+        return specs()
 
 
 def make_encoder(dim: int, file: Path | None, r_reps: int, k_sim: int, d_proj: int, seed: int) -> Encoder:

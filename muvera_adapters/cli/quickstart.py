@@ -1,4 +1,4 @@
-"""``muvera quickstart``: a real PLAID index searched in two stages by an embedded Qdrant."""
+"""``muvera quickstart``: a real PLAID index searched in two stages by an embedded database."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from muvera_adapters.databases import LOCAL, Database, local_spec
+from muvera_adapters.errors import CollectionNotFound
 from muvera_adapters.evidence.measuring import Measured, exact_top, measure
 from muvera_adapters.samples import Sample, docstring, load_pydocs
+from muvera_adapters.stores.protocol import Store
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch
 
 COLLECTION = "pydocs"
@@ -42,18 +45,16 @@ def quickstart(
 ) -> None:
     """Search 2,041 docstrings of the Python standard library in two stages, and measure it.
 
-    Reads a PLAID index that comes with the package (no model, no torch), encodes it, loads it into an embedded Qdrant,
-    asks 55 questions and compares with exact MaxSim.
+    Reads a PLAID index that comes with the package (no model, no torch), encodes it, loads it into an embedded
+    database, asks 55 questions and compares with exact MaxSim.
     """
-    from muvera_adapters.qdrant import QdrantEdgeMuvera
-
     started = time.perf_counter()
     console = Console(quiet=as_json, highlight=False)
     sample = load_pydocs()
     documents = _decode(sample, quiet=as_json)
     encoder = FDEEncoder(FDEConfig(sample.source.dim))
-    store = _load(QdrantEdgeMuvera, data, encoder, sample, documents, console, quiet=as_json)
-    with store:
+    with Database(f"{LOCAL}:{data}") as database:
+        store = _load(database, data, encoder, sample, documents, console, quiet=as_json)
         exact = exact_top(sample.queries, documents, sample.ids, 10)
         relevant = [q.relevant for q in sample.questions]
 
@@ -100,15 +101,20 @@ def _decode(sample: Sample, *, quiet: bool) -> TokenBatch:
 
 
 def _load(
-    kind: Any, data: Path, encoder: FDEEncoder, sample: Sample, documents: TokenBatch, console: Console, *, quiet: bool
-) -> Any:
+    database: Database,
+    data: Path,
+    encoder: FDEEncoder,
+    sample: Sample,
+    documents: TokenBatch,
+    console: Console,
+    *,
+    quiet: bool,
+) -> Store:
     """The collection with all documents in it; an interrupted load is finished, a finished one used as it is."""
-    from muvera_adapters.errors import CollectionNotFound
-
     try:
-        store = kind.open(data, COLLECTION, encoder)
+        store = database.open(COLLECTION, encoder)
     except CollectionNotFound:
-        store = kind.create(data, COLLECTION, encoder)
+        store = database.create(COLLECTION, encoder)
     if store.count() == len(documents):
         console.print(f"{len(documents):,} documents are in {data / COLLECTION} already")
         return store
@@ -180,13 +186,14 @@ def _print_answers(console: Console, sample: Sample, answers: dict[int, Any]) ->
 
 
 def _print_next(console: Console, data: Path, seconds: float) -> None:
+    module, _, store = local_spec().store.partition(":")
     console.print(
         f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}; delete {data} to start again. Next:\n"
         f"  {sys.argv[0]} quickstart --data {data} --json     # the figures for a script, from this collection\n"
         "  in Python:\n"
-        "    from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
+        f"    from {module} import {store}\n"
         "    from muvera_adapters.samples import load_pydocs\n"
-        f'    store = QdrantEdgeMuvera.open("{data}", "{COLLECTION}")\n'
+        f'    store = {store}.open("{data}", "{COLLECTION}")\n'
         "    store.search(load_pydocs().queries[0], limit=10, prefetch=200)",
         markup=False,
         soft_wrap=True,

@@ -9,15 +9,15 @@ from typing import Annotated
 import typer
 
 from muvera_adapters.cli import options as o
+from muvera_adapters.databases import Database
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.sources import open_queries
-from muvera_adapters.targets import Database
 
 _TEXT_COLUMNS = 100
 
 
 def search(
-    target: Annotated[str, typer.Argument(help="qdrant-edge:DIR, qdrant:URL|DIR, weaviate:URL, milvus:URL|FILE.db")],
+    target: o.Target,
     collection: o.CollectionName,
     query_npy: Annotated[
         Path, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz, .safetensors.")

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.databases import Database, is_target, local_spec
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence.evaluation import sample_of
 from muvera_adapters.evidence.report import show
 from muvera_adapters.evidence.tuning import Tuning
 from muvera_adapters.evidence.tuning import tune as search_settings
 from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefetch
-from muvera_adapters.targets import Database, is_target
 
 
 def tune(
@@ -30,7 +30,7 @@ def tune(
     ] = None,
     max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = 500,
     quantization: Annotated[
-        list[str] | None, typer.Option(help="int8, turbo4, turbo2, binary or product; repeat. 'none': no index.")
+        list[str] | None, typer.Option(help=f"{', '.join(local_spec().quantizations)} (no index); repeat.")
     ] = None,
     pseudo: i.Pseudo = 200,
     sample: i.SampleSize = 5000,

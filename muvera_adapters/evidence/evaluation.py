@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.judgements import Judgements, quality
-from muvera_adapters.evidence.local_index import Remembering, have_index, local_index
+from muvera_adapters.evidence.local_index import Remembering, local_index, no_index
+from muvera_adapters.evidence.local_index import quantizations as known_quantizations
 from muvera_adapters.evidence.measuring import Interval, Latency, Ranking, ask, exact_search, positions, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries
 from muvera_core import Encoder, FDEEncoder, TokenBatch
@@ -20,7 +21,7 @@ from muvera_core.tokens import to_batch
 
 if TYPE_CHECKING:
     from muvera_adapters.results import DocumentId
-    from muvera_adapters.targets import Store
+    from muvera_adapters.stores.protocol import Store
 
 TOPS = (1, 10, 100)
 CANDIDATES = (10, 20, 50, 100, 200, 500, 1000)
@@ -132,7 +133,8 @@ def evaluate(
         queries: :class:`Queries` (also of ``pseudo_queries``), or token matrices.
         judgements: of :func:`read_judgements`.
         document_ids: as in the judgements; None: positions.
-        quantizations: of the indexes to measure through (Qdrant Edge); ``()``: none; None: int8 if it is installed.
+        quantizations: of the indexes to measure through of the embedded engine; ``()``: none; None: its default if it
+            is installed.
         tops: k of recall of the exact top k.
         candidates: numbers of candidates; those above the number of documents are left out.
         seed: of the bootstrap.
@@ -148,9 +150,9 @@ def evaluate(
         raise InvalidInput(f"{len(names)} document ids, {len(batch)} documents: the numbers must be equal")
     depths, notes = _depths(candidates, len(batch)), list(asked.notes)
     if quantizations is None:
-        quantizations = ("int8",) if have_index() else ()
+        quantizations = known_quantizations()[:1]
         if not quantizations:
-            notes.append("qdrant-edge-py is not installed, so nothing was measured through an index.")
+            notes.append(f"{no_index()}, so nothing was measured through an index.")
     chosen = encoders if isinstance(encoders, Mapping) else {describe(encoders): encoders}
     plain: list[Any] = list(range(len(batch)))
     exact, seconds = ask(

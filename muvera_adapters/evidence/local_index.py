@@ -1,67 +1,70 @@
-"""A real index (Qdrant Edge: HNSW over quantized encodings) of a sample, in a temporary directory."""
+"""A real index (a graph over quantized encodings) of a sample, in a temporary directory."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.databases import local_spec
+from muvera_adapters.stores.database import LocalIndex
+from muvera_adapters.stores.protocol import Store
 from muvera_core import Encoder, TokenBatch
 from muvera_core.encoder import Float32
 from muvera_core.tokens import ArrayLike, to_batch
 
-if TYPE_CHECKING:
-    from muvera_adapters.targets import Store
-
-#: HNSW links a node of the presets
-LINKS = 16
-
 
 def have_index() -> bool:
-    """Whether the extra ``edge`` is installed."""
-    return importlib.util.find_spec("qdrant_edge") is not None
+    """Whether the embedded engine is installed."""
+    return importlib.util.find_spec(local_spec().module) is not None
+
+
+def no_index() -> str:
+    """Why nothing is measured through an index, in words."""
+    return f"{local_spec().package} is not installed"
+
+
+def quantizations() -> Sequence[str]:
+    """Presets of the embedded engine that are worth trying, its default first; none where it is not installed."""
+    return _engine().quantizations if have_index() else ()
+
+
+def first_stage_bytes(dim: int, quantization: str | None) -> float:
+    """Bytes of one document in memory in the first stage of the embedded engine; None: without an index."""
+    return _engine().first_stage_bytes(dim, quantization)
 
 
 @contextmanager
-def local_index(encoder: Encoder, documents: TokenBatch, quantization: Any, *, store_tokens: bool) -> Iterator[Store]:
-    """A collection of the documents, whose ids are their positions; gone at the end.
+def local_index(
+    encoder: Encoder, documents: TokenBatch, quantization: str | None, *, store_tokens: bool
+) -> Iterator[Store]:
+    """A collection of the documents, whose ids are their positions; it is deleted at the end.
 
-    The graph is built and used however few the documents are: small segments would be scanned, which hides what a
-    graph loses in a large collection. The engine draws the levels of the graph anew each time, so a candidate in a
-    thousand may differ from run to run; nothing else does.
+    The graph is built and used however few the documents are.
 
     Raises:
-        MissingExtra: qdrant-edge-py is not installed.
+        MissingExtra: the embedded engine is not installed.
     """
-    from muvera_adapters.qdrant import QdrantEdgeMuvera
+    local_spec().check_installed()
+    with (
+        tempfile.TemporaryDirectory(prefix="muvera-index-") as directory,
+        _engine().create(directory, "sample", encoder, quantization, store_tokens) as store,
+    ):
+        store.upsert(range(len(documents)), documents)
+        store.wait_indexed()
+        yield store
 
-    edge: Any = importlib.import_module("qdrant_edge") if have_index() else None
-    with tempfile.TemporaryDirectory(prefix="muvera-index-") as directory:
-        store: Any = QdrantEdgeMuvera.create(
-            directory,
-            "sample",
-            encoder,
-            quantization=quantization,
-            store_tokens=store_tokens,
-            hnsw_config=edge
-            and edge.HnswIndexConfig(
-                m=LINKS,
-                ef_construct=100,
-                full_scan_threshold=1,
-                max_indexing_threads=1,  # several link nodes in the order in which they come to it
-            ),
-            optimizers=edge and edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
-        )
-        with store:
-            store.upsert(range(len(documents)), documents)
-            store.wait_indexed()
-            yield store
+
+def _engine() -> LocalIndex:
+    found = local_spec().local_index
+    assert found is not None
+    return found
 
 
 class Remembering:

@@ -10,17 +10,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from muvera_adapters.errors import MissingExtra
+from muvera_adapters.databases import local_spec
 from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders
-from muvera_adapters.evidence.local_index import Remembering, have_index
+from muvera_adapters.evidence.local_index import Remembering, first_stage_bytes, no_index
+from muvera_adapters.evidence.local_index import quantizations as known_quantizations
 from muvera_adapters.evidence.measuring import exact_top
 from muvera_adapters.evidence.queries import as_queries
-from muvera_adapters.evidence.sizes import first_stage_bytes
 from muvera_adapters.evidence.target_recall import check, grid
 from muvera_adapters.evidence.tuning_trials import Setting, Trials
 from muvera_core.tokens import to_batch
-
-QUANTIZATIONS = ("int8", "turbo4", "turbo2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def tune(
     """Searches encoders, dimensions, quantizations and numbers of candidates for the smallest that keeps a recall.
 
     The queries are split in two. With the first half, every encoder is measured by brute force, and those that may
-    be worth it through a real index (Qdrant Edge, HNSW over quantized encodings), whose losses are thereby included;
+    be worth it through a real index (a graph over quantized encodings), whose losses are thereby included;
     the number of candidates is the least with which nine of ten resampled halves reach the target. The recommended
     setting, and the other Pareto ones, are then measured on the second half, which had no part in the choice.
 
@@ -101,13 +99,13 @@ def tune(
         max_bytes: of a document in memory in the first stage.
         max_prefetch: most candidates to rerank.
         encoders: encoders to try; None: those of :func:`default_encoders`.
-        quantizations: presets of ``QdrantEdgeMuvera`` to try; None: int8, turbo4 and turbo2, or none (brute force over
-            float32) without Qdrant Edge.
+        quantizations: presets of the embedded engine to try; None: those worth trying, or none (brute force over
+            float32) where the engine is not installed.
         seed: of encoders, split and bootstrap.
         progress: show bars.
 
     Raises:
-        MissingExtra: quantizations are given and Qdrant Edge is not installed.
+        MissingExtra: quantizations are given and the embedded engine is not installed.
         InvalidInput: numbers out of range, too few queries or documents.
     """
     batch, asked = to_batch(documents), as_queries(queries)
@@ -115,11 +113,11 @@ def tune(
     first, second = asked.halves(seed)
     notes = list(asked.notes)
     if quantizations is None:
-        quantizations = QUANTIZATIONS if have_index() else ()
+        quantizations = known_quantizations()
         if not quantizations:
-            notes.append("qdrant-edge-py is not installed: measured by brute force in float32, without an index.")
-    elif not have_index():
-        raise MissingExtra("qdrant-edge-py", "edge")
+            notes.append(f"{no_index()}: measured by brute force in float32, without an index.")
+    elif quantizations:
+        local_spec().check_installed()
     ids: list[Any] = list(range(len(batch)))
     exact = [exact_top(part.tokens, batch, ids, k, progress=progress) for part in (first, second)]
     steps = grid(k, min(max_prefetch, len(batch)))
@@ -170,13 +168,14 @@ def code_of(setting: Setting, k: int) -> str:
     classes = "RegressionEncoder" if regression else "FDEConfig, FDEEncoder"
     # too big to travel with the collection
     saved = 'encoder.save("encoder.npz")  # load_encoder("encoder.npz") is needed to open the collection again\n'
+    module, _, store = local_spec().store.partition(":")
     quantization = f'"{setting.quantization}"' if setting.quantization else "None"
     return (
-        "from muvera_adapters.qdrant import QdrantEdgeMuvera\n"
+        f"from {module} import {store}\n"
         f"from muvera_core import {classes}\n\n"
         f"encoder = {setting.code}\n"
         f"{saved if regression else ''}"
-        f'store = QdrantEdgeMuvera.create("muvera-data", "documents", encoder, quantization={quantization})\n'
+        f'store = {store}.create("muvera-data", "documents", encoder, quantization={quantization})\n'
         "store.upsert(ids, documents, progress=True)\n"
         "store.wait_indexed()\n"
         f"hits = store.search(query_tokens, limit={k}, prefetch={setting.prefetch})\n"

@@ -15,7 +15,7 @@ from muvera_adapters.evidence.queries import Queries, as_queries
 from muvera_adapters.evidence.target_recall import check, grid, reaches
 
 if TYPE_CHECKING:
-    from muvera_adapters.targets import Store
+    from muvera_adapters.stores.protocol import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Setting:
         encoder: its name.
         code: a Python expression that makes the encoder.
         dim: of the encoding.
-        quantization: preset of Qdrant Edge's store; None: brute force over float32, where no index is installed.
+        quantization: preset of the embedded engine; None: brute force over float32, where no index is installed.
         bytes_per_document: in memory in the first stage: codes, and links of the graph.
         prefetch: the candidates needed for the target; None: out of reach.
         chosen: recall of the half of the queries that ``prefetch`` was chosen with.

@@ -1,6 +1,6 @@
 """Moves token embeddings from any source into any store, with a journal to resume by, and verifies the result."""
 
-from muvera_adapters.migration.estimating import Estimate, estimate
+from muvera_adapters.migration.estimating import MigrationEstimate, estimate
 from muvera_adapters.migration.journal import Failure, Journal, SourceChanged
 from muvera_adapters.migration.pipeline import MigrationReport, migrate
 from muvera_adapters.migration.rankings import read_rankings
@@ -10,9 +10,9 @@ from muvera_adapters.migration.verifying import Check, Verification, verify
 __all__ = [
     "Check",
     "Condition",
-    "Estimate",
     "Failure",
     "Journal",
+    "MigrationEstimate",
     "MigrationReport",
     "SourceChanged",
     "Verification",

@@ -3,60 +3,127 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
+from muvera_adapters.databases import spec_of
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.sources.base import TokenSource
-from muvera_adapters.targets import Layout
+from muvera_adapters.stores.database import Target
+from muvera_adapters.stores.sizes import Part, Planned, disk_of, ram_of
 from muvera_core import Encoder
 
 _SAMPLE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """Sizes are those of a collection made with the defaults, without its graph, payloads and logs.
+class MigrationEstimate:
+    """Sizes are those of a collection made with the defaults, without payloads.
 
     Attributes:
-        documents: to migrate; conditions are not counted in.
-        tokens: of them.
+        documents: number of documents to migrate, those that conditions leave out included.
+        tokens: number of their tokens.
         exact: ``tokens`` is known, not scaled up from the first documents.
-        source_bytes: of the source's files, 0 for a collection.
-        fde_bytes: of the FDEs.
-        code_bytes: of their codes.
-        token_bytes: of the token vectors.
-        encode_seconds: to read and encode them, from a timed first batch; what the database takes comes on top.
-        longest: tokens of the longest document of that batch.
+        dim: dimensions of an FDE.
+        token_dim: dimensions of a token vector.
+        source_bytes: bytes of the source's files, 0 for a collection.
+        parts: parts of the collection in the target.
+        encode_seconds: seconds to read and encode the documents, from a timed first batch; the database's time comes
+            on top.
+        longest: number of tokens of the longest document of that batch.
     """
 
     documents: int
     tokens: int
     exact: bool
+    dim: int
+    token_dim: int
     source_bytes: int
-    fde_bytes: int
-    code_bytes: int
-    token_bytes: int
+    parts: list[Part]
     encode_seconds: float
     longest: int
 
     @property
+    def fde_bytes(self) -> int:
+        """Bytes of the FDEs on disk."""
+        return disk_of(self.parts, "encodings")
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of the codes of the FDEs on disk."""
+        return disk_of(self.parts, "codes")
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the token vectors on disk."""
+        return disk_of(self.parts, "tokens")
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes of everything else on disk: indexes, ids, logs."""
+        return disk_of(self.parts, "other")
+
+    @property
     def total_bytes(self) -> int:
-        """Of all parts in the target."""
-        return self.fde_bytes + self.code_bytes + self.token_bytes
+        """Bytes of all parts on disk."""
+        return disk_of(self.parts)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of all parts in memory."""
+        return ram_of(self.parts)
+
+    def into(self, target: Target, quantization: str | None = None) -> MigrationEstimate:
+        """The estimate for another target.
+
+        Args:
+            target: database to migrate to.
+            quantization: preset of the FDEs; None: the default of the store.
+
+        Raises:
+            WrongUsage: the database has no such preset.
+        """
+        return replace(self, parts=_parts(target, quantization, self.documents, self.tokens, self.dim, self.token_dim))
+
+    def sizes(self) -> dict[str, int]:
+        """All sizes in the target, by name."""
+        names = ("fde_bytes", "code_bytes", "token_bytes", "other_bytes", "total_bytes", "ram_bytes")
+        return {name: getattr(self, name) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "exact": self.exact,
+            "source_bytes": self.source_bytes,
+            "encode_seconds": self.encode_seconds,
+            "longest": self.longest,
+            **self.sizes(),
+        }
 
 
-def estimate(source: TokenSource, encoder: Encoder, layout: Layout, *, limit: int | None = None) -> Estimate:
+def estimate(
+    source: TokenSource,
+    encoder: Encoder,
+    target: Target,
+    *,
+    quantization: str | None = None,
+    limit: int | None = None,
+) -> MigrationEstimate:
     """Reads and encodes the first 256 documents; nothing is written.
 
     Args:
-        source: of the documents.
-        encoder: for them.
-        layout: bytes of the target.
-        limit: at most so many documents.
+        source: source of the documents.
+        encoder: encoder for them.
+        target: database to migrate to; it is not reached.
+        quantization: preset of the FDEs; None: the default of the store.
+        limit: maximum number of documents.
 
     Raises:
         InvalidInput: the source has no documents.
+        WrongUsage: the database has no such preset.
     """
     started = time.perf_counter()
     first = [d for d in islice(source.documents(), _SAMPLE) if len(d.tokens)]
@@ -75,14 +142,23 @@ def estimate(source: TokenSource, encoder: Encoder, layout: Layout, *, limit: in
         started = time.perf_counter()
         encoder.encode_documents(good)
         encoding = time.perf_counter() - started
-    return Estimate(
+    return MigrationEstimate(
         documents=documents,
         tokens=tokens,
         exact=exact,
+        dim=encoder.dim,
+        token_dim=source.dim,
         source_bytes=sum(file.stat().st_size for file in source.files),
-        fde_bytes=int(documents * encoder.dim * layout.fde),
-        code_bytes=int(documents * encoder.dim * layout.code),
-        token_bytes=int(tokens * source.dim * layout.token),
+        parts=_parts(target, quantization, documents, tokens, encoder.dim, source.dim),
         encode_seconds=tokens * (reading + encoding) / sum(lengths),
         longest=max(lengths),
     )
+
+
+def _parts(
+    target: Target, quantization: str | None, documents: int, tokens: int, dim: int, token_dim: int
+) -> list[Part]:
+    spec = spec_of(target.scheme)
+    chosen = quantization or spec.default_quantization
+    spec.check_quantization(chosen)
+    return spec.two_stages(Planned(documents, tokens / max(1, documents), dim, token_dim, chosen, target.place))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from muvera_adapters.errors import EncoderMismatch, MuveraError
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources.base import TokenSource
-from muvera_adapters.targets import Target
+from muvera_adapters.stores.database import Target
 
 Phase = Literal["new", "creating", "loading", "loaded"]
 
@@ -97,8 +97,8 @@ def default_path(target: Target, collection: str) -> Path:
     name = f"{collection}.migration.sqlite"
     if target.is_server:
         server = re.sub(r"[^\w.]+", "-", target.location.partition("://")[2]).strip("-")
-        return Path(f"{collection}.{target.kind}-{server}.migration.sqlite")
-    return Path(f"{target.location}.{name}" if target.kind == "milvus-lite" else f"{target.location}/{name}")
+        return Path(f"{collection}.{target.scheme}-{server}.migration.sqlite")
+    return Path(f"{target.location}.{name}" if target.place == "file" else f"{target.location}/{name}")
 
 
 class Journal:

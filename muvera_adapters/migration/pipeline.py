@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from muvera_adapters.databases import Database
 from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -35,7 +36,7 @@ from muvera_adapters.migration.journal import (
 )
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.sources.base import SourceDocument, TokenSource
-from muvera_adapters.targets import Database, Store
+from muvera_adapters.stores.protocol import Store
 from muvera_core import Encoder, InvalidTokens
 
 # one batch: 8 MB of tokens at 128 dims, and 10 MB of FDEs at the default 10,240 dims
@@ -59,7 +60,8 @@ class MigrationReport:
         resumed: documents that earlier runs had done.
         complete: the source was read to its end; False where ``limit`` ended the run.
         seconds: of this run, until the last document was acknowledged.
-        index_seconds: until the database had indexed it all.
+        index_seconds: until the database indexed no more.
+        unindexed: number of documents that it left without index, as ``StoreInfo.unindexed``.
         journal: that the next run would go on with.
         there_before: documents in the collection before the migration.
         position: of the source, where the next run goes on.
@@ -73,6 +75,7 @@ class MigrationReport:
     complete: bool = False
     seconds: float = 0.0
     index_seconds: float = 0.0
+    unindexed: int | None = None
     journal: str = ""
     there_before: int = 0
     position: int = 0
@@ -175,7 +178,7 @@ def migrate(
             position=kept.position,
         )
     report.seconds = time.monotonic() - started
-    store.wait_indexed()
+    report.unindexed = store.wait_indexed()
     report.index_seconds = time.monotonic() - started - report.seconds
     return store, report
 

@@ -16,8 +16,8 @@ from muvera_adapters.migration.pipeline import MigrationReport
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.results import Document, DocumentId
 from muvera_adapters.sources.base import SourceDocument, TokenSource
+from muvera_adapters.stores.protocol import Store
 from muvera_adapters.stores.searching import maxsim_of_stored
-from muvera_adapters.targets import Store
 from muvera_core import TokenBatch
 
 _BLOCK = 10

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from muvera_adapters import filling
-from muvera_adapters.documents import check_encodable
-from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
-from muvera_adapters.filling import Place, Stored
-from muvera_adapters.milvus.identity import FDE_KEY, Key
+from muvera_adapters.errors import MuveraError, Rejected, Unsupported
+from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
-from muvera_adapters.milvus.requests import Collection, Row, count, fetch, upsert, vector
+from muvera_adapters.milvus.requests import Row, vector
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores import backfilling
+from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
+from muvera_adapters.stores.checks import check_encodable, need_tokens
 from muvera_adapters.stores.operations import Operation, seconds
+from muvera_adapters.stores.writing import halving
 
 _PAGE = 256
 _FIRST = 64
@@ -26,63 +29,57 @@ _FIRST = 64
 
 async def backfill(
     collection: Collection,
-    add_fde: Callable[[], Operation[Callable[[], Operation[None]]]],
+    add_fde: Callable[[], Operation[Collection]],
+    write_state: Callable[[Collection], Operation[None]],
     dry_run: bool,
     progress: bool,
-) -> BackfillReport:
-    """Writes the missing FDEs.
+) -> tuple[BackfillReport, Collection]:
+    """Adds the FDE field, writes the missing FDEs and then the state; returns the collection as it is then, too.
 
-    Passes over the documents without our mark are repeated until one writes nothing, so documents that others add
-    meanwhile are done too, and a run after a kill does only what is left.
+    Passes go over the documents without our mark, so a run after a kill does only what is left.
     """
     report = await survey(collection)
     report.dry_run = dry_run
     if dry_run or (collection.has_fde and not collection.marker):
-        return report
+        return report, collection
     started = seconds()
-    finish = await add_fde()
-    with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while await _pass(collection, report, bar):
-            pass
-    report.verified = await filling.verify(place(collection), report)
-    collection.has_fde = True
-    await finish()
+    collection = await add_fde()
+    await backfill_passes(access(collection), partial(_pass, collection, report), report, progress)
+    await write_state(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
-    return report
+    return report, replace(collection, has_fde=True)
 
 
 async def check_adopted(collection: Collection) -> int:
-    """How many of a sample have FDEs, which someone else wrote.
+    """The number of documents of a sample that have FDEs, which someone else wrote.
 
     Raises:
         EncoderMismatch: they are not of this encoder.
     """
-    if collection.storage == "none":
+    if collection.tokens is None:
         return 1
-    return await filling.check_adopted(place(collection))
+    return await backfilling.check_adopted(access(collection))
 
 
 async def survey(collection: Collection) -> BackfillReport:
     """Counts what is to do, and measures a page."""
-    if collection.storage == "none":
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to encode")
+    need_tokens(collection, ": there is nothing to encode")
     report = BackfillReport()
     if not collection.has_fde or collection.marker:
-        report.remaining = await count(collection, _todo(collection))
+        report.remaining = await requests.count(collection, _todo(collection))
     started = seconds()
     documents = await _sample(collection, _FIRST)
     read = seconds() - started
-    await filling.estimate(place(collection), documents, read, report)
+    await backfilling.estimate(access(collection), documents, read, report)
     return report
 
 
-def place(collection: Collection) -> Place:
-    """The collection, as a backfill reads and writes it."""
-    assert collection.tokens is not None
+def access(collection: Collection) -> BackfillAccess:
+    """The reads and writes of a backfill of the collection."""
 
     async def read(keys: list[Any]) -> list[Stored]:
-        rows = await fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+        rows = await fetch_all(collection, keys, collection.token_fields, strong=True)
         return to_stored(collection, rows)
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
@@ -90,17 +87,7 @@ def place(collection: Collection) -> Place:
         values = [{collection.key: key, collection.fde: vector(collection, fde), **marks} for key, fde in fdes]
         return await _patch(collection, values)
 
-    return Place(
-        collection.name,
-        collection.encoder,
-        collection.fde,
-        collection.tokens,
-        collection.cosine,
-        check_encodable,
-        partial(_sample, collection),
-        read,
-        write,
-    )
+    return BackfillAccess(collection, check_encodable, partial(_sample, collection), read, write)
 
 
 def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
@@ -120,9 +107,9 @@ def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
 async def _sample(collection: Collection, size: int) -> list[Stored]:
     """The first documents; Milvus has no order but that of keys."""
     fields = [*collection.token_fields, *([collection.fde] if collection.fde_exists else [])]
-    size = min(size, (await fitting(collection)))
+    size = min(size, await fitting(collection))
     keys, _ = await next_keys(collection, "", size, None)
-    rows = await fetch_all(collection, keys, fields, consistency_level="Strong")
+    rows = await fetch_all(collection, keys, fields, strong=True)
     return to_stored(collection, rows)
 
 
@@ -131,12 +118,12 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
     cursor: Cursor = None
     report.without_tokens, wrote = 0, 0
     while True:
-        size = min(_PAGE, (await fitting(collection)))
+        size = min(_PAGE, await fitting(collection))
         keys, cursor = await next_keys(collection, _todo(collection), size, cursor)
-        rows = await fetch_all(collection, keys, collection.token_fields, consistency_level="Strong")
+        rows = await fetch_all(collection, keys, collection.token_fields, strong=True)
         documents = to_stored(collection, rows)
         report.without_tokens += len(rows) - len(documents)
-        done = await filling.fill(place(collection), documents, report)
+        done = await backfilling.fill(access(collection), documents, report)
         report.written += done
         wrote += done
         bar.update(done)
@@ -146,21 +133,21 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
 
 async def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> int:
     """Writes fields of documents; those deleted meanwhile, which the server complains about, are left out."""
-    try:
-        await upsert(collection, values, partial_update=True)
-    except Rejected as error:
-        if len(values) > 1:
-            half = len(values) // 2
-            first = await _patch(collection, values[:half])
-            return first + (await _patch(collection, values[half:]))
-        key: Key = values[0][collection.key]
-        if await fetch(collection, [key], (), consistency_level="Strong"):
-            raise Unsupported(
-                f"{collection.server.engine} does not update single fields of {collection.name} (struct arrays: since "
-                f"2.6.20): use backfill(into=...); {error}"
-            ) from error
-        return 0
-    return len(values)
+
+    async def write(some: Sequence[dict[str, Any]]) -> dict[int, MuveraError]:
+        try:
+            await requests.patch(collection, some)
+        except Rejected as error:
+            keys = [each[collection.key] for each in some]
+            if len(keys) == 1 and await requests.fetch(collection, keys, (), strong=True):
+                raise Unsupported(
+                    f"{collection.server.engine} does not update single fields of {collection.name} (struct arrays: "
+                    f"since 2.6.20): use backfill(into=...); {error}"
+                ) from error
+            raise
+        return {}
+
+    return len(values) - len(await halving(write, values))
 
 
 def _todo(collection: Collection) -> str:

@@ -19,7 +19,7 @@ from muvera_adapters.errors import MuveraError
 
 TokenType: TypeAlias = Literal["float16", "float32"]
 
-#: characters of a VARCHAR on a server
+#: largest number of characters of a VARCHAR on a server
 FIELD_LENGTH = 65_535
 _PIECE = FIELD_LENGTH // 4 * 4
 _HEADER = struct.Struct("<BBHI")
@@ -32,17 +32,17 @@ _BY_CODE = dict(_TYPES.values())
 
 
 def text_length(tokens: int, dim: int, kind: TokenType) -> int:
-    """Characters of a matrix."""
+    """Number of characters that a matrix takes."""
     return -(-(_HEADER.size + tokens * dim * _TYPES[kind][1].itemsize) // 3) * 4
 
 
 def fields_for(tokens: int, dim: int, kind: TokenType) -> int:
-    """How many fields a matrix takes."""
+    """Number of fields that a matrix takes."""
     return -(-text_length(tokens, dim, kind) // _PIECE)
 
 
 def capacity(fields: int, dim: int, kind: TokenType) -> int:
-    """Tokens that fit into so many fields."""
+    """Largest number of tokens that fit into this many fields."""
     return (fields * _PIECE // 4 * 3 - _HEADER.size) // (dim * _TYPES[kind][1].itemsize)
 
 
@@ -60,7 +60,7 @@ def unpack(texts: Sequence[str | None], where: str) -> npt.NDArray[np.float32] |
     """The matrix (n, dim) of texts, None where all are empty.
 
     Raises:
-        MuveraError: that is no matrix.
+        MuveraError: the texts are not those of a matrix.
     """
     text = "".join(piece or "" for piece in texts)
     if not text:

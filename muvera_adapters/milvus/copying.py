@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,16 +12,17 @@ from pymilvus import CollectionSchema, DataType, MilvusClient
 from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
-from muvera_adapters.filling import encodable, encode, verify
-from muvera_adapters.milvus import schema
-from muvera_adapters.milvus.backfilling import place, survey, to_stored
-from muvera_adapters.milvus.collections import make_index, ready, write_state
+from muvera_adapters.milvus import requests, schema
+from muvera_adapters.milvus.backfilling import access, survey, to_stored
+from muvera_adapters.milvus.collection import Collection, Seen
 from muvera_adapters.milvus.expressions import among
-from muvera_adapters.milvus.identity import FDE_KEY
-from muvera_adapters.milvus.reading import Cursor, fitting, next_keys
-from muvera_adapters.milvus.requests import Call, Collection, count, delete, fetch, raw, to_row, upsert, vector
+from muvera_adapters.milvus.ids import FDE_KEY
+from muvera_adapters.milvus.lifecycle import make_index, ready, write_state
+from muvera_adapters.milvus.reading import Cursor, fitting, indexes, next_keys
+from muvera_adapters.milvus.requests import Description, raw, to_row, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores.backfilling import encodable, encode, verify
 from muvera_adapters.stores.operations import Compute, seconds
 
 _PAGE = 100
@@ -41,7 +42,7 @@ async def copy(
     report = await survey(collection)
     if alias is not None:
         await _check_alias(alias)
-    description = await Call[Any]("describe_collection", {"collection_name": collection.name})
+    description = await requests.describe(collection.name)
     fields = _fields(collection, description, leave_out)
     copied = await _make(collection, description, fields, into, plan)
     for _ in range(_PASSES):
@@ -53,7 +54,7 @@ async def copy(
         raise MuveraError(
             f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
-    report.verified = await verify(place(copied), report)
+    report.verified = await verify(access(copied), report)
     # finished: from now on the copy may have documents of its own, which another run must not delete
     await write_state(copied)
     if alias is not None:
@@ -64,14 +65,12 @@ async def copy(
 
 
 async def _check_alias(alias: str) -> None:
-    if await Call("has_collection", {"collection_name": alias}):
-        there = await Call[Any]("list_aliases", {"collection_name": ""})
-        if alias not in there["aliases"]:
-            raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
+    if await requests.exists(alias) and alias not in await requests.aliases():
+        raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
 
 
-def _fields(collection: Collection, description: Mapping[str, Any], leave_out: Sequence[str]) -> list[str]:
-    """What is copied."""
+def _fields(collection: Collection, description: Description, leave_out: Sequence[str]) -> list[str]:
+    """The names of the fields that are copied."""
     names = [each["name"] for each in description["fields"]]
     needed = {collection.key, *collection.token_fields}
     for name in leave_out:
@@ -81,7 +80,7 @@ def _fields(collection: Collection, description: Mapping[str, Any], leave_out: S
 
 
 async def _make(
-    collection: Collection, description: Mapping[str, Any], fields: Sequence[str], into: str, plan: Plan
+    collection: Collection, description: Description, fields: Sequence[str], into: str, plan: Plan
 ) -> Collection:
     copied = replace(
         collection,
@@ -90,38 +89,30 @@ async def _make(
         has_fde=True,
         marker=False,
         datatype=plan.datatype,
-        token_bytes=0,
+        seen=Seen(),
         strangers=tuple(name for name in collection.strangers if name in fields),
     )
-    state = schema.state_of(copied, copy_of=collection.name)
-    if await Call("has_collection", {"collection_name": into}):
-        there = await Call[Any]("describe_collection", {"collection_name": into})
+    state = schema.snapshot_of(copied, copy_of=collection.name)
+    if await requests.exists(into):
+        there = await requests.describe(into)
         if (there.get("properties") or {}).get(STATE_KEY) != state:
             raise CollectionExists(
-                f"{into} exists and is no unfinished copy of {collection.name} with this encoder; nothing was changed"
+                f"{into} exists and is not an unfinished copy of {collection.name} with this encoder: nothing was "
+                "changed; choose another name"
             )
         return await ready(copied)
     properties = {**(description.get("properties") or {}), STATE_KEY: state}
-    arguments = {
-        "schema": _schema(collection, description, fields, plan),
-        "properties": properties,
-        "consistency_level": description.get("consistency_level", plan.consistency),
-        "num_shards": description.get("num_shards") or 1,
-    }
-    await Call("create_collection", {"collection_name": into, **arguments})
-    index = schema.fde_index(plan, collection.server)
-    await make_index(copied, collection.fde, metric_type="IP", **index)
-    names = await Call[Any]("list_indexes", {"collection_name": collection.name})
-    for name in names:
-        found = await Call[Any]("describe_index", {"collection_name": collection.name, "index_name": name})
-        if found and found["field_name"].partition("[")[0] in fields:
-            await make_index(copied, found["field_name"], index_name=name, **_index(found))
+    made = _schema(collection, description, fields, plan)
+    consistency = description.get("consistency_level", plan.consistency)
+    await requests.create(into, made, properties, consistency, {"num_shards": description.get("num_shards") or 1})
+    await make_index(into, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
+    for index in await indexes(collection.name):
+        if index["field_name"].partition("[")[0] in fields:
+            await make_index(into, index["field_name"], index_name=index["index_name"], **_index(index))
     return await ready(copied)
 
 
-def _schema(
-    collection: Collection, description: Mapping[str, Any], fields: Sequence[str], plan: Plan
-) -> CollectionSchema:
+def _schema(collection: Collection, description: Description, fields: Sequence[str], plan: Plan) -> CollectionSchema:
     made = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=collection.dynamic)
     for each in description["fields"]:
         if each["name"] not in fields:
@@ -141,21 +132,21 @@ def _schema(
     return made
 
 
-def _index(found: Mapping[str, Any]) -> dict[str, Any]:
+def _index(index: Description) -> dict[str, Any]:
     told = ("field_name", "index_name", "total_rows", "indexed_rows", "pending_index_rows", "state")
-    return {key: value for key, value in found.items() if key not in told}
+    return {key: value for key, value in index.items() if key not in told}
 
 
 async def _pass(
     collection: Collection, copied: Collection, fields: Sequence[str], report: BackfillReport, progress: bool
 ) -> int:
-    total = await count(collection)
+    total = await requests.count(collection)
     wanted = [*fields, *(["$meta"] if collection.dynamic else [])]
     changed, without = 0, 0
     cursor: Cursor = None
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
-            size = min(_PAGE, (await fitting(collection)))
+            size = min(_PAGE, await fitting(collection))
             keys, cursor = await next_keys(collection, "", size, cursor)
             if keys:
                 rows = await raw(collection, keys, wanted)
@@ -177,14 +168,14 @@ async def _write(
     """Copies with FDEs; where tokens cannot be encoded the FDE is zero, as the field takes no null."""
     if not rows:
         return
-    there = place(collection)
+    to = access(collection)
     documents = to_stored(collection, [to_row(collection, row[collection.key], row) for row in rows])
-    documents = encodable(there, documents, report)
-    fdes = (await Compute(partial(encode, there, documents))) if documents else ()
+    documents = encodable(to, documents, report)
+    fdes = (await Compute(partial(encode, to, documents))) if documents else ()
     by_key = {each.key: fde for each, fde in zip(documents, fdes, strict=True)}
     nothing = np.zeros(collection.encoder.dim, np.float32)
     values = [{**row, collection.fde: vector(copied, by_key.get(row[collection.key], nothing))} for row in rows]
-    await upsert(copied, values)
+    await requests.upsert(copied, values)
     report.copied += len(values)
     report.written += len(by_key)
 
@@ -196,10 +187,10 @@ async def _prune(collection: Collection, copied: Collection) -> int:
     while True:
         keys, cursor = await next_keys(copied, "", 1_000, cursor)
         if keys:
-            found = {row.key for row in (await fetch(collection, keys, (), consistency_level="Strong"))}
+            found = {row.key for row in await requests.fetch(collection, keys, (), strong=True)}
             gone = [key for key in keys if key not in found]
             if gone:
-                await delete(copied, among(copied.key, gone))
+                await requests.delete(copied, among(copied.key, gone))
                 deleted += len(gone)
         if cursor is None:
             return deleted
@@ -207,6 +198,7 @@ async def _prune(collection: Collection, copied: Collection) -> int:
 
 async def _switch(alias: str, into: str) -> None:
     """One request, so that the alias never points nowhere."""
-    there = await Call[Any]("list_aliases", {"collection_name": ""})
-    known = alias in there["aliases"]
-    await Call("alter_alias" if known else "create_alias", {"collection_name": into, "alias": alias})
+    if alias in await requests.aliases():
+        await requests.alter_alias(alias, into)
+    else:
+        await requests.create_alias(alias, into)

@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.milvus.identity import Key
+from muvera_adapters.milvus.ids import Key
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def literal(value: Key) -> str:
-    """A string or integer as Milvus reads it; other characters stay, as not every parser knows escapes of them."""
+    """A string or integer as Milvus reads it. Few characters are escaped, as not every parser knows other escapes."""
     return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else str(value)
 
 
 def among(field: str, keys: Sequence[Key], chosen: str = "") -> str:
-    """Documents of these keys that pass ``chosen``."""
+    """An expression for the documents of these keys that pass ``chosen``."""
     return both(chosen, f"{field} in [{', '.join(map(literal, keys))}]")
 
 
 def after(field: str, key: Key, chosen: str = "") -> str:
-    """Documents whose key is larger, and that pass ``chosen``."""
+    """An expression for the documents whose key is larger and that pass ``chosen``."""
     return both(chosen, f"{field} > {literal(key)}")
 
 
 def both(chosen: str, other: str) -> str:
-    """``chosen``, if there is any, and ``other``."""
+    """An expression for what passes ``chosen``, if it is not empty, and ``other``."""
     return f"({chosen}) and {other}" if chosen else other
 
 
 def checked(expression: str | None) -> str:
-    """A user's expression that stays one expression in parentheses; "" for none.
+    """A user's expression that stays one expression within parentheses; "" for None.
 
     Raises:
-        InvalidInput: no string, or brackets or quotes in it are not closed.
+        InvalidInput: not a string, or brackets or quotes in it are not closed.
     """
     if expression is None:
         return ""

@@ -3,141 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pymilvus import DataType
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import literal
-from muvera_adapters.milvus.identity import FDE_KEY, Key, from_key, to_key
-from muvera_adapters.milvus.requests import (
-    FILTER_KEYS,
-    MAX_RESULTS,
-    READ_BYTES,
-    Call,
-    Collection,
-    Row,
-    all_keys,
-    fetch,
-    page,
-)
-from muvera_adapters.milvus.requests import count as count_call
+from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key, to_key
+from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, READ_BYTES, Description, Row
 from muvera_adapters.results import Document, DocumentId, StoreInfo
+from muvera_adapters.stores.checks import need_tokens
 
 _SAMPLE = 32
-# struct arrays that are looked at for info(); beyond, their share is taken for that of all
+# documents whose struct arrays info() looks at; where there are more, their share stands for that of all
 _LOOK_AT = 1_000
-# bytes of a dimension where the index keeps codes
+# bytes per dimension of the codes that an index keeps
 _CODES = {"HNSW_SQ": 1.0, "IVF_SQ8": 1.0, "IVF_RABITQ": 0.125, "SCANN": 0.5}
 _WIDTH = {DataType.FLOAT_VECTOR: 4, DataType.FLOAT16_VECTOR: 2, DataType.BFLOAT16_VECTOR: 2}
 
-#: where a scroll goes on: after a key, or, in milvus-lite, with these keys
+#: where a scroll goes on: after this key or, in milvus-lite, with these keys
 Cursor: TypeAlias = Key | list[Key] | None
 
 
-def need_fde(collection: Collection) -> None:
-    """Raises InvalidInput where there are no FDEs to search or to write."""
-    if not collection.has_fde:
-        raise InvalidInput(f"{collection.name} has no filled field {collection.fde!r} yet: run backfill() first")
-
-
 async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
-    """At most so many stored FDEs, the first that the server gives."""
+    """At most ``size`` stored FDEs (dim,), the first in the order of keys."""
     chosen = marked_by(collection) if collection.marker else ""
-    rows = await page(collection, size, None, [collection.fde], chosen)
+    rows = await requests.page(collection, size, None, [collection.fde], chosen)
     return [row.fde for row in rows if row.fde is not None]
 
 
 def token_fields(collection: Collection, wanted: bool) -> list[str]:
-    """Fields to ask for.
+    """Names of the fields to ask for.
 
     Raises:
         InvalidInput: tokens are wanted and the collection stores none.
     """
     if not wanted:
         return []
-    if collection.storage == "none":
-        raise InvalidInput(f"{collection.name} stores no tokens")
+    need_tokens(collection)
     return collection.token_fields
 
 
 async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:
-    """Documents by id, in the order of the ids, None where there is none."""
+    """Documents in the order of the ids, None where there is none."""
     fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
-    rows = await fetch_all(collection, keys, fields, consistency_level="Strong")
+    rows = await fetch_all(collection, keys, fields, strong=True)
     found = {row.key: row for row in rows}
     return [_document(collection, found[key]) if key in found else None for key in keys]
 
 
 async def fetch_all(
-    collection: Collection, keys: Sequence[Key], fields: Sequence[str], chosen: str = "", **options: Any
+    collection: Collection, keys: Sequence[Key], fields: Sequence[str], *, strong: bool = False
 ) -> list[Row]:
-    """Any number of keys, in requests whose replies stay within what a message holds."""
+    """Documents of any number of keys, in requests whose replies fit into a message."""
     rows: list[Row] = []
     tokens = collection.storage != "none" and set(collection.token_fields) & set(fields)
     size = (await fitting(collection)) if tokens else FILTER_KEYS
     for i in range(0, len(keys), size):
-        found = await fetch(collection, keys[i : i + size], fields, chosen, **options)
+        found = await requests.fetch(collection, keys[i : i + size], fields, strong=strong)
         remember(collection, found)
         rows += found
     return rows
 
 
 async def fitting(collection: Collection) -> int:
-    """How many documents' tokens one reply safely holds, from the largest that was read."""
-    if not collection.token_bytes:
-        remember(collection, (await page(collection, 16, None, collection.token_fields)))
+    """The number of documents whose tokens fit safely into one reply, judged by the largest that was read."""
+    if not collection.seen.token_bytes:
+        remember(collection, await requests.page(collection, 16, None, collection.token_fields))
     # twice the largest seen, as others may be larger
-    each = 2 * (collection.token_bytes or 4 * 300 * collection.encoder.token_dim)
+    each = 2 * (collection.seen.token_bytes or 4 * 300 * collection.encoder.token_dim)
     return max(1, min(FILTER_KEYS, READ_BYTES // each))
 
 
 def remember(collection: Collection, rows: Sequence[Row]) -> None:
-    """Keeps the size of the largest token matrix on the wire."""
+    """Keeps the bytes on the wire of the largest token matrix."""
     floats = max((row.tokens.size for row in rows if row.tokens is not None), default=0)
-    collection.token_bytes = max(collection.token_bytes, int(floats * _bytes_per_float(collection)))
+    seen = collection.seen
+    seen.token_bytes = max(seen.token_bytes, int(floats * _bytes_per_float(collection)))
 
 
 async def next_keys(collection: Collection, chosen: str, limit: int, cursor: Cursor) -> tuple[list[Key], Cursor]:
-    """Keys of the next page, and where the one after it begins (None: nowhere)."""
+    """The keys of the next page, and where the page after it begins (None: there is none)."""
     if collection.server.lite:
-        keys = cursor if isinstance(cursor, list) else (await all_keys(collection, chosen))
+        keys = cursor if isinstance(cursor, list) else (await requests.all_keys(collection, chosen))
         return keys[:limit], keys[limit:] or None
     last = None if isinstance(cursor, list) else cursor
-    rows = await page(collection, min(limit, MAX_RESULTS), last, [], chosen)
+    rows = await requests.page(collection, min(limit, MAX_RESULTS), last, [], chosen)
     return [row.key for row in rows], rows[-1].key if len(rows) == min(limit, MAX_RESULTS) else None
 
 
 async def one_page(
     collection: Collection, chosen: str, limit: int, cursor: Cursor, with_tokens: bool
 ) -> tuple[list[Document], Cursor]:
-    """One page of all documents and where the next begins (None: nowhere)."""
+    """One page of all documents, and where the next begins (None: there is none)."""
     if limit < 1:
         raise InvalidInput(f"page_size must be at least 1, got {limit}")
     fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
     keys, following = await next_keys(collection, chosen, limit, cursor)
-    found = {row.key: row for row in (await fetch_all(collection, keys, fields, consistency_level="Strong"))}
+    found = {row.key: row for row in (await fetch_all(collection, keys, fields, strong=True))}
     return [_document(collection, found[key]) for key in keys if key in found], following
 
 
 async def count(collection: Collection, chosen: str) -> int:
-    """Documents, exactly."""
-    return await count_call(collection, chosen)
+    """The exact number of documents that pass ``chosen``; "": of all."""
+    return await requests.count(collection, chosen)
 
 
 async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
-    total = await count_call(collection)
+    total = await requests.count(collection)
     marked = (
-        (await count_call(collection, marked_by(collection))) if collection.marker and collection.has_fde else total
+        await requests.count(collection, marked_by(collection)) if collection.marker and collection.has_fde else total
     )
     with_fde = marked if collection.has_fde else 0
     with_tokens, token_bytes = await _tokens(collection, total)
-    indexed = await is_indexed(collection)
-    without_index = await unindexed(collection)
+    found = await indexes(collection.name)
     width = _WIDTH[collection.datatype]
     codes = _CODES.get(str(collection.index.get("index_type")), 0.0)
     return StoreInfo(
@@ -147,53 +132,52 @@ async def info(collection: Collection) -> StoreInfo:
         without_fde=total - with_fde,
         without_tokens=total - with_tokens,
         segments=None,
-        indexed=indexed,
+        indexed=is_indexed(found),
         fingerprint=collection.encoder.fingerprint,
         fde_dim=collection.encoder.dim,
         fde_bytes=width * with_fde * collection.encoder.dim,
         code_bytes=int(with_fde * collection.encoder.dim * codes),
         token_bytes=token_bytes,
-        unindexed=without_index,
+        unindexed=unindexed(collection, found, total),
     )
 
 
-async def unindexed(collection: Collection) -> int | None:
-    """Least number of documents without an index of their FDEs; None of milvus-lite, which calls all of them indexed.
+def unindexed(collection: Collection, found: Sequence[Description], total: int) -> int | None:
+    """Smallest possible number of ``total`` documents whose FDE has no index; None of milvus-lite, which does not say.
 
     A server counts versions that were replaced or deleted as indexed until it has compacted their segment.
     """
     if collection.server.lite:
         return None
-    total = await count_call(collection)
-    for name in await Call[Any]("list_indexes", {"collection_name": collection.name}):
-        found = await Call[Any]("describe_index", {"collection_name": collection.name, "index_name": name})
-        if found and found.get("field_name") == collection.fde and "indexed_rows" in found:
-            return max(0, total - int(found["indexed_rows"]))
-    return None
+    ours = [index for index in found if index["field_name"] == collection.fde and "indexed_rows" in index]
+    return max(0, total - int(ours[0]["indexed_rows"])) if ours else None
 
 
 def marked_by(collection: Collection) -> str:
-    """Documents whose FDE this library wrote, where FDEs came later."""
+    """An expression for the documents whose FDE this library wrote, where FDEs came later."""
     return f"{FDE_KEY} == {literal(collection.fde)}"
 
 
-async def is_indexed(collection: Collection) -> bool:
-    """Whether no row waits for an index."""
-    indexes = await Call[Any]("list_indexes", {"collection_name": collection.name})
-    for name in indexes:
-        found = await Call[Any]("describe_index", {"collection_name": collection.name, "index_name": name})
-        if found and (int(found.get("pending_index_rows", 0)) or found.get("state", "Finished") != "Finished"):
-            return False
-    return True
+def is_indexed(found: Sequence[Description]) -> bool:
+    """Whether no document waits for one of these indexes."""
+    return not any(
+        int(index.get("pending_index_rows", 0)) or index.get("state", "Finished") != "Finished" for index in found
+    )
+
+
+async def indexes(name: str) -> list[Description]:
+    """All indexes of a collection."""
+    found = [await requests.describe_index(name, index) for index in await requests.index_names(name)]
+    return [index for index in found if index]
 
 
 def document_id_of(collection: Collection, row: Row) -> DocumentId:
-    """The user's."""
+    """The user's id of a document."""
     return from_key(row.key, collection.keys)
 
 
 async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
-    """How many documents have tokens, and bytes of all tokens."""
+    """The number of documents that have tokens, and the bytes of all tokens."""
     if collection.storage == "none":
         return 0, 0
     keys, _ = await next_keys(collection, "", _SAMPLE if collection.storage == "blob" else _LOOK_AT, None)
@@ -201,7 +185,7 @@ async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
     sizes = [row.tokens.size if row.tokens is not None else 0 for row in rows]
     present = [size for size in sizes if size]
     if collection.storage == "blob":
-        lacking = await count_call(collection, f'{collection.blobs[0]} == ""')
+        lacking = await requests.count(collection, f'{collection.blobs[0]} == ""')
         with_tokens = total - lacking
     else:
         # no expression is known to tell empty struct arrays on every version

@@ -1,262 +1,285 @@
-"""What operations ask of a Milvus: calls of its client, whose synchronous and asynchronous kinds name them alike."""
+"""What operations ask of a Milvus: every request, its arguments, and how its reply is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pymilvus import DataType
+from pymilvus import CollectionSchema, DataType
 from pymilvus.client.embedding_list import EmbeddingList
+from pymilvus.milvus_client import IndexParams
 
-from muvera_adapters.milvus.blobs import TokenType, unpack
+from muvera_adapters.milvus.blobs import unpack
+from muvera_adapters.milvus.client import Call
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import after, among
-from muvera_adapters.milvus.identity import FDE_KEY, Key, Keys
-from muvera_adapters.stores.collection import Seen
+from muvera_adapters.milvus.ids import FDE_KEY, Key
 from muvera_adapters.stores.operations import Request
-from muvera_core import Encoder
-
-TokenStorage: TypeAlias = Literal["struct", "blob", "none"]
-Metric: TypeAlias = Literal["IP", "COSINE"]
 
 T = TypeVar("T")
+
+#: a collection's schema and properties, or an index, as the client describes them
+Description: TypeAlias = Mapping[str, Any]
 
 #: bytes of one write; a server takes messages of 67,108,864 (proxy.grpc.serverMaxRecvSize)
 WRITE_BYTES = 16 << 20
 MAX_MESSAGE = 67_108_864
-#: bytes of tokens in one reply; half of what a server gives at most (quotaAndLimits.limits.maxOutputSize, 100 MB)
+#: bytes of tokens in one reply; half of what a server returns at most (quotaAndLimits.limits.maxOutputSize, 100 MB)
 READ_BYTES = 48 << 20
-#: keys in one expression
+#: largest number of keys in one expression
 FILTER_KEYS = 1_000
-#: offset + limit of a query, and results of a search
+#: largest offset + limit of a query, and largest number of results of a search
 MAX_RESULTS = 16_384
-#: retrieval_ann_ratio that Milvus 2.6.4 takes at most
+#: largest retrieval_ann_ratio that Milvus 2.6.4 takes
 _MAX_RATIO = 100
-
-#: the field that Milvus keeps a payload's undeclared keys in
-_DYNAMIC = "$meta"
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Request[T]):
-    """A method of the client, and how its reply is read."""
-
-    method: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    read: Callable[[Any], T] = lambda reply: reply
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What is on the other end.
-
-    Attributes:
-        engine: and its version, for people.
-        lite: milvus-lite, which gives pages in no order.
-        known: its version is that of a Milvus; managed services have others.
-    """
-
-    engine: str = "Milvus"
-    lite: bool = False
-    known: bool = True
-
-
-@dataclass(slots=True)
-class Collection:
-    """A collection as the operations see it.
-
-    Attributes:
-        name: of the collection, or an alias.
-        encoder: of its FDEs.
-        key: name of the primary key.
-        keys: what primary keys are made of.
-        max_key: bytes of a string key.
-        fde: name of the FDE field.
-        datatype: of the FDE field.
-        fde_metric: FDEs are compared by.
-        seen: what operations have learned of it.
-        index: of the FDEs: its type and parameters.
-        fde_exists: the collection has such a field.
-        has_fde: it can be searched and written (False: adopted, to be backfilled).
-        marker: the collection got its FDEs later, and FDE_KEY says which documents have one.
-        storage: of tokens.
-        tokens: name of the struct array, or what the names of the text fields begin with; None without tokens.
-        sub: the vector in the struct.
-        blobs: the text fields.
-        precision: of tokens in text.
-        metric: tokens are compared by; under COSINE queries and FDEs are made of tokens of unit length.
-        capacity: tokens that one document may have.
-        strategy: emb_list_strategy of the struct's index.
-        token_index: of the struct's vector: its type and parameters; None: there is none.
-        fields: declared fields of the payload.
-        dynamic: the payload may have other keys.
-        strangers: vectors and other fields that are neither ours nor shown in payloads.
-        server: it is kept in.
-        consistency: of searches; None: the collection's.
-        token_bytes: of the largest token matrix read so far, on the wire; 0: none was.
-    """
-
-    name: str
-    encoder: Encoder
-    key: str = "muvera_id"
-    keys: Keys = "any"
-    max_key: int = 512
-    fde: str = "fde"
-    datatype: DataType = DataType.FLOAT_VECTOR
-    fde_metric: str = "IP"
-    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
-    index: Mapping[str, Any] = field(default_factory=dict)
-    fde_exists: bool = True
-    has_fde: bool = True
-    marker: bool = False
-    storage: TokenStorage = "blob"
-    tokens: str | None = "muvera_tokens"
-    sub: str = "vector"
-    blobs: tuple[str, ...] = ()
-    precision: TokenType = "float16"
-    metric: Metric = "IP"
-    capacity: int = 4_096
-    strategy: str = "tokenann"
-    token_index: Mapping[str, Any] | None = None
-    fields: tuple[str, ...] = ()
-    dynamic: bool = True
-    strangers: tuple[str, ...] = ()
-    server: Server = Server()
-    consistency: str | None = None
-    token_bytes: int = 0
-
-    @property
-    def cosine(self) -> bool:
-        """Tokens are compared by cosine."""
-        return self.metric == "COSINE"
-
-    @property
-    def token_fields(self) -> list[str]:
-        """Fields to ask for to get the tokens."""
-        if self.storage == "struct":
-            assert self.tokens is not None
-            return [self.tokens]
-        return list(self.blobs)
-
-    @property
-    def payload_fields(self) -> list[str]:
-        """Fields to ask for to get the whole payload."""
-        return [*self.fields, *([_DYNAMIC] if self.dynamic else [])]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A document read. Distance is None where the request gave none; an absent field is None or {}."""
+    """A document as it was read.
+
+    Attributes:
+        key: primary key.
+        payload: payload, or the part of it that was asked for.
+        tokens: (n, token_dim); None where none are stored or none were asked for.
+        fde: (dim,); None where there is none or none was asked for.
+        distance: score of a search; None where the request gave none.
+    """
 
     key: Key
     payload: dict[str, Any]
     tokens: npt.NDArray[np.float32] | None = None
     fde: npt.NDArray[np.float32] | None = None
-    marker: str | None = None
     distance: float | None = None
 
 
+def server_version() -> Request[str]:
+    """The version of the server. milvus-lite before 3 has none: Unsupported."""
+    return Call(lambda client, timeout: client.get_server_version(timeout=timeout), str)
+
+
+def exists(name: str) -> Request[bool]:
+    """Whether there is a collection, or an alias, of this name."""
+    return Call(lambda client, timeout: client.has_collection(collection_name=name, timeout=timeout), bool)
+
+
+def describe(name: str) -> Request[Description]:
+    """The schema and the properties of a collection."""
+    return Call(lambda client, timeout: client.describe_collection(collection_name=name, timeout=timeout), _as_it_is)
+
+
+def create(
+    name: str, schema: CollectionSchema, properties: Mapping[str, Any], consistency: str, options: Mapping[str, Any]
+) -> Request[None]:
+    """Makes a collection without indexes; ``options``: num_shards, num_partitions."""
+    return Call(
+        lambda client, timeout: client.create_collection(
+            collection_name=name,
+            schema=schema,
+            properties=dict(properties),
+            consistency_level=consistency,
+            timeout=timeout,
+            **options,
+        ),
+        _nothing,
+    )
+
+
+def drop(name: str) -> Request[None]:
+    """Deletes a collection."""
+    return Call(lambda client, timeout: client.drop_collection(collection_name=name, timeout=timeout), _nothing)
+
+
+def set_properties(name: str, properties: Mapping[str, Any]) -> Request[None]:
+    """Sets properties of a collection; others stay."""
+    return Call(
+        lambda client, timeout: client.alter_collection_properties(
+            collection_name=name, properties=dict(properties), timeout=timeout
+        ),
+        _nothing,
+    )
+
+
+def add_field(name: str, field: str, datatype: DataType, **options: Any) -> Request[None]:
+    """Adds a field, empty in all documents, to a collection; ``options``: dim, max_length."""
+    return Call(
+        lambda client, timeout: client.add_collection_field(
+            collection_name=name, field_name=field, data_type=datatype, nullable=True, timeout=timeout, **options
+        ),
+        _nothing,
+    )
+
+
+def create_index(name: str, params: IndexParams) -> Request[None]:
+    """Makes an index and does not wait for it; the asynchronous client does, for which milvus-lite has no answer."""
+    return Call(
+        lambda client, timeout: client.create_index(
+            collection_name=name, index_params=params, sync=False, timeout=timeout
+        ),
+        _nothing,
+    )
+
+
+def index_names(name: str) -> Request[list[str]]:
+    """The names of all indexes of a collection."""
+    return Call(lambda client, timeout: client.list_indexes(collection_name=name, timeout=timeout), list)
+
+
+def describe_index(name: str, index: str) -> Request[Description]:
+    """The type, the parameters and the progress of an index; empty where it is gone."""
+    return Call(
+        lambda client, timeout: client.describe_index(collection_name=name, index_name=index, timeout=timeout),
+        lambda reply: reply or {},
+    )
+
+
+def is_loaded(name: str) -> Request[bool]:
+    """Whether a collection is loaded, so that it can be searched."""
+    return Call(
+        lambda client, timeout: client.get_load_state(collection_name=name, timeout=timeout),
+        lambda reply: getattr(reply["state"], "name", "") == "Loaded",
+    )
+
+
+def load(name: str) -> Request[None]:
+    """Loads a collection."""
+    return Call(lambda client, timeout: client.load_collection(collection_name=name, timeout=timeout), _nothing)
+
+
+def flush(name: str) -> Request[None]:
+    """Writes what is in memory to segments, the only thing that has indexes."""
+    return Call(lambda client, timeout: client.flush(collection_name=name, timeout=timeout), _nothing)
+
+
+def aliases() -> Request[list[str]]:
+    """All aliases."""
+    return Call(
+        lambda client, timeout: client.list_aliases(collection_name="", timeout=timeout),
+        lambda reply: list(reply["aliases"]),
+    )
+
+
+def create_alias(alias: str, name: str) -> Request[None]:
+    """Makes an alias of a collection."""
+    return Call(
+        lambda client, timeout: client.create_alias(collection_name=name, alias=alias, timeout=timeout), _nothing
+    )
+
+
+def alter_alias(alias: str, name: str) -> Request[None]:
+    """Makes an existing alias point to another collection."""
+    return Call(
+        lambda client, timeout: client.alter_alias(collection_name=name, alias=alias, timeout=timeout), _nothing
+    )
+
+
 def near_fde(
-    collection: Collection, fde: npt.NDArray[np.float32], limit: int, chosen: str, fields: Sequence[str], params: Any
-) -> Call[list[Row]]:
-    """Nearest FDEs of a query's (dim,), best first. Reply: rows."""
+    collection: Collection,
+    fde: npt.NDArray[np.float32],
+    limit: int,
+    chosen: str,
+    fields: Sequence[str],
+    params: Mapping[str, Any] | None,
+) -> Request[list[Row]]:
+    """At most ``limit`` nearest FDEs of a query's (dim,), best first.
+
+    ``params`` are those of the index; None: as deep as ``limit`` asks for.
+    """
     search_params = {
         "metric_type": collection.fde_metric,
-        "params": _depth(collection, limit) if params is None else params,
+        "params": _depth(collection, limit) if params is None else dict(params),
     }
-    arguments = {
-        "data": [vector(collection, fde)],
-        "anns_field": collection.fde,
-        "limit": limit,
-        "filter": chosen,
-        "search_params": search_params,
-        **_returned(collection, fields),
-    }
-    return Call("search", arguments, partial(_hits, collection))
+    return _search(collection, collection.fde, vector(collection, fde), limit, chosen, fields, search_params)
 
 
 def near_tokens(
     collection: Collection, query: npt.NDArray[np.float32], limit: int, chosen: str, ratio: float | None = None
-) -> Call[list[Row]]:
-    """Documents by MaxSim with (m, token_dim), best first. Reply: rows, of which some may be missing.
+) -> Request[list[Row]]:
+    """At most ``limit`` documents by MaxSim with (m, token_dim), best first; some may be missing.
 
     The server first looks for the nearest limit * ratio tokens of every query token, and scores the documents that own
-    one of them (knowhere, emb_list_strategy/token_ann.cc). Ratio None: so many that hardly any document is left out.
+    one of them (knowhere, emb_list_strategy/token_ann.cc). Ratio None: so large that hardly any document is left out.
     """
     params: dict[str, Any] = {"retrieval_ann_ratio": float(ratio or min(collection.capacity, _MAX_RATIO))}
     if _family(collection.token_index) == "HNSW":
         params["ef"] = max(128, limit)
-    arguments = {
-        "data": [EmbeddingList(np.ascontiguousarray(query, np.float32))],
-        "anns_field": f"{collection.tokens}[{collection.sub}]",
-        "limit": limit,
-        "filter": chosen,
-        "search_params": {"metric_type": f"MAX_SIM_{collection.metric}", "params": params},
-        **_returned(collection, ()),
-    }
-    return Call("search", arguments, partial(_hits, collection))
+    field = f"{collection.tokens}[{collection.sub}]"
+    search_params = {"metric_type": f"MAX_SIM_{collection.metric}", "params": params}
+    matrix = EmbeddingList(np.ascontiguousarray(query, np.float32))
+    return _search(collection, field, matrix, limit, chosen, (), search_params)
 
 
 def fetch(
-    collection: Collection, keys: Sequence[Key], fields: Sequence[str], chosen: str = "", **options: Any
-) -> Call[list[Row]]:
-    """Those of at most FILTER_KEYS keys that exist and pass ``chosen``, in any order. Reply: rows."""
-    arguments = {"filter": among(collection.key, keys, chosen), **_returned(collection, fields), **options}
-    return Call("query", arguments, partial(_rows, collection))
+    collection: Collection, keys: Sequence[Key], fields: Sequence[str], *, strong: bool = False
+) -> Request[list[Row]]:
+    """Those of at most FILTER_KEYS keys that exist, in any order; ``strong``: all that was ever acknowledged."""
+    return _query(collection, among(collection.key, keys), fields, partial(_rows, collection), strong=strong)
 
 
-def raw(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Call[list[dict[str, Any]]]:
-    """As ``fetch``. Reply: dictionaries of the fields as the client gives and takes them."""
-    arguments = {"collection_name": collection.name, "filter": among(collection.key, keys)}
-    options = {"output_fields": list(fields), "consistency_level": "Strong"}
-    return Call("query", {**arguments, **options}, lambda reply: [dict(row) for row in reply])
+def raw(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Request[list[dict[str, Any]]]:
+    """As ``fetch``, with the fields as the client gives and takes them."""
+    chosen = among(collection.key, keys)
+    return _query(collection, chosen, fields, lambda reply: [dict(row) for row in reply], strong=True)
 
 
 def page(
     collection: Collection, limit: int, last: Key | None, fields: Sequence[str], chosen: str = ""
-) -> Call[list[Row]]:
-    """A page in the order of keys, of a server (milvus-lite has no order). Reply: rows."""
+) -> Request[list[Row]]:
+    """At most ``limit`` documents after key ``last``, in the order of keys (milvus-lite has no order)."""
     expression = chosen if last is None else after(collection.key, last, chosen)
-    arguments = {"filter": expression, "limit": limit, "consistency_level": "Strong", **_returned(collection, fields)}
-    return Call("query", arguments, partial(_rows, collection))
+    return _query(collection, expression, fields, partial(_rows, collection), strong=True, limit=limit)
 
 
-def all_keys(collection: Collection, chosen: str) -> Call[list[Key]]:
-    """Reply: all keys, in order; of milvus-lite, which gives any number in one reply."""
-
-    def read(reply: Any) -> list[Key]:
-        return sorted(row[collection.key] for row in reply)
-
+def all_keys(collection: Collection, chosen: str) -> Request[list[Key]]:
+    """All keys, in order; for milvus-lite, which returns any number in one reply."""
     # an empty filter would need a limit
     everything = f'{collection.key} >= ""' if collection.keys != "integer" else f"{collection.key} >= {-(2**63) + 1}"
-    return Call("query", {"filter": chosen or everything, **_returned(collection, ())}, read)
+    read = lambda reply: sorted(row[collection.key] for row in reply)  # noqa: E731
+    return _query(collection, chosen or everything, (), read)
 
 
-def count(collection: Collection, chosen: str = "") -> Call[int]:
-    """Reply: the exact number."""
-    arguments = {"collection_name": collection.name, "filter": chosen, "output_fields": ["count(*)"]}
-    return Call("query", {**arguments, "consistency_level": "Strong"}, lambda reply: int(reply[0]["count(*)"]))
+def count(collection: Collection, chosen: str = "") -> Request[int]:
+    """The exact number of documents that pass ``chosen``; "": of all."""
+    return _query(collection, chosen, ["count(*)"], lambda reply: int(reply[0]["count(*)"]), strong=True)
 
 
-def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]], *, partial_update: bool = False) -> Call[None]:
-    """Writes documents, replacing those that are there, or of those only the fields named."""
-    arguments: dict[str, Any] = {"collection_name": collection.name, "data": list(rows)}
-    if partial_update:
-        return Call("upsert", {**arguments, "partial_update": True})
-    # milvus-lite's upsert always keeps the fields that are not named, and its insert replaces
-    return Call("insert" if collection.server.lite else "upsert", arguments)
+def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request[None]:
+    """Writes whole documents, replacing those that are there."""
+    data = list(rows)
+    if collection.server.lite:
+        # its upsert always keeps the fields that are not named, and its insert replaces
+        return Call(
+            lambda client, timeout: client.insert(collection_name=collection.name, data=data, timeout=timeout), _nothing
+        )
+    return Call(
+        lambda client, timeout: client.upsert(collection_name=collection.name, data=data, timeout=timeout), _nothing
+    )
 
 
-def delete(collection: Collection, chosen: str) -> Call[None]:
-    """Deletes what passes."""
-    return Call("delete", {"collection_name": collection.name, "filter": chosen})
+def patch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request[None]:
+    """Writes the fields named of documents that are there."""
+    data = list(rows)
+    return Call(
+        lambda client, timeout: client.upsert(
+            collection_name=collection.name, data=data, partial_update=True, timeout=timeout
+        ),
+        _nothing,
+    )
+
+
+def delete(collection: Collection, chosen: str) -> Request[None]:
+    """Deletes the documents that pass ``chosen``."""
+    return Call(
+        lambda client, timeout: client.delete(collection_name=collection.name, filter=chosen, timeout=timeout), _nothing
+    )
 
 
 def vector(collection: Collection, fde: npt.NDArray[np.float32]) -> Any:
-    """An FDE as its field takes it."""
+    """An FDE (dim,) in the data type of its field."""
     if collection.datatype == DataType.FLOAT16_VECTOR:
         return fde.astype(np.float16)
     if collection.datatype == DataType.BFLOAT16_VECTOR:
@@ -264,6 +287,75 @@ def vector(collection: Collection, fde: npt.NDArray[np.float32]) -> Any:
 
         return fde.astype(bfloat16)
     return np.ascontiguousarray(fde, np.float32)
+
+
+def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance: float | None = None) -> Row:
+    """A document of the fields that the client returned."""
+    hidden = {collection.key, collection.fde, FDE_KEY, *collection.token_fields, *collection.strangers}
+    declared = set(collection.fields)
+    payload = {
+        name: value for name, value in values.items() if name not in hidden and not (value is None and name in declared)
+    }
+    fde = values.get(collection.fde) if collection.fde_exists else None
+    return Row(
+        key, payload, _tokens(collection, key, values), None if fde is None else np.asarray(fde, np.float32), distance
+    )
+
+
+def _search(
+    collection: Collection,
+    field: str,
+    query: Any,
+    limit: int,
+    chosen: str,
+    fields: Sequence[str],
+    params: Mapping[str, Any],
+) -> Request[list[Row]]:
+    return Call(
+        lambda client, timeout: client.search(
+            collection_name=collection.name,
+            data=[query],
+            anns_field=field,
+            limit=limit,
+            filter=chosen,
+            search_params=params,
+            output_fields=_asked(collection, fields),
+            timeout=timeout,
+            **_consistency(collection.consistency),
+        ),
+        partial(_hits, collection),
+    )
+
+
+def _query(
+    collection: Collection,
+    chosen: str,
+    fields: Sequence[str],
+    read: Callable[[Any], T],
+    *,
+    strong: bool = False,
+    limit: int | None = None,
+) -> Request[T]:
+    return Call(
+        lambda client, timeout: client.query(
+            collection_name=collection.name,
+            filter=chosen,
+            output_fields=_asked(collection, fields),
+            timeout=timeout,
+            **_consistency("Strong" if strong else collection.consistency),
+            **({} if limit is None else {"limit": limit}),
+        ),
+        read,
+    )
+
+
+def _asked(collection: Collection, fields: Sequence[str]) -> list[str]:
+    # without output_fields milvus-lite gives all fields, vectors included
+    return list(fields) or [collection.key]
+
+
+def _consistency(level: str | None) -> dict[str, str]:
+    return {} if level is None else {"consistency_level": level}
 
 
 def _depth(collection: Collection, limit: int) -> dict[str, Any]:
@@ -276,14 +368,8 @@ def _depth(collection: Collection, limit: int) -> dict[str, Any]:
     return {}
 
 
-def _family(index: Mapping[str, Any] | None) -> str:
+def _family(index: Description | None) -> str:
     return str((index or {}).get("index_type", "")).partition("_")[0]
-
-
-def _returned(collection: Collection, fields: Sequence[str]) -> dict[str, Any]:
-    # without output_fields milvus-lite gives all fields, vectors included
-    arguments = {"collection_name": collection.name, "output_fields": list(fields) or [collection.key]}
-    return {**arguments, "consistency_level": collection.consistency} if collection.consistency else arguments
 
 
 def _hits(collection: Collection, reply: Any) -> list[Row]:
@@ -299,24 +385,6 @@ def _rows(collection: Collection, reply: Any) -> list[Row]:
     return [to_row(collection, values[collection.key], values) for values in reply]
 
 
-def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance: float | None = None) -> Row:
-    """A document of what the client gives."""
-    hidden = {collection.key, collection.fde, FDE_KEY, *collection.token_fields, *collection.strangers}
-    declared = set(collection.fields)
-    payload = {
-        name: value for name, value in values.items() if name not in hidden and not (value is None and name in declared)
-    }
-    fde = values.get(collection.fde) if collection.fde_exists else None
-    return Row(
-        key,
-        payload,
-        _tokens(collection, key, values),
-        None if fde is None else np.asarray(fde, np.float32),
-        values.get(FDE_KEY),
-        distance,
-    )
-
-
 def _tokens(collection: Collection, key: Key, values: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     if collection.storage == "none" or not any(name in values for name in collection.token_fields):
         return None
@@ -324,3 +392,11 @@ def _tokens(collection: Collection, key: Key, values: Mapping[str, Any]) -> npt.
         return unpack([values.get(name) for name in collection.blobs], f"{collection.name}, document {key!r}")
     structs = values.get(str(collection.tokens))
     return np.asarray([each[collection.sub] for each in structs], np.float32) if structs else None
+
+
+def _as_it_is(reply: Description) -> Description:
+    return reply
+
+
+def _nothing(_: Any) -> None:
+    """Commands have no reply."""

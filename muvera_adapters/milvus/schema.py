@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
@@ -13,25 +13,32 @@ from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
 from muvera_adapters.errors import InvalidInput, SchemaMismatch
 from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.identity import FDE_KEY, ID, MAX_KEY
-from muvera_adapters.milvus.requests import Collection, Metric, Server, TokenStorage
+from muvera_adapters.milvus.collection import (
+    FDE,
+    MAX_CAPACITY,
+    SUB,
+    TOKENS,
+    Collection,
+    Metric,
+    Server,
+    TokenStorage,
+)
+from muvera_adapters.milvus.ids import FDE_KEY, ID, MAX_KEY
+from muvera_adapters.milvus.requests import Description
 from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
-#: property of a collection that has its state
+#: property of a collection that keeps its state
 STATE_KEY = "muvera.config"
 
-FDE, TOKENS, SUB = "fde", "muvera_tokens", "vector"
-
+#: largest number of dimensions of a vector
 MAX_DIM = 32_768
-#: of any array (array_data_type.md)
-MAX_CAPACITY = 4_096
-#: of a collection
+#: largest number of fields of a collection
 MAX_FIELDS = 64
 
-#: what is not left to the server: a graph, or codes in one
+#: index of FDEs on a server whose version is known
 DEFAULT_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
-#: of a managed service, which knows better
+# a managed service chooses its own
 _AUTO_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX", "params": {}}
 _TOKEN_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}
 
@@ -49,10 +56,10 @@ _OPTIONS = {"num_partitions", "num_shards", "properties"}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What ``create`` was asked for; the stores document it.
+    """What ``create`` was asked for; the stores document the arguments.
 
     Attributes:
-        storage: None: struct arrays where the server has them, else text.
+        storage: how tokens are to be stored; None: in struct arrays where the server has them, else as text.
     """
 
     storage: TokenStorage | None = None
@@ -152,8 +159,8 @@ def token_index(plan: Plan) -> dict[str, Any]:
     return {"index_type": plan.token_index_type, "params": dict(plan.token_index_params)}
 
 
-def state_of(collection: Collection, **more: Any) -> str:
-    """What is kept in the collection's properties."""
+def snapshot_of(collection: Collection, **more: Any) -> str:
+    """The text that is kept in the collection's properties; ``more`` is added to it."""
     state = new_state(collection.encoder, collection.fde, collection.tokens)
     own = {
         "storage": collection.storage,
@@ -165,8 +172,8 @@ def state_of(collection: Collection, **more: Any) -> str:
     return json.dumps({**state, **own, **more})
 
 
-def kept_state(description: Mapping[str, Any]) -> Any:
-    """The state, or None where there is none."""
+def kept_state(description: Description) -> Any:
+    """The state that a collection keeps, None where it keeps none."""
     text = (description.get("properties") or {}).get(STATE_KEY)
     try:
         return json.loads(text) if text else None
@@ -174,13 +181,13 @@ def kept_state(description: Mapping[str, Any]) -> Any:
         return None
 
 
-def has_struct(description: Mapping[str, Any], name: str) -> bool:
-    """Whether the server kept the struct array; those without such drop it without a word."""
+def has_struct(description: Description, name: str) -> bool:
+    """Whether the server kept the struct array; servers that have none drop it silently."""
     return any(each["name"] == name and _is_struct(each) for each in description["fields"])
 
 
 def describe(
-    description: Mapping[str, Any],
+    description: Description,
     name: str,
     encoder: Encoder,
     fde: str,
@@ -188,7 +195,7 @@ def describe(
     server: Server,
     **state: Any,
 ) -> Collection:
-    """A collection as its schema says.
+    """A collection, from its description and the state it keeps.
 
     Raises:
         SchemaMismatch: it is not what the encoder and two-stage search need; every reason is named.
@@ -215,54 +222,60 @@ def describe(
         dynamic=bool(description.get("enable_dynamic_field")),
         server=server,
     )
-    problems = _fit_fde(collection, fields) + _fit_tokens(collection, fields)
+    collection, problems = _fit_fde(collection, fields)
+    collection, more = _fit_tokens(collection, fields)
+    problems += more
     if primary.get("auto_id") or description.get("auto_id"):
         problems.append("its primary keys are made by the server (auto_id), so documents cannot be replaced")
     if problems:
         raise SchemaMismatch(f"{name} does not fit: {'; '.join(problems)}")
     ours = {collection.key, fde, FDE_KEY, *collection.token_fields}
     vectors = {each for each, info in fields.items() if _is_vector(info)}
-    collection.fields = tuple(each for each in fields if each not in ours and each not in vectors)
-    collection.strangers = tuple(each for each in vectors if each not in ours)
-    return collection
+    return replace(
+        collection,
+        fields=tuple(each for each in fields if each not in ours and each not in vectors),
+        strangers=tuple(each for each in vectors if each not in ours),
+    )
 
 
-def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> list[str]:
+def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> tuple[Collection, list[str]]:
+    """The collection with what its FDE field tells, and what does not fit."""
     info, fde = fields.get(collection.fde), collection.fde
     if fde in _multivectors(fields):
-        return [f"{fde!r} is a multivector, FDEs are single vectors"]
+        return collection, [f"{fde!r} is a multivector, FDEs are single vectors"]
     if info is None:
-        return []
+        return collection, []
     if info["type"] not in _FDE_TYPES:
-        return [f"{fde!r} is a {info['type'].name}, FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}"]
-    collection.datatype = info["type"]
+        kinds = ", ".join(kind.name for kind in _FDE_TYPES)
+        return collection, [f"{fde!r} is a {info['type'].name}, FDEs are {kinds}"]
     dim = int(info["params"]["dim"])
+    problems = []
     if dim != collection.encoder.dim:
-        return [f"{fde!r} has {dim} dimensions, the encoder gives {collection.encoder.dim}"]
-    return []
+        problems = [f"{fde!r} has {dim} dimensions, the encoder gives {collection.encoder.dim}"]
+    return replace(collection, datatype=info["type"]), problems
 
 
-def _fit_tokens(collection: Collection, fields: Mapping[str, Any]) -> list[str]:
+def _fit_tokens(collection: Collection, fields: Mapping[str, Any]) -> tuple[Collection, list[str]]:
+    """The collection with what its fields of tokens tell, and what does not fit."""
     name, width = collection.tokens, collection.encoder.token_dim
     if name is None:
-        return []
+        return collection, []
     texts = sorted((each for each in fields if re.fullmatch(rf"{re.escape(name)}_\d+", each)), key=_number)
     if name in fields and _is_struct(fields[name]):
         vectors = [each for each in fields[name]["struct_fields"] if each["type"] == DataType.FLOAT_VECTOR]
         if len(vectors) != 1:
-            return [f"{name!r} has {len(vectors)} float vectors in its struct, one is needed"]
-        collection.storage, collection.sub = "struct", vectors[0]["name"]
-        collection.capacity = int(fields[name].get("params", {}).get("max_capacity", MAX_CAPACITY))
+            return collection, [f"{name!r} has {len(vectors)} float vectors in its struct, one is needed"]
+        room = int(fields[name].get("params", {}).get("max_capacity", MAX_CAPACITY))
         dim = int(vectors[0]["params"]["dim"])
-        return [] if dim == width else [f"{name!r} has {dim} dimensions, the encoder takes {width}"]
+        problems = [] if dim == width else [f"{name!r} has {dim} dimensions, the encoder takes {width}"]
+        return replace(collection, storage="struct", sub=vectors[0]["name"], capacity=room), problems
     if name not in fields and texts and all(fields[each]["type"] == DataType.VARCHAR for each in texts):
-        collection.storage, collection.blobs = "blob", tuple(texts)
-        collection.capacity = blobs.capacity(len(texts), width, collection.precision)
-        return []
+        room = blobs.capacity(len(texts), width, collection.precision)
+        return replace(collection, storage="blob", blobs=tuple(texts), capacity=room), []
     if name in fields:
-        return [f"{name!r} is no multivector"]
+        return collection, [f"{name!r} is not a multivector"]
     there = ", ".join(repr(each) for each in _multivectors(fields)) or "none"
-    return [f"there is no vector {name!r}; there are: {there}"]
+    return collection, [f"there is no vector {name!r}; there are: {there}"]
 
 
 def _multivectors(fields: Mapping[str, Any]) -> list[str]:

@@ -5,55 +5,61 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.documents import normalised
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.milvus.documents import query_matrix
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.identity import FDE_KEY, Key, from_key
-from muvera_adapters.milvus.reading import Cursor, fetch_all, need_fde, next_keys, sample_fdes, token_fields
-from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Collection, Row, near_fde, near_tokens
-from muvera_adapters.reranking import maxsim_of_stored
+from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key
+from muvera_adapters.milvus.reading import Cursor, fetch_all, next_keys, sample_fdes, token_fields
+from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, near_fde, near_tokens
 from muvera_adapters.results import Hit, Hits
-from muvera_adapters.stores import query_scaling
+from muvera_adapters.stores.checks import check_encodable, need_tokens, query_matrix
 from muvera_adapters.stores.operations import Compute, Together
 from muvera_adapters.stores.query_scaling import QueryFDE
+from muvera_adapters.stores.searching import (
+    SearchOptions,
+    above_threshold,
+    check_at_once,
+    check_options,
+    check_rerank,
+    final_ranking,
+    maxsim_of_stored,
+    query_matrices,
+    search_each,
+)
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
+_MODES = get_args(Rerank)
+
+# indexes whose scores are those of codes (knowhere computes MaxSim on what the index has)
+_CODED = ("HNSW_SQ", "HNSW_PQ", "HNSW_PRQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Arguments of a search; the stores document them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(SearchOptions):
+    """Arguments of a search; the stores document them.
 
-    limit: int = 10
-    prefetch: int = 200
-    rerank: Rerank = "auto"
-    filter: str | None = None
-    offset: int = 0
-    score_threshold: float | None = None
-    payload: bool | Sequence[str] = True
-    tokens: bool = False
+    Attributes:
+        search_params: search parameters of the FDEs' index, None for the defaults.
+    """
+
     search_params: Mapping[str, Any] | None = None
-
-    @property
-    def wanted(self) -> int:
-        """Hits to rank, those that the offset skips included."""
-        return self.offset + self.limit
-
-    @property
-    def candidates(self) -> int:
-        """Of the first stage, which must bring what is skipped too."""
-        return max(self.prefetch, self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A document's place in the final ranking."""
+    """A document of the final ranking.
+
+    Attributes:
+        key: primary key.
+        score: MaxSim, or the encoder's estimate.
+        fde_score: the encoder's estimate, None where it is not known.
+        reranked: whether the score is MaxSim.
+    """
 
     key: Key
     score: float
@@ -64,26 +70,19 @@ class Ranked:
 async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
     """Hits of every query; second stages differ in their filters, so at most ``at_once`` searches go on at a time."""
     mode = _mode(collection, options)
-    if at_once < 1:
-        raise InvalidInput(f"at_once must be at least 1, got {at_once}")
-    many = len(queries) > 1
-    matrices = [query_matrix(collection, q, f"query {i}" if many else "query") for i, q in enumerate(queries)]
-    if not matrices:
-        return []
+    check_at_once(at_once)
+    matrices = query_matrices(collection, queries, check_encodable)
     if mode == "native_muvera":
-        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once)
-    cosine = collection.fde_metric == "COSINE"
-    fdes = await query_scaling.encode(collection, matrices, partial(sample_fdes, collection), cosine=cosine)
-    each = [_two_stages(collection, mode, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
-    return await Together(each, at_once)
+        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once) if matrices else []
+    one, sample = partial(_two_stages, collection, mode, options), partial(sample_fdes, collection)
+    return await search_each(collection, matrices, one, at_once, sample, cosine=collection.fde_metric == "COSINE")
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
     """MaxSim over everything that has tokens, page by page in the order of keys."""
-    if collection.storage == "none":
-        raise InvalidInput(f"{collection.name} stores no tokens: there is nothing to score exactly")
+    need_tokens(collection, ": there is nothing to score exactly")
     _check(collection, options)
-    query, chosen = query_matrix(collection, query_tokens), checked(options.filter)
+    query, chosen = query_matrix(collection, query_tokens, check_encodable), checked(options.filter)
     score = _score_there if _scores_there(collection) else _score_here
     best: list[tuple[float, Key]] = []
     cursor: Cursor = None
@@ -99,18 +98,13 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
 
 
 async def _two_stages(
-    collection: Collection,
-    mode: str,
-    query: npt.NDArray[np.float32],
-    fde: QueryFDE,
-    o: Options,
+    collection: Collection, mode: str, o: Options, query: npt.NDArray[np.float32], fde: QueryFDE
 ) -> Hits:
     """Candidates by FDE, their scores, and what hits have to show: a request each, or more where tokens are long."""
     chosen = checked(o.filter)
-    params = None if o.search_params is None else dict(o.search_params)
     if mode == "none":
-        return await _none(collection, fde, chosen, params, o)
-    first = await near_fde(collection, fde.vector, o.candidates, chosen, (), params)
+        return await _none(collection, fde, chosen, o)
+    first = await near_fde(collection, fde.vector, o.candidates, chosen, (), o.search_params)
     estimates = {row.key: _estimate(collection, row, fde) for row in first}
     score = _score_there if mode == "native" else _score_here
     scores = await score(collection, query, list(estimates))
@@ -119,24 +113,22 @@ async def _two_stages(
     without = [key for key in estimates if key not in scores]
     if without:
         # without tokens; or deleted meanwhile
-        there = {row.key for row in (await fetch_all(collection, without, ()))}
+        there = {row.key for row in await fetch_all(collection, without, ())}
         without = [key for key in without if key in there]
     rest = [Ranked(key, estimates[key], estimates[key], False) for key in without]
     return await _shown(collection, reranked, rest, o)
 
 
-async def _none(collection: Collection, fde: QueryFDE, chosen: str, params: dict[str, Any] | None, o: Options) -> Hits:
+async def _none(collection: Collection, fde: QueryFDE, chosen: str, o: Options) -> Hits:
     """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
     fields = _shown_fields(collection, o)
     direct = o.candidates == o.wanted
-    rows = await near_fde(collection, fde.vector, o.candidates, chosen, fields if direct else (), params)
+    rows = await near_fde(collection, fde.vector, o.candidates, chosen, fields if direct else (), o.search_params)
     ranking = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
         ranking.append(Ranked(row.key, estimate, estimate, False))
-    if o.score_threshold is not None:
-        ranking = [one for one in ranking if one.score >= o.score_threshold]
-    ranking = ranking[o.offset :]
+    ranking = above_threshold(ranking, o)[o.offset :]
     if direct:
         found = {row.key: row for row in rows}
     else:
@@ -167,27 +159,16 @@ async def _score_there(collection: Collection, query: npt.NDArray[np.float32], k
 
 
 async def _score_here(collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]) -> dict[Key, float]:
-    rows = [row for row in (await fetch_all(collection, keys, collection.token_fields)) if row.tokens is not None]
-    scores = await Compute(partial(_maxsim, collection, query, rows))
-    return {row.key: float(score) for row, score in zip(rows, scores, strict=True)}
-
-
-def _maxsim(collection: Collection, query: npt.NDArray[np.float32], rows: Sequence[Row]) -> npt.NDArray[np.float32]:
-    matrices: list[Any] = [row.tokens for row in rows]
-    return maxsim_of_stored(query, [normalised(m) for m in matrices] if collection.cosine else matrices)
+    rows = await fetch_all(collection, keys, collection.token_fields)
+    matrices = {row.key: row.tokens for row in rows if row.tokens is not None}
+    scores = await Compute(partial(maxsim_of_stored, query, list(matrices.values()), cosine=collection.cosine))
+    return {key: float(score) for key, score in zip(matrices, scores, strict=True)}
 
 
 async def _shown(collection: Collection, reranked: Sequence[Ranked], rest: Sequence[Ranked], o: Options) -> Hits:
     """Hits of the final ranking, whose payloads and tokens are fetched now; then candidates without tokens."""
-    best = list(reranked)
-    if o.score_threshold is not None:
-        best = [one for one in best if one.score >= o.score_threshold]
-    best = best[: o.wanted]
-    # their scores are on another scale, so a threshold cannot admit them
-    room = [] if o.score_threshold is not None else list(rest)
-    shown = (best + room)[o.offset : o.wanted]
-    keys = list(dict.fromkeys(one.key for one in [*shown, *rest]))
-    found = await _fetched(collection, keys, o)
+    shown = final_ranking(reranked, rest, o)
+    found = await _fetched(collection, list(dict.fromkeys(one.key for one in [*shown, *rest])), o)
     hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
     return Hits(hits, [_hit(collection, one, found[one.key], o) for one in rest if one.key in found])
 
@@ -196,7 +177,7 @@ async def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> d
     fields = _shown_fields(collection, o)
     if not fields:
         return {key: Row(key, {}) for key in keys}
-    return {row.key: row for row in (await fetch_all(collection, keys, fields))}
+    return {row.key: row for row in await fetch_all(collection, keys, fields)}
 
 
 def _shown_fields(collection: Collection, o: Options) -> list[str]:
@@ -206,26 +187,19 @@ def _shown_fields(collection: Collection, o: Options) -> list[str]:
 
 def _mode(collection: Collection, options: Options) -> str:
     _check(collection, options)
-    mode: str = options.rerank
-    if mode not in ("auto", "native", "client", "none", "native_muvera"):
-        raise InvalidInput(f"rerank must be 'auto', 'native', 'client', 'none' or 'native_muvera', got {mode!r}")
-    if mode != "none" and mode != "auto" and collection.storage == "none":
-        raise InvalidInput(f"{collection.name} stores no tokens: use rerank='none'")
-    if mode == "native_muvera":
-        if collection.strategy != "muvera":
-            raise Unsupported(
-                f"{collection.name} has no MUVERA of Milvus's own: create it on Milvus >= 3.0 with "
-                "tokens_index_params={'emb_list_strategy': 'muvera'}"
-            )
-        return mode
-    need_fde(collection)
-    if mode == "auto":
-        return "none" if collection.storage == "none" else "native" if _scores_there(collection) else "client"
-    if mode == "native" and collection.token_index is None:
+    check_rerank(collection, options.rerank, _MODES)
+    if options.rerank == "auto":
+        return "none" if collection.tokens is None else "native" if _scores_there(collection) else "client"
+    if options.rerank == "native_muvera" and collection.strategy != "muvera":
+        raise Unsupported(
+            f"{collection.name} has no MUVERA of Milvus's own: create it on Milvus >= 3.0 with "
+            "tokens_index_params={'emb_list_strategy': 'muvera'}"
+        )
+    if options.rerank == "native" and collection.token_index is None:
         raise Unsupported(
             f"{collection.name} has its tokens as {collection.storage}, which no server scores: use rerank='client'"
         )
-    return mode
+    return options.rerank
 
 
 def _scores_there(collection: Collection) -> bool:
@@ -233,22 +207,11 @@ def _scores_there(collection: Collection) -> bool:
     return collection.token_index is not None and collection.token_index.get("index_type") not in _CODED
 
 
-#: indexes whose scores are those of codes (knowhere computes MaxSim on what the index has)
-_CODED = ("HNSW_SQ", "HNSW_PQ", "HNSW_PRQ")
-
-
 def _check(collection: Collection, options: Options) -> None:
-    token_fields(collection, options.tokens)
-    if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
-        raise InvalidInput(
-            "limit and prefetch must be at least 1 and offset at least 0, "
-            f"got {options.limit}, {options.prefetch} and {options.offset}"
-        )
-    if options.candidates > MAX_RESULTS:
-        raise InvalidInput(f"prefetch, and offset + limit, are at most {MAX_RESULTS}, got {options.candidates}")
+    check_options(collection, options, MAX_RESULTS)
     for name in () if isinstance(options.payload, bool) else options.payload:
         if not isinstance(name, str) or name in (FDE_KEY, collection.fde, *collection.token_fields):
-            raise InvalidInput(f"with_payload takes names of the payload's keys, got {name!r}")
+            raise InvalidInput(f"with_payload takes names of payload keys, got {name!r}")
 
 
 def _score(row: Row) -> float:

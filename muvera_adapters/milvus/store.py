@@ -1,20 +1,21 @@
-"""MilvusMuvera: two-stage search in Milvus."""
+# Generated from async_store.py by tools/make_sync.py; edit that file and run it.
+"""Two-stage search in Milvus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pymilvus import DataType, FieldSchema, MilvusClient
 
-from muvera_adapters.errors import MuveraError
-from muvera_adapters.milvus import backfilling, collections, copying, reading, searching, writing
+from muvera_adapters.milvus import backfilling, copying, lifecycle, reading, searching, writing
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.calls import DEFAULT_RETRY, TIMEOUT, Target, arguments_of
-from muvera_adapters.milvus.client_errors import translate
+from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, send
+from muvera_adapters.milvus.collection import FDE, Collection, Metric
+from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
-from muvera_adapters.milvus.requests import Call, Collection, Metric
-from muvera_adapters.milvus.schema import FDE, Plan
+from muvera_adapters.milvus.schema import Plan
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import Operation, Retry, run
@@ -33,31 +34,39 @@ class MilvusMuvera:
     database), ``Unsupported`` or ``StoreUnavailable`` (after the retries). Filters are expressions of Milvus.
 
     Attributes:
-        client: as given.
-        encoder: of this collection.
-        name: of the collection, or the alias it was opened by.
-        token_storage: ``"struct"``, ``"blob"`` (text) or ``"none"``.
+        client: the caller's client.
+        encoder: encoder of documents and queries.
+        name: name of the collection, or the alias it was opened by.
+        token_storage: how tokens are stored: ``"struct"``, ``"blob"`` (text) or ``"none"``.
+
+    Example::
+
+        client = MilvusClient("http://localhost:19530")
+        encoder = FDEEncoder(FDEConfig.of_size(128, 640))
+        store = MilvusMuvera.create(client, "passages", encoder)
+        store.upsert(["a", "b"], token_matrices, [{"year": 2024}, {"year": 2025}])
+        hits = store.search(query_tokens, limit=10, filter="year > 2024")
     """
 
-    def __init__(self, client: MilvusClient, target: Target, collection: Collection, retry: Retry) -> None:
+    def __init__(self, client: MilvusClient, connection: Connection, collection: Collection, retry: Retry) -> None:
         self.client = client
-        self._target = target
+        self._connection = connection
         self._collection = collection
         self._retry = retry
 
     @property
     def encoder(self) -> Encoder:
-        """What documents and queries are encoded with."""
+        """Encoder of documents and queries."""
         return self._collection.encoder
 
     @property
     def name(self) -> str:
-        """Of the collection."""
-        return self._target.name
+        """Name of the collection, or the alias it was opened by."""
+        return self._connection.name
 
     @property
     def token_storage(self) -> str:
-        """How tokens are kept."""
+        """How tokens are stored: ``"struct"``, ``"blob"`` (text) or ``"none"``."""
         return self._collection.storage
 
     @classmethod
@@ -87,29 +96,30 @@ class MilvusMuvera:
         """Makes an empty collection.
 
         Args:
-            client: of a server, a cluster, or a file of milvus-lite.
-            name: of the collection.
-            encoder: what documents and queries are encoded with; it travels in the collection's properties.
+            client: client of a server, a cluster, or a file of milvus-lite.
+            name: name of the new collection.
+            encoder: encoder of documents and queries; it is kept in the collection's properties.
             store_tokens: keep token matrices for the second stage.
             token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
-                text, which is scored here; None: the first that the server has.
-            max_tokens: that one document may have, at most 4,096. As text, they decide how many fields there are.
-            tokens_datatype: of tokens as text. In structs they are float32.
-            tokens_metric: tokens are compared by ``"IP"``, or by ``"COSINE"``, for tokens that are not of unit length.
-            tokens_index_type: of the structs; None: a small HNSW, which the second stage hardly uses.
-            tokens_index_params: of it. ``{"emb_list_strategy": "muvera"}`` is Milvus 3's own encoding, for
-                ``rerank="native_muvera"``.
-            datatype: of FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (this one needs ``ml_dtypes``).
-            index_type: of FDEs, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"`` ...; None:
-                HNSW, or ``AUTOINDEX`` of a managed service.
-            index_params: of it, such as ``{"M": 16, "efConstruction": 200, "sq_type": "SQ8"}``.
+                text, which is scored by this library; None: the first of them that the server has.
+            max_tokens: largest number of tokens of a document, at most 4,096. For text it decides the number of fields.
+            tokens_datatype: data type of tokens in text. In structs they are float32.
+            tokens_metric: metric that tokens are compared by: ``"IP"``, or ``"COSINE"`` for tokens that are not of unit
+                length.
+            tokens_index_type: type of the structs' index; None: a small HNSW, which the second stage hardly uses.
+            tokens_index_params: parameters of the structs' index. ``{"emb_list_strategy": "muvera"}`` is Milvus 3's own
+                encoding, for ``rerank="native_muvera"``.
+            datatype: data type of FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (which needs ``ml_dtypes``).
+            index_type: type of the FDEs' index, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"``
+                ...; None: HNSW, or ``AUTOINDEX`` of a managed service.
+            index_params: parameters of the FDEs' index, such as ``{"M": 16, "efConstruction": 200, "sq_type": "SQ8"}``.
             fields: declared fields of the payload; one of them may be the partition key.
-            dynamic: payloads may have keys that are not declared.
-            consistency_level: of searches, ``"Strong"``, ``"Session"``, ``"Bounded"`` or ``"Eventually"``. Counting and
-                reading by id are always strong.
-            timeout: seconds that a request may take, the client's own retries included.
-            retry: of requests that failed because the database was unreachable.
-            **options: of ``client.create_collection``: ``num_shards``, ``num_partitions``, ``properties``.
+            dynamic: whether payloads may have keys that are not declared.
+            consistency_level: consistency of searches, ``"Strong"``, ``"Session"``, ``"Bounded"`` or ``"Eventually"``.
+                Counting, scrolling and reading by id are always strong.
+            timeout: seconds that one request may take, the client's own retries included.
+            retry: how often requests are repeated after the database was unreachable.
+            **options: options of ``client.create_collection``: ``num_shards``, ``num_partitions``, ``properties``.
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
@@ -131,8 +141,9 @@ class MilvusMuvera:
             consistency=consistency_level,
             options=options,
         )
-        target = Target(name, timeout)
-        return cls(client, target, _run(client, target, collections.create(name, encoder, plan), retry), retry)
+        connection = Connection(name, timeout)
+        collection = _run(client, connection, lifecycle.create(name, encoder, plan), retry)
+        return cls(client, connection, collection, retry)
 
     @classmethod
     def open(
@@ -149,19 +160,19 @@ class MilvusMuvera:
 
         Args:
             client: as for ``create``.
-            name: of the collection, or an alias.
-            encoder: checked against the collection's; None: rebuilt from what the collection keeps.
-            consistency_level: of searches; None: the collection's.
+            name: name of the collection, or an alias of it.
+            encoder: encoder that must be the collection's; None: it is rebuilt from what the collection keeps.
+            consistency_level: consistency of searches; None: the collection's own.
             timeout: as for ``create``.
             retry: as for ``create``.
 
         Raises:
-            CollectionNotFound: no such collection, or none that this library made.
-            EncoderMismatch: it was filled by another encoder, or its encoder must be given.
+            CollectionNotFound: there is no such collection, or this library did not make it.
+            EncoderMismatch: another encoder filled it, or its encoder must be given.
         """
-        target = Target(name, timeout)
-        opened = collections.open_collection(name, encoder, consistency_level)
-        return cls(client, target, _run(client, target, opened, retry), retry)
+        connection = Connection(name, timeout)
+        opened = lifecycle.open_collection(name, encoder, consistency_level)
+        return cls(client, connection, _run(client, connection, opened, retry), retry)
 
     @classmethod
     def adopt(
@@ -180,27 +191,30 @@ class MilvusMuvera:
         """Takes over a collection of someone else, or gives one of this library another FDE field.
 
         Nothing of it is changed. FDEs that are there are compared with this encoder's; where there are none, run
-        :meth:`backfill`.
+        :meth:`backfill`::
+
+            store = MilvusMuvera.adopt(client, "pages", encoder, tokens_vector="colbert")
+            report = store.backfill(progress=True)
 
         Args:
             client: as for ``create``.
-            name: of the collection.
-            encoder: to search with.
-            tokens_vector: an array of structs with one float vector, or what the names of text fields begin with
-                (``colbert_0``, ``colbert_1`` ...); None: there are no tokens.
-            fde_vector: field of the FDEs, or for them.
-            tokens_metric: of tokens as text; of structs the index says it.
+            name: name of the collection.
+            encoder: encoder to search with.
+            tokens_vector: name of an array of structs with one float vector, or what the names of text fields begin
+                with (``colbert_0``, ``colbert_1`` ...); None: there are no tokens.
+            fde_vector: name of the field that has the FDEs, or that is to get them.
+            tokens_metric: metric that tokens in text are compared by; the index of structs says theirs.
             consistency_level: as for ``open``.
             timeout: as for ``create``.
             retry: as for ``create``.
 
         Raises:
-            SchemaMismatch: the collection does not fit; the message names everything.
+            SchemaMismatch: the collection does not fit; the message names every reason.
             EncoderMismatch: FDEs that are there are not this encoder's.
         """
-        target = Target(name, timeout)
-        adopted = collections.adopt(name, encoder, fde_vector, tokens_vector, tokens_metric, consistency_level)
-        return cls(client, target, _run(client, target, adopted, retry), retry)
+        connection = Connection(name, timeout)
+        adopted = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, tokens_metric, consistency_level)
+        return cls(client, connection, _run(client, connection, adopted, retry), retry)
 
     def backfill(
         self,
@@ -224,24 +238,27 @@ class MilvusMuvera:
         Args:
             progress: show a bar.
             dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
-            into: copy everything into this new collection instead, for servers that cannot add a vector; repeated until
-                the copy equals the collection. ``open`` it afterwards: this store stays at the old one.
+            into: name of a new collection that everything is copied to instead, for servers that cannot add a vector;
+                passes are repeated until the copy equals the collection. ``open`` it afterwards: this store stays at
+                the old one.
             alias: name that is made to point to the new collection when it is complete.
             leave_out: fields that the copy does not get, such as the old vector where a server takes only one.
             datatype: as for ``create``, like the next two; used when the field is added.
-            index_type: of FDEs.
-            index_params: of it.
+            index_type: type of the FDEs' index.
+            index_params: parameters of the FDEs' index.
 
         Raises:
             Unsupported: the server cannot add a vector and ``into`` is not given.
-            CollectionExists: ``into`` is no unfinished copy of this collection.
+            CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
             MuveraError: documents kept changing, or the sample disagrees.
         """
         plan = Plan(datatype=datatype, index_type=index_type, index_params=index_params or {})
         if into is not None and not dry_run:
             return self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
-        add = collections.fde_adder(self._collection, plan)
-        return self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        add, keep = partial(lifecycle.add_fde, self._collection, plan), lifecycle.write_state
+        filled = backfilling.backfill(self._collection, add, keep, dry_run, progress)
+        report, self._collection = self._do(filled)
+        return report
 
     def upsert(
         self,
@@ -259,10 +276,10 @@ class MilvusMuvera:
             progress: show a bar.
 
         Returns:
-            Every document as written or failed; failed are those that the database refused for themselves.
+            Every document as written or failed; failed are those that the database rejected individually.
 
         Raises:
-            InvalidInput: lengths differ, an id is no id or given twice, tokens cannot be encoded or exceed a limit
+            InvalidInput: lengths differ, an id is not valid or given twice, tokens cannot be encoded or exceed a limit
                 of Milvus; the message says where. Nothing was written.
             WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
                 Repeat the call.
@@ -284,35 +301,47 @@ class MilvusMuvera:
         with_fde_score: bool = False,
         search_params: Mapping[str, Any] | None = None,
     ) -> Hits:
-        """The documents most similar to a query.
+        """Finds the documents most similar to a query.
 
         Args:
             query_tokens: (m, token_dim).
-            limit: documents to return.
-            prefetch: candidates of the first stage; more of them, higher recall.
+            limit: maximum number of hits to return.
+            prefetch: number of candidates of the first stage; more of them give a higher recall.
             rerank: ``"native"``: MaxSim by the server, of exactly the candidates (those that it leaves out are scored
-                here); ``"client"``: the candidates' tokens are fetched and scored here; ``"none"``: the encoder's
-                estimate; ``"native_muvera"``: Milvus's own encoding in one request, which reranks ``prefetch``;
-                ``"auto"``: native where the server has the tokens in structs and without codes, else client.
-            filter: expression; applied to both stages.
-            offset: hits to skip.
-            score_threshold: least score of a hit.
-            with_payload: all, none, or some keys.
+                by this library); ``"client"``: the candidates' tokens are fetched and scored by this library;
+                ``"none"``: the encoder's estimate; ``"native_muvera"``: Milvus's own encoding in one request, which
+                reranks ``prefetch``; ``"auto"``: native where the server has the tokens in structs and without codes,
+                else client.
+            filter: expression, applied to both stages.
+            offset: number of best hits to skip.
+            score_threshold: lowest score of a hit.
+            with_payload: return payloads: all, none, or some keys.
             with_tokens: return token matrices.
-            with_fde_score: there for all stores alike; every mode but ``"native_muvera"`` brings it anyway.
-            search_params: of the first stage's index, such as ``{"nprobe": 64}``; None: a beam of twice the candidates
-                in HNSW, what DISKANN needs at least, and the server's defaults elsewhere.
+            with_fde_score: accepted as by all stores; every mode but ``"native_muvera"`` returns it anyway.
+            search_params: search parameters of the FDEs' index, such as ``{"nprobe": 64}``; None: a beam of twice the
+                candidates in HNSW, what DISKANN needs at least, and the server's defaults elsewhere.
 
         Returns:
-            At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
+            At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, an expression's brackets or quotes are
                 not closed, or tokens are not stored.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
         """
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, search_params)
-        return self._do(searching.search(self._collection, [query_tokens], o))[0]
+        options = Options(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            search_params=search_params,
+        )
+        found = self._do(searching.search(self._collection, [query_tokens], options))
+        return found[0]
 
     def search_batch(
         self,
@@ -330,9 +359,23 @@ class MilvusMuvera:
         search_params: Mapping[str, Any] | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
-        """:meth:`search` for several queries, of which ``at_once`` are under way at a time."""
-        o = Options(limit, prefetch, rerank, filter, offset, score_threshold, with_payload, with_tokens, search_params)
-        return self._do(searching.search(self._collection, queries, o, at_once))
+        """:meth:`search` for several queries, of which at most ``at_once`` are in progress at a time.
+
+        Returns:
+            The hits of every query, in the order of the queries.
+        """
+        options = Options(
+            limit=limit,
+            prefetch=prefetch,
+            rerank=rerank,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+            search_params=search_params,
+        )
+        return self._do(searching.search(self._collection, queries, options, at_once))
 
     def exact_search(
         self,
@@ -345,9 +388,23 @@ class MilvusMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates; a request for every 1,000 of them."""
-        o = Options(limit, limit, "auto", filter, offset, score_threshold, with_payload, with_tokens)
-        return self._do(searching.exact_search(self._collection, query_tokens, o))
+        """Scores every document by MaxSim: the truth that :meth:`search` approximates.
+
+        It takes a request for every 1,000 documents. Arguments are those of :meth:`search`.
+
+        Raises:
+            InvalidInput: as for :meth:`search`.
+        """
+        options = Options(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            offset=offset,
+            score_threshold=score_threshold,
+            payload=with_payload,
+            tokens=with_tokens,
+        )
+        return self._do(searching.exact_search(self._collection, query_tokens, options))
 
     def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
         """Documents in the order of ``ids``; None where there is none."""
@@ -356,28 +413,37 @@ class MilvusMuvera:
     def scroll(
         self, *, filter: str | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> Iterator[Document]:
-        """All documents, in the order of keys, ``page_size`` at a request."""
+        """All documents that pass the filter, in the order of keys, ``page_size`` per request."""
         chosen, cursor = checked(filter), None
         while True:
-            documents, cursor = self._do(reading.one_page(self._collection, chosen, page_size, cursor, with_tokens))
-            yield from documents
+            page = reading.one_page(self._collection, chosen, page_size, cursor, with_tokens)
+            documents, cursor = self._do(page)
+            for document in documents:
+                yield document
             if cursor is None:
                 return
 
     def count(self, *, filter: str | None = None) -> int:
-        """Documents stored, exactly."""
+        """The exact number of documents that pass the filter."""
         return self._do(reading.count(self._collection, checked(filter)))
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None) -> None:
-        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
+
+        Raises:
+            InvalidInput: both or neither of ``ids`` and ``filter`` are given, or the filter is empty.
+        """
         self._do(writing.delete(self._collection, ids, filter))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Flushes, and returns when nothing is left to index; StoreUnavailable after ``timeout`` seconds.
+        """Flushes, and returns when nothing is left to index.
 
         Returns:
             Number of documents without index, as ``info().unindexed``; None of milvus-lite, which does not say. A
             server counts segments of fewer than 1,024 documents as indexed, though it builds no index for them.
+
+        Raises:
+            StoreUnavailable: documents are still being indexed after ``timeout`` seconds.
         """
         return self._do(writing.wait_indexed(self._collection, timeout))
 
@@ -387,20 +453,18 @@ class MilvusMuvera:
 
     def drop(self) -> None:
         """Deletes the collection."""
-        self._do(collections.drop(self._collection.name))
+        self._do(lifecycle.drop(self._collection.name))
 
     def _do(self, operation: Operation[T]) -> T:
-        return _run(self.client, self._target, operation, self._retry)
+        return _run(self.client, self._connection, operation, self._retry)
 
 
-def _run(client: MilvusClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    def send(call: Call[Any]) -> Any:
+def _run(client: MilvusClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+    def carry_out(call: Call[Any, Any]) -> Any:
         try:
-            reply = getattr(client, call.method)(**arguments_of(call, target))
-        except MuveraError:
-            raise
+            reply = send(client, connection, call)
         except Exception as error:  # the client raises what its transport raises
-            raise translate(error, target.name) from error
+            raise translate(error, connection.name) from error
         return call.read(reply)
 
-    return run(operation, send, retry)
+    return run(operation, carry_out, retry)

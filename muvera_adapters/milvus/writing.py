@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
-from muvera_adapters.documents import interrupted, slices
-from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable
-from muvera_adapters.milvus import requests as r
-from muvera_adapters.milvus.documents import overflowing, prepare, to_rows
+from muvera_adapters.errors import InvalidInput, MuveraError
+from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.identity import to_key
-from muvera_adapters.milvus.reading import is_indexed, need_fde, unindexed
-from muvera_adapters.milvus.requests import Call, Collection
+from muvera_adapters.milvus.ids import to_key
+from muvera_adapters.milvus.prepare import intake, to_rows, unfit
+from muvera_adapters.milvus.reading import indexes, is_indexed, unindexed
+from muvera_adapters.milvus.requests import FILTER_KEYS, Description
 from muvera_adapters.results import DocumentId, WriteReport
-from muvera_adapters.stores.operations import Compute, Pause, seconds
+from muvera_adapters.stores import writing
+from muvera_adapters.stores.checks import need_fde, prepare
+from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
 
 
 async def upsert(
@@ -29,85 +29,58 @@ async def upsert(
 ) -> WriteReport:
     """Encodes and writes documents, batch after batch."""
     need_fde(collection)
-    documents = prepare(collection, ids, tokens, payloads)
-    report = WriteReport()
-    with tqdm(total=len(documents.ids), unit="doc", desc="upsert", disable=not progress) as bar:
-        for i, j in slices(documents.sizes, r.WRITE_BYTES):
-            fdes = await Compute(partial(collection.encoder.encode_documents, documents.tokens[i:j]))
-            rows, written_ids = to_rows(collection, documents, i, j, fdes), documents.ids[i:j]
-            for k in reversed(overflowing(collection, fdes)):
-                report.failed[written_ids.pop(k)] = (
-                    "its FDE exceeds float16: normalize tokens, or datatype=FLOAT_VECTOR"
-                )
-                rows.pop(k)
-            try:
-                await _keep_strangers(collection, rows)
-                await _write(collection, rows, written_ids, report)
-            except StoreUnavailable as error:
-                raise interrupted(error, report, documents.ids, i) from (error.__cause__ or error)
-            bar.update(j - i)
-    return report
+    prepared = prepare(collection, ids, tokens, payloads, intake(collection))
+
+    async def write(rows: Sequence[dict[str, Any]], _: bool) -> dict[int, MuveraError]:
+        await _keep_strangers(collection, rows)
+        await requests.upsert(collection, rows)
+        return {}
+
+    access = WriteAccess(
+        requests.WRITE_BYTES, partial(to_rows, collection, prepared), write, partial(unfit, collection)
+    )
+    return await writing.upsert(prepared, collection.encoder, access, progress)
 
 
 async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: str | None) -> None:
     """Deletes documents by ids or by filter."""
-    if (ids is None) == (chosen is None):
-        raise InvalidInput("give either ids or filter=, and not both: what is deleted must be named")
+    check_named(ids, chosen)
     if ids is None:
         expression = checked(chosen)
         if not expression:
             raise InvalidInput("an empty filter names nothing to delete")
-        await r.delete(collection, expression)
+        await requests.delete(collection, expression)
         return
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
-    for i in range(0, len(keys), r.FILTER_KEYS):
-        await r.delete(collection, among(collection.key, keys[i : i + r.FILTER_KEYS]))
+    for i in range(0, len(keys), FILTER_KEYS):
+        await requests.delete(collection, among(collection.key, keys[i : i + FILTER_KEYS]))
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
-    """Writes what is in memory to segments, of which alone there are indexes, and returns when all have theirs.
+    """Writes what is in memory to segments, the only thing that has indexes, and returns when all segments have theirs.
 
-    Returns how many documents are without index, as ``unindexed``.
+    Returns the number of documents without index, as ``unindexed``.
     """
-    deadline = None if timeout is None else seconds() + timeout
-    await Call("flush", {"collection_name": collection.name})
-    pause = 0.1
-    while not (await is_indexed(collection)):
-        if deadline is not None and seconds() + pause > deadline:
-            raise StoreUnavailable(f"{collection.name} is still indexing after {timeout:g} s")
-        await Pause(pause)
-        pause = min(2 * pause, 2.0)
-    return await unindexed(collection)
+    await requests.flush(collection.name)
+    found = await wait_until_idle(collection.name, partial(_index_state, collection.name), timeout)
+    return unindexed(collection, found, await requests.count(collection))
+
+
+async def _index_state(name: str) -> tuple[list[Description], str | None]:
+    """The indexes, and what the server is doing (None: nothing)."""
+    found = await indexes(name)
+    return found, None if is_indexed(found) else "indexing"
 
 
 async def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]) -> None:
-    """An upsert replaces whole documents, so other vectors that a payload does not name are read and written again."""
+    """Adds the vectors of others that rows do not name, as an upsert replaces whole documents."""
     if not collection.strangers:
         return
     there: dict[Any, dict[str, Any]] = {}
-    for i in range(0, len(rows), r.FILTER_KEYS):
-        keys = [row[collection.key] for row in rows[i : i + r.FILTER_KEYS]]
-        found = await r.raw(collection, keys, collection.strangers)
+    for i in range(0, len(rows), FILTER_KEYS):
+        keys = [row[collection.key] for row in rows[i : i + FILTER_KEYS]]
+        found = await requests.raw(collection, keys, collection.strangers)
         there.update({old[collection.key]: old for old in found})
     for row in rows:
         kept = there.get(row[collection.key], {})
         row.update({name: kept[name] for name in collection.strangers if name not in row and name in kept})
-
-
-async def _write(
-    collection: Collection, rows: list[dict[str, Any]], ids: list[DocumentId], report: WriteReport
-) -> None:
-    """Writes a batch; where the database refuses it, halves it until the refused documents stand alone."""
-    if not rows:
-        return
-    try:
-        await r.upsert(collection, rows)
-    except Rejected as error:
-        if len(rows) == 1:
-            report.failed[ids[0]] = str(error)
-            return
-        half = len(rows) // 2
-        await _write(collection, rows[:half], ids[:half], report)
-        await _write(collection, rows[half:], ids[half:], report)
-    else:
-        report.written += len(rows)

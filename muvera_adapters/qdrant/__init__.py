@@ -1,6 +1,18 @@
 """Qdrant: a server, qdrant-client's local mode, or the embedded engine Qdrant Edge.
 
-Each store is imported when it is asked for, so that the extra ``edge`` or ``qdrant`` alone is enough.
+Each store is imported on first use, so that the extra ``edge`` or ``qdrant`` alone is enough.
+
+- ``async_store.py``: AsyncQdrantMuvera; ``store.py``, QdrantMuvera, is generated from it
+- ``collection.py``: what is known of a collection
+- ``requests.py``: what operations ask of a Qdrant
+- ``client.py``: requests as calls of qdrant-client, and how they are sent
+- ``errors.py``: errors of qdrant-client as those of this library
+- ``schema.py``: vectors and codes of a new collection
+- ``lifecycle.py``: create, open, adopt, add the FDE vector, drop
+- ``copying.py``: backfill into a new collection
+- ``prepare.py``: documents and queries, checked before anything is sent
+- ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
+- ``edge/``: QdrantEdgeMuvera, which carries out the same operations on the embedded engine
 """
 
 from __future__ import annotations
@@ -13,7 +25,7 @@ from muvera_adapters.stores.operations import Retry
 
 if TYPE_CHECKING:
     from muvera_adapters.qdrant.async_store import AsyncQdrantMuvera
-    from muvera_adapters.qdrant.edge import QdrantEdgeMuvera
+    from muvera_adapters.qdrant.edge.store import QdrantEdgeMuvera
     from muvera_adapters.qdrant.store import QdrantMuvera
 
 __all__ = ["AsyncQdrantMuvera", "QdrantEdgeMuvera", "QdrantMuvera", "Retry"]
@@ -22,7 +34,7 @@ __all__ = ["AsyncQdrantMuvera", "QdrantEdgeMuvera", "QdrantMuvera", "Retry"]
 _STORES = {
     "AsyncQdrantMuvera": ("async_store", "qdrant_client", "qdrant-client", "qdrant"),
     "QdrantMuvera": ("store", "qdrant_client", "qdrant-client", "qdrant"),
-    "QdrantEdgeMuvera": ("edge", "qdrant_edge", "qdrant-edge-py", "edge"),
+    "QdrantEdgeMuvera": ("edge.store", "qdrant_edge", "qdrant-edge-py", "edge"),
 }
 
 

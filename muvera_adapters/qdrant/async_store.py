@@ -1,18 +1,17 @@
-"""AsyncQdrantMuvera: two-stage search in Qdrant for an event loop."""
+"""AsyncQdrantMuvera: two-stage search in a Qdrant server, or in qdrant-client's local mode."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from qdrant_client import AsyncQdrantClient, models
 
-from muvera_adapters.errors import MuveraError
-from muvera_adapters.qdrant import backfilling, client_collection, client_copy, reading, searching, writing
-from muvera_adapters.qdrant.client_calls import TIMEOUT, to_call, wire_of
-from muvera_adapters.qdrant.client_errors import Target, translate
-from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, plan
-from muvera_adapters.qdrant.requests import Collection
+from muvera_adapters.qdrant import backfilling, copying, lifecycle, reading, searching, writing
+from muvera_adapters.qdrant.client import TIMEOUT, Connection, send_async, wire_of
+from muvera_adapters.qdrant.collection import FDE, Collection
+from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run_async
@@ -23,27 +22,44 @@ T = TypeVar("T")
 
 
 class AsyncQdrantMuvera:
-    """:class:`~muvera_adapters.qdrant.QdrantMuvera` with an ``AsyncQdrantClient``: same methods, same meaning.
+    """Two-stage search in Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
 
-    Arguments, results and errors are documented there. Encoding runs in a thread, so the event loop goes on.
-    qdrant-client's local mode is not concurrent under asyncio either.
+    Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
+    reconfigured. One made with ``prefer_grpc=True`` sends a fifth of the bytes. The asynchronous store encodes in a
+    worker thread, so that the event loop goes on; qdrant-client's local mode blocks it.
+
+    Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
+    ``CollectionNotFound``, ``InvalidInput`` (before anything is sent), ``Rejected`` (by the database), ``Unsupported``
+    or ``StoreUnavailable`` (after the retries).
+
+    Example::
+
+        encoder = FDEEncoder(FDEConfig(dim=128))
+        store = await AsyncQdrantMuvera.create(client, "passages", encoder)
+        await store.upsert(["a", "b"], [tokens_of_a, tokens_of_b], [{"year": 1980}, {"year": 1990}])
+        await store.wait_indexed()
+        for hit in await store.search(query_tokens, limit=10):
+            print(hit.id, hit.score, hit.payload)
+
+    Attributes:
+        client: client of the caller.
     """
 
-    def __init__(self, client: AsyncQdrantClient, target: Target, collection: Collection, retry: Retry) -> None:
+    def __init__(self, client: AsyncQdrantClient, connection: Connection, collection: Collection, retry: Retry) -> None:
         self.client = client
-        self._target = target
+        self._connection = connection
         self._collection = collection
         self._retry = retry
 
     @property
     def encoder(self) -> Encoder:
-        """What documents and queries are encoded with."""
+        """Encoder of documents and queries."""
         return self._collection.encoder
 
     @property
     def name(self) -> str:
-        """Of the collection."""
-        return self._target.name
+        """Name of the collection, or of the alias by which it was opened."""
+        return self._collection.name
 
     @classmethod
     async def create(
@@ -70,7 +86,37 @@ class AsyncQdrantMuvera:
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
     ) -> AsyncQdrantMuvera:
-        """Makes an empty collection."""
+        """Makes an empty collection.
+
+        Args:
+            client: of a server >= 1.16, or of local mode.
+            name: name of the collection.
+            encoder: encoder of documents and queries; it is kept in the collection's metadata.
+            quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
+                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
+            store_tokens: whether to keep token matrices for the second stage.
+            datatype: datatype of the FDEs as stored.
+            on_disk: whether to keep FDEs out of memory; None: only if there are codes.
+            hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
+            tokens_datatype: datatype of the token matrices as stored.
+            tokens_quantization: codes of the token matrices.
+            tokens_on_disk: whether to keep token matrices out of memory.
+            optimizers_config: settings of the optimizers; None: an index is built from about 2,000 documents of 300
+                tokens in a segment on.
+            shard_number: as in ``create_collection``, like the next four.
+            sharding_method: custom sharding needs ``shard_key_selector`` in the calls.
+            replication_factor: passed on.
+            write_consistency_factor: passed on.
+            on_disk_payload: passed on.
+            tenant_field: payload key with the tenant, which gets a tenant index; filter by it in every search.
+            timeout: seconds of one request, None: those of the client (5 by default). gRPC always uses those of the
+                client.
+            retry: repetition of requests that failed because the database was unreachable or overloaded.
+
+        Raises:
+            CollectionExists: the name is taken; nothing was changed.
+            Unsupported: the server is too old.
+        """
         planned = plan(
             encoder,
             quantization=quantization,
@@ -88,9 +134,9 @@ class AsyncQdrantMuvera:
             write_consistency_factor=write_consistency_factor,
             on_disk_payload=on_disk_payload,
         )
-        target = await _connect(client, name, timeout, retry)
-        made = client_collection.create(target, encoder, planned, tenant_field)
-        return cls(client, target, await _run(client, target, made, retry), retry)
+        connection = await _connect(client, name, timeout, retry)
+        made = lifecycle.create(connection, encoder, planned, tenant_field)
+        return cls(client, connection, await _run(client, connection, made, retry), retry)
 
     @classmethod
     async def open(
@@ -102,10 +148,23 @@ class AsyncQdrantMuvera:
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
     ) -> AsyncQdrantMuvera:
-        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made."""
-        target = await _connect(client, name, timeout, retry)
-        collection = await _run(client, target, client_collection.open_collection(target, encoder), retry)
-        return cls(client, target, collection, retry)
+        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
+
+        Args:
+            client: as for ``create``.
+            name: name of the collection, or an alias.
+            encoder: encoder to use; None: rebuild it from what the collection keeps.
+            timeout: as for ``create``.
+            retry: as for ``create``.
+
+        Raises:
+            CollectionNotFound: there is no such collection, or this library did not make or adopt it.
+            EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            SchemaMismatch: its vectors were changed; the message names each difference.
+        """
+        connection = await _connect(client, name, timeout, retry)
+        opened = lifecycle.open_collection(connection, encoder)
+        return cls(client, connection, await _run(client, connection, opened, retry), retry)
 
     @classmethod
     async def adopt(
@@ -119,10 +178,29 @@ class AsyncQdrantMuvera:
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
     ) -> AsyncQdrantMuvera:
-        """Takes over a collection of someone else."""
-        target = await _connect(client, name, timeout, retry, fde_vector)
-        adopted = client_collection.adopt(target, encoder, fde_vector, tokens_vector)
-        return cls(client, target, await _run(client, target, adopted, retry), retry)
+        """Takes over a collection of someone else.
+
+        If it has a vector ``fde_vector`` with FDEs in it (of fastembed, say: ``FDEConfig.fastembed``), a sample is
+        compared with what the encoder makes of the stored tokens, and the encoder is written to the metadata. Else
+        nothing is written; :meth:`backfill` adds the FDEs.
+
+        Args:
+            client: as for ``create``.
+            name: name of the collection.
+            encoder: encoder of its FDEs, or of those to come.
+            tokens_vector: name of its multivector (MaxSim; dot or cosine), None if it has none.
+            fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
+            timeout: as for ``create``.
+            retry: as for ``create``.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            SchemaMismatch: vectors are missing or unfit; the message names each difference.
+            EncoderMismatch: the stored FDEs are of another encoder.
+        """
+        connection = await _connect(client, name, timeout, retry)
+        adopted = lifecycle.adopt(connection, encoder, fde_vector, tokens_vector)
+        return cls(client, connection, await _run(client, connection, adopted, retry), retry)
 
     async def backfill(
         self,
@@ -137,12 +215,38 @@ class AsyncQdrantMuvera:
         alias: str | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> BackfillReport:
-        """Computes the FDEs of documents that have none, from their stored tokens."""
+        """Computes the FDEs of documents that have none, from their stored tokens.
+
+        In place (server >= 1.18, local mode) the FDE vector is added to the collection, and nothing else of it
+        changes. Others may read and write meanwhile: documents that arrive are picked up, and tokens are read again
+        after each write, so that a replaced document does not keep the FDE of the old one. Repeated after a kill at any
+        point, it does what is left. At the end a random sample is checked.
+
+        Args:
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
+            quantization: as for ``create``, like the next three; used when the vector is added.
+            datatype: datatype of the FDEs as stored.
+            on_disk: whether to keep FDEs out of memory.
+            hnsw_config: parameters of the FDE index.
+            into: name of a new collection into which everything is copied instead, for servers that cannot add a
+                vector; repeated until the copy equals the collection. :meth:`open` it afterwards: this store stays at
+                the old one.
+            alias: name that is made to point to the new collection when it is complete.
+            shard_key_selector: shards to work on, in a collection with custom sharding.
+
+        Raises:
+            Unsupported: the server is older than 1.18 and ``into`` is not given.
+            CollectionExists: ``into`` is no unfinished copy of this collection.
+            MuveraError: documents kept changing, or the sample disagrees.
+        """
         params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)
         if into is not None and not dry_run:
-            return await self._do(client_copy.copy(self._target, self._collection, into, alias, params, progress))
-        add = client_collection.fde_adder(self._target, self._collection, params)
-        return await self._do(backfilling.backfill(self._collection, add, dry_run, progress, shard_key_selector))
+            return await self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
+        add = partial(lifecycle.add_fde, self._connection, self._collection, params)
+        filled = backfilling.backfill(self._collection, add, dry_run, progress, shard_key_selector)
+        report, self._collection = await self._do(filled)
+        return report
 
     async def upsert(
         self,
@@ -153,7 +257,24 @@ class AsyncQdrantMuvera:
         *,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes, replacing those whose id is there."""
+        """Encodes and writes documents in batches by bytes, replacing those whose id is there.
+
+        Args:
+            ids: n integers, strings or UUIDs.
+            tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
+            payloads: n dictionaries of JSON values, or None.
+            progress: whether to show a progress bar.
+            shard_key_selector: shard to write to, in a collection with custom sharding.
+
+        Returns:
+            A report in which every document is written or failed; failed are those that the database rejected
+            individually.
+
+        Raises:
+            InvalidInput: lengths differ, an id is not valid or given twice, or tokens cannot be encoded or exceed a
+                limit of Qdrant; the message says where. Nothing was written.
+            WriteInterrupted: the database stopped answering; ``report`` has what was written. Repeat the call.
+        """
         return await self._do(writing.upsert(self._collection, ids, tokens, payloads, progress, shard_key_selector))
 
     async def search(
@@ -172,7 +293,30 @@ class AsyncQdrantMuvera:
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
-        """The documents most similar to a query."""
+        """The documents most similar to a query.
+
+        Args:
+            query_tokens: tokens of the query, (m, token_dim).
+            limit: maximum number of hits to return.
+            prefetch: number of candidates of the first stage, in every shard; more of them give higher recall.
+            rerank: ``"native"``: MaxSim by the server, in the same request; ``"client"``: tokens are fetched and scored
+                here; ``"none"``: the encoder's estimate; ``"auto"``: native where tokens are stored.
+            filter: filter of both stages.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether hits have their payload, keys of it, or a selector.
+            with_tokens: whether hits have their token matrices.
+            with_fde_score: whether hits have ``fde_score`` even if that takes a second query in the request.
+            search_params: parameters of the first stage; None: a beam of twice the candidates, and
+                rescoring of binary and product codes with the original FDEs.
+            shard_key_selector: shards to search.
+
+        Returns:
+            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+        """
         o = Options(
             limit=limit,
             prefetch=prefetch,
@@ -186,7 +330,8 @@ class AsyncQdrantMuvera:
             params=search_params,
             shard_key=shard_key_selector,
         )
-        return (await self._do(searching.search(self._collection, [query_tokens], o)))[0]
+        found = await self._do(searching.search(self._collection, [query_tokens], o))
+        return found[0]
 
     async def search_batch(
         self,
@@ -232,7 +377,10 @@ class AsyncQdrantMuvera:
         with_tokens: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates. A strict mode may forbid it."""
+        """MaxSim over every document: the exact ranking that :meth:`search` approximates.
+
+        Arguments are those of :meth:`search`. A server in strict mode may forbid it.
+        """
         o = Options(
             limit=limit,
             filter=filter,
@@ -251,7 +399,7 @@ class AsyncQdrantMuvera:
         with_tokens: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+        """Documents in the order of ``ids``, None for each id that is not there."""
         return await self._do(reading.get(self._collection, ids, with_tokens, shard_key_selector))
 
     async def scroll(
@@ -262,7 +410,7 @@ class AsyncQdrantMuvera:
         page_size: int = 100,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> AsyncIterator[Document]:
-        """All documents, in the order of the points' ids, ``page_size`` at a request."""
+        """All documents in the order of the points' ids, ``page_size`` in a request."""
         offset = None
         while True:
             page = reading.page(self._collection, filter, page_size, offset, with_tokens, shard_key_selector)
@@ -275,7 +423,7 @@ class AsyncQdrantMuvera:
     async def count(
         self, *, filter: models.Filter | None = None, shard_key_selector: models.ShardKeySelector | None = None
     ) -> int:
-        """Documents stored, exactly."""
+        """The exact number of documents."""
         return await self._do(reading.count(self._collection, filter, shard_key_selector))
 
     async def delete(
@@ -285,16 +433,19 @@ class AsyncQdrantMuvera:
         filter: models.Filter | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        """Deletes documents by ids or by filter; ids that are not there are ignored."""
         await self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
 
     async def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Returns when the server indexes no more; StoreUnavailable after ``timeout`` seconds.
+        """Returns when the server indexes no more.
 
         Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
 
         Returns:
             Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+
+        Raises:
+            StoreUnavailable: indexing was not finished after ``timeout`` seconds, or it failed.
         """
         return await self._do(writing.wait_indexed(self._collection, timeout))
 
@@ -304,29 +455,17 @@ class AsyncQdrantMuvera:
 
     async def drop(self) -> None:
         """Deletes the collection."""
-        await self._do(client_collection.drop(self._target))
+        await self._do(lifecycle.drop(self._connection))
 
     async def _do(self, operation: Operation[T]) -> T:
-        return await _run(self.client, self._target, operation, self._retry)
+        return await _run(self.client, self._connection, operation, self._retry)
 
 
-async def _connect(client: AsyncQdrantClient, name: str, timeout: int | None, retry: Retry, fde: str = FDE) -> Target:
+async def _connect(client: AsyncQdrantClient, name: str, timeout: int | None, retry: Retry) -> Connection:
     wire = wire_of(client)
-    unknown = Target(name, "Qdrant", (), wire, timeout, fde)
-    return await _run(client, unknown, client_collection.connect(name, wire, timeout, fde), retry)
+    unknown = Connection(name, "Qdrant", (), wire, timeout)
+    return await _run(client, unknown, lifecycle.connect(name, wire, timeout), retry)
 
 
-async def _run(client: AsyncQdrantClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    async def send(request: Any) -> Any:
-        call = to_call(request, target)
-        if call is None:
-            return None
-        try:
-            reply = await getattr(client, call.method)(**call.arguments)
-        except MuveraError:
-            raise
-        except Exception as error:  # the client raises what its transport raises
-            raise translate(error, target) from error
-        return call.read(reply)
-
-    return await run_async(operation, send, retry)
+async def _run(client: AsyncQdrantClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+    return await run_async(operation, partial(send_async, client, connection), retry)

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
-from muvera_adapters.qdrant.requests import Collection, Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
+from muvera_adapters.qdrant.requests import Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores import backfilling
 from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
@@ -27,12 +28,12 @@ _LARGEST_PAGE = 1_000
 
 async def backfill(
     collection: Collection,
-    add_fde: Callable[[], Operation[None]],
+    add_fde: Callable[[], Operation[Collection]],
     dry_run: bool,
     progress: bool,
     shard_key: Any = None,
-) -> BackfillReport:
-    """Writes the missing FDEs.
+) -> tuple[BackfillReport, Collection]:
+    """Writes the missing FDEs; returns also what is then known of the collection.
 
     Every pass goes through the points without an FDE in the order of ids; passes are repeated until one finds none, so
     points that others add meanwhile are done too, and a run after a kill does only what is left.
@@ -41,17 +42,16 @@ async def backfill(
     report = await _survey(collection, shard_key)
     report.dry_run = dry_run
     if dry_run:
-        return report
+        return report, collection
     started = seconds()
     if not collection.has_fde:
-        await add_fde()
-        collection.has_fde = True
+        collection = await add_fde()
     one_pass = partial(_pass, collection, report, shard_key)
     await backfill_passes(access(collection, shard_key), one_pass, report, progress)
-    await Flush()
-    report.remaining = await Count(_todo(collection), shard_key)
+    await Flush(collection.name)
+    report.remaining = await Count(collection.name, _todo(collection), shard_key)
     report.seconds = seconds() - started
-    return report
+    return report, collection
 
 
 async def check_adopted(collection: Collection) -> None:
@@ -67,10 +67,10 @@ def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
 
     async def sample(size: int) -> list[Stored]:
         both = (collection.fde, tokens)
-        return [to_stored(collection, row) for row in (await Sample(Where(has=both), size, both))]
+        return [to_stored(collection, row) for row in (await Sample(collection.name, Where(has=both), size, both))]
 
     async def read(keys: list[Any]) -> list[Stored]:
-        rows = await Fetch(keys, [ID_KEY], (tokens,), shard_key)
+        rows = await Fetch(collection.name, keys, [ID_KEY], (tokens,), shard_key)
         return [to_stored(collection, row) for row in rows if tokens in row.vectors]
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
@@ -78,7 +78,7 @@ def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
         sizes = [int(collection.encoder.dim * collection.wire.bytes_per_float)] * len(points)
         wrote = 0
         for i, j in slices(sizes, collection.wire.target):
-            wrote += await _set(points[i:j], shard_key)
+            wrote += await _set(collection, points[i:j], shard_key)
         return wrote
 
     return BackfillAccess(
@@ -103,10 +103,10 @@ async def _survey(collection: Collection, shard_key: Any) -> BackfillReport:
     assert collection.tokens is not None
     report = BackfillReport()
     todo = _todo(collection)
-    report.remaining = await Count(todo, shard_key)
-    report.without_tokens = await Count(Where(lacks=(collection.tokens,)), shard_key)
+    report.remaining = await Count(collection.name, todo, shard_key)
+    report.without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)), shard_key)
     started = seconds()
-    rows, _ = await Page(todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
+    rows, _ = await Page(collection.name, todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
     read = seconds() - started
     documents = [to_stored(collection, row) for row in rows]
     await backfilling.estimate(access(collection, shard_key), documents, read, report)
@@ -117,7 +117,9 @@ async def _pass(collection: Collection, report: BackfillReport, shard_key: Any, 
     assert collection.tokens is not None
     wrote, offset, limit = 0, None, _FIRST_PAGE
     while True:
-        rows, offset = await Page(_todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key)
+        rows, offset = await Page(
+            collection.name, _todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key
+        )
         documents = [to_stored(collection, row) for row in rows]
         done = await backfilling.fill(access(collection, shard_key), documents, report)
         report.written += done
@@ -131,16 +133,16 @@ async def _pass(collection: Collection, report: BackfillReport, shard_key: Any, 
             limit = max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
 
 
-async def _set(points: list[Point], shard_key: Any) -> int:
+async def _set(collection: Collection, points: list[Point], shard_key: Any) -> int:
     """Writes vectors of points; those deleted meanwhile, which the database complains about, are left out."""
 
     async def write(some: Sequence[Point]) -> dict[int, MuveraError]:
-        await SetVectors(some, shard_key)
+        await SetVectors(collection.name, some, shard_key)
         return {}
 
     rejected = await halving(write, points, (CollectionNotFound, Rejected))
     for position, error in rejected.items():
-        if await Fetch([points[position].id], False, (), shard_key):
+        if await Fetch(collection.name, [points[position].id], False, (), shard_key):
             raise error
     return len(points) - len(rejected)
 

@@ -10,25 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.qdrant.requests import Collection, Point, PointId, Vectors
+from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.qdrant.requests import Point, PointId, Vectors
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
 from muvera_adapters.stores.ids import ID_KEY, to_point_id
 
-# lib/common/common/src/validation.rs; the embedded engine and local mode check neither
-MAX_DIM = 65_536
+# lib/common/common/src/validation.rs; the embedded engine and local mode do not check it
 MAX_FLOATS = 1_048_576
 
 _HALF_MAX = 65_504.0
-
-
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that no Qdrant stores."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Qdrant takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
 
 
 def intake(collection: Collection) -> Intake[PointId]:

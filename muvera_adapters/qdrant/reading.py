@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import Rejected
-from muvera_adapters.qdrant.requests import Collection, Count, Fetch, GetStatus, Page, Row, Sample, Status, Where
+from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.qdrant.requests import Count, Fetch, GetStatus, Page, Row, Sample, Status, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
@@ -21,7 +22,7 @@ _SAMPLE = 32
 
 async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
     """At most so many stored FDEs, drawn at random."""
-    rows = await Sample(Where(has=(collection.fde,)), size, (collection.fde,))
+    rows = await Sample(collection.name, Where(has=(collection.fde,)), size, (collection.fde,))
     return [row.vectors[collection.fde] for row in rows]
 
 
@@ -42,7 +43,7 @@ async def get(
     points = [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
     found: dict[str, Row] = {}
     for i in range(0, len(points), _FETCH):
-        rows = await Fetch(points[i : i + _FETCH], True, vectors, shard_key)
+        rows = await Fetch(collection.name, points[i : i + _FETCH], True, vectors, shard_key)
         found.update((str(row.id), row) for row in rows)
     return [_document(collection, found[str(p)]) if str(p) in found else None for p in points]
 
@@ -52,24 +53,24 @@ async def page(
 ) -> tuple[list[Document], Any]:
     """One page of all documents and where the next begins (None: nowhere)."""
     vectors = token_names(collection, with_tokens)
-    rows, following = await Page(Where(chosen), limit, offset, True, vectors, shard_key)
+    rows, following = await Page(collection.name, Where(chosen), limit, offset, True, vectors, shard_key)
     return [_document(collection, row) for row in rows], following
 
 
 async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> int:
     """Documents, exactly."""
-    return await Count(Where(chosen), shard_key)
+    return await Count(collection.name, Where(chosen), shard_key)
 
 
 async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
-    state = await GetStatus()
-    total = await Count(Where())
-    without_fde = (await Count(Where(lacks=(collection.fde,)))) if collection.has_fde else total
+    state = await GetStatus(collection.name, collection.fde)
+    total = await Count(collection.name, Where())
+    without_fde = (await Count(collection.name, Where(lacks=(collection.fde,)))) if collection.has_fde else total
     without_tokens, token_bytes = total, 0
     if collection.tokens is not None:
-        without_tokens = await Count(Where(lacks=(collection.tokens,)))
-        rows = await Sample(Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
+        without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)))
+        rows = await Sample(collection.name, Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
         if rows:
             floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
             token_bytes = int(floats * (2 if collection.half else 4) * (total - without_tokens))
@@ -88,11 +89,11 @@ async def info(collection: Collection) -> StoreInfo:
         code_bytes=int(with_fde * collection.encoder.dim * state.code_bits / 8),
         token_bytes=token_bytes,
         disk_bytes=state.disk_bytes,
-        unindexed=(await unindexed(state)),
+        unindexed=(await unindexed(collection, state)),
     )
 
 
-async def unindexed(state: Status) -> int | None:
+async def unindexed(collection: Collection, state: Status) -> int | None:
     """Least number of documents without index and codes; None where exact counts are forbidden.
 
     The database counts the indexed vectors of all names together (in an indexed segment that is every vector, tokens
@@ -101,7 +102,7 @@ async def unindexed(state: Status) -> int | None:
     try:
         stored = 0
         for name in state.vectors:
-            stored += await Count(Where(has=(name,)))
+            stored += await Count(collection.name, Where(has=(name,)))
     except Rejected:  # strict mode
         return None
     missing = max(0, stored - state.indexed_vectors)

@@ -2,7 +2,8 @@
 
 An operation (searching.py, writing.py, reading.py, backfilling.py) awaits a request and gets its reply. Its runner
 decides how requests are sent, so a synchronous client, an asynchronous one and an embedded engine share every decision.
-Filters, search parameters and shard keys pass through as they were given.
+Each request names its collection, which an embedded shard ignores: it has one. Filters, search parameters and shard
+keys pass through as they were given.
 """
 
 from __future__ import annotations
@@ -13,81 +14,15 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from muvera_adapters.stores.collection import Seen
 from muvera_adapters.stores.operations import Request
-from muvera_core import Encoder
 
 PointId: TypeAlias = int | str
 Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
-    """What one write may weigh on the way to the database.
-
-    Attributes:
-        bytes_per_float: as serialized.
-        target: bytes of a batch.
-        cap: bytes that the other end refuses, None where there is no such limit.
-    """
-
-    bytes_per_float: float
-    target: int
-    cap: int | None = None
-
-
-# float32 printed as JSON doubles; the server's limit is 32 MB a body (service.max_request_size_mb)
-REST = Wire(21.0, 8 << 20, 28 << 20)
-GRPC = Wire(4.1, 8 << 20)
-LOCAL = Wire(4.0, 8 << 20)
-# a batch is one record of the write-ahead log, whose segments hold 32 MB
-EDGE = Wire(4.0, 16 << 20)
-
-
-@dataclass(slots=True)
-class Collection:
-    """A collection as the operations see it.
-
-    Attributes:
-        name: of the collection.
-        encoder: of its FDEs.
-        fde: name of the FDE vector.
-        tokens: name of the multivector, None where no tokens are stored.
-        has_fde: the FDE vector exists (False: adopted, to be backfilled).
-        cosine: tokens are stored normalised, so queries and FDEs are made of normalised tokens.
-        half: tokens are stored as float16.
-        fde_half: FDEs are stored as float16.
-        fde_cosine: FDEs are compared by cosine, not by dot product.
-        seen: what operations have learned of it.
-        rescore: the codes of FDEs are too coarse to compare candidates by, so the first stage reads the originals.
-        tokens_indexed: the multivector has a graph or quantized codes, which an exact score must not use.
-        exclusive: nobody else can write.
-        wire: to the database.
-        lacking: documents with an FDE and no tokens, as last counted; None: never.
-        lacking_at: time of that count.
-    """
-
-    name: str
-    encoder: Encoder
-    fde: str = "fde"
-    tokens: str | None = "tokens"
-    has_fde: bool = True
-    cosine: bool = False
-    half: bool = True
-    fde_half: bool = True
-    fde_cosine: bool = False
-    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
-    rescore: bool = False
-    tokens_indexed: bool = False
-    exclusive: bool = False
-    wire: Wire = LOCAL
-    lacking: int | None = None
-    lacking_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Where:
-    """Which points: all conditions hold. ``filter`` is the database's own type."""
+    """Points for which all conditions hold: ``filter`` is of the database's own type, the others name vectors."""
 
     filter: Any = None
     has: tuple[str, ...] = ()
@@ -124,7 +59,7 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """The first of two stages. ``params`` is a Params or the database's own type."""
+    """The first of two stages: a vector (m,). ``params`` is a Params or the database's own type."""
 
     vector: npt.NDArray[Any]
     using: str
@@ -134,11 +69,12 @@ class Prefetch:
 
 @dataclass(frozen=True, slots=True)
 class Find(Request[list[Row]]):
-    """Nearest points of a vector (m,) or multivector (m, dim), among those of ``prefetch``. Reply: rows, best first.
+    """Points nearest to a vector (m,) or multivector (m, dim), among those of ``prefetch``. Reply: rows, best first.
 
     ``payload`` is True, False, a list of keys or the database's own selector; ``vectors`` are names.
     """
 
+    collection: str
     vector: npt.NDArray[Any]
     using: str
     limit: int
@@ -154,15 +90,17 @@ class Find(Request[list[Row]]):
 
 @dataclass(frozen=True, slots=True)
 class FindMany(Request[list[list[Row]]]):
-    """Reply: rows of each."""
+    """Several finds in one request. Reply: rows of each, in order."""
 
+    collection: str
     finds: Sequence[Find]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample(Request[list[Row]]):
-    """Reply: at most ``limit`` rows, drawn at random, without payload."""
+    """Random points. Reply: at most ``limit`` rows, of whose payload only the id is read."""
 
+    collection: str
     where: Where
     limit: int
     vectors: tuple[str, ...]
@@ -170,8 +108,9 @@ class Sample(Request[list[Row]]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Request[tuple[list[Row], Any]]):
-    """A page in the order of ids. Reply: rows and the next page's ``offset`` (None: this was the last)."""
+    """A page in the order of ids. Reply: rows, and the ``offset`` of the next page, None after the last."""
 
+    collection: str
     where: Where
     limit: int
     offset: Any = None
@@ -182,8 +121,9 @@ class Page(Request[tuple[list[Row], Any]]):
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Request[list[Row]]):
-    """Reply: rows of those ids that exist, in any order."""
+    """Points by id. Reply: rows of those that exist, in any order."""
 
+    collection: str
     ids: Sequence[PointId]
     payload: Any = True
     vectors: tuple[str, ...] = ()
@@ -192,16 +132,21 @@ class Fetch(Request[list[Row]]):
 
 @dataclass(frozen=True, slots=True)
 class Count(Request[int]):
-    """Reply: exact number."""
+    """Reply: the exact number of points."""
 
+    collection: str
     where: Where
     shard_key: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Upsert(Request[None]):
-    """Replaces whole points. ``wait``: until searches see them; else until they are in the write-ahead log."""
+    """Writes whole points, replacing those that exist.
 
+    With ``wait`` the reply comes when searches see them, else when they are in the write-ahead log.
+    """
+
+    collection: str
     points: Sequence[Point]
     wait: bool = True
     shard_key: Any = None
@@ -209,16 +154,18 @@ class Upsert(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class SetVectors(Request[None]):
-    """Writes the named vectors of points that exist, and leaves everything else of them."""
+    """Writes the named vectors of points that exist; their other vectors and payloads stay."""
 
+    collection: str
     points: Sequence[Point]
     shard_key: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delete(Request[None]):
-    """By ids, or by filter where ``ids`` is None."""
+    """Deletes points by ids, or by filter where ``ids`` is None."""
 
+    collection: str
     ids: Sequence[PointId] | None
     where: Where = Where()
     shard_key: Any = None
@@ -226,20 +173,33 @@ class Delete(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Flush(Request[None]):
-    """Everything acknowledged is on disk; no reply."""
+    """Returns when all acknowledged writes are on disk."""
+
+    collection: str
 
 
 @dataclass(frozen=True, slots=True)
 class Optimize(Request[None]):
-    """Starts indexing where that is not automatic; no reply."""
+    """Starts indexing where that is not automatic."""
+
+    collection: str
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the database says of a collection; ``status`` is one of Qdrant's colours.
+    """State of a collection.
 
-    ``indexed_vectors`` counts those of all ``vectors`` (names) together, deleted ones included until their segment is
-    rebuilt.
+    Attributes:
+        engine: name and version of the database.
+        status: one of Qdrant's colours: ``green``, ``yellow``, ``grey`` or ``red``.
+        points: number of points, approximately.
+        segments: number of segments, None where there are none.
+        vectors: names of all vectors.
+        indexed_vectors: number of indexed vectors of all names together, deleted ones included until their segment is
+            rebuilt.
+        fde_float_bytes: bytes of one dimension of an FDE as stored.
+        code_bits: bits of a code for one dimension of an FDE, 0 without codes.
+        disk_bytes: bytes of all files, None where they cannot be seen.
     """
 
     engine: str
@@ -255,4 +215,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class GetStatus(Request[Status]):
-    """Reply: Status."""
+    """State of the collection whose FDE vector is ``fde``."""
+
+    collection: str
+    fde: str

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
-from muvera_adapters.qdrant.requests import Collection, Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
+from muvera_adapters.qdrant.requests import Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
@@ -82,6 +83,7 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     check_options(collection, options)
     query = query_matrix(collection, query_tokens, check_query)
     rows = await Find(
+        collection.name,
         query,
         tokens,
         options.limit,
@@ -120,7 +122,7 @@ def _plan(
     # rescoring reads the originals from disk, so only where codes are coarse: unindexed documents are scored exactly
     ours = Params(hnsw_ef=max(128, 2 * candidates), rescore=collection.rescore)
     params = o.params if o.params is not None else ours
-    first = partial(Find, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
+    first = partial(Find, collection.name, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
     names = token_names(collection, o.tokens)
     if mode == "none":
         threshold = fde.threshold(o.score_threshold)
@@ -129,6 +131,7 @@ def _plan(
     if mode == "client":
         return [first(candidates, where=where, payload=_payload(o), vectors=(collection.tokens,))]
     two_stage = Find(
+        collection.name,
         query,
         collection.tokens,
         # with unscored documents to append, the whole ranking is needed to know where they begin
@@ -157,7 +160,7 @@ async def _send(finds: list[Find], collection: Collection) -> list[list[Row]]:
     replies: list[list[Row]] = []
     sizes = [int((_floats(find) + 100) * collection.wire.bytes_per_float) for find in finds]
     for i, j in slices(sizes, collection.wire.target):
-        replies += await FindMany(finds[i:j])
+        replies += await FindMany(collection.name, finds[i:j])
     return replies
 
 
@@ -167,11 +170,12 @@ def _floats(find: Find) -> int:
 
 async def _count_lacking(collection: Collection) -> int:
     """Documents that the second stage would drop in silence, as the engine does with points without the vector."""
-    if collection.lacking is None or seconds() - collection.lacking_at > _RECOUNT_SECONDS:
+    seen = collection.seen
+    if seen.lacking is None or seconds() - seen.lacking_at > _RECOUNT_SECONDS:
         assert collection.tokens is not None
-        collection.lacking = await Count(Where(has=(collection.fde,), lacks=(collection.tokens,)))
-        collection.lacking_at = seconds()
-    return collection.lacking or 0
+        seen.lacking = await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,)))
+        seen.lacking_at = seconds()
+    return seen.lacking or 0
 
 
 def _unscaled(rows: list[Row], fde: QueryFDE | None) -> list[Row]:

@@ -1,18 +1,18 @@
+# Generated from async_store.py by tools/make_sync.py; edit that file and run it.
 """QdrantMuvera: two-stage search in a Qdrant server, or in qdrant-client's local mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
 
-from muvera_adapters.errors import MuveraError
-from muvera_adapters.qdrant import backfilling, client_collection, client_copy, reading, searching, writing
-from muvera_adapters.qdrant.client_calls import TIMEOUT, to_call, wire_of
-from muvera_adapters.qdrant.client_errors import Target, translate
-from muvera_adapters.qdrant.client_schema import FDE, Quantization, fde_params, plan
-from muvera_adapters.qdrant.requests import Collection
+from muvera_adapters.qdrant import backfilling, copying, lifecycle, reading, searching, writing
+from muvera_adapters.qdrant.client import TIMEOUT, Connection, send, wire_of
+from muvera_adapters.qdrant.collection import FDE, Collection
+from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run
@@ -26,32 +26,41 @@ class QdrantMuvera:
     """Two-stage search in Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
 
     Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
-    reconfigured. One made with ``prefer_grpc=True`` sends a fifth of the bytes. Every method raises
-    :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
-    ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent), ``Rejected`` (by the database),
-    ``Unsupported`` or ``StoreUnavailable`` (after the retries).
+    reconfigured. One made with ``prefer_grpc=True`` sends a fifth of the bytes. The asynchronous store encodes in a
+    worker thread, so that the event loop goes on; qdrant-client's local mode blocks it.
+
+    Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
+    ``CollectionNotFound``, ``InvalidInput`` (before anything is sent), ``Rejected`` (by the database), ``Unsupported``
+    or ``StoreUnavailable`` (after the retries).
+
+    Example::
+
+        encoder = FDEEncoder(FDEConfig(dim=128))
+        store = QdrantMuvera.create(client, "passages", encoder)
+        store.upsert(["a", "b"], [tokens_of_a, tokens_of_b], [{"year": 1980}, {"year": 1990}])
+        store.wait_indexed()
+        for hit in store.search(query_tokens, limit=10):
+            print(hit.id, hit.score, hit.payload)
 
     Attributes:
-        client: as given.
-        encoder: of this collection.
-        name: of the collection.
+        client: client of the caller.
     """
 
-    def __init__(self, client: QdrantClient, target: Target, collection: Collection, retry: Retry) -> None:
+    def __init__(self, client: QdrantClient, connection: Connection, collection: Collection, retry: Retry) -> None:
         self.client = client
-        self._target = target
+        self._connection = connection
         self._collection = collection
         self._retry = retry
 
     @property
     def encoder(self) -> Encoder:
-        """What documents and queries are encoded with."""
+        """Encoder of documents and queries."""
         return self._collection.encoder
 
     @property
     def name(self) -> str:
-        """Of the collection."""
-        return self._target.name
+        """Name of the collection, or of the alias by which it was opened."""
+        return self._collection.name
 
     @classmethod
     def create(
@@ -82,26 +91,28 @@ class QdrantMuvera:
 
         Args:
             client: of a server >= 1.16, or of local mode.
-            name: of the collection.
-            encoder: what documents and queries are encoded with; it travels in the collection's metadata.
-            quantization: of the FDEs that the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
+            name: name of the collection.
+            encoder: encoder of documents and queries; it is kept in the collection's metadata.
+            quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
                 >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
-            store_tokens: keep token matrices for the second stage.
-            datatype: of the FDEs.
-            on_disk: keep FDEs out of memory; None: when there are codes.
-            hnsw_config: of the FDE index, None: m=16, ef_construct=100.
-            tokens_datatype: of the token matrices.
-            tokens_quantization: of the token matrices.
-            tokens_on_disk: keep token matrices out of memory.
-            optimizers_config: None: an indexing threshold of some 2,000 documents of 300 tokens in a segment.
+            store_tokens: whether to keep token matrices for the second stage.
+            datatype: datatype of the FDEs as stored.
+            on_disk: whether to keep FDEs out of memory; None: only if there are codes.
+            hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
+            tokens_datatype: datatype of the token matrices as stored.
+            tokens_quantization: codes of the token matrices.
+            tokens_on_disk: whether to keep token matrices out of memory.
+            optimizers_config: settings of the optimizers; None: an index is built from about 2,000 documents of 300
+                tokens in a segment on.
             shard_number: as in ``create_collection``, like the next four.
             sharding_method: custom sharding needs ``shard_key_selector`` in the calls.
             replication_factor: passed on.
             write_consistency_factor: passed on.
             on_disk_payload: passed on.
             tenant_field: payload key with the tenant, which gets a tenant index; filter by it in every search.
-            timeout: seconds of one request, None: the client's (5 by default); gRPC always uses the client's.
-            retry: of requests that failed because the database was unreachable or overloaded.
+            timeout: seconds of one request, None: those of the client (5 by default). gRPC always uses those of the
+                client.
+            retry: repetition of requests that failed because the database was unreachable or overloaded.
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
@@ -124,9 +135,9 @@ class QdrantMuvera:
             write_consistency_factor=write_consistency_factor,
             on_disk_payload=on_disk_payload,
         )
-        target = _connect(client, name, timeout, retry)
-        made = client_collection.create(target, encoder, planned, tenant_field)
-        return cls(client, target, _run(client, target, made, retry), retry)
+        connection = _connect(client, name, timeout, retry)
+        made = lifecycle.create(connection, encoder, planned, tenant_field)
+        return cls(client, connection, _run(client, connection, made, retry), retry)
 
     @classmethod
     def open(
@@ -142,19 +153,19 @@ class QdrantMuvera:
 
         Args:
             client: as for ``create``.
-            name: of the collection, or an alias.
-            encoder: the one to use; None: rebuild it from what the collection keeps.
+            name: name of the collection, or an alias.
+            encoder: encoder to use; None: rebuild it from what the collection keeps.
             timeout: as for ``create``.
             retry: as for ``create``.
 
         Raises:
-            CollectionNotFound: there is none, or it is not of this library.
+            CollectionNotFound: there is no such collection, or this library did not make or adopt it.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
             SchemaMismatch: its vectors were changed; the message names each difference.
         """
-        target = _connect(client, name, timeout, retry)
-        collection = _run(client, target, client_collection.open_collection(target, encoder), retry)
-        return cls(client, target, collection, retry)
+        connection = _connect(client, name, timeout, retry)
+        opened = lifecycle.open_collection(connection, encoder)
+        return cls(client, connection, _run(client, connection, opened, retry), retry)
 
     @classmethod
     def adopt(
@@ -176,10 +187,10 @@ class QdrantMuvera:
 
         Args:
             client: as for ``create``.
-            name: of the collection.
-            encoder: what its FDEs are made by, or shall be.
-            tokens_vector: name of its multivector (MaxSim; dot or cosine); None: there is none.
-            fde_vector: name of the vector with the FDEs, now or later.
+            name: name of the collection.
+            encoder: encoder of its FDEs, or of those to come.
+            tokens_vector: name of its multivector (MaxSim; dot or cosine), None if it has none.
+            fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
             timeout: as for ``create``.
             retry: as for ``create``.
 
@@ -188,9 +199,9 @@ class QdrantMuvera:
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
         """
-        target = _connect(client, name, timeout, retry, fde_vector)
-        adopted = client_collection.adopt(target, encoder, fde_vector, tokens_vector)
-        return cls(client, target, _run(client, target, adopted, retry), retry)
+        connection = _connect(client, name, timeout, retry)
+        adopted = lifecycle.adopt(connection, encoder, fde_vector, tokens_vector)
+        return cls(client, connection, _run(client, connection, adopted, retry), retry)
 
     def backfill(
         self,
@@ -213,16 +224,17 @@ class QdrantMuvera:
         point, it does what is left. At the end a random sample is checked.
 
         Args:
-            progress: show a bar.
-            dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
             quantization: as for ``create``, like the next three; used when the vector is added.
-            datatype: of the FDEs.
-            on_disk: keep FDEs out of memory.
-            hnsw_config: of the FDE index.
-            into: copy everything into this new collection instead, for servers that cannot add a vector; repeated
-                until the copy equals the collection. ``open`` it afterwards: this store stays at the old one.
+            datatype: datatype of the FDEs as stored.
+            on_disk: whether to keep FDEs out of memory.
+            hnsw_config: parameters of the FDE index.
+            into: name of a new collection into which everything is copied instead, for servers that cannot add a
+                vector; repeated until the copy equals the collection. :meth:`open` it afterwards: this store stays at
+                the old one.
             alias: name that is made to point to the new collection when it is complete.
-            shard_key_selector: of a collection with custom sharding.
+            shard_key_selector: shards to work on, in a collection with custom sharding.
 
         Raises:
             Unsupported: the server is older than 1.18 and ``into`` is not given.
@@ -231,9 +243,11 @@ class QdrantMuvera:
         """
         params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)
         if into is not None and not dry_run:
-            return self._do(client_copy.copy(self._target, self._collection, into, alias, params, progress))
-        add = client_collection.fde_adder(self._target, self._collection, params)
-        return self._do(backfilling.backfill(self._collection, add, dry_run, progress, shard_key_selector))
+            return self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
+        add = partial(lifecycle.add_fde, self._connection, self._collection, params)
+        filled = backfilling.backfill(self._collection, add, dry_run, progress, shard_key_selector)
+        report, self._collection = self._do(filled)
+        return report
 
     def upsert(
         self,
@@ -250,15 +264,16 @@ class QdrantMuvera:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
             payloads: n dictionaries of JSON values, or None.
-            progress: show a bar.
-            shard_key_selector: of a collection with custom sharding.
+            progress: whether to show a progress bar.
+            shard_key_selector: shard to write to, in a collection with custom sharding.
 
         Returns:
-            Every document as written or failed; failed are those that the database refused for themselves.
+            A report in which every document is written or failed; failed are those that the database rejected
+            individually.
 
         Raises:
-            InvalidInput: lengths differ, an id is no id or given twice, tokens cannot be encoded or exceed a limit
-                of Qdrant; the message says where. Nothing was written.
+            InvalidInput: lengths differ, an id is not valid or given twice, or tokens cannot be encoded or exceed a
+                limit of Qdrant; the message says where. Nothing was written.
             WriteInterrupted: the database stopped answering; ``report`` has what was written. Repeat the call.
         """
         return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress, shard_key_selector))
@@ -282,23 +297,23 @@ class QdrantMuvera:
         """The documents most similar to a query.
 
         Args:
-            query_tokens: (m, token_dim).
-            limit: documents to return.
-            prefetch: candidates of the first stage, in every shard; more of them, higher recall.
+            query_tokens: tokens of the query, (m, token_dim).
+            limit: maximum number of hits to return.
+            prefetch: number of candidates of the first stage, in every shard; more of them give higher recall.
             rerank: ``"native"``: MaxSim by the server, in the same request; ``"client"``: tokens are fetched and scored
                 here; ``"none"``: the encoder's estimate; ``"auto"``: native where tokens are stored.
-            filter: applied to both stages.
-            offset: hits to skip.
-            score_threshold: least score of a hit.
-            with_payload: all, none, some keys, or a selector.
-            with_tokens: return token matrices.
-            with_fde_score: set ``fde_score`` where the mode does not bring it anyway (a second query in the request).
-            search_params: of the first stage; None: a beam of twice the candidates, and rescoring of
-                binary and product codes with the original FDEs.
+            filter: filter of both stages.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether hits have their payload, keys of it, or a selector.
+            with_tokens: whether hits have their token matrices.
+            with_fde_score: whether hits have ``fde_score`` even if that takes a second query in the request.
+            search_params: parameters of the first stage; None: a beam of twice the candidates, and
+                rescoring of binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
 
         Returns:
-            At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
+            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
@@ -316,7 +331,8 @@ class QdrantMuvera:
             params=search_params,
             shard_key=shard_key_selector,
         )
-        return self._do(searching.search(self._collection, [query_tokens], o))[0]
+        found = self._do(searching.search(self._collection, [query_tokens], o))
+        return found[0]
 
     def search_batch(
         self,
@@ -362,7 +378,10 @@ class QdrantMuvera:
         with_tokens: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates. A strict mode may forbid it."""
+        """MaxSim over every document: the exact ranking that :meth:`search` approximates.
+
+        Arguments are those of :meth:`search`. A server in strict mode may forbid it.
+        """
         o = Options(
             limit=limit,
             filter=filter,
@@ -381,7 +400,7 @@ class QdrantMuvera:
         with_tokens: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+        """Documents in the order of ``ids``, None for each id that is not there."""
         return self._do(reading.get(self._collection, ids, with_tokens, shard_key_selector))
 
     def scroll(
@@ -392,19 +411,20 @@ class QdrantMuvera:
         page_size: int = 100,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Iterator[Document]:
-        """All documents, in the order of the points' ids, ``page_size`` at a request."""
+        """All documents in the order of the points' ids, ``page_size`` in a request."""
         offset = None
         while True:
             page = reading.page(self._collection, filter, page_size, offset, with_tokens, shard_key_selector)
             documents, offset = self._do(page)
-            yield from documents
+            for document in documents:
+                yield document
             if offset is None:
                 return
 
     def count(
         self, *, filter: models.Filter | None = None, shard_key_selector: models.ShardKeySelector | None = None
     ) -> int:
-        """Documents stored, exactly."""
+        """The exact number of documents."""
         return self._do(reading.count(self._collection, filter, shard_key_selector))
 
     def delete(
@@ -414,16 +434,19 @@ class QdrantMuvera:
         filter: models.Filter | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        """Deletes documents by ids or by filter; ids that are not there are ignored."""
         self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Returns when the server indexes no more; StoreUnavailable after ``timeout`` seconds.
+        """Returns when the server indexes no more.
 
         Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
 
         Returns:
             Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+
+        Raises:
+            StoreUnavailable: indexing was not finished after ``timeout`` seconds, or it failed.
         """
         return self._do(writing.wait_indexed(self._collection, timeout))
 
@@ -433,29 +456,17 @@ class QdrantMuvera:
 
     def drop(self) -> None:
         """Deletes the collection."""
-        self._do(client_collection.drop(self._target))
+        self._do(lifecycle.drop(self._connection))
 
     def _do(self, operation: Operation[T]) -> T:
-        return _run(self.client, self._target, operation, self._retry)
+        return _run(self.client, self._connection, operation, self._retry)
 
 
-def _connect(client: QdrantClient, name: str, timeout: int | None, retry: Retry, fde: str = FDE) -> Target:
+def _connect(client: QdrantClient, name: str, timeout: int | None, retry: Retry) -> Connection:
     wire = wire_of(client)
-    unknown = Target(name, "Qdrant", (), wire, timeout, fde)
-    return _run(client, unknown, client_collection.connect(name, wire, timeout, fde), retry)
+    unknown = Connection(name, "Qdrant", (), wire, timeout)
+    return _run(client, unknown, lifecycle.connect(name, wire, timeout), retry)
 
 
-def _run(client: QdrantClient, target: Target, operation: Operation[T], retry: Retry) -> T:
-    def send(request: Any) -> Any:
-        call = to_call(request, target)
-        if call is None:
-            return None
-        try:
-            reply = getattr(client, call.method)(**call.arguments)
-        except MuveraError:
-            raise
-        except Exception as error:  # the client raises what its transport raises
-            raise translate(error, target) from error
-        return call.read(reply)
-
-    return run(operation, send, retry)
+def _run(client: QdrantClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+    return run(operation, partial(send, client, connection), retry)

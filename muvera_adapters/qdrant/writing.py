@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from muvera_adapters.errors import MuveraError, StoreUnavailable
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import intake, to_points, unfit
 from muvera_adapters.qdrant.reading import unindexed
-from muvera_adapters.qdrant.requests import Collection, Delete, Flush, GetStatus, Optimize, Point, Status, Upsert, Where
+from muvera_adapters.qdrant.requests import Delete, Flush, GetStatus, Optimize, Point, Status, Upsert, Where
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
 from muvera_adapters.stores.checks import need_fde, prepare
@@ -31,14 +32,14 @@ async def upsert(
 
     async def write(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
         # the database applies writes in order: waiting for the last is waiting for all
-        await Upsert(points, last, shard_key)
+        await Upsert(collection.name, points, last, shard_key)
         return {}
 
     access = WriteAccess(
         collection.wire.target, partial(to_points, collection, prepared), write, partial(unfit, collection)
     )
     report = await writing.upsert(prepared, collection.encoder, access, progress)
-    await Flush()
+    await Flush(collection.name)
     return report
 
 
@@ -48,21 +49,21 @@ async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chose
     if ids is not None and not len(ids):
         return
     points = None if ids is None else [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
-    await Delete(points, Where(chosen), shard_key)
-    await Flush()
+    await Delete(collection.name, points, Where(chosen), shard_key)
+    await Flush(collection.name)
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
     """Returns when the database indexes no more: the number of documents that it leaves without index."""
-    return await unindexed(await wait_until_idle(collection.name, partial(_status, collection), timeout))
+    return await unindexed(collection, await wait_until_idle(collection.name, partial(_status, collection), timeout))
 
 
 async def _status(collection: Collection) -> tuple[Status, str | None]:
     """The status, and what the database is doing (None: nothing)."""
-    state = await GetStatus()
+    state = await GetStatus(collection.name, collection.fde)
     if state.status == "grey":  # nothing is being done until it is asked for
-        await Optimize()
-        state = await GetStatus()
+        await Optimize(collection.name)
+        state = await GetStatus(collection.name, collection.fde)
     if state.status == "red":
         raise StoreUnavailable(f"{collection.name} is in state red: the server's log says why it cannot index")
     return state, None if state.status == "green" else f"{state.status} (indexing)"

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.databases import Database
 from muvera_adapters.errors import CollectionNotFound, InvalidInput
 from muvera_adapters.sources.base import SourceDocument
-from muvera_adapters.targets import Database, Target
+from muvera_adapters.stores.database import Target
 from muvera_core import FDEConfig, FDEEncoder
 
 # given to adopt() so that it finds no FDEs and therefore writes nothing

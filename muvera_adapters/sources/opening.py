@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from muvera_adapters.databases import is_target, parse_target
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.plaid import UnknownFormat
 from muvera_adapters.sources.arrays import ArrayFile, ArraySource
@@ -16,7 +17,6 @@ from muvera_adapters.sources.npz import NpzFile
 from muvera_adapters.sources.parquet import ParquetSource
 from muvera_adapters.sources.plaid import PlaidSource
 from muvera_adapters.sources.safetensors import SafetensorsFile
-from muvera_adapters.targets import is_target, parse_target
 from muvera_core import TokenBatch
 
 
@@ -35,7 +35,7 @@ def open_source(
 
     Args:
         path: directory of a PLAID index; ``.npz`` or ``.safetensors`` file; ``.parquet`` file or directory of such; or
-            a target (``qdrant:URL`` ...) with ``collection``.
+            a target (``scheme:URL`` ...) with ``collection``.
         ids: of a PLAID index, like the next two; see :func:`muvera_adapters.plaid.open_index`.
         texts: likewise.
         originals: likewise.
@@ -45,7 +45,7 @@ def open_source(
         tokens_vector: of a target's collection that this library did not make: name of its multivector.
 
     Raises:
-        WrongUsage: an argument does not belong to that kind of source, or the target is none.
+        WrongUsage: an argument does not belong to that kind of source, or the target is not valid.
         MuveraError: the source cannot be read; the message says why.
     """
     text = os.fspath(path)

@@ -8,7 +8,7 @@ from typing import Protocol
 from muvera_core import Encoder
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Seen:
     """What operations learn of a collection while they run; threads share it, and any of it may be learned again.
 

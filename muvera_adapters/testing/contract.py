@@ -34,6 +34,7 @@ from muvera_adapters.testing.corpus import (
     QUERIES,
     best,
     estimates,
+    sample,
     truth,
     two_stage,
     unit_rows,
@@ -446,6 +447,39 @@ class TestCollections:
             session.create("long", encoder)
         with pytest.raises(CollectionNotFound):
             session.open("long")
+
+
+class TestPartlyIndexed:
+    """The normal state of every growing collection: a part has an index and codes, and what came last has not."""
+
+    def test_documents_without_an_index_are_ranked_like_those_with_one(self, session: Session) -> None:
+        """Recall among 20, 50 and 200 candidates is that of the same documents fully indexed, within .02."""
+        documents, queries, encoder = sample()
+        total, indexed = len(documents), len(documents) - 300
+        no_index = session.unindexed(300, total) == total
+        if no_index:
+            queries = queries[:5]  # there is little to see, and each search goes through everything
+        store = session.create("partly", encoder, **session.indexing(), **session.quantized())
+        exact = [set(best(truth(query, documents), 10)) for query in queries]
+
+        def recall() -> list[float]:
+            """Share of the exact top 10 among 20, 50 and 200 candidates."""
+            found = [store.search_batch(queries, n, n, rerank="none", with_payload=False) for n in (20, 50, 200)]
+            hits = [[{hit.id for hit in hits} for hits in each] for each in found]
+            return [float(np.mean([len(a & b) / 10 for a, b in zip(each, exact, strict=True)])) for each in hits]
+
+        # in random order: the sample's is by module
+        order = [int(i) for i in np.random.default_rng(3).permutation(total)]
+        store.upsert(order[:indexed], [documents[i] for i in order[:indexed]])
+        assert store.wait_indexed() == (indexed if no_index else session.unindexed(0, indexed))
+        store.upsert(order[indexed:], [documents[i] for i in order[indexed:]])
+        assert store.info().unindexed == session.unindexed(300, total)
+        partly = recall()
+        session.index_rest("partly")
+        store.wait_indexed()
+        wholly = recall()
+        assert wholly[2] > 0.9
+        assert all(a > b - 0.02 for a, b in zip(partly, wholly, strict=True))
 
 
 class TestEncoderKeptInAFile:

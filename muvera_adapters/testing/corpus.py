@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, maxsim
 
 DIM = 16
@@ -26,6 +28,15 @@ ENCODER = FDEEncoder(CONFIG)
 OTHER_ENCODER = FDEEncoder(FDEConfig(dim=DIM, r_reps=6, k_sim=3, d_proj=8, seed=7))
 # its state is too big to be kept with a collection
 FITTED_ENCODER = RegressionEncoder.fit(DOCUMENTS, dim=64, features=128)
+
+
+@cache
+def sample() -> tuple[list[np.ndarray], list[np.ndarray], FDEEncoder]:
+    """1,600 docstrings and 55 questions of the shipped sample, cut to 40 tokens for speed, and an encoder for them."""
+    pydocs = load_pydocs()
+    documents = [np.asarray(document.tokens, np.float32)[:40] for document in pydocs.source.documents()][:1600]
+    queries = [pydocs.queries[i] for i in range(len(pydocs.queries))]
+    return documents, queries, FDEEncoder(FDEConfig(dim=128, r_reps=10, k_sim=4, d_proj=16))
 
 
 def truth(query: np.ndarray, documents: Any = None) -> np.ndarray:

@@ -81,6 +81,18 @@ class Session(Protocol):
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
         """Adds a document with an FDE and the payload ``{"n": document_id}`` only; tests reopen stores afterwards."""
 
+    def indexing(self) -> dict[str, Any]:
+        """Options of ``create`` by which 1,300 documents are indexed and 300 more are not before ``index_rest``."""
+
+    def index_rest(self, name: str) -> None:
+        """Has the database index whatever is left when ``wait_indexed`` is called next."""
+
+    def unindexed(self, added: int, total: int) -> int | None:
+        """What ``info()`` says after ``added`` of ``total`` documents were written to an indexed collection.
+
+        ``added`` where they really have no index and no codes then, 0 where the database indexes whatever it takes.
+        """
+
     def content(self, name: str) -> dict[Any, tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
         """Payload and vectors of every document of a collection, by id; tests reopen stores afterwards."""
 

@@ -400,7 +400,7 @@ def test_sizes_grow_with_everything_and_two_stages_are_smaller():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(InvalidInput, match="no estimate for 'oracle'"):
+    with pytest.raises(InvalidInput, match="'oracle' is not a database"):
         estimate(10, 10, 64, databases=["oracle"])
     with pytest.raises(InvalidInput, match="qdrant has no quantization 'rq8'"):
         estimate(10, 10, 64, databases=["qdrant"], quantization="rq8")

@@ -6,6 +6,7 @@ import uuid
 import numpy as np
 import pytest
 
+from muvera_adapters.databases import Database, parse_target
 from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -19,7 +20,6 @@ from muvera_adapters.migration import pipeline as pipeline_module
 from muvera_adapters.migration.journal import Journal, default_path
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.sources import open_source
-from muvera_adapters.targets import Database, parse_target
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
 DIM, N = 16, 150
@@ -339,24 +339,25 @@ def test_several_workers(tmp_path, path, matrices, monkeypatch):
     from qdrant_client import QdrantClient
 
     database = Database("qdrant:http://localhost:1")
-    database._made = QdrantClient(":memory:")
+    database._client = QdrantClient(":memory:")
     store, report = migrate(open_source(path), database, "x", ENCODER, workers=3, journal=tmp_path / "j")
     check_all({d.id: d for d in store.scroll(with_tokens=True)}, matrices)
     assert report.written == N
-    database._made.close()
+    database._client.close()
 
 
 def test_estimate_is_what_the_collection_takes(tmp_path, path):
     source = open_source(path)
-    size = estimate(source, ENCODER, parse_target("qdrant-edge:x").layout)
+    size = estimate(source, ENCODER, parse_target("qdrant-edge:x"))
     assert size.exact
     run(path, tmp_path)
     with QdrantEdgeMuvera.open(tmp_path / "data", "x") as store:
         info = store.info()
-    assert (size.fde_bytes, size.code_bytes) == (info.fde_bytes, info.code_bytes)
+    assert size.fde_bytes == info.fde_bytes
+    assert size.code_bytes == pytest.approx(info.code_bytes, rel=0.02)  # the store leaves out what is beside the codes
     assert size.token_bytes == pytest.approx(info.token_bytes, rel=0.3)  # the store's is from a sample
     assert size.encode_seconds > 0
-    some = estimate(source, ENCODER, parse_target("qdrant-edge:x").layout, limit=15)
+    some = estimate(source, ENCODER, parse_target("qdrant-edge:x"), limit=15)
     assert (some.documents, some.exact) == (15, False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import grpc
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pymilvus")
 
+from pymilvus import DataType
 from pymilvus import exceptions as m
+from pymilvus.client.types import LoadState
 
 from muvera_adapters.errors import (
     CollectionNotFound,
@@ -23,11 +26,15 @@ from muvera_adapters.errors import (
     Unsupported,
 )
 from muvera_adapters.milvus import blobs
-from muvera_adapters.milvus.client_errors import translate
+from muvera_adapters.milvus.client import Call, Connection, send
+from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import among, both, checked, literal
-from muvera_adapters.milvus.identity import from_key, to_key
-from muvera_adapters.milvus.requests import Collection, near_fde, near_tokens
+from muvera_adapters.milvus.ids import from_key, to_key
+from muvera_adapters.milvus.lifecycle import add_fde
+from muvera_adapters.milvus.requests import count, fetch, near_fde, near_tokens, page
 from muvera_adapters.milvus.schema import Plan, check
+from muvera_adapters.stores.operations import Retry, run
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
@@ -107,14 +114,28 @@ class TestBlobs:
         assert blobs.unpack(["", None], "document 7") is None
 
 
+class _Recorder:
+    """A client that keeps the arguments of a call."""
+
+    def search(self, **arguments):
+        return arguments
+
+    query = search
+
+
+def sent(call: Call) -> dict:
+    """The arguments that a request gives the client."""
+    return call.send(_Recorder(), 5.0)
+
+
 class TestRequests:
     def test_the_second_stage_asks_for_every_candidate(self):
         collection = Collection("c", ENCODER, storage="struct", capacity=4_096, token_index={"index_type": "HNSW"})
-        sent = near_tokens(collection, np.eye(8, dtype=np.float16), 50, "x").arguments
-        assert sent["limit"] == 50
-        assert sent["search_params"]["params"]["retrieval_ann_ratio"] == 100.0, "more is refused by 2.6.4"
-        assert sent["data"][0].to_flat_array().dtype == np.float32
-        assert sent["output_fields"] == ["muvera_id"]
+        asked = sent(near_tokens(collection, np.eye(8, dtype=np.float16), 50, "x"))
+        assert (asked["limit"], asked["timeout"]) == (50, 5.0)
+        assert asked["search_params"]["params"]["retrieval_ann_ratio"] == 100.0, "more is refused by 2.6.4"
+        assert asked["data"][0].to_flat_array().dtype == np.float32
+        assert asked["output_fields"] == ["muvera_id"]
 
     @pytest.mark.parametrize(
         ("index", "params"),
@@ -123,8 +144,21 @@ class TestRequests:
     def test_the_first_stage_looks_deep_enough(self, index, params):
         collection = Collection("c", ENCODER, index={"index_type": index})
         fde = np.ones(ENCODER.dim, np.float32)
-        assert near_fde(collection, fde, 200, "", (), None).arguments["search_params"]["params"] == params
-        assert near_fde(collection, fde, 200, "", (), {"a": 1}).arguments["search_params"]["params"] == {"a": 1}
+        assert sent(near_fde(collection, fde, 200, "", (), None))["search_params"]["params"] == params
+        assert sent(near_fde(collection, fde, 200, "", (), {"a": 1}))["search_params"]["params"] == {"a": 1}
+
+    def test_only_searches_have_the_consistency_of_the_user(self):
+        collection = Collection("c", ENCODER, consistency="Eventually")
+        fde = np.ones(ENCODER.dim, np.float32)
+        for request, level in (
+            (near_fde(collection, fde, 1, "", (), None), "Eventually"),
+            (fetch(collection, ["a"], ()), "Eventually"),
+            (fetch(collection, ["a"], (), strong=True), "Strong"),
+            (page(collection, 1, None, ()), "Strong"),
+            (count(collection), "Strong"),
+        ):
+            assert sent(request)["consistency_level"] == level
+        assert "consistency_level" not in sent(near_fde(Collection("c", ENCODER), fde, 1, "", (), None))
 
     @pytest.mark.parametrize(
         "plan",
@@ -139,6 +173,40 @@ class TestRequests:
     def test_what_no_milvus_makes_is_refused(self, plan):
         with pytest.raises(InvalidInput):
             check(ENCODER, plan)
+
+
+class _Resumed:
+    """A client of a collection whose FDE field, of float16, was added by a run that was killed."""
+
+    def __init__(self):
+        self.properties = {}
+
+    def describe_collection(self, **_):
+        fields = [{"name": "fde", "type": DataType.FLOAT16_VECTOR}, {"name": "muvera_fde", "type": DataType.VARCHAR}]
+        return {"fields": fields, "properties": self.properties}
+
+    def list_indexes(self, **_):
+        return ["fde"]
+
+    def describe_index(self, **_):
+        return {"field_name": "fde", "index_type": "HNSW", "metric_type": "IP"}
+
+    def get_load_state(self, **_):
+        return {"state": LoadState.Loaded}
+
+    def alter_collection_properties(self, *, properties, **_):
+        self.properties.update(properties)
+
+
+class TestLifecycle:
+    def test_a_resumed_backfill_keeps_the_datatype_of_the_field_that_is_there(self):
+        collection = Collection("c", ENCODER, has_fde=False)
+        operation = add_fde(collection, Plan(datatype=DataType.FLOAT_VECTOR))
+        send_to = partial(send, _Resumed(), Connection("c"))
+        added = run(operation, lambda call: call.read(send_to(call)), Retry(attempts=1))
+        assert (added.datatype, added.marker) == (DataType.FLOAT16_VECTOR, True)
+        assert collection.datatype == DataType.FLOAT_VECTOR, "what was known stays as it was"
+        assert added.seen is collection.seen
 
 
 class _Rpc(grpc.RpcError):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, EncoderMismatch, InvalidInput, StoreUnavailable
 from muvera_adapters.evidence.measuring import exact_top, measure
 from muvera_adapters.qdrant import QdrantEdgeMuvera
-from muvera_adapters.qdrant.requests import Upsert, Wire
+from muvera_adapters.qdrant.collection import Wire
+from muvera_adapters.qdrant.requests import Upsert
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from tests.drawn import gaussian
 
@@ -92,7 +94,6 @@ def test_written_documents_survive_a_killed_process(tmp_path, encoder, documents
 import os, sys
 sys.path.insert(0, {str(sys.path[0])!r})
 from muvera_adapters.qdrant import QdrantEdgeMuvera
-from muvera_adapters.qdrant.requests import Upsert, Wire
 from muvera_core import FDEConfig, FDEEncoder
 import numpy as np
 encoder = FDEEncoder(FDEConfig({DIM}, r_reps=8, k_sim=3, d_proj=8))
@@ -195,7 +196,7 @@ def test_recall_on_real_vectors(tmp_path, pydocs, pydocs_documents):
 
 
 def test_long_documents_are_split_by_bytes(store, monkeypatch):
-    store._collection.wire = Wire(4.0, 4 * (8 * 8 * 8 + 30 * DIM))
+    store._collection = replace(store._collection, wire=Wire(4.0, 4 * (8 * 8 * 8 + 30 * DIM)))
     sizes, send = [], store._shard.send
 
     def record(request):

@@ -8,11 +8,12 @@ import pytest
 
 from muvera_adapters.errors import MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant import requests as r
+from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.writing import wait_indexed
 from muvera_adapters.stores.operations import Retry, run, run_async
 from muvera_core import FDEConfig, FDEEncoder
 
-COLLECTION = r.Collection("c", FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4)))
+COLLECTION = Collection("c", FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4)))
 
 
 def status(colour):
@@ -43,7 +44,7 @@ def drive(request, monkeypatch):
 
 
 async def ask():
-    return await r.GetStatus()
+    return await r.GetStatus("c", "fde")
 
 
 def failing(*errors):

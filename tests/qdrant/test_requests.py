@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ pytest.importorskip("qdrant_client", reason="install the extra: pip install 'muv
 from qdrant_client import QdrantClient, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, Unsupported
 from muvera_adapters.qdrant import QdrantMuvera
+from muvera_adapters.qdrant import collection as c
 from muvera_adapters.qdrant import requests as r
-from muvera_adapters.qdrant.client_calls import Call, to_call, wire_of
-from muvera_adapters.qdrant.client_errors import Target
-from muvera_adapters.qdrant.client_schema import check_version, plan, vector_infos
+from muvera_adapters.qdrant.client import Connection, send, wire_of
+from muvera_adapters.qdrant.collection import Collection, Seen
 from muvera_adapters.qdrant.prepare import intake, to_points
+from muvera_adapters.qdrant.schema import check_version, plan, vector_infos
 from muvera_adapters.qdrant.searching import Options, search
 from muvera_adapters.stores.checks import prepare
 from muvera_adapters.stores.operations import Compute, seconds
@@ -31,8 +33,8 @@ from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=128))  # 10,240 dimensions
 SMALL = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
-REST = Target("passages", "Qdrant 1.19", (1, 19), r.REST, 60)
-GRPC = Target("passages", "Qdrant 1.19", (1, 19), r.GRPC, None)
+REST = Connection("passages", "Qdrant 1.19", (1, 19), c.REST, 60)
+GRPC = Connection("passages", "Qdrant 1.19", (1, 19), c.GRPC, None)
 
 
 def planned(**options):
@@ -50,10 +52,28 @@ def planned(**options):
     return plan(ENCODER, **{**defaults, **options})
 
 
-def call_of(request, target) -> Call:
-    call = to_call(request, target)
-    assert call is not None
-    return call
+class Recorded(Exception):
+    """Raised in place of a call of the client."""
+
+    def __init__(self, method, arguments):
+        self.method, self.arguments = method, arguments
+
+
+class Recorder:
+    """A client that sends nothing."""
+
+    def __getattr__(self, method):
+        def call(**arguments):
+            raise Recorded(method, arguments)
+
+        return call
+
+
+def call_of(request, connection) -> Recorded:
+    with pytest.raises(MuveraError) as caught:
+        send(Recorder(), connection, request)
+    assert isinstance(caught.value.__cause__, Recorded)
+    return caught.value.__cause__
 
 
 def first_request(operation):
@@ -138,29 +158,29 @@ class TestBatches:
             assert sum(sizes[i:k]) > target
 
     def test_sizes_bound_what_rest_really_sends(self):
-        collection = r.Collection("c", ENCODER, wire=r.REST)
+        collection = Collection("c", ENCODER, wire=c.REST)
         generator = np.random.default_rng(0)
         tokens = generator.normal(size=(300, 128)).astype(np.float32)
         documents = prepare(collection, [1], [tokens], [{"text": "x" * 5_000}], intake(collection))
         points = to_points(collection, documents, 0, 1, ENCODER.encode_documents([tokens]))
-        sent = len(call_of(r.Upsert(points), REST).arguments["points"][0].model_dump_json())
+        sent = len(call_of(r.Upsert("c", points), REST).arguments["points"][0].model_dump_json())
         assert 0.8 * documents.sizes[0] < sent <= documents.sizes[0]
 
     def test_sizes_bound_what_grpc_really_sends(self):
-        collection = r.Collection("c", ENCODER, wire=r.GRPC)
+        collection = Collection("c", ENCODER, wire=c.GRPC)
         tokens = np.random.default_rng(0).normal(size=(300, 128)).astype(np.float32)
         documents = prepare(collection, [1], [tokens], None, intake(collection))
         points = to_points(collection, documents, 0, 1, ENCODER.encode_documents([tokens]))
-        sent = call_of(r.Upsert(points), GRPC).arguments["points"][0].ByteSize()
+        sent = call_of(r.Upsert("c", points), GRPC).arguments["points"][0].ByteSize()
         assert 0.9 * documents.sizes[0] < sent <= documents.sizes[0]
 
     def test_a_document_over_the_rest_limit_is_refused_with_the_ways_out(self):
-        collection = r.Collection("c", FDEEncoder(FDEConfig(dim=1024, r_reps=10, k_sim=6, d_proj=64)), wire=r.REST)
+        collection = Collection("c", FDEEncoder(FDEConfig(dim=1024, r_reps=10, k_sim=6, d_proj=64)), wire=c.REST)
         tokens = np.ones((1_020, 1024), np.float32)
         with pytest.raises(InvalidInput, match=r"document 0 .*28 MB.*prefer_grpc"):
             prepare(collection, [1], [tokens], [{"text": "x" * 10_000_000}], intake(collection))
-        collection.wire = r.GRPC
-        prepare(collection, [1], [tokens], [{"text": "x" * 10_000_000}], intake(collection))
+        larger = replace(collection, wire=c.GRPC)
+        prepare(larger, [1], [tokens], [{"text": "x" * 10_000_000}], intake(larger))
 
     @pytest.mark.parametrize("half", [False, True])
     def test_grpc_messages_are_those_of_the_client(self, half):
@@ -168,7 +188,9 @@ class TestBatches:
         tokens = generator.normal(size=(7, 8)).astype(np.float16 if half else np.float32)
         fde = generator.normal(size=300).astype(np.float32)  # a length whose varint has two bytes
         payload = {"a": [1, "x", None, {"b": 2.5}]}
-        (ours,) = call_of(r.Upsert([r.Point(3, {"fde": fde, "tokens": tokens}, payload)]), GRPC).arguments["points"]
+        (ours,) = call_of(r.Upsert("c", [r.Point(3, {"fde": fde, "tokens": tokens}, payload)]), GRPC).arguments[
+            "points"
+        ]
         theirs = RestToGrpc.convert_point_struct(
             models.PointStruct(id=3, vector={"fde": fde.tolist(), "tokens": tokens.tolist()}, payload=payload)
         )
@@ -177,7 +199,7 @@ class TestBatches:
 
 class TestSearchRequests:
     def collection(self):
-        return r.Collection("passages", SMALL, lacking=0, lacking_at=seconds(), wire=r.REST)
+        return Collection("passages", SMALL, seen=Seen(lacking=0, lacking_at=seconds()), wire=c.REST)
 
     def find(self, **options):
         query = np.ones((2, 8), np.float32)
@@ -192,7 +214,7 @@ class TestSearchRequests:
         assert (first.using, first.limit) == ("fde", 200)
         assert first.params.hnsw_ef == 400
         assert first.params.quantization.rescore is False
-        assert call.arguments["timeout"] == 60
+        assert (call.arguments["collection_name"], call.arguments["timeout"]) == ("passages", 60)
 
     def test_the_prefetch_covers_what_the_offset_skips(self):
         assert self.find(limit=10, prefetch=20, offset=50).prefetch.limit == 60
@@ -211,14 +233,13 @@ class TestSearchRequests:
         assert np.shape(call_of(find, REST).arguments["query"]) == (1, 8)
 
     def test_tokens_with_codes_or_a_graph_are_scored_without_them(self):
-        collection = self.collection()
-        collection.tokens_indexed = True
+        collection = replace(self.collection(), tokens_indexed=True)
         find = first_request(search(collection, [np.ones((2, 8))], Options()))
         params = call_of(find, REST).arguments["search_params"]
         assert (params.exact, params.quantization.ignore) == (True, True)
 
     def test_batches_of_queries_are_split_by_bytes(self):
-        collection = r.Collection("passages", ENCODER, lacking=0, lacking_at=seconds(), wire=r.REST)
+        collection = Collection("passages", ENCODER, seen=Seen(lacking=0, lacking_at=seconds()), wire=c.REST)
         queries = [np.ones((32, 128), np.float32)] * 60
         operation = search(collection, queries, Options())
         request, sizes = first_request(operation), []
@@ -239,21 +260,63 @@ class TestSearchRequests:
 
     def test_points_with_and_without_vectors_are_told_by_filters(self):
         own = models.Filter(must=[models.HasIdCondition(has_id=[1])])
-        made = call_of(r.Count(r.Where(own, has=("fde",), lacks=("tokens",))), REST).arguments["count_filter"]
+        made = call_of(r.Count("c", r.Where(own, has=("fde",), lacks=("tokens",))), REST).arguments["count_filter"]
         assert made.must == [models.HasVectorCondition(has_vector="fde"), own]
         assert made.must_not == [models.HasVectorCondition(has_vector="tokens")]
 
 
 def test_the_transport_is_read_from_the_clients_options(tmp_path):
     memory, disk = QdrantClient(":memory:"), QdrantClient(path=str(tmp_path))
-    assert wire_of(memory) is r.LOCAL
-    assert wire_of(disk) is r.LOCAL
+    assert wire_of(memory) is c.LOCAL
+    assert wire_of(disk) is c.LOCAL
     memory.close()
     disk.close()
-    for grpc, wire in ((False, r.REST), (True, r.GRPC)):
+    for grpc, wire in ((False, c.REST), (True, c.GRPC)):
         client = QdrantClient("http://127.0.0.1:1", check_compatibility=False, prefer_grpc=grpc)
         assert wire_of(client) is wire
         client.close()
+
+
+def test_every_request_goes_to_the_collection_that_it_names():
+    one = np.ones(4, np.float32)
+    requests = [
+        r.Find("other", one, "fde", 1),
+        r.FindMany("other", [r.Find("other", one, "fde", 1)]),
+        r.Sample("other", r.Where(), 1, ()),
+        r.Page("other", r.Where(), 1),
+        r.Fetch("other", [1]),
+        r.Count("other", r.Where()),
+        r.Upsert("other", []),
+        r.SetVectors("other", []),
+        r.Delete("other", [1]),
+        r.Optimize("other"),
+        r.GetStatus("other", "fde"),
+    ]
+    assert {call_of(request, REST).arguments["collection_name"] for request in requests} == {"other"}
+
+
+def test_sizes_are_those_of_the_vector_that_has_the_fdes():
+    client = QdrantClient(":memory:")
+    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    vectors = {
+        "colbert": models.VectorParams(size=8, distance=models.Distance.DOT, multivector_config=comparator),
+        "mine": models.VectorParams(size=SMALL.dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16),
+    }
+    client.create_collection("pages", vectors)
+    client.upsert("pages", [models.PointStruct(id=1, vector={"colbert": [[1.0] * 8]})])
+    adopted = QdrantMuvera.adopt(client, "pages", SMALL, fde_vector="mine")
+    adopted.backfill()
+    for store in (adopted, QdrantMuvera.open(client, "pages")):
+        assert store.info().fde_bytes == 2 * SMALL.dim
+    client.close()
+
+
+def test_what_the_client_cannot_take_is_an_error_of_this_library():
+    client = QdrantClient(":memory:")
+    store = QdrantMuvera.create(client, "passages", SMALL)
+    with pytest.raises(Rejected):
+        store.search_batch([np.ones((2, 8))] * 2, filter="year = 1980")
+    client.close()
 
 
 def test_tenants_get_a_tenant_index(monkeypatch):

@@ -1,8 +1,7 @@
-"""Errors of qdrant-client and its transports as this library's."""
+"""Errors of qdrant-client and its transports as those of this library."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -18,55 +17,40 @@ from muvera_adapters.errors import (
     StoreUnavailable,
     Unsupported,
 )
-from muvera_adapters.qdrant.requests import Wire
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What all calls have in common.
+def translate(error: Exception, *, engine: str, name: str, timeout: int | None) -> MuveraError:
+    """The error of this library for one of the client's.
 
-    Attributes:
-        name: of the collection.
-        engine: and its version.
-        version: of the server.
-        wire: to it.
-        timeout: seconds of one request, None: the client's.
-        fde: name of the FDE vector.
+    Args:
+        error: the client's own.
+        engine: name and version of the database.
+        name: name of the collection.
+        timeout: seconds that the request was given, None: those of the client.
     """
-
-    name: str
-    engine: str
-    version: tuple[int, ...]
-    wire: Wire
-    timeout: int | None
-    fde: str = "fde"
-
-
-def translate(error: Exception, target: Target) -> MuveraError:
-    """The error of this library for one of the client's."""
     if isinstance(error, ResourceExhaustedResponse):
         return StoreUnavailable(
             f"Qdrant is overloaded: {error}", transient=True, retry_after=float(error.retry_after_s)
         )
     if isinstance(error, UnexpectedResponse):
-        return _of_status(error.status_code or 0, _reason(error), target)
+        return _of_status(error.status_code or 0, _reason(error), name)
     if isinstance(error, ResponseHandlingException):
-        return _of_transport(error.source, target)
+        return _of_transport(error.source, timeout)
     if isinstance(error, grpc.RpcError):
-        return _of_grpc(error, target)
+        return _of_grpc(error, name)
     if isinstance(error, NotImplementedError):
-        return Unsupported(f"{target.engine} cannot do this: {error}")
+        return Unsupported(f"{engine} cannot do this: {error}")
     if isinstance(error, QdrantException):
         return StoreUnavailable(f"Qdrant is overloaded: {error}", transient=True)
     if isinstance(error, ValueError) and "not found" in str(error):
-        return CollectionNotFound(f"{target.name}: {error}")
+        return CollectionNotFound(f"{name}: {error}")
     if isinstance(error, OSError | RuntimeError):
-        return StoreUnavailable(f"{target.engine} failed: {error}")
-    return Rejected(f"{target.engine} refused the request: {error}")
+        return StoreUnavailable(f"{engine} failed: {error}")
+    return Rejected(f"{engine} refused the request: {error}")
 
 
-def _of_status(status: int, reason: str, target: Target) -> MuveraError:
-    text = f"Qdrant answered {status} for {target.name}: {reason}"
+def _of_status(status: int, reason: str, name: str) -> MuveraError:
+    text = f"Qdrant answered {status} for {name}: {reason}"
     if status == 404:
         return CollectionNotFound(text)
     if status == 409:
@@ -82,9 +66,9 @@ def _of_status(status: int, reason: str, target: Target) -> MuveraError:
     return MuveraError(text)
 
 
-def _of_transport(source: Any, target: Target) -> MuveraError:
+def _of_transport(source: Any, timeout: int | None) -> MuveraError:
     if isinstance(source, httpx.TimeoutException):
-        waited = "the client's timeout" if target.timeout is None else f"{target.timeout} s (timeout=)"
+        waited = "the client's timeout" if timeout is None else f"{timeout} s (timeout=)"
         return StoreUnavailable(f"Qdrant did not answer within {waited}: {source!r}", transient=True)
     if isinstance(source, httpx.TransportError):
         return StoreUnavailable(f"Qdrant cannot be reached: {source!r}", transient=True)
@@ -103,12 +87,12 @@ _GRPC_STATUS = {
 }
 
 
-def _of_grpc(error: Any, target: Target) -> MuveraError:
+def _of_grpc(error: Any, name: str) -> MuveraError:
     code = error.code() if hasattr(error, "code") else None
     details = error.details() if hasattr(error, "details") else str(error)
     if code in _GRPC_STATUS:
-        return _of_status(_GRPC_STATUS[code], details, target)
-    return StoreUnavailable(f"Qdrant answered {code} for {target.name}: {details}", transient=True)
+        return _of_status(_GRPC_STATUS[code], details, name)
+    return StoreUnavailable(f"Qdrant answered {code} for {name}: {details}", transient=True)
 
 
 def _reason(error: UnexpectedResponse) -> str:

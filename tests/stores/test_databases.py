@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from muvera_adapters.databases import Database, is_target, parse_target
 from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -14,27 +15,32 @@ from muvera_adapters.errors import (
     StoreUnavailable,
     WrongUsage,
 )
-from muvera_adapters.targets import Database, is_target, parse_target
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(16, r_reps=4, k_sim=2, d_proj=8))
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "location", "grpc_port"),
+    ("text", "place", "location", "options"),
     [
-        ("qdrant-edge:some/dir", "qdrant-edge", "some/dir", None),
-        ("qdrant:/some/dir", "qdrant-local", "/some/dir", None),
-        ("qdrant:http://localhost:6333", "qdrant", "http://localhost:6333", None),
-        ("qdrant:https://x.qdrant.io:6333/base?grpc_port=6334", "qdrant", "https://x.qdrant.io:6333/base", 6334),
-        ("weaviate:http://[::1]:8080?grpc_port=50052", "weaviate", "http://[::1]:8080", 50052),
-        ("milvus:data/file.db", "milvus-lite", "data/file.db", None),
-        ("milvus:http://localhost:19530", "milvus", "http://localhost:19530", None),
+        ("qdrant-edge:some/dir", "directory", "some/dir", {}),
+        ("qdrant:/some/dir", "directory", "/some/dir", {}),
+        ("qdrant:http://localhost:6333", "server", "http://localhost:6333", {}),
+        (
+            "qdrant:https://x.qdrant.io:6333/base?grpc_port=6334",
+            "server",
+            "https://x.qdrant.io:6333/base",
+            {"grpc_port": "6334"},
+        ),
+        ("weaviate:http://[::1]:8080?grpc_port=50052", "server", "http://[::1]:8080", {"grpc_port": "50052"}),
+        ("milvus:data/file.db", "file", "data/file.db", {}),
+        ("milvus:http://localhost:19530", "server", "http://localhost:19530", {}),
     ],
 )
-def test_forms(text, kind, location, grpc_port):
+def test_forms(text, place, location, options):
     target = parse_target(text)
-    assert (target.kind, target.location, target.grpc_port) == (kind, location, grpc_port)
+    assert (target.place, target.location, target.options) == (place, location, options)
+    assert target.scheme == text.partition(":")[0]
     assert str(target) == text
     assert target.is_server == location.startswith("http")
     assert is_target(text)
@@ -46,14 +52,17 @@ def test_forms(text, kind, location, grpc_port):
         ("", "targets are qdrant-edge:DIR"),
         ("pinecone:x", "targets are qdrant-edge:DIR"),
         ("http://localhost:6333", "write the database before the URL"),
-        ("qdrant:", "says no place"),
+        ("qdrant:", "'qdrant:' has no location: give URL or DIR, as in qdrant:URL"),
+        ("milvus:", "has no location: give URL or FILE.db"),
+        ("qdrant-edge:localhost:6333", "a server as qdrant:http://localhost:6333"),
         ("qdrant:localhost:6333", "qdrant:http://localhost:6333"),
         ("weaviate:localhost", "weaviate:http://localhost"),
         ("milvus:directory", "milvus:FILE.db"),
-        ("qdrant-edge:http://localhost:6333", "a server is qdrant:http://localhost:6333"),
-        ("qdrant:http://localhost:6333?grpc=6334", "takes no grpc"),
-        ("milvus:http://localhost:19530?grpc_port=1", "takes no grpc_port"),
-        ("qdrant:http://localhost:port", "no URL"),
+        ("qdrant-edge:http://localhost:6333", "write a server as qdrant:http://localhost:6333"),
+        ("qdrant:http://localhost:6333?grpc=6334", "a qdrant URL has no option grpc"),
+        ("milvus:http://localhost:19530?grpc_port=1", "a milvus URL has no option grpc_port"),
+        ("qdrant:http://localhost:port", "is not a valid URL"),
+        ("qdrant:http://localhost:6333?grpc_port=x", "grpc_port must be a number, got 'x'"),
         ("qdrant:http://", "no host"),
     ],
 )
@@ -138,7 +147,7 @@ def test_a_directory_in_use(tmp_path):
 def test_missing_extras(tmp_path, monkeypatch, target, module, extra):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "muvera_adapters.qdrant.edge", raising=False)
+    monkeypatch.delitem(sys.modules, "muvera_adapters.qdrant.edge.store", raising=False)
     with Database(target) as database, pytest.raises(MissingExtra) as caught:
         database.create("passages", ENCODER)
     assert f"pip install 'muvera-adapters[{extra}]'" in str(caught.value)

@@ -7,17 +7,17 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant import requests as r
+from muvera_adapters.qdrant.collection import Preset
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_core import Encoder
 
-Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
 EdgeQuantization: TypeAlias = (
     edge.ScalarQuantizationConfig
     | edge.ProductQuantizationConfig
@@ -37,32 +37,24 @@ class Shard:
     """An open shard that carries requests out.
 
     Attributes:
-        path: its directory.
-        fde: name of the FDE vector.
+        path: directory of the shard.
     """
 
     def __init__(
-        self,
-        shard: edge.EdgeShard,
-        path: Path,
-        fde: str,
-        fde_bytes: float,
-        code_bits: float,
-        vectors: tuple[str, ...],
+        self, shard: edge.EdgeShard, path: Path, fde_bytes: float, code_bits: float, vectors: tuple[str, ...]
     ) -> None:
         self._shard: edge.EdgeShard | None = shard
         self._dirty = True
         self._sizes = (fde_bytes, code_bits)
         self._vectors = vectors
         self.path = path
-        self.fde = fde
 
     def send(self, request: Any) -> Any:
-        """The reply.
+        """The reply to a request; the collection's name in it is ignored.
 
         Raises:
-            StoreUnavailable: closed, or the disk is full.
-            Rejected: the engine's own refusal.
+            StoreUnavailable: the shard is closed, or the disk is full.
+            Rejected: the engine rejected the request.
         """
         if self._shard is None:
             raise StoreUnavailable(f"{self.path} is closed")
@@ -154,7 +146,7 @@ def quantization_config(quantization: Quantization) -> EdgeQuantization | None:
     """A preset in the engine's type; codes are kept in memory.
 
     Raises:
-        InvalidInput: no such preset.
+        InvalidInput: there is no such preset.
     """
     cached = edge.Memory.Cached
     if quantization is None or not isinstance(quantization, str):
@@ -183,7 +175,7 @@ def fde_params(
     datatype: edge.VectorStorageDatatype,
     hnsw_config: edge.HnswIndexConfig | None,
 ) -> edge.EdgeVectorParams:
-    """FDEs with a graph, and codes in memory."""
+    """Parameters of the FDE vector: a graph, and codes in memory."""
     codes = quantization_config(quantization)
     return edge.EdgeVectorParams(
         encoder.dim,
@@ -197,7 +189,7 @@ def fde_params(
 
 
 def token_params(encoder: Encoder, datatype: edge.VectorStorageDatatype) -> edge.EdgeVectorParams:
-    """Tokens without a graph (m=0)."""
+    """Parameters of the tokens: no graph (m=0)."""
     return edge.EdgeVectorParams(
         encoder.token_dim,
         edge.Distance.Dot,
@@ -237,7 +229,7 @@ def _write(request: Any) -> edge.UpdateOperation:
             chosen = _filter(request.where)
             assert chosen is not None
             return edge.UpdateOperation.delete_points_by_filter(chosen)
-    raise TypeError(f"no request: {request!r}")
+    raise TypeError(f"{request!r} is not a request")
 
 
 def _contiguous(vectors: r.Vectors) -> Any:

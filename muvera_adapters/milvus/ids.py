@@ -9,16 +9,16 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.ids import to_point_id
 
-#: primary key of collections that this library makes
+#: name of the primary key in collections that this library makes
 ID = "muvera_id"
-#: with the name of the FDE field, in collections that got their FDEs later: a vector cannot be asked whether it is null
+#: field that names the FDE field, in collections whose FDEs came after the documents: no filter finds null vectors
 FDE_KEY = "muvera_fde"
 
 Key: TypeAlias = str | int
-#: ``any``: keys made by this library; ``string`` and ``integer``: primary keys of others, used as they are
+#: kind of keys. ``any``: made by this library; ``string`` and ``integer``: primary keys of others, used as they are
 Keys: TypeAlias = Literal["any", "string", "integer"]
 
-#: bytes of a key, in collections that this library makes
+#: largest number of bytes of a key in collections that this library makes
 MAX_KEY = 512
 
 _INTEGER, _UUID, _TEXT = "#", "@", "'"
@@ -27,10 +27,10 @@ _INTEGER, _UUID, _TEXT = "#", "@", "'"
 def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes: int = MAX_KEY) -> Key:
     """The primary key of a document.
 
-    Strings are used as they are, but for those that begin with a sign which marks other kinds of ids.
+    Strings are used as they are, except those that begin with a sign that marks other kinds of ids.
 
     Raises:
-        InvalidInput: no id, or one that these keys cannot hold.
+        InvalidInput: not a valid id, or one that these keys cannot hold.
     """
     point, kept = to_point_id(document_id, position)
     if keys == "integer":
@@ -57,7 +57,7 @@ def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes
 
 
 def from_key(key: Key, keys: Keys = "any") -> DocumentId:
-    """The user's id."""
+    """The user's id of a document."""
     if keys != "any" or isinstance(key, int):
         return key
     kind, rest = key[:1], key[1:]

@@ -1,24 +1,106 @@
-"""What a collection says of itself: its vectors, and the state that this library keeps with it."""
+"""What is known of a collection: its vectors, how it is reached, and what operations learn of it while they run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from muvera_adapters.errors import SchemaMismatch
-from muvera_adapters.qdrant.prepare import check_encoder
-from muvera_adapters.qdrant.requests import Collection, Wire
+from muvera_adapters.errors import InvalidInput, SchemaMismatch
+from muvera_adapters.stores.collection import Seen as LearnedByAll
 from muvera_core import Encoder
+
+#: names of the vectors in collections that this library makes
+FDE, TOKENS = "fde", "tokens"
 
 #: everything of this library is under this one key of the metadata, which the server merges key by key
 STATE_KEY = "muvera"
 
+#: codes that the stores know by name
+Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
+
+#: largest dimension of a vector: lib/common/common/src/validation.rs; the engine and local mode do not check it
+MAX_DIM = 65_536
+
 _FLOAT_BYTES = {"float32": 4.0, "float16": 2.0, "uint8": 1.0, "turbo4": 0.5, "turbo8": 1.0, "turbo16": 2.0}
 _BINARY_BITS = {"one_bit": 1.0, "one_and_half_bits": 1.5, "two_bits": 2.0}
-# kinds of codes
+#: kinds of codes that are too coarse to compare candidates by
 _COARSE = ("binary", "product")
 _TURBO_BITS = {"bits1": 1.0, "bits1_5": 1.5, "bits2": 2.0, "bits4": 4.0, "bits8": 8.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How much one write may send to the database.
+
+    Attributes:
+        bytes_per_float: bytes of one number as serialized.
+        target: bytes of a batch.
+        cap: number of bytes above which the other end rejects a request, None where there is no such limit.
+    """
+
+    bytes_per_float: float
+    target: int
+    cap: int | None = None
+
+
+# float32 printed as JSON doubles; the server's limit is 32 MB a body (service.max_request_size_mb)
+REST = Wire(21.0, 8 << 20, 28 << 20)
+GRPC = Wire(4.1, 8 << 20)
+LOCAL = Wire(4.0, 8 << 20)
+# a batch is one record of the write-ahead log, whose segments hold 32 MB
+EDGE = Wire(4.0, 16 << 20)
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen(LearnedByAll):
+    """What operations learn of a collection while they run.
+
+    Attributes:
+        lacking: number of documents with an FDE and without tokens at the last count, None before the first.
+        lacking_at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`).
+    """
+
+    lacking: int | None = None
+    lacking_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection as the operations see it.
+
+    Attributes:
+        name: name of the collection.
+        encoder: encoder of its FDEs.
+        fde: name of the FDE vector.
+        tokens: name of the multivector, None where no tokens are stored.
+        has_fde: whether the FDE vector exists; it does not in an adopted collection before its backfill.
+        cosine: whether tokens are stored normalised, so that queries and FDEs are made of normalised tokens.
+        half: whether tokens are stored as float16.
+        fde_half: whether FDEs are stored as float16.
+        fde_cosine: whether FDEs are compared by cosine, not by dot product.
+        rescore: whether the codes of FDEs are too coarse to compare candidates by, so that the first stage reads the
+            originals.
+        tokens_indexed: whether the multivector has a graph or quantized codes, which an exact score must not use.
+        exclusive: whether this process is the only one that can write.
+        wire: limits of one write to the database.
+        seen: what operations learn while they run; copies made by ``dataclasses.replace`` share it.
+    """
+
+    name: str
+    encoder: Encoder
+    fde: str = FDE
+    tokens: str | None = TOKENS
+    has_fde: bool = True
+    cosine: bool = False
+    half: bool = True
+    fde_half: bool = True
+    fde_cosine: bool = False
+    rescore: bool = False
+    tokens_indexed: bool = False
+    exclusive: bool = False
+    wire: Wire = LOCAL
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +108,12 @@ class VectorInfo:
     """One named vector of a collection.
 
     Attributes:
-        size: of one vector.
+        size: number of dimensions.
         distance: ``dot``, ``cosine``, ``euclid`` or ``manhattan``.
-        multi: a multivector compared by MaxSim.
+        multi: whether it is a multivector, which is compared by MaxSim.
         datatype: ``float32``, ``float16`` ...
-        graph: an index is built over it.
-        quantization: name of the kind of codes, its own or the collection's; None: none.
+        graph: whether an index is built over it.
+        quantization: kind of its codes, or of the codes that it inherits from the collection; None: no codes.
         code_bits: bits of a code for one dimension.
     """
 
@@ -60,7 +142,7 @@ class VectorInfo:
 
     @property
     def rescore(self) -> bool:
-        """Codes of its kind lose recall unless candidates are compared by the originals."""
+        """Whether its codes lose recall unless candidates are compared by the originals."""
         return self.quantization in _COARSE
 
     @property
@@ -80,11 +162,11 @@ def describe(
     need_fde: bool,
     exclusive: bool = False,
 ) -> Collection:
-    """The collection, once its vectors are found to fit.
+    """The collection, after a check that its vectors fit the encoder.
 
     Raises:
-        SchemaMismatch: names everything that does not fit.
-        InvalidInput: the encoder's vectors are too long for Qdrant.
+        SchemaMismatch: some vectors do not fit; the message names each difference.
+        InvalidInput: the encoder's FDEs are too long for Qdrant.
     """
     check_encoder(encoder.dim)
     problems = []
@@ -112,6 +194,15 @@ def describe(
         exclusive=exclusive,
         wire=wire,
     )
+
+
+def check_encoder(dim: int) -> None:
+    """Raises InvalidInput for FDEs that are too long for Qdrant."""
+    if dim > MAX_DIM:
+        raise InvalidInput(
+            f"the encoder gives {dim} dimensions, Qdrant takes at most {MAX_DIM}: use fewer repetitions, a smaller "
+            "k_sim or d_proj, or d_final"
+        )
 
 
 def _fde_problems(fde: str, info: VectorInfo, encoder: Encoder) -> list[str]:

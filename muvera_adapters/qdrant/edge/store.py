@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,11 +14,10 @@ import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
-from muvera_adapters.qdrant.description import describe
-from muvera_adapters.qdrant.edge_calls import Quantization, Shard, fde_params, token_params, translate
-from muvera_adapters.qdrant.edge_files import paths, read_sidecar, read_sparse, read_vectors, set_params, write_sidecar
-from muvera_adapters.qdrant.prepare import check_encoder
-from muvera_adapters.qdrant.requests import EDGE, Collection, Count, Where
+from muvera_adapters.qdrant.collection import EDGE, FDE, TOKENS, Collection, check_encoder, describe
+from muvera_adapters.qdrant.edge.client import Quantization, Shard, fde_params, token_params, translate
+from muvera_adapters.qdrant.edge.files import paths, read_sidecar, read_sparse, read_vectors, set_params, write_sidecar
+from muvera_adapters.qdrant.requests import Count, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
 from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
@@ -27,7 +27,6 @@ from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
 
-FDE, TOKENS = "fde", "tokens"
 _ONCE = Retry(attempts=1)
 
 
@@ -38,10 +37,20 @@ class QdrantEdgeMuvera:
     a time may have it open. The engine holds Python's global lock while it works. Nothing is indexed until
     :meth:`wait_indexed`; until then the first stage scans. Writes survive a kill of the process (write-ahead log).
 
-    Made by :meth:`create`, :meth:`open` or :meth:`adopt`; close it, or use it in a ``with`` statement. Arguments that
-    are Qdrant's (filters, search parameters, quantization) are objects of ``qdrant_edge``. Every method raises
-    :class:`~muvera_adapters.errors.MuveraError`: ``InvalidInput`` before anything is written, ``Rejected`` or
-    ``StoreUnavailable`` with the engine's own error as ``__cause__``.
+    Made by :meth:`create`, :meth:`open` or :meth:`adopt`; close it, or use it in a ``with`` statement. Methods that
+    read, write and search are those of :class:`~muvera_adapters.qdrant.QdrantMuvera` and take the same arguments, but
+    filters, search parameters and quantization are objects of ``qdrant_edge``, and there are no shard keys. Every
+    method raises :class:`~muvera_adapters.errors.MuveraError`: ``InvalidInput`` before anything is written,
+    ``Rejected`` or ``StoreUnavailable`` with the engine's own error as ``__cause__``.
+
+    Example::
+
+        encoder = FDEEncoder(FDEConfig(dim=128))
+        with QdrantEdgeMuvera.create("data", "passages", encoder) as store:
+            store.upsert(["a", "b"], [tokens_of_a, tokens_of_b], [{"year": 1980}, {"year": 1990}])
+            store.wait_indexed()
+            for hit in store.search(query_tokens, limit=10):
+                print(hit.id, hit.score, hit.payload)
     """
 
     def __init__(self, shard: Shard, collection: Collection) -> None:
@@ -50,12 +59,12 @@ class QdrantEdgeMuvera:
 
     @property
     def encoder(self) -> Encoder:
-        """What documents and queries are encoded with."""
+        """Encoder of documents and queries."""
         return self._collection.encoder
 
     @property
     def name(self) -> str:
-        """Of the collection."""
+        """Name of the collection."""
         return self._collection.name
 
     @classmethod
@@ -76,15 +85,16 @@ class QdrantEdgeMuvera:
 
         Args:
             directory: parent of the collection's directory; made if missing.
-            name: of the collection.
-            encoder: what documents and queries are encoded with; kept in ``directory/name.muvera.json``.
-            quantization: of the FDEs that the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``, ``"binary"``
-                (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The originals stay on disk.
-            store_tokens: keep token matrices for the second stage.
-            datatype: of the FDEs.
-            hnsw_config: of the FDE index, None: m=16, ef_construct=100.
-            tokens_datatype: of the token matrices.
-            optimizers: None: the engine's own.
+            name: name of the collection.
+            encoder: encoder of documents and queries; kept in ``directory/name.muvera.json``.
+            quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``,
+                ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The FDEs
+                themselves stay on disk.
+            store_tokens: whether to keep token matrices for the second stage.
+            datatype: datatype of the FDEs as stored.
+            hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
+            tokens_datatype: datatype of the token matrices as stored.
+            optimizers: settings of the optimizers, None: the defaults of the engine.
 
         Raises:
             CollectionExists: the directory is not empty.
@@ -121,7 +131,7 @@ class QdrantEdgeMuvera:
         Args:
             directory: as given to ``create``.
             name: as given to ``create``.
-            encoder: the one to use; None: rebuild it from what the collection keeps.
+            encoder: encoder to use; None: rebuild it from what the collection keeps.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -154,10 +164,10 @@ class QdrantEdgeMuvera:
 
         Args:
             directory: parent of the shard's directory.
-            name: of the shard's directory.
-            encoder: what its FDEs are made by, or shall be.
-            tokens_vector: name of its multivector (MaxSim; dot or cosine); None: there is none.
-            fde_vector: name of the vector with the FDEs, now or later.
+            name: name of the shard's directory.
+            encoder: encoder of its FDEs, or of those to come.
+            tokens_vector: name of its multivector (MaxSim; dot or cosine), None if it has none.
+            fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
 
         Raises:
             CollectionNotFound: there is no shard.
@@ -173,8 +183,9 @@ class QdrantEdgeMuvera:
         collection = store._collection
         try:
             if collection.has_fde and not known:
-                if tokens_vector is not None and store._do(_filled(fde_vector)) == 0:
-                    collection.has_fde = False  # added, and nothing written: backfill() finishes what was begun
+                if tokens_vector is not None and store._do(_filled(collection)) == 0:
+                    # added, and nothing written: backfill() finishes what was begun
+                    store._collection = replace(collection, has_fde=False)
                 else:
                     store._do(backfilling.check_adopted(collection))
                     write_sidecar(sidecar, new_state(encoder, fde_vector, tokens_vector))
@@ -197,21 +208,22 @@ class QdrantEdgeMuvera:
         Repeated after a kill at any point, it does what is left. At the end a random sample is checked.
 
         Args:
-            progress: show a bar.
-            dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
             quantization: as for ``create``, like the next two; used when the vector is added.
-            datatype: of the FDEs.
-            hnsw_config: of the FDE index.
+            datatype: datatype of the FDEs as stored.
+            hnsw_config: parameters of the FDE index.
 
         Raises:
             MuveraError: the sample disagrees.
         """
 
-        async def add() -> None:
-            params = fde_params(self.encoder, quantization, datatype, hnsw_config)
-            self._add_fde(params)
+        async def add() -> Collection:
+            self._add_fde(fde_params(self.encoder, quantization, datatype, hnsw_config))
+            return self._collection
 
-        return self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        report, self._collection = self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        return report
 
     def upsert(
         self,
@@ -220,20 +232,10 @@ class QdrantEdgeMuvera:
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes, replacing those whose id is there.
-
-        Args:
-            ids: n integers, strings or UUIDs.
-            tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None.
-            progress: show a bar.
-
-        Returns:
-            Every document as written or failed; failed are those that the engine refused for themselves.
+        """Encodes and writes documents, as :meth:`muvera_adapters.qdrant.QdrantMuvera.upsert`.
 
         Raises:
-            InvalidInput: lengths differ, an id is no id or given twice, tokens cannot be encoded or exceed a limit
-                of Qdrant; the message says where. Nothing was written.
+            InvalidInput: as there; nothing was written.
             WriteInterrupted: the engine stopped writing (disk full); ``report`` has what was written.
         """
         return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
@@ -253,28 +255,9 @@ class QdrantEdgeMuvera:
         with_fde_score: bool = False,
         search_params: edge.SearchParams | None = None,
     ) -> Hits:
-        """The documents most similar to a query.
+        """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
 
-        Args:
-            query_tokens: (m, token_dim).
-            limit: documents to return.
-            prefetch: candidates that the first stage hands to the second; more of them, higher recall.
-            rerank: ``"native"``: MaxSim by the engine; ``"client"``: tokens are fetched and scored by this library;
-                ``"none"``: the encoder's estimate; ``"auto"``: native where tokens are stored.
-            filter: applied to both stages.
-            offset: hits to skip.
-            score_threshold: least score of a hit.
-            with_payload: all, none, or some keys.
-            with_tokens: return token matrices.
-            with_fde_score: set ``fde_score`` where the mode does not bring it anyway.
-            search_params: of the first stage; None: a beam of twice the candidates, and rescoring of
-                binary and product codes with the original FDEs.
-
-        Returns:
-            At most ``limit`` hits, best first; ``unscored`` of it lists candidates that have no tokens.
-
-        Raises:
-            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+        ``rerank="native"`` is MaxSim by the engine; there are no payload selectors.
         """
         o = Options(
             limit=limit,
@@ -331,7 +314,7 @@ class QdrantEdgeMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates."""
+        """MaxSim over every document: the exact ranking that :meth:`search` approximates."""
         o = Options(
             limit=limit,
             filter=filter,
@@ -343,13 +326,13 @@ class QdrantEdgeMuvera:
         return self._do(searching.exact_search(self._collection, query_tokens, o))
 
     def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+        """Documents in the order of ``ids``, None for each id that is not there."""
         return self._do(reading.get(self._collection, ids, with_tokens))
 
     def scroll(
         self, *, filter: edge.Filter | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> Iterator[Document]:
-        """All documents, in the order of the points' ids."""
+        """All documents in the order of the points' ids, ``page_size`` at a time."""
         offset = None
         while True:
             documents, offset = self._do(reading.page(self._collection, filter, page_size, offset, with_tokens))
@@ -358,11 +341,11 @@ class QdrantEdgeMuvera:
                 return
 
     def count(self, *, filter: edge.Filter | None = None) -> int:
-        """Documents stored, exactly."""
+        """The exact number of documents."""
         return self._do(reading.count(self._collection, filter))
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: edge.Filter | None = None) -> None:
-        """Deletes documents by ids, or those of a filter; ids that are not there are no error."""
+        """Deletes documents by ids or by filter; ids that are not there are ignored."""
         self._do(writing.delete(self._collection, ids, filter))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
@@ -410,8 +393,7 @@ class QdrantEdgeMuvera:
             raise
         info = vectors.get(fde)
         sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
-        known.name = path.name
-        return cls(Shard(shard, path, fde, *sizes, (*vectors, *read_sparse(path))), known)
+        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path))), replace(known, name=path.name))
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
@@ -430,14 +412,14 @@ class QdrantEdgeMuvera:
         state = new_state(self.encoder, fde, self._collection.tokens)
         write_sidecar(paths(path.parent, path.name)[1], state)
         reopened = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)
-        self._shard, self._collection.rescore = reopened._shard, reopened._collection.rescore
+        self._shard, self._collection = reopened._shard, reopened._collection
 
     def _do(self, operation: Operation[T]) -> T:
         return run(operation, lambda request: self._shard.send(request), _ONCE)
 
 
-async def _filled(fde: str) -> int:
-    return await Count(Where(has=(fde,)))
+async def _filled(collection: Collection) -> int:
+    return await Count(collection.name, Where(has=(collection.fde,)))
 
 
 def _load(path: Path) -> edge.EdgeShard:

@@ -1,4 +1,4 @@
-"""The files of an embedded collection: a shard's directory, and a sidecar with what the engine cannot keep."""
+"""The files of an embedded collection: a shard's directory, and a sidecar that keeps what the engine cannot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError
-from muvera_adapters.qdrant.description import VectorInfo
+from muvera_adapters.qdrant.collection import VectorInfo
 
 _CONFIG = "edge_config.json"
 
@@ -29,7 +29,7 @@ def read_sidecar(sidecar: Path) -> Any:
 
     Raises:
         CollectionNotFound: there is no such file.
-        MuveraError: it is damaged.
+        MuveraError: the file is damaged.
     """
     try:
         return json.loads(sidecar.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def read_sidecar(sidecar: Path) -> Any:
 
 
 def write_sidecar(sidecar: Path, state: dict[str, Any]) -> None:
-    """Writes the state at once: after a crash there is the old one or the new one."""
+    """Writes the state atomically: after a crash there is the old one or the new one."""
     _replace(sidecar, state)
 
 

@@ -1,26 +1,22 @@
-"""Arguments of ``create_collection`` and of adding an FDE vector, in qdrant-client's types."""
+"""Vectors and codes of a new collection, and of an FDE vector that is added, in qdrant-client's types."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.qdrant.description import STATE_KEY, VectorInfo
-from muvera_adapters.qdrant.prepare import check_encoder
+from muvera_adapters.qdrant.collection import FDE, STATE_KEY, TOKENS, Preset, VectorInfo, check_encoder
 from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
-Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
 Quantization: TypeAlias = Preset | models.QuantizationConfig | None
 
-FDE, TOKENS = "fde", "tokens"
-
-#: collection metadata
+#: oldest server that keeps metadata of collections
 MINIMUM_VERSION = (1, 16)
-#: named vectors can be added to a collection, TurboQuant
+#: oldest server that adds vectors to a collection, and that has TurboQuant
 ADD_VECTOR_VERSION = (1, 18)
 
 # documents in a segment before its index is built; the server counts kilobytes of the largest vector
@@ -32,7 +28,7 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
     """A preset in Qdrant's type; codes are kept in memory.
 
     Raises:
-        InvalidInput: no such preset.
+        InvalidInput: there is no such preset.
     """
     if quantization is None or not isinstance(quantization, str):
         return quantization
@@ -63,7 +59,7 @@ def fde_params(
     hnsw_config: models.HnswConfigDiff | None,
     on_disk: bool | None,
 ) -> models.VectorParams:
-    """Of the FDE vector; quantization is set here, as a collection's would be inherited by the tokens."""
+    """Parameters of the FDE vector; codes are set here, as tokens would inherit those of the collection."""
     codes = quantization_config(quantization)
     return models.VectorParams(
         size=encoder.dim,
@@ -82,7 +78,7 @@ def token_params(
     quantization: Quantization,
     on_disk: bool | None,
 ) -> models.VectorParams:
-    """Of the multivector; m=0: a graph over MaxSim takes hours to build and two-stage search never uses it."""
+    """Parameters of the tokens; m=0: a graph over MaxSim takes hours to build and two-stage search never uses it."""
     return models.VectorParams(
         size=encoder.token_dim,
         distance=models.Distance.DOT,

@@ -1,0 +1,244 @@
+"""Target URIs (``scheme:http://...``), and the databases behind them: the one place that lists all databases.
+
+Another distribution adds a database by an entry point of the group ``muvera_adapters.databases`` whose name is the
+scheme and whose value is ``module:NAME`` of a :class:`~muvera_adapters.stores.database.DatabaseSpec`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
+from muvera_adapters.stores.database import DatabaseSpec, Target
+from muvera_adapters.stores.operations import Retry
+from muvera_adapters.stores.protocol import Store
+from muvera_core import Encoder
+
+#: entry points of other distributions
+GROUP = "muvera_adapters.databases"
+
+_OURS: Mapping[str, str] = {
+    "qdrant-edge": "muvera_adapters.qdrant.database:QDRANT_EDGE",
+    "qdrant": "muvera_adapters.qdrant.database:QDRANT",
+    "weaviate": "muvera_adapters.weaviate.database:WEAVIATE",
+    "milvus": "muvera_adapters.milvus.database:MILVUS",
+}
+
+#: embedded engine of the quickstart, and of measurements on a sample
+LOCAL = "qdrant-edge"
+
+# the client of a long command waits for a database that restarts
+_PATIENT = Retry(attempts=8, first_pause=0.5, max_wait=180.0)
+
+
+def schemes() -> list[str]:
+    """Names of all databases, those of other distributions last."""
+    return [*_OURS, *sorted(_foreign().keys() - _OURS.keys())]
+
+
+def spec_of(scheme: str) -> DatabaseSpec:
+    """The database of a name.
+
+    Raises:
+        WrongUsage: there is none of that name.
+        MuveraError: another distribution's database cannot be loaded, or two distributions have one of that name.
+    """
+    if scheme in _OURS:
+        module, _, name = _OURS[scheme].partition(":")
+        found: DatabaseSpec = getattr(importlib.import_module(module), name)
+        return found
+    points = _foreign().get(scheme, [])
+    if not points:
+        raise WrongUsage(f"{scheme!r} is not a database; there are {', '.join(schemes())}")
+    if len(points) > 1:
+        owners = " and ".join(sorted(_owner(point) for point in points))
+        raise MuveraError(f"{owners} both have a database {scheme!r}; uninstall one of them")
+    return _load(points[0])
+
+
+def specs() -> list[DatabaseSpec]:
+    """All databases that can be loaded; a warning names each that cannot, or has a name that is taken."""
+    found = []
+    for scheme in schemes():
+        try:
+            found.append(spec_of(scheme))
+        except MuveraError as error:  # noqa: PERF203 (one broken database must not hide the others)
+            warnings.warn(str(error), stacklevel=2)
+    for scheme in _foreign().keys() & _OURS.keys():
+        owners = " and ".join(_owner(point) for point in _foreign()[scheme])
+        warnings.warn(f"the database {scheme!r} of {owners} is ignored: the name is taken", stacklevel=2)
+    return found
+
+
+def local_spec() -> DatabaseSpec:
+    """The embedded engine of the quickstart, and of measurements on a sample."""
+    return spec_of(LOCAL)
+
+
+def forms() -> str:
+    """Forms of all targets, for help texts and errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a command about another database need not say so
+        return ", ".join(form for spec in specs() for form in spec.targets)
+
+
+def is_target(text: str) -> bool:
+    """Whether a text begins with the name of a database and a colon; write a path that does so as ``./name:x``."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme in schemes()
+
+
+def parse_target(text: str) -> Target:
+    """A target from its text: ``scheme:URL``, ``scheme:DIR`` or ``scheme:FILE``, as its database takes them.
+
+    Raises:
+        WrongUsage: it is not a valid target.
+        MuveraError: another distribution's database cannot be loaded.
+    """
+    scheme, colon, location = text.partition(":")
+    if not colon or scheme not in schemes():
+        url = " (write the database before the URL)" if scheme in ("http", "https") else ""
+        raise WrongUsage(f"{text!r} is not a valid target{url}; targets are {forms()}")
+    spec = spec_of(scheme)
+    if not location:
+        wanted = " or ".join(form.location for form in spec.forms)
+        raise WrongUsage(f"{text!r} has no location: give {wanted}, as in {spec.targets[0]}")
+    return spec.parse(location)
+
+
+class Database:
+    """A database and the stores in it; a context manager that closes what it opened.
+
+    The database is not reached, and nothing is made on disk, before the first store is asked for. Secrets are read from
+    the environment variable of the database.
+
+    Args:
+        target: where the database is.
+
+    Raises:
+        WrongUsage: ``target`` is not a valid target.
+    """
+
+    def __init__(self, target: str | Target) -> None:
+        self.target = parse_target(target) if isinstance(target, str) else target
+        self.spec = spec_of(self.target.scheme)
+        self._exits = ExitStack()
+        self._client: Any = None
+
+    def create(self, name: str, encoder: Encoder, **options: Any) -> Store:
+        """Makes an empty collection.
+
+        Args:
+            name: name of the collection.
+            encoder: encoder of its documents and queries.
+            **options: options of the store's ``create``.
+
+        Raises:
+            CollectionExists: the name is taken.
+            StoreUnavailable: the database cannot be reached.
+            MissingExtra: the client is not installed.
+        """
+        return self._store("create", name, encoder, **options)
+
+    def open(self, name: str, encoder: Encoder | None = None) -> Store:
+        """Opens a collection of this library.
+
+        Args:
+            name: name of the collection.
+            encoder: encoder that the collection was filled with; None: rebuild it from what the collection keeps.
+
+        Raises:
+            CollectionNotFound: there is no such collection, or this library did not make it.
+            EncoderMismatch: the collection was filled with another encoder.
+            StoreUnavailable: the database cannot be reached.
+            MissingExtra: the client is not installed.
+        """
+        return self._store("open", name, encoder)
+
+    def adopt(self, name: str, encoder: Encoder, **options: Any) -> Store:
+        """Takes over a collection that this library did not make.
+
+        Args:
+            name: name of the collection.
+            encoder: encoder of its documents and queries.
+            **options: options of the store's ``adopt``.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            SchemaMismatch: vectors are missing or do not fit.
+            StoreUnavailable: the database cannot be reached.
+            MissingExtra: the client is not installed.
+        """
+        return self._store("adopt", name, encoder, **options)
+
+    def token_dim(self, name: str, vector: str) -> int:
+        """Width of the token vectors that a collection has in ``vector``; this library need not have made it.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            SchemaMismatch: there is no such vector, or no document from which its width can be told.
+        """
+        return self.spec.token_dim(self._connected(creating=False), name, vector)
+
+    def close(self) -> None:
+        """Closes the stores and clients that were made here."""
+        self._exits.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _store(
+        self, method: Literal["create", "open", "adopt"], name: str, encoder: Encoder | None, **options: Any
+    ) -> Store:
+        client = self._connected(creating=method == "create")
+        if self.spec.retries:
+            options = {"retry": _PATIENT, **options}
+        store = getattr(self.spec.store_class(), method)(client, name, encoder, **options)
+        if isinstance(store, AbstractContextManager):
+            self._exits.enter_context(store)
+        return store
+
+    def _connected(self, *, creating: bool) -> Any:
+        if self._client is None:
+            self.spec.check_installed()
+            if not self.target.is_server and not creating and not Path(self.target.location).exists():
+                raise CollectionNotFound(f"{self.target}: there is no {self.target.location}")
+            self._client = self.spec.connect(self.target)
+            self._exits.callback(self.spec.disconnect, self._client)
+        return self._client
+
+
+def _foreign() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _load(point: EntryPoint) -> DatabaseSpec:
+    where = f"the database {point.name!r} of {_owner(point)} ({point.value})"
+    try:
+        spec = point.load()
+    except Exception as error:  # whatever a module of someone else raises
+        raise MuveraError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(spec, DatabaseSpec):
+        raise MuveraError(f"{where} must be a DatabaseSpec, got {type(spec).__name__}")
+    if spec.scheme != point.name:
+        raise MuveraError(f"{where} has the scheme {spec.scheme!r}; the entry point must have the same name")
+    return spec
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "another distribution"

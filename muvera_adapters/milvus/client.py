@@ -1,0 +1,51 @@
+"""How requests are sent: calls of pymilvus's two clients, whose methods have the same names and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pymilvus import MilvusClient
+
+from muvera_adapters.stores.operations import Request, Retry
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: seconds; without a limit the client repeats a failed request 75 times
+TIMEOUT = 60.0
+
+#: two attempts, as within its timeout the client repeats requests on its own
+DEFAULT_RETRY = Retry(attempts=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What all calls of a store have in common.
+
+    Attributes:
+        name: name of the collection, or an alias of it.
+        timeout: seconds that one call may take, the client's own repetitions included.
+    """
+
+    name: str
+    timeout: float = TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Request[T], Generic[R, T]):
+    """A call of the client, and the reply of the request.
+
+    Attributes:
+        send: function of the client and the timeout in seconds that makes the call.
+        read: function that turns what the client returns into the request's reply.
+    """
+
+    send: Callable[[MilvusClient, float], R]
+    read: Callable[[R], T]
+
+
+def send(client: Any, connection: Connection, call: Call[R, Any]) -> R:
+    """The client's reply to a call; from an asynchronous client, an awaitable of the reply."""
+    return call.send(client, connection.timeout)

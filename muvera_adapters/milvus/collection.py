@@ -1,0 +1,135 @@
+"""What is known of a collection and of the server that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from pymilvus import DataType
+
+from muvera_adapters.milvus.blobs import TokenType
+from muvera_adapters.milvus.ids import ID, MAX_KEY, Keys
+from muvera_adapters.stores import collection
+from muvera_core import Encoder
+
+#: ``struct``: an array of structs, which a server scores; ``blob``: text fields; ``none``: tokens are not stored
+TokenStorage: TypeAlias = Literal["struct", "blob", "none"]
+#: similarity of two tokens
+Metric: TypeAlias = Literal["IP", "COSINE"]
+
+#: names of the fields of collections that this library makes
+FDE, TOKENS, SUB = "fde", "muvera_tokens", "vector"
+
+#: most entries of an array, so most tokens of a document (array_data_type.md)
+MAX_CAPACITY = 4_096
+
+#: the field that Milvus keeps a payload's undeclared keys in
+_DYNAMIC = "$meta"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server, or milvus-lite.
+
+    Attributes:
+        engine: name and version, for people.
+        lite: whether it is milvus-lite, which returns pages in no order.
+        known: whether the version is one of Milvus; managed services have versions of their own.
+    """
+
+    engine: str = "Milvus"
+    lite: bool = False
+    known: bool = True
+
+
+@dataclass(slots=True)
+class Seen(collection.Seen):
+    """What operations learn of a collection while they run.
+
+    Attributes:
+        token_bytes: bytes on the wire of the largest token matrix read so far; 0: none was read.
+    """
+
+    token_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection, as its schema and its kept state describe it.
+
+    Attributes:
+        name: name of the collection, or an alias of it.
+        encoder: encoder of its FDEs.
+        key: name of the primary key's field.
+        keys: kind of the primary keys.
+        max_key: largest number of bytes of a string key.
+        fde: name of the FDE field.
+        datatype: data type of the FDE field.
+        fde_metric: metric that FDEs are compared by, ``"IP"`` or ``"COSINE"``.
+        index: type and parameters of the FDE field's index.
+        fde_exists: whether the collection has the FDE field.
+        has_fde: whether FDEs can be searched and written; False: adopted, to be backfilled.
+        marker: whether FDEs came after the documents, so that the field FDE_KEY says which documents have one.
+        storage: how tokens are stored.
+        tokens: name of the struct array, or what the names of the text fields begin with; None without tokens.
+        sub: name of the vector within the struct.
+        blobs: names of the text fields.
+        precision: data type of tokens in text.
+        metric: metric that tokens are compared by; under COSINE, queries and FDEs are made of tokens of unit length.
+        capacity: largest number of tokens of a document.
+        strategy: ``emb_list_strategy`` of the struct's index.
+        token_index: type and parameters of the index of the struct's vector; None: there is none.
+        fields: declared fields of the payload.
+        dynamic: whether the payload may have keys that are not declared.
+        strangers: vectors that are neither this library's nor shown in payloads.
+        server: server that keeps the collection.
+        consistency: consistency level of searches; None: the collection's own.
+        seen: what operations have learned of it; ``dataclasses.replace`` hands it on.
+    """
+
+    name: str
+    encoder: Encoder
+    key: str = ID
+    keys: Keys = "any"
+    max_key: int = MAX_KEY
+    fde: str = FDE
+    datatype: DataType = DataType.FLOAT_VECTOR
+    fde_metric: str = "IP"
+    index: Mapping[str, Any] = field(default_factory=dict)
+    fde_exists: bool = True
+    has_fde: bool = True
+    marker: bool = False
+    storage: TokenStorage = "blob"
+    tokens: str | None = TOKENS
+    sub: str = SUB
+    blobs: tuple[str, ...] = ()
+    precision: TokenType = "float16"
+    metric: Metric = "IP"
+    capacity: int = MAX_CAPACITY
+    strategy: str = "tokenann"
+    token_index: Mapping[str, Any] | None = None
+    fields: tuple[str, ...] = ()
+    dynamic: bool = True
+    strangers: tuple[str, ...] = ()
+    server: Server = Server()
+    consistency: str | None = None
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+
+    @property
+    def cosine(self) -> bool:
+        """Whether tokens are compared by cosine."""
+        return self.metric == "COSINE"
+
+    @property
+    def token_fields(self) -> list[str]:
+        """Names of the fields that hold the tokens."""
+        if self.storage == "struct":
+            assert self.tokens is not None
+            return [self.tokens]
+        return list(self.blobs)
+
+    @property
+    def payload_fields(self) -> list[str]:
+        """Names of the fields that hold the whole payload."""
+        return [*self.fields, *([_DYNAMIC] if self.dynamic else [])]

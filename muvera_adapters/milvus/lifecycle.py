@@ -1,0 +1,241 @@
+"""Operations on whole collections: create, open, adopt, add the FDE field, write the state, drop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pymilvus import DataType, MilvusClient
+
+from muvera_adapters.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    MuveraError,
+    Rejected,
+    SchemaMismatch,
+    Unsupported,
+)
+from muvera_adapters.milvus import requests, schema
+from muvera_adapters.milvus.backfilling import check_adopted
+from muvera_adapters.milvus.collection import TOKENS, Collection, Metric, Server, TokenStorage
+from muvera_adapters.milvus.ids import FDE_KEY
+from muvera_adapters.milvus.reading import indexes
+from muvera_adapters.milvus.requests import Description
+from muvera_adapters.milvus.schema import STATE_KEY, Plan
+from muvera_adapters.stores.kept import choose_encoder, read_state
+from muvera_core import Encoder
+
+# what follows MAX_SIM in the name of an index's metric
+_TOKEN_METRICS: dict[str, Metric] = {"": "COSINE", "IP": "IP", "COSINE": "COSINE"}
+
+
+async def connect() -> Server:
+    """Asks for the version: a hint for defaults; what the server can do is seen in schemas."""
+    try:
+        version = await requests.server_version()
+    except Unsupported:  # milvus-lite before 3
+        return Server("milvus-lite", lite=True)
+    lite = version.startswith("milvus_lite")
+    known = lite or re.match(r"v?\d+\.\d+", version) is not None
+    return Server(version.replace("_", "-") if lite else f"Milvus {version}", lite, known)
+
+
+async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
+    """Makes an empty collection.
+
+    A server without struct arrays takes the schema and drops the field, so the schema is read back.
+    """
+    schema.check(encoder, plan)
+    server = await connect()
+    if await requests.exists(name):
+        raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
+    first: TokenStorage = plan.storage or "struct"
+    description = await _make(name, encoder, plan, first, server)
+    try:
+        if first == "struct" and not schema.has_struct(description, TOKENS):
+            await drop(name)
+            if plan.storage == "struct":
+                raise Unsupported(f"{server.engine} has no arrays of structs (Milvus has since 2.6.4): use 'blob'")
+            description = await _make(name, encoder, plan, "blob", server)
+        if schema.kept_state(description) is None:
+            raise Unsupported(f"{server.engine} keeps no properties of collections, where the encoder has to be kept")
+        collection = _opened(description, name, encoder, server)
+        await _index(collection, plan)
+        return await ready(collection)
+    except MuveraError:
+        await drop(name)  # empty, and made by this call
+        raise
+
+
+async def open_collection(name: str, encoder: Encoder | None, consistency: str | None) -> Collection:
+    """A collection that this library made or adopted."""
+    server = await connect()
+    description = await requests.describe(name)
+    state = read_state(name, schema.kept_state(description))
+    if "copy_of" in state:
+        raise CollectionNotFound(f"{name} is an unfinished copy of {state['copy_of']}: repeat its backfill(into=...)")
+    collection = _opened(description, name, choose_encoder(name, state["encoder"], encoder), server)
+    return await ready(replace(collection, consistency=consistency))
+
+
+async def adopt(
+    name: str, encoder: Encoder, fde: str, tokens: str | None, metric: Metric, consistency: str | None
+) -> Collection:
+    """A collection of someone else, or another FDE field for one of ours; state is written only where FDEs are."""
+    server = await connect()
+    description = await requests.describe(name)
+    kept = schema.kept_state(description)
+    own: dict[str, Any] = {"metric": metric}
+    if kept is not None:
+        state = read_state(name, kept)
+        own = _own(state)
+        if state["fde"] == fde:
+            choose_encoder(name, kept["encoder"], encoder)
+    collection = schema.describe(description, name, encoder, fde, tokens, server, **own)
+    collection = await ready(replace(collection, consistency=consistency))
+    await _check_width(collection)
+    if kept is not None and kept["fde"] != fde:
+        # searches go on with the old field until backfill() has filled this one
+        return replace(collection, has_fde=False)
+    if collection.has_fde and kept is None:
+        if not (await check_adopted(collection)):
+            return replace(collection, has_fde=False)
+        await write_state(collection)
+    return collection
+
+
+async def write_state(collection: Collection) -> None:
+    """Keeps the encoder and the names as a property of the collection."""
+    await requests.set_properties(collection.name, {STATE_KEY: schema.snapshot_of(collection)})
+    if schema.kept_state(await requests.describe(collection.name)) is None:
+        raise Unsupported(f"{collection.server.engine} keeps no properties of collections")
+
+
+async def drop(name: str) -> None:
+    """Deletes the collection."""
+    await requests.drop(name)
+
+
+async def make_index(name: str, field: str, **options: Any) -> None:
+    """Makes an index of a field and does not wait for it."""
+    params = MilvusClient.prepare_index_params()
+    params.add_index(field, **options)
+    try:
+        await requests.create_index(name, params)
+    except Unsupported:
+        # the asynchronous client waits, for which milvus-lite has no answer
+        if options.get("index_name", field) not in (await requests.index_names(name)):
+            raise
+
+
+async def ready(collection: Collection) -> Collection:
+    """Reads what the indexes are, and loads the collection where it is not (a reopened file of milvus-lite)."""
+    for index in await indexes(collection.name):
+        if index["field_name"] == collection.fde:
+            collection = replace(collection, index=index, fde_metric=index.get("metric_type", "IP"))
+        elif collection.storage == "struct" and index["field_name"] == f"{collection.tokens}[{collection.sub}]":
+            collection = _with_token_index(collection, index)
+    if collection.fde_exists and collection.fde_metric not in ("IP", "COSINE"):
+        raise SchemaMismatch(
+            f"{collection.name}: FDEs are compared by IP or COSINE, {collection.fde!r} has another metric"
+        )
+    if not (await requests.is_loaded(collection.name)):
+        await requests.load(collection.name)
+    return collection
+
+
+async def add_fde(collection: Collection, plan: Plan) -> Collection:
+    """Adds the FDE field and our mark to a live collection.
+
+    A state is written immediately, so that a killed run can be opened and resumed, unless the collection keeps one that
+    names another field: searches go on with that field until the new one is filled and :func:`write_state` is called.
+    """
+    name = collection.name
+    description = await requests.describe(name)
+    types = {each["name"]: each["type"] for each in description["fields"]}
+    try:
+        if collection.fde not in types:
+            await requests.add_field(name, collection.fde, plan.datatype, dim=collection.encoder.dim)
+        if FDE_KEY not in types:
+            await requests.add_field(name, FDE_KEY, DataType.VARCHAR, max_length=255)
+    except (Rejected, Unsupported) as error:
+        raise Unsupported(
+            f"{collection.server.engine} cannot add a vector to {name} (Milvus can since 2.6.18): use "
+            f"backfill(into=NEW_NAME, alias=NAME), which copies it; {error}"
+        ) from error
+    if collection.fde not in (await requests.index_names(name)):
+        await make_index(name, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
+        await requests.load(name)
+    datatype = types.get(collection.fde, plan.datatype)
+    added = await ready(replace(collection, fde_exists=True, marker=True, datatype=datatype))
+    kept = schema.kept_state(description)
+    if kept is None or kept["fde"] == added.fde:
+        await write_state(added)
+    return added
+
+
+async def _make(name: str, encoder: Encoder, plan: Plan, storage: TokenStorage, server: Server) -> Description:
+    """A collection with its state and without indexes; returns its description."""
+    made = schema.schema_of(encoder, plan, storage)
+    tokens = None if storage == "none" else TOKENS
+    planned = Collection(
+        name, encoder, storage=storage, tokens=tokens, metric=plan.metric, precision=plan.precision, server=server
+    )
+    options = dict(plan.options)
+    properties = {**options.pop("properties", {}), STATE_KEY: schema.snapshot_of(planned)}
+    try:
+        await requests.create(name, made, properties, plan.consistency, options)
+    except CollectionExists:
+        # a lost reply, after which the request was repeated; or someone else was faster
+        there = await requests.describe(name)
+        if (there.get("properties") or {}).get(STATE_KEY) != properties[STATE_KEY]:
+            raise
+        return there
+    return await requests.describe(name)
+
+
+async def _index(collection: Collection, plan: Plan) -> None:
+    name = collection.name
+    await make_index(name, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
+    if collection.storage == "struct":
+        field, metric = f"{collection.tokens}[{collection.sub}]", f"MAX_SIM_{collection.metric}"
+        index_name = f"{collection.tokens}_{collection.sub}"
+        await make_index(name, field, index_name=index_name, metric_type=metric, **schema.token_index(plan))
+
+
+def _opened(description: Description, name: str, encoder: Encoder, server: Server) -> Collection:
+    state = read_state(name, schema.kept_state(description))
+    collection = schema.describe(description, name, encoder, state["fde"], state["tokens"], server, **_own(state))
+    if state["storage"] != collection.storage:
+        raise SchemaMismatch(f"{name} was made with tokens as {state['storage']}, its schema has {collection.storage}")
+    if not collection.fde_exists:
+        raise SchemaMismatch(f"{name} has no field {collection.fde!r}")
+    return collection
+
+
+def _own(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: state[key] for key in ("keys", "marker", "metric", "precision") if key in state}
+
+
+def _with_token_index(collection: Collection, index: Description) -> Collection:
+    told = str(index.get("metric_type", "")).removeprefix("MAX_SIM").removeprefix("_")
+    metric = _TOKEN_METRICS.get(told)
+    if metric is None:
+        raise SchemaMismatch(f"{collection.name}: its tokens are compared by MAX_SIM_{told}, MaxSim needs IP or COSINE")
+    strategy = str(index.get("emb_list_strategy", "tokenann"))
+    return replace(collection, metric=metric, token_index=index, strategy=strategy)
+
+
+async def _check_width(collection: Collection) -> None:
+    """Only texts themselves tell the width of their tokens."""
+    if collection.storage != "blob":
+        return
+    for row in await requests.page(collection, 1, None, collection.token_fields):
+        width = collection.encoder.token_dim
+        if row.tokens is not None and row.tokens.shape[1] != width:
+            raise SchemaMismatch(
+                f"{collection.name} does not fit: {collection.tokens!r} has {row.tokens.shape[1]} dimensions, the "
+                f"encoder takes {width}"
+            )

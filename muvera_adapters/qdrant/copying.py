@@ -1,0 +1,222 @@
+"""The operation that copies a collection into a new one with FDEs, where a vector cannot be added in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from qdrant_client import models
+from tqdm import tqdm
+
+from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
+from muvera_adapters.qdrant.backfilling import access, to_stored
+from muvera_adapters.qdrant.client import Connection, ask, tell, to_rows
+from muvera_adapters.qdrant.collection import STATE_KEY, Collection
+from muvera_adapters.qdrant.lifecycle import exists, fetch_info, index_payload, write_state
+from muvera_adapters.qdrant.requests import Count, Delete, PointId, Where
+from muvera_adapters.qdrant.schema import optimizers
+from muvera_adapters.results import BackfillReport
+from muvera_adapters.stores.backfilling import encodable, encode, verify
+from muvera_adapters.stores.kept import new_state
+from muvera_adapters.stores.operations import Compute, seconds
+
+_FIRST_PAGE = 16
+_LARGEST_PAGE = 500
+_PASSES = 10
+
+
+async def copy(
+    connection: Connection,
+    collection: Collection,
+    into: str,
+    alias: str | None,
+    fde: models.VectorParams,
+    progress: bool,
+) -> BackfillReport:
+    """Copies points, vectors, payloads and payload indexes, with FDEs, and then switches the alias.
+
+    A pass compares every point with its copy and writes those that are new or changed, and deletes copies of points
+    that are gone; passes are repeated until one changes nothing. So a killed run is completed by another, and writes
+    to the old collection during the copy are not lost.
+    """
+    assert collection.tokens is not None
+    started, report = seconds(), BackfillReport()
+    await _make(connection, collection, await fetch_info(collection.name), into, fde)
+    if alias is not None and (await exists(alias)) and alias not in await _aliases():
+        raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
+    for _ in range(_PASSES):
+        changed = await _pass(connection, collection, into, report, progress)
+        changed += await _prune(connection, collection, into)
+        if not changed:
+            break
+    else:
+        raise MuveraError(
+            f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
+        )
+    copied = replace(collection, name=into, has_fde=True)
+    report.verified = await verify(access(copied), report)
+    # finished: from now on the copy may have points of its own, which another run must not delete
+    await write_state(connection, copied)
+    if alias is not None:
+        await _switch(connection, alias, into)
+    report.without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)))
+    report.seconds = seconds() - started
+    return report
+
+
+async def _make(
+    connection: Connection, collection: Collection, info: models.CollectionInfo, into: str, fde: models.VectorParams
+) -> None:
+    state = new_state(collection.encoder, collection.fde, collection.tokens) | {"copy_of": collection.name}
+    if await exists(into):
+        there = await fetch_info(into)
+        if (there.config.metadata or {}).get(STATE_KEY) != state:
+            raise CollectionExists(f"{into} exists and is no unfinished copy of {collection.name} with this encoder")
+        return
+    config, params = info.config, info.config.params
+    if not isinstance(params.vectors, dict):
+        raise InvalidInput(f"{collection.name} has an unnamed vector, which cannot be searched beside FDEs")
+    vectors = {**params.vectors, collection.fde: fde}
+    graph = models.HnswConfigDiff(**config.hnsw_config.model_dump()) if config.hnsw_config else None
+    await tell(
+        lambda client: client.create_collection(
+            collection_name=into,
+            vectors_config=vectors,
+            sparse_vectors_config=params.sparse_vectors,
+            shard_number=params.shard_number,
+            replication_factor=params.replication_factor,
+            write_consistency_factor=params.write_consistency_factor,
+            on_disk_payload=params.on_disk_payload,
+            optimizers_config=optimizers(vectors),
+            hnsw_config=graph,
+            quantization_config=config.quantization_config,
+            metadata={**(config.metadata or {}), STATE_KEY: state},
+            timeout=connection.timeout,
+        )
+    )
+    for field, schema in (info.payload_schema or {}).items():
+        await index_payload(connection, into, field, schema.params or schema.data_type)
+
+
+async def _pass(
+    connection: Connection, collection: Collection, into: str, report: BackfillReport, progress: bool
+) -> int:
+    assert collection.tokens is not None
+    changed, offset, limit = 0, None, _FIRST_PAGE
+    total = await Count(collection.name, Where())
+    with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
+        while True:
+            records, offset = await _page(connection, collection.name, limit, offset, content=True)
+            copies = await _records(connection, into, [record.id for record in records], content=True)
+            known = {copy.id: copy for copy in copies}
+            new = [record for record in records if not _same(record, known.get(record.id), collection.fde)]
+            if new:
+                await _write(connection, collection, into, new, report)
+            changed += len(new)
+            bar.update(len(records))
+            if offset is None:
+                return changed
+            floats = max((sum(_floats(v) for v in record.vector.values()) for record in records), default=1)
+            fitting = int(
+                collection.wire.target / ((floats + collection.encoder.dim) * collection.wire.bytes_per_float)
+            )
+            limit = max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
+
+
+async def _write(
+    connection: Connection, collection: Collection, into: str, records: Sequence[Any], report: BackfillReport
+) -> None:
+    there = access(collection)
+    documents = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
+    documents = encodable(there, documents, report)
+    fdes = (await Compute(partial(encode, there, documents))) if documents else []
+    by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
+    points = []
+    for record in records:
+        vector = dict(record.vector)
+        if record.id in by_id:
+            vector[collection.fde] = by_id[record.id]
+        points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload))
+    await tell(lambda client: client.upsert(collection_name=into, points=points, wait=True, timeout=connection.timeout))
+    report.copied += len(points)
+    report.written += len(by_id)
+
+
+async def _prune(connection: Connection, collection: Collection, into: str) -> int:
+    """Deletes copies of points that are gone."""
+    deleted, offset = 0, None
+    while True:
+        records, offset = await _page(connection, into, 1_000, offset, content=False)
+        by_text = {str(record.id): record.id for record in records}
+        found = await _records(connection, collection.name, list(by_text.values()), content=False)
+        gone = sorted(by_text.keys() - {str(record.id) for record in found})
+        if gone:
+            await Delete(into, [by_text[text] for text in gone])
+            deleted += len(gone)
+        if offset is None:
+            return deleted
+
+
+async def _page(connection: Connection, name: str, limit: int, offset: Any, *, content: bool) -> tuple[list[Any], Any]:
+    """Records in the client's type, which keep sparse vectors, and where the next page begins; None: nowhere."""
+    return await ask(
+        lambda client: client.scroll(
+            collection_name=name,
+            limit=limit,
+            offset=offset,
+            with_payload=content,
+            with_vectors=content,
+            timeout=connection.timeout,
+        )
+    )
+
+
+async def _records(connection: Connection, name: str, ids: Sequence[PointId], *, content: bool) -> list[Any]:
+    return await ask(
+        lambda client: client.retrieve(
+            collection_name=name, ids=ids, with_payload=content, with_vectors=content, timeout=connection.timeout
+        )
+    )
+
+
+async def _aliases() -> list[str]:
+    reply = await ask(lambda client: client.get_aliases())
+    return [alias.alias_name for alias in reply.aliases]
+
+
+async def _switch(connection: Connection, alias: str, into: str) -> None:
+    """Switches in one request, so that the alias never points nowhere."""
+    operations: list[Any] = []
+    if alias in await _aliases():
+        operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+    new = models.CreateAlias(collection_name=into, alias_name=alias)
+    operations.append(models.CreateAliasOperation(create_alias=new))
+    await tell(
+        lambda client: client.update_collection_aliases(
+            change_aliases_operations=operations, timeout=connection.timeout
+        )
+    )
+
+
+def _same(record: Any, copy: Any, fde: str) -> bool:
+    if copy is None or (record.payload or {}) != (copy.payload or {}):
+        return False
+    ours = {name: vector for name, vector in copy.vector.items() if name != fde}
+    return ours.keys() == record.vector.keys() and all(
+        _close(vector, ours[name]) for name, vector in record.vector.items()
+    )
+
+
+def _close(a: Any, b: Any) -> bool:
+    if hasattr(a, "indices"):
+        return bool(a.indices == b.indices and np.allclose(a.values, b.values, rtol=1e-3, atol=1e-5))
+    x, y = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    # a vector normalised twice differs in its last bits
+    return x.shape == y.shape and np.allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def _floats(vector: Any) -> int:
+    return 2 * len(vector.indices) if hasattr(vector, "indices") else int(np.asarray(vector).size)

@@ -1,0 +1,143 @@
+"""Operations on whole collections of a client: create, open, adopt, add the FDE vector, write the state, drop."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import replace
+
+from qdrant_client import models
+
+from muvera_adapters.errors import CollectionExists, Rejected, SchemaMismatch, Unsupported
+from muvera_adapters.qdrant import schema
+from muvera_adapters.qdrant.backfilling import check_adopted
+from muvera_adapters.qdrant.client import Connection, ask, tell
+from muvera_adapters.qdrant.collection import LOCAL, STATE_KEY, Collection, Wire, describe
+from muvera_adapters.qdrant.requests import Count, Where
+from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_core import Encoder
+
+
+async def connect(name: str, wire: Wire, timeout: int | None) -> Connection:
+    """Asks for the version; what a server can do depends on it, never on the client's."""
+    info = await ask(lambda client: client.info())
+    version = tuple(int(part) for part in re.findall(r"\d+", info.version)[:2])
+    local = wire is LOCAL
+    engine = f"qdrant-client {info.version}, local mode" if local else f"Qdrant {info.version}"
+    return Connection(name, engine, version, wire, timeout)
+
+
+async def create(connection: Connection, encoder: Encoder, plan: schema.Plan, tenant_field: str | None) -> Collection:
+    """Makes an empty collection."""
+    name, timeout = connection.name, connection.timeout
+    schema.check_version(connection.version, plan.vectors)
+    if await exists(name):
+        raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
+    # it was not there a moment ago: a conflict is a repeated request whose first reply was lost; opening checks it
+    with contextlib.suppress(CollectionExists):
+        await tell(lambda client: client.create_collection(collection_name=name, timeout=timeout, **plan.arguments))
+    if tenant_field is not None:
+        index = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        await index_payload(connection, name, tenant_field, index)
+    return await open_collection(connection, encoder)
+
+
+async def open_collection(connection: Connection, encoder: Encoder | None) -> Collection:
+    """A collection that this library made or adopted."""
+    name = connection.name
+    info = await fetch_info(name)
+    state = read_state(name, (info.config.metadata or {}).get(STATE_KEY))
+    chosen = choose_encoder(name, state["encoder"], encoder)
+    vectors = schema.vector_infos(info)
+    return describe(name, vectors, chosen, state["fde"], state["tokens"], connection.wire, need_fde=True)
+
+
+async def adopt(connection: Connection, encoder: Encoder, fde: str, tokens: str | None) -> Collection:
+    """A collection of someone else; only metadata is written, and only where there are FDEs already."""
+    name = connection.name
+    if connection.version < schema.MINIMUM_VERSION:
+        raise Unsupported(f"{connection.engine} keeps no collection metadata; 1.16 does")
+    info = await fetch_info(name)
+    kept = (info.config.metadata or {}).get(STATE_KEY)
+    if kept is not None:
+        choose_encoder(name, read_state(name, kept)["encoder"], encoder)
+    if tokens == "":
+        raise SchemaMismatch(f"{name}: an unnamed multivector cannot be searched beside FDEs; name its vector")
+    vectors = schema.vector_infos(info)
+    collection = describe(name, vectors, encoder, fde, tokens, connection.wire, need_fde=tokens is None)
+    if collection.has_fde and kept is None:
+        if tokens is not None and (await Count(name, Where(has=(fde,)))) == 0:
+            return replace(collection, has_fde=False)  # added, and nothing written: backfill() finishes what was begun
+        await check_adopted(collection)
+        await write_state(connection, collection)
+    return collection
+
+
+async def add_fde(connection: Connection, collection: Collection, params: models.VectorParams) -> Collection:
+    """Adds the FDE vector to a live collection, and then the state, so that a killed run can be opened and resumed."""
+    name, timeout = connection.name, connection.timeout
+    if connection.version < schema.ADD_VECTOR_VERSION:
+        raise Unsupported(
+            f"{connection.engine} cannot add a vector to a collection; 1.18 can. Give into='NEW_NAME' to copy "
+            "everything into a new collection, and alias= to switch an alias to it"
+        )
+    if collection.fde not in schema.vector_infos(await fetch_info(name)):
+        datatype = models.VectorStorageDatatype(params.datatype.value) if params.datatype else None
+        vector = models.DenseVectorConfig(size=params.size, distance=params.distance, datatype=datatype)
+        config = models.DenseVectorNameConfig(dense=vector)
+        try:
+            await tell(
+                lambda client: client.create_vector_name(
+                    collection_name=name, vector_name=collection.fde, vector_name_config=config, timeout=timeout
+                )
+            )
+        except Rejected:  # a repeated request whose first reply was lost, perhaps
+            if collection.fde not in schema.vector_infos(await fetch_info(name)):
+                raise
+    diff = models.VectorParamsDiff(
+        hnsw_config=params.hnsw_config,
+        quantization_config=params.quantization_config,
+        on_disk=params.on_disk,
+    )
+    await tell(
+        lambda client: client.update_collection(
+            collection_name=name, vectors_config={collection.fde: diff}, timeout=timeout
+        )
+    )
+    await write_state(connection, collection)
+    added = schema.vector_infos(await fetch_info(name))[collection.fde]
+    return replace(collection, has_fde=True, rescore=added.rescore)
+
+
+async def write_state(connection: Connection, collection: Collection) -> None:
+    """Writes our key of the metadata; the server leaves other keys as they are."""
+    metadata = {STATE_KEY: new_state(collection.encoder, collection.fde, collection.tokens)}
+    await tell(
+        lambda client: client.update_collection(
+            collection_name=collection.name, metadata=metadata, timeout=connection.timeout
+        )
+    )
+
+
+async def drop(connection: Connection) -> None:
+    """Deletes the collection."""
+    await tell(lambda client: client.delete_collection(collection_name=connection.name, timeout=connection.timeout))
+
+
+async def index_payload(connection: Connection, name: str, field: str, schema: models.PayloadFieldSchema) -> None:
+    """Makes an index of a payload key."""
+    await tell(
+        lambda client: client.create_payload_index(
+            collection_name=name, field_name=field, field_schema=schema, timeout=connection.timeout
+        )
+    )
+
+
+async def exists(name: str) -> bool:
+    """Whether there is a collection or an alias of that name."""
+    return await ask(lambda client: client.collection_exists(collection_name=name))
+
+
+async def fetch_info(name: str) -> models.CollectionInfo:
+    """The configuration and state of a collection, in the client's type."""
+    return await ask(lambda client: client.get_collection(collection_name=name))

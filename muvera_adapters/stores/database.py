@@ -1,0 +1,255 @@
+"""What the rest of the package knows of a database: its ``DatabaseSpec``, and the targets that it parses."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from muvera_adapters.errors import MissingExtra, MuveraError, SchemaMismatch, StoreUnavailable, WrongUsage
+from muvera_adapters.stores.sizes import NO_CODES, Part, Place, Planned
+from muvera_core import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database named by one line of text, such as ``scheme:http://localhost:1234`` or ``scheme:directory``.
+
+    Attributes:
+        scheme: name of the database.
+        location: URL, directory or file.
+        place: kind of the location.
+        options: options of the URL, which were its query string.
+        text: the target as it was written.
+    """
+
+    scheme: str
+    location: str
+    place: Place
+    options: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def is_server(self) -> bool:
+        """Several processes and threads may use the database at the same time."""
+        return self.place == "server"
+
+    def __str__(self) -> str:
+        return self.text or f"{self.scheme}:{self.location}"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to write a target of a database.
+
+    Attributes:
+        location: the part after the scheme, for help texts: ``"URL"``, ``"DIR"``, ``"FILE.db"``.
+        place: kind of the location.
+    """
+
+    location: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class LocalIndex:
+    """What measurements on a sample need of an embedded engine.
+
+    Attributes:
+        create: makes an empty collection in a directory, from ``(directory, name, encoder, quantization,
+            store_tokens)``. Its index is built and used however few the documents are. The store is a context manager.
+        quantizations: presets worth trying, the default first.
+        first_stage_bytes: bytes of one document in memory in the first stage, from ``(dim, quantization)``; with the
+            quantization None, without an index.
+    """
+
+    create: Callable[[str, str, Encoder, str | None, bool], Any]
+    quantizations: Sequence[str]
+    first_stage_bytes: Callable[[int, str | None], float]
+
+
+def quantization_option(preset: str) -> dict[str, Any]:
+    """Options of ``create`` for a preset, where it has an argument ``quantization``."""
+    return {"quantization": None if preset == NO_CODES else preset}
+
+
+def close(client: Any) -> None:
+    """Closes a client that has a method ``close``."""
+    client.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseSpec:
+    """Everything that commands, migrations and estimates know of a database.
+
+    A module with a spec must import quickly: functions import the database's client where they use it.
+
+    Attributes:
+        scheme: name of the database, with which its targets begin.
+        title: name of the database in sentences.
+        forms: ways to write a target; the first stands for the database in estimates.
+        package: package on PyPI that has the client.
+        module: module that the client is imported as.
+        extra: extra of this distribution that installs the package; None: another distribution's.
+        secret: environment variable with the secret, or None.
+        parse: makes a target from a location; raises ``WrongUsage`` for one that is not valid.
+        connect: makes the client of a target; raises ``StoreUnavailable`` where the database cannot be reached or
+            opened. An engine without a client gives the directory. It is called only after ``check_installed``.
+        disconnect: closes the client.
+        store: class of the store as ``"module:Class"``. Its class methods ``create``, ``open`` and ``adopt`` take
+            ``(client, name, encoder)``, ``adopt`` also ``tokens_vector=`` and ``fde_vector=``. A store that is a
+            context manager is closed with its database.
+        retries: these methods take ``retry=``.
+        token_dim: finds the width of the token vectors that a collection has in a vector, from ``(client, collection,
+            vector)``. The collection may be one that this library did not make. Raises ``CollectionNotFound``, or
+            ``SchemaMismatch`` where there is no such vector, or no document from which its width can be told.
+        quantizations: bits of one dimension by preset, the default of ``create`` first; ``"none"`` has 0.
+        quantization_options: options of ``create`` for a preset.
+        two_stages: parts of a collection that ``create`` makes with its defaults and the given quantization.
+        per_token: parts of a collection with one graph node for each token.
+        backfill_options: those of ``into``, ``alias`` and ``leave_out`` that the store's ``backfill`` takes.
+        local_index: what measurements on a sample need; None: the database does not serve for them.
+    """
+
+    scheme: str
+    title: str
+    forms: tuple[Form, ...]
+    package: str
+    module: str
+    extra: str | None = None
+    secret: str | None = None
+    parse: Callable[[str], Target]
+    connect: Callable[[Target], Any]
+    disconnect: Callable[[Any], None] = close
+    store: str
+    retries: bool = True
+    token_dim: Callable[[Any, str, str], int]
+    quantizations: Mapping[str, float]
+    quantization_options: Callable[[str], dict[str, Any]] = quantization_option
+    two_stages: Callable[[Planned], list[Part]]
+    per_token: Callable[[Planned], list[Part]]
+    backfill_options: frozenset[str] = frozenset()
+    local_index: LocalIndex | None = None
+
+    @property
+    def targets(self) -> list[str]:
+        """Forms of the targets, for help texts."""
+        return [f"{self.scheme}:{form.location}" for form in self.forms]
+
+    @property
+    def default_quantization(self) -> str:
+        """Preset that ``create`` uses unless it is told otherwise."""
+        return next(iter(self.quantizations))
+
+    def check_installed(self) -> None:
+        """Imports the client.
+
+        Raises:
+            MissingExtra: it is not installed.
+        """
+        try:
+            importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if error.name != self.module.partition(".")[0]:
+                raise
+            if self.extra is None:
+                raise MuveraError(
+                    f"{self.package} is not installed; install it with: pip install {self.package}"
+                ) from error
+            raise MissingExtra(self.package, self.extra) from error
+
+    def store_class(self) -> Any:
+        """Class of the store.
+
+        Raises:
+            MissingExtra: the client is not installed.
+        """
+        module, _, name = self.store.partition(":")
+        self.check_installed()
+        return getattr(importlib.import_module(module), name)
+
+    def check_quantization(self, preset: str) -> None:
+        """Raises WrongUsage for an unknown preset."""
+        if preset not in self.quantizations:
+            raise WrongUsage(f"{self.scheme} has no quantization {preset!r}; there are {', '.join(self.quantizations)}")
+
+
+def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()) -> Target:
+    """Target of a server, from its URL.
+
+    Args:
+        spec: database of the server.
+        location: URL.
+        options: names that the query string may have.
+
+    Raises:
+        WrongUsage: the URL is not valid, has other options, or has a secret in it.
+    """
+    text = f"{spec.scheme}:{location}"
+    try:
+        parts = urlsplit(location)
+        given = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise WrongUsage(f"{text!r} is not a valid URL: {error}") from error
+    if parts.password or parts.username:
+        where = f"the environment ({spec.secret})" if spec.secret else "the environment"
+        raise WrongUsage(f"{parts.hostname}: secrets are read from {where}, not from the URL")
+    if not host:
+        raise WrongUsage(f"{text!r}: the URL has no host")
+    unknown = [name for name in given if name not in options]
+    if unknown:
+        raise WrongUsage(f"{text!r}: a {spec.scheme} URL has no option {', '.join(unknown)}")
+    bare = parts._replace(query="").geturl()
+    return Target(spec.scheme, bare, "server", {name: values[0] for name, values in given.items()}, text)
+
+
+def number_option(target: Target, name: str) -> int | None:
+    """Option of a URL that is a whole number; None where it is not given.
+
+    Raises:
+        WrongUsage: it is not a whole number.
+    """
+    value = target.options.get(name)
+    if value is None:
+        return None
+    if not value.isdecimal():
+        raise WrongUsage(f"{str(target)!r}: {name} must be a number, got {value!r}")
+    return int(value)
+
+
+def unreachable(spec: DatabaseSpec, target: Target, error: Exception, hint: str = "") -> MuveraError:
+    """The error to raise for a server that cannot be reached.
+
+    Args:
+        spec: database of the server.
+        target: where the server should be.
+        error: what the client said.
+        hint: further advice for the user.
+    """
+    advice = ["is the server running?"]
+    if spec.secret:
+        advice.append(f"a secret is read from {spec.secret}")
+    if hint:
+        advice.append(hint)
+    reason = " ".join(str(error).split())[:300]
+    return StoreUnavailable(f"{target} cannot be reached: {'; '.join(advice)} ({reason})")
+
+
+def dim_of(collection: str, vector: str, dims: Mapping[str, int]) -> int:
+    """Width of a vector.
+
+    Args:
+        collection: name of the collection, for the message.
+        vector: name of the vector.
+        dims: widths of all vectors of the collection by name.
+
+    Raises:
+        SchemaMismatch: there is no such vector.
+    """
+    if vector not in dims:
+        there = ", ".join(repr(name) for name in sorted(dims)) or "none"
+        raise SchemaMismatch(f"{collection} has no vector {vector!r}; there are: {there}")
+    return dims[vector]

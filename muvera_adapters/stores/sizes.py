@@ -1,0 +1,94 @@
+"""The size model: what the parts of a collection take, in memory and on disk. Each database's folder has its formulas.
+
+Sizes are those of one copy, without replicas, payloads and the process itself, once indexing has finished.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+#: where a database keeps its data: behind a URL, in a directory, or in a file
+Place: TypeAlias = Literal["server", "directory", "file"]
+
+#: what a part holds; "other": graphs, ids, logs
+Holds: TypeAlias = Literal["encodings", "codes", "tokens", "other"]
+
+NO_CODES = "none"
+
+#: source of a part that was not compared with a real collection
+FORMULA = "formula"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A collection that is not there yet.
+
+    Attributes:
+        documents: number of documents.
+        tokens: mean number of tokens of a document.
+        dim: dimensions of an encoding.
+        token_dim: dimensions of a token vector.
+        quantization: preset of the codes of the encodings, or ``"none"``.
+        place: where the database keeps its data.
+    """
+
+    documents: int
+    tokens: float
+    dim: int
+    token_dim: int
+    quantization: str = NO_CODES
+    place: Place = "server"
+
+    @property
+    def token_values(self) -> float:
+        """Number of values in all token matrices."""
+        return self.documents * self.tokens * self.token_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of a collection takes.
+
+    Attributes:
+        name: name of the part.
+        ram: bytes that must be in memory for searches to be fast.
+        disk: bytes on disk.
+        formula: bytes of one document or token, in words.
+        source: origin of the formula, as listed in the documentation of the database's ``database`` module.
+        holds: kind of data in the part.
+    """
+
+    name: str
+    ram: float
+    disk: float
+    formula: str
+    source: str
+    holds: Holds = "other"
+
+
+def disk_of(parts: list[Part], holds: Holds | None = None) -> int:
+    """Bytes on disk of all parts, or of those that hold one kind of data."""
+    return round(sum(part.disk for part in parts if holds is None or part.holds == holds))
+
+
+def ram_of(parts: list[Part]) -> int:
+    """Bytes in memory of all parts."""
+    return round(sum(part.ram for part in parts))
+
+
+def code_bytes(dim: int, bits: float, beside: int = 0) -> float:
+    """Bytes of the codes of one vector.
+
+    Args:
+        dim: dimensions of the vector.
+        bits: bits of one dimension.
+        beside: bytes that are kept with the codes of each vector, such as a scale.
+    """
+    return dim * bits / 8 + beside
+
+
+def link_bits(nodes: float) -> int:
+    """Bits that tell one node of a graph from the others."""
+    return max(1, math.ceil(math.log2(nodes))) if nodes > 1 else 1
