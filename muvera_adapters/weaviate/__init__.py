@@ -1,17 +1,16 @@
 """Weaviate: two-stage search in a server.
 
-Where what is:
-
-- ``async_store.py``  the store, of which ``store.py`` is the synchronous form
-- ``collection.py``   what is known of a collection and its server
-- ``requests.py``     what operations ask of Weaviate, typed by the reply
-- ``client.py``       what all calls have in common, and how one is sent
-- ``errors.py``       errors of weaviate-client as this library's
-- ``schema.py``       how collections are configured, and how a configuration is read
-- ``lifecycle.py``    create, open, adopt, add the FDE vector, write the state, drop
-- ``prepare.py``      documents and queries, checked against Weaviate's limits
-- ``ids.py``          ids as UUIDs, and this library's two properties
-- ``reading.py`` ``writing.py`` ``searching.py`` ``backfilling.py`` ``repairing.py``  the operations
+- ``database.py``: what the rest of the package knows of Weaviate
+- ``async_store.py``: AsyncWeaviateMuvera; ``store.py``, WeaviateMuvera, is generated from it
+- ``collection.py``: what is known of a collection and its server
+- ``requests.py``: what operations ask of a Weaviate
+- ``client.py``: what all calls have in common, and how they are sent
+- ``errors.py``: errors of weaviate-client as those of this library
+- ``schema.py``: configuration of a new collection, and how a configuration is read
+- ``lifecycle.py``: create, open, adopt, add the FDE vector, write the state, drop
+- ``prepare.py``: documents and queries, checked before anything is sent
+- ``ids.py``: ids as UUIDs, and this library's two properties
+- ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``, ``repairing.py``: the operations
 """
 
 from __future__ import annotations

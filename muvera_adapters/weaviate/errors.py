@@ -1,4 +1,4 @@
-"""Errors of weaviate-client and its transports as this library's."""
+"""Errors of weaviate-client and its transports, as errors of this library."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from muvera_adapters.errors import (
 _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
-# what the server says when it takes no writes of anyone, in errors that otherwise are about one object
+# what the server says when it takes no writes at all, in errors that are otherwise about one object
 _NO_WRITES = ("read-only", "readonly", "not enough memory", "no space left", "shutting down", "is closed")
 
 
 def translate(error: Exception, name: str) -> MuveraError:
-    """The error of this library for one of the client's, in a call on collection ``name``."""
+    """This library's error for an error of the client, raised by a call on collection ``name``."""
     if isinstance(error, w.UnexpectedStatusCodeError):
         return _of_status(error, name)
     if isinstance(error, w.WeaviateUnsupportedFeatureError):
@@ -51,22 +51,22 @@ def translate(error: Exception, name: str) -> MuveraError:
 
 
 def refused_write(message: str, name: str) -> MuveraError:
-    """For an object that the server did not take: its own fault, or the server takes none."""
+    """The error for an object that was not written: Rejected, or StoreUnavailable if the server takes no writes."""
     if any(text in message.lower() for text in _NO_WRITES):
         return StoreUnavailable(f"Weaviate takes no writes to {name}: {message}")
     return Rejected(f"Weaviate refused it: {message}")
 
 
 def is_doubtful(error: Exception, problem: MuveraError) -> bool:
-    """Whether a collection said to be missing may exist: a server that starts answers gRPC before it knows its schema.
+    """Whether a collection that was reported missing may exist after all.
 
-    Its REST interface answers only when it does.
+    A starting server answers gRPC before it knows its schema. Its REST interface answers only when it knows it.
     """
     return isinstance(problem, CollectionNotFound) and isinstance(error, w.WeaviateQueryError | grpc.RpcError)
 
 
 def starting(problem: MuveraError) -> StoreUnavailable:
-    """For a collection that exists nevertheless."""
+    """The error for a collection that was reported missing and exists."""
     return StoreUnavailable(f"Weaviate is still starting: {problem}", transient=True)
 
 
@@ -98,7 +98,7 @@ def _of_grpc(error: Exception, name: str) -> MuveraError:
 
 
 def _code(error: BaseException) -> tuple[grpc.StatusCode | None, bool]:
-    """The gRPC status, which only the error has that the client's was raised from; and whether the client retried."""
+    """The gRPC status, and whether the client retried; only errors that ``error`` was raised from have the status."""
     repeated, seen = False, error
     while seen is not None:
         repeated = repeated or isinstance(seen, w.WeaviateRetryError)

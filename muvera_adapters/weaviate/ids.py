@@ -10,7 +10,7 @@ from typing import Any
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.ids import to_point_id
 
-#: property with the user's id where the object's own does not tell; its description has the collection's state
+#: property with the user's id where the UUID does not give it back; its description has the collection's state
 ID_KEY = "muvera_id"
 #: property with the name of the FDE vector, written with every FDE: Weaviate has no filter for objects with a vector
 FDE_KEY = "muvera_fde"
@@ -21,12 +21,12 @@ _INTEGERS = uuid.UUID("0d7a6c39-5f0e-5b7e-8a56-b0e9c1d7f3a2")
 
 
 def to_uuid(document_id: DocumentId, position: int) -> tuple[str, str | None]:
-    """The object's id and what to keep under ID_KEY (None: nothing).
+    """The UUID of a document's object, and what to keep under ID_KEY (None: nothing).
 
-    UUIDs are used as they are, everything else becomes one made of it, in a namespace of this library.
+    A UUID is used as it is. Any other id is hashed into a UUID, in a namespace of this library.
 
     Raises:
-        InvalidInput: a negative integer or one over 64 bits, or no integer, string or UUID.
+        InvalidInput: the id is negative or over 64 bits, or not an integer, string or UUID.
     """
     point, kept = to_point_id(document_id, position)
     if isinstance(point, int):
@@ -35,7 +35,7 @@ def to_uuid(document_id: DocumentId, position: int) -> tuple[str, str | None]:
 
 
 def from_uuid(text: str, properties: Mapping[str, Any]) -> DocumentId:
-    """The user's id of an object."""
+    """The user's id of an object, from its UUID and properties."""
     try:
         kept = json.loads(properties.get(ID_KEY) or "null")
     except ValueError:
@@ -46,5 +46,5 @@ def from_uuid(text: str, properties: Mapping[str, Any]) -> DocumentId:
 
 
 def user_properties(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Without ours."""
+    """Properties without those of this library."""
     return {key: value for key, value in properties.items() if key not in RESERVED}

@@ -22,8 +22,8 @@ from muvera_adapters.weaviate.reading import check_widths
 from muvera_core import Encoder
 
 
-async def connect() -> Server:
-    """Asks for the version and the limit of a message.
+async def check_server() -> Server:
+    """Version and limits of the server.
 
     Raises:
         Unsupported: the server is too old.
@@ -37,7 +37,7 @@ async def connect() -> Server:
 
 async def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Collection:
     """Makes an empty collection; ``arguments`` are of :func:`schema.creation`."""
-    server = await connect()
+    server = await check_server()
     if await r.exists(name):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
     await r.create(name, arguments)
@@ -46,7 +46,7 @@ async def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Coll
 
 async def open_collection(name: str, encoder: Encoder | None) -> Collection:
     """A collection that this library made or adopted."""
-    server = await connect()
+    server = await check_server()
     collection = await _opened(name, encoder, server)
     if not collection.tenants:  # otherwise the first search looks: its tenant exists by then
         await check_widths(collection)
@@ -65,7 +65,7 @@ async def adopt(
         tokens: name of the multi-vector; None: there is none.
         check: counts FDEs in a sample; EncoderMismatch where they are of another encoder.
     """
-    server = await connect()
+    server = await check_server()
     config = await r.config()
     kept = schema.kept_state(config)
     if kept is not None and read_state(name, kept)["fde"] == fde:

@@ -21,19 +21,21 @@ from muvera_adapters.weaviate.ids import FDE_KEY, from_uuid, to_uuid, user_prope
 from muvera_adapters.weaviate.requests import Row
 
 _SAMPLE = 32
-# objects whose vectors are looked at when a collection is opened
+# number of objects whose vectors are looked at when a collection is opened
 _FEW = 4
 # bytes of tokens in one reply; half of what the client receives by default
 READ_BYTES = 48 << 20
-# documents of other writers that are looked at one by one; beyond, their share is taken for that of all
+# number of unmarked documents that are looked at one by one; beyond, their shares stand for all
 _LOOK_AT = 1_000
 
 
 async def check_widths(collection: Collection) -> None:
-    """Looks at a few stored vectors, as a schema does not tell widths, and a quantized index compares any with any.
+    """Compares the widths of a few stored vectors with the encoder's.
+
+    A schema has no widths, and a quantized index compares vectors of any width.
 
     Raises:
-        SchemaMismatch: they are not as long as the encoder's.
+        SchemaMismatch: widths differ; the message names each.
     """
     encoder = collection.encoder
     expected = {collection.tokens: (encoder.token_dim, "takes")} if collection.tokens is not None else {}
@@ -57,7 +59,7 @@ async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.
 
 
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
-    """Vectors to ask for.
+    """Names of the vectors to ask for: the tokens, where they are wanted.
 
     Raises:
         InvalidInput: tokens are wanted and the collection stores none.
@@ -66,7 +68,7 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
 
 
 async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:
-    """Documents by id, in the order of the ids, None where there is none."""
+    """Documents in the order of ``ids``; None for an id that is not there."""
     vectors = token_names(collection, with_tokens)
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
     found = {row.id: row for row in await fetch_all(collection, objects, True, vectors)}
@@ -80,7 +82,7 @@ async def fetch_all(
     vectors: Sequence[str],
     filters: FilterReturn | None = None,
 ) -> list[Row]:
-    """Any number of ids, in requests whose replies stay within what a message holds."""
+    """Rows of any number of ids, in requests whose replies fit into a message."""
     rows: list[Row] = []
     size = await fitting(collection) if vectors else r.FILTER_IDS
     for i in range(0, len(ids), size):
@@ -90,7 +92,7 @@ async def fetch_all(
 
 
 async def fitting(collection: Collection) -> int:
-    """How many documents' tokens one reply safely holds, from the largest that was read."""
+    """Number of documents whose tokens safely fit into one reply, judged by the largest one read so far."""
     assert collection.tokens is not None
     if not collection.seen.token_floats:
         remember(collection, await r.page(collection, 16, None, None, (collection.tokens,)))
@@ -100,7 +102,7 @@ async def fitting(collection: Collection) -> int:
 
 
 def remember(collection: Collection, rows: Sequence[Row]) -> None:
-    """Keeps the size of the largest token matrix."""
+    """Notes the size of the largest token matrix."""
     sizes = [matrix.size for row in rows if (matrix := tokens_of(collection, row)) is not None]
     collection.seen.token_floats = max([collection.seen.token_floats, *sizes])
 
@@ -108,9 +110,9 @@ def remember(collection: Collection, rows: Sequence[Row]) -> None:
 async def one_page(
     collection: Collection, chosen: FilterReturn | None, limit: int, after: str | None, with_tokens: bool
 ) -> tuple[list[Document], str | None]:
-    """One page of all documents and where the next begins (None: nowhere).
+    """One page of documents, and where the next one begins (None: this is the last).
 
-    A cursor takes no filter, and pages by offset end at 10,000: so every page of ids is filtered on its own.
+    A cursor takes no filter, and pages by offset end at 10,000. So every page of ids is filtered separately.
     """
     vectors = token_names(collection, with_tokens)
     if chosen is None:
@@ -124,13 +126,19 @@ async def one_page(
 
 
 async def count(filters: FilterReturn | None) -> int:
-    """Documents, exactly."""
+    """Exact number of documents."""
     return await r.count(filters)
 
 
 @dataclass(frozen=True, slots=True)
 class Unmarked:
-    """Documents whose FDE this library did not write: how many have an FDE nevertheless, and how many have tokens."""
+    """Documents whose FDE this library did not write.
+
+    Attributes:
+        total: number of them.
+        with_fde: number of them that have an FDE nevertheless.
+        with_tokens: number of them that have tokens.
+    """
 
     total: int
     with_fde: int
@@ -138,7 +146,7 @@ class Unmarked:
 
 
 async def look_at_unmarked(collection: Collection, total: int) -> Unmarked:
-    """Exact for at most _LOOK_AT of them, else scaled up from so many."""
+    """Counts documents without our mark; exact up to _LOOK_AT of them, otherwise extrapolated from so many."""
     if not collection.keeps_state:
         marked, chosen = 0, None
     else:
@@ -161,7 +169,7 @@ async def look_at_unmarked(collection: Collection, total: int) -> Unmarked:
 
 
 async def info(collection: Collection) -> StoreInfo:
-    """State and sizes; sizes of tokens are estimated from a sample."""
+    """State and sizes of the collection; the size of tokens is estimated from a sample."""
     shards = await r.shards(collection)
     total = await r.count()
     unmarked = await look_at_unmarked(collection, total)
@@ -196,17 +204,17 @@ def unindexed(collection: Collection, shards: Sequence[Shard]) -> int:
 
 
 def is_indexed(shards: Sequence[Shard]) -> bool:
-    """Whether nothing waits in a queue (without ASYNC_INDEXING nothing ever does)."""
+    """Whether nothing waits in a queue; without ASYNC_INDEXING nothing ever does."""
     return all(s.vector_indexing_status != "INDEXING" and not s.vector_queue_length for s in shards)
 
 
 def document_id_of(row: Row) -> DocumentId:
-    """The user's."""
+    """The user's id of a row."""
     return from_uuid(row.id, row.properties)
 
 
 def tokens_of(collection: Collection, row: Row) -> npt.NDArray[np.float32] | None:
-    """(n, token_dim) as stored, None where there are none."""
+    """Token matrix (n, token_dim) of a row as stored; None where it has none."""
     return row.vectors.get(collection.tokens) if collection.tokens is not None else None
 
 

@@ -1,8 +1,8 @@
 """The operation that finds documents which a killed server has lost from its indexes, and has them indexed anew.
 
-Weaviate 1.39 writes objects and indexes to logs of their own. After a kill an object may be there, counted and listed,
-and be found by no filter or vector: in mid-batch, and even when the batch was acknowledged. Writing it again does not
-help, as an unchanged object is passed over (shard_write_put.go, compareObjsForInsertStatus).
+Weaviate 1.39 writes objects and indexes to separate logs. After a kill an object may be there, counted and listed,
+while no filter and no vector search finds it, even if its batch was acknowledged. Writing it again does not help,
+because unchanged objects are skipped (shard_write_put.go, compareObjsForInsertStatus).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PAGE = 1_000
 
 
 async def repair(collection: Collection, progress: bool) -> int:
-    """How many documents were indexed anew."""
+    """Has lost documents indexed anew; returns their number."""
     need_fde(collection)
     await wait_indexed(collection, None)  # what waits in a queue is not lost
     repaired, after = 0, None
@@ -41,7 +41,7 @@ async def repair(collection: Collection, progress: bool) -> int:
 
 
 async def _lost(collection: Collection, ids: Sequence[str]) -> dict[str, set[str]]:
-    """Vector -> ids that its index does not give, or may not; objects without such a vector among them."""
+    """Name of a vector -> ids that its index lacks, or may lack; objects without such a vector are among them."""
     found: set[str] = set()
     if collection.fde_info.flat_cutoff > len(ids):  # else the index cannot be asked
         anything = np.ones(collection.encoder.dim, np.float32)
@@ -56,9 +56,10 @@ async def _lost(collection: Collection, ids: Sequence[str]) -> dict[str, set[str
 
 
 async def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str | None, last: str) -> int:
-    """Reads a page again, with vectors, and writes the lost ones' FDEs with another last bit, and as they were.
+    """Reads a page again, with vectors, and rewrites the FDEs of lost documents; returns their number.
 
-    A changed vector gives an object a new number inside Weaviate, under which everything of it is indexed.
+    An FDE is written with another last bit, and then as it was. A changed vector gives the object a new number inside
+    Weaviate, under which the whole object is indexed.
     """
     done = 0
     names = [name for name in (collection.fde, collection.tokens) if name is not None]

@@ -55,10 +55,10 @@ def check_version(server: Server) -> None:
 
 
 def quantizer(quantization: Quantization) -> QuantizerConfig:
-    """A preset in Weaviate's type; never None, as a server may have a default of its own (DEFAULT_QUANTIZATION).
+    """The quantizer of a preset; never None, because a server may have its own default (DEFAULT_QUANTIZATION).
 
     Raises:
-        InvalidInput: no such preset.
+        InvalidInput: there is no such preset.
     """
     if quantization is None:
         return _VI.Quantizer.none()
@@ -73,7 +73,7 @@ def quantizer(quantization: Quantization) -> QuantizerConfig:
 
 
 def fde_vector(name: str, quantization: Quantization, index: VectorIndexConfigCreate | None) -> VectorConfigCreate:
-    """The self-provided FDE vector; ``index`` is completed where it says nothing of distance or quantizer."""
+    """The self-provided FDE vector; distance and quantizer are set where ``index`` leaves them open."""
     index = index or _hnsw()
     # hfresh has codes of its own and takes no dot product; document FDEs of unit length rank the same by cosine
     fresh = isinstance(index, VectorIndexConfigHFreshCreate)
@@ -94,7 +94,7 @@ def _hnsw() -> VectorIndexConfigHNSWCreate:
 
 
 def _quantized(index: VectorIndexConfigCreate, quantization: Quantization) -> VectorIndexConfigCreate:
-    """With its own quantizer where it has one."""
+    """The index with a quantizer: its own if it has one."""
     return index if index.quantizer is not None else index.model_copy(update={"quantizer": quantizer(quantization)})
 
 
@@ -130,10 +130,10 @@ def creation(
     properties: Sequence[Property],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Arguments of ``collections.create`` but the name; ``options`` are passed on.
+    """Arguments of ``collections.create``, without the name; ``options`` are passed on.
 
     Raises:
-        InvalidInput: something unfit, or of this library to set, is asked for.
+        InvalidInput: an option is not valid, or this library sets it.
     """
     check_encoder(encoder.dim)
     for key in sorted(options.keys() - _OPTIONS):
@@ -149,7 +149,7 @@ def creation(
 
 
 def id_property(encoder: Encoder, fde: str, tokens: str | None) -> Property:
-    """Has the collection's state as its description."""
+    """The property with users' ids, whose description has the collection's state."""
     return Property(
         name=ID_KEY,
         data_type=DataType.TEXT,
@@ -160,7 +160,7 @@ def id_property(encoder: Encoder, fde: str, tokens: str | None) -> Property:
 
 
 def fde_property() -> Property:
-    """Filterable: it counts the documents with an FDE."""
+    """The property that marks documents with an FDE; filterable, so that they can be counted."""
     return Property(
         name=FDE_KEY,
         data_type=DataType.TEXT,
@@ -172,7 +172,7 @@ def fde_property() -> Property:
 
 
 def vector_infos(config: CollectionConfig) -> dict[str, VectorInfo]:
-    """Named vectors of ``collection.config.get()``."""
+    """Named vectors of a collection's configuration."""
     infos = {}
     for name, vector in (config.vector_config or {}).items():
         index = vector.vector_index_config
@@ -198,7 +198,7 @@ def vector_infos(config: CollectionConfig) -> dict[str, VectorInfo]:
 
 
 def kept_state(config: CollectionConfig) -> Any:
-    """JSON values, None where there are none."""
+    """State that is kept in a collection's configuration, as JSON values; None where there is none."""
     for own in config.properties:
         if own.name == ID_KEY:
             try:
@@ -211,10 +211,10 @@ def kept_state(config: CollectionConfig) -> Any:
 def describe(
     config: CollectionConfig, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool
 ) -> Collection:
-    """The collection, once its vectors are found to fit; their dimensions are not in the schema.
+    """What is known of a collection whose vectors fit; their dimensions are not in the schema.
 
     Raises:
-        SchemaMismatch: names everything that does not fit.
+        SchemaMismatch: vectors do not fit; the message names each.
         InvalidInput: the encoder's vectors are too long for Weaviate.
     """
     check_encoder(encoder.dim)

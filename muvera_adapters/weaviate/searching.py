@@ -51,7 +51,7 @@ _SCAN = 1_000
 async def search(
     collection: Collection, queries: Sequence[Any], options: SearchOptions, at_once: int = 1
 ) -> list[Hits]:
-    """Hits of every query; Weaviate has no request for several, so at most ``at_once`` go on at a time."""
+    """Hits of every query; Weaviate has no request for several, so at most ``at_once`` are in progress at a time."""
     mode = _mode(collection, options)
     check_at_once(at_once)
     matrices = query_matrices(collection, queries, check_matrix)
@@ -119,7 +119,7 @@ async def _native(collection: Collection, o: SearchOptions, query: npt.NDArray[n
 
 
 async def _client(collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: QueryFDE) -> Hits:
-    """One request where the tokens of all candidates fit into a message, else their ids first."""
+    """One request where the tokens of all candidates fit into a message; otherwise ids first, and then tokens."""
     names = token_names(collection, True)
     if o.candidates <= await fitting(collection):
         rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), names)
@@ -186,9 +186,9 @@ def _check_options(collection: Collection, o: SearchOptions) -> None:
 
 
 def _scores_exactly(collection: Collection) -> bool:
-    """Whether the server's MaxSim of chosen documents is exact, whatever their tokens are.
+    """Whether the server computes the exact MaxSim of chosen documents, whatever their tokens are.
 
-    Under cosine it normalises the query at most, never the tokens.
+    Under cosine it normalises the query at most, and never the tokens.
     """
     return collection.index != "none" and not collection.cosine and collection.exact_below > _SCAN
 
@@ -240,7 +240,7 @@ def _score(row: Row) -> float:
 
 
 def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
-    """The dot product of FDEs (under cosine: of the document's at unit length)."""
+    """Dot product of the query's and the document's FDE; under cosine, of the document's at unit length."""
     assert row.distance is not None
     if collection.fde_info.distance == "cosine":
         return (1 - row.distance) * float(np.linalg.norm(fde.vector))
