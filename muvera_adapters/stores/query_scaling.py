@@ -1,6 +1,6 @@
 """Query FDEs scaled to the length of document FDEs, in which form databases get them, and scores scaled back.
 
-Codes clip a query's coordinates at the range of the documents' (Qdrant's int8). A query FDE is 15 to 96 times as long
+Some int8 codes clip a query's coordinates at the range of the documents'. A query FDE is 15 to 96 times as long
 as a document FDE of unit length, so its scores by codes would be far below the exact ones, and documents without codes
 would be ranked before those with codes.
 """

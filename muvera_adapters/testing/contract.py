@@ -289,7 +289,7 @@ class TestDocuments:
 
     def test_a_second_upsert_replaces(self, filled: Any) -> None:
         """An upsert of a stored id replaces its tokens, its FDE and the payload keys that it names."""
-        # what becomes of keys that the second payload does not name is the database's own way: Qdrant drops them
+        # what becomes of keys that the second payload does not name is the database's own way
         filled.upsert([3], [DOCUMENTS[4]], [{"n": 30, "parity": 0, "text": "another", "new": True}])
         assert filled.count() == COUNT
         (document,) = filled.get([3], with_tokens=True)
