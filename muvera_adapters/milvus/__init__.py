@@ -1,19 +1,17 @@
 """Milvus: two-stage search in a server, a cluster, or a file of milvus-lite.
 
-Map of this folder:
-
-- ``async_store.py``   ``AsyncMilvusMuvera``, whose encoding runs in worker threads; source of both stores
-- ``store.py``         ``MilvusMuvera``, generated from it
-- ``collection.py``    what is known of a collection: ``Collection``, ``Server``, ``Seen``
-- ``requests.py``      what is asked of Milvus, and how replies are read
-- ``client.py``        how requests are sent: ``Connection``, ``Call``, ``send``
-- ``errors.py``        the client's errors as this library's
-- ``schema.py``        what a collection is made with, and how its description is read
-- ``lifecycle.py``     create, open, adopt, add the FDE field, write the state, drop
-- ``copying.py``       copy into a new collection, where a vector cannot be added in place
-- ``prepare.py``       checks of documents and queries against Milvus's limits
-- ``ids.py``           ids as primary keys; ``expressions.py``: filters; ``blobs.py``: tokens as text
-- ``reading.py writing.py searching.py backfilling.py``   the operations of the stores
+- ``database.py``: what the rest of the package knows of Milvus
+- ``async_store.py``: AsyncMilvusMuvera; ``store.py``, MilvusMuvera, is generated from it
+- ``collection.py``: what is known of a collection and its server
+- ``requests.py``: what operations ask of a Milvus
+- ``client.py``: what all calls have in common, and how they are sent
+- ``errors.py``: errors of pymilvus as those of this library
+- ``schema.py``: schema and indexes of a new collection, and how a schema is read
+- ``lifecycle.py``: create, open, adopt, add the FDE field, write the state, drop
+- ``copying.py``: backfill into a new collection
+- ``prepare.py``: documents, checked before anything is sent
+- ``ids.py``: ids as primary keys; ``expressions.py``: filters; ``blobs.py``: tokens as text
+- ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
 """
 
 from __future__ import annotations
