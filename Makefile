@@ -19,6 +19,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/make_sync.py --check
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/encode.py
