@@ -99,7 +99,12 @@ def test_estimate():
     two, tokens = json.loads(result.stdout)["estimates"]
     assert two["ram"] < tokens["ram"] / 10
     shown = run("estimate", "1000", "--tokens", "50")
-    for text in ("weaviate:URL: two stages", "milvus:URL: a vector per token", "together", "no collection like this was measured"):
+    for text in (
+        "weaviate:URL: two stages",
+        "milvus:URL: a vector per token",
+        "together",
+        "no collection like this was measured",
+    ):
         assert text in shown.stdout
 
 
