@@ -5,9 +5,11 @@ from pathlib import Path
 
 import muvera_adapters
 import muvera_core
+from muvera_adapters import databases
 
 PACKAGES = [Path(module.__file__).parent for module in (muvera_adapters, muvera_core)]
-FOLDERS = ("qdrant", "weaviate", "milvus")
+# "muvera_adapters.FOLDER.database:NAME" of every line of the registry
+FOLDERS = sorted({line.split(".")[1] for line in databases._OURS.values()})
 NAMES = re.compile("|".join(FOLDERS), re.IGNORECASE)
 
 #: lines that may name one: file, pattern, reason

@@ -2,7 +2,7 @@
 
 The keywords ``async`` and ``await`` go, and names lose their ``Async`` (``AsyncIterator``, ``run_async``), in the code
 and in its docstrings; ruff then orders imports and formats. ``python tools/make_sync.py`` writes; ``--check`` fails
-where a file differs from what would be written.
+where a file differs from what would be written. Folders of another distribution are named as arguments.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ def main() -> int:
     """0, or 1 where ``--check`` found a file that differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
-    check, stale = parser.parse_args().check, []
-    for path in sorted((ROOT / "muvera_adapters").glob("*/async_store.py")):
+    parser.add_argument("folders", nargs="*", type=Path, help="folders with an async_store.py; default: all of ours")
+    arguments = parser.parse_args()
+    check, stale = arguments.check, []
+    named = [folder / "async_store.py" for folder in arguments.folders]
+    for path in named or sorted((ROOT / "muvera_adapters").glob("*/async_store.py")):
         target = path.with_name("store.py")
         wanted = formatted(to_sync(path.read_text(encoding="utf-8")), target)
         if target.exists() and target.read_text(encoding="utf-8") == wanted:
@@ -80,7 +83,7 @@ def main() -> int:
         if not check:
             target.write_text(wanted, encoding="utf-8")
     for target in stale:
-        print(f"{target.relative_to(ROOT)} " + ("is not what tools/make_sync.py generates" if check else "written"))
+        print(f"{target} " + ("is not what tools/make_sync.py generates" if check else "written"))
     return int(check and bool(stale))
 
 

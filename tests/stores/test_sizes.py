@@ -36,7 +36,7 @@ def home(tmp_path_factory):
 
 def test_inspect_migrate_and_estimate_agree(home):
     inspected = json.loads(muvera("inspect", "tokens.npz", "--json", cwd=home).stdout)
-    assert list(inspected["targets"]) == [form for form, _ in FORMS]
+    assert list(inspected["targets"]) == [form for spec in specs() for form in spec.targets]
     dim = inspected["fde_dim"]
     # the migration's library call, which --dry-run prints
     source, encoder = open_source(home / "tokens.npz"), FDEEncoder(FDEConfig(DIM, d_proj=16))
@@ -76,7 +76,7 @@ def test_every_preset_of_every_form(spec):
             # qdrant-client's local mode has no codes
             if bits and not (spec.scheme == "qdrant" and form.place == "directory"):
                 assert disk_of(parts, "codes") == pytest.approx(1000 * 10_240 * bits / 8, rel=0.02)
-        assert disk_of(spec.per_token(Planned(1000, 80, 10_240, 128, place=form.place))) > 1000 * 80 * 128 * 4
+        assert disk_of(spec.per_token(Planned(1000, 80, 10_240, 128, place=form.place))) >= 1000 * 80 * 128 * 4
     with pytest.raises(WrongUsage, match="has no quantization 'q3'"):
         spec.check_quantization("q3")
 
