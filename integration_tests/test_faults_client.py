@@ -44,14 +44,14 @@ def server() -> Iterator[StubServer]:
 
 @pytest.fixture(params=["sync", "async"])
 def connect(request, server):
-    """Makes or opens the collection over a new client, which waits 1 s for an answer."""
+    """Makes or opens the collection over a new client, which waits ``timeout`` seconds for an answer."""
     loop = asyncio.new_event_loop()
     clients: list[QdrantClient] = []
     async_clients: list[AsyncQdrantClient] = []
 
-    def make(method: str = "create", retry: Retry = QUICK):
+    def make(method: str = "create", retry: Retry = QUICK, timeout: int = 20):
         arguments = ("c", ENCODER)
-        options = {"timeout": 1, "retry": retry}
+        options = {"timeout": timeout, "retry": retry}
         if request.param == "sync":
             clients.append(QdrantClient(server.url, check_compatibility=False))
             return getattr(QdrantMuvera, method)(clients[-1], *arguments, **options)
@@ -74,8 +74,8 @@ def check_complete(server: StubServer) -> None:
 
 @pytest.mark.parametrize("fault", ["500", "502", "503", "504", "408", "429", "429:1", "drop", "lost", "slow"])
 def test_a_passing_fault_is_survived(server, connect, fault):
-    store = connect()
-    server.delay = 2.0
+    store = connect(timeout=3 if fault == "slow" else 20)
+    server.delay = 5.0
     server.faults.extend(["ok", fault, "ok", "ok", fault, "ok"])
     report = store.upsert(IDS, TOKENS)
     assert (report.written, report.failed) == (COUNT, {})
