@@ -919,9 +919,7 @@ class TestStoredTokens:
 class TestSpellingsOfIds:
     """Every spelling of a UUID that the database accepts names the same document."""
 
-    @pytest.mark.parametrize(
-        "spell", [lambda u: u.hex, lambda u: str(u).upper(), lambda u: u.urn, lambda u: f"{{{u}}}"]
-    )
+    @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
     def test_they_name_the_same_document(self, session: Session, spell: Callable[[uuid.UUID], str]) -> None:
         """``get``, ``upsert`` and ``delete`` take any spelling, and the document shows the one it was written with."""
         if not session.takes_uuids():
