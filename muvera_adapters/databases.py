@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec, Target
@@ -93,6 +94,22 @@ def is_target(text: str) -> bool:
     """Whether a text begins with the name of a database and a colon; write a path that does so as ``./name:x``."""
     scheme, colon, _ = text.partition(":")
     return bool(colon) and scheme in schemes()
+
+
+def with_store_options(text: str, **given: str | None) -> str:
+    """A target that names options of the store too; those that are None are left out.
+
+    Raises:
+        WrongUsage: it is not a target, or its database has no such option.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not chosen:
+        return text
+    for name in chosen:
+        takers = [spec.scheme for spec in specs() if name in spec.store_options]
+        if not is_target(text) or text.partition(":")[0] not in takers:
+            raise WrongUsage(f"{text}: --{name} applies to {', '.join(takers) or 'no database'}")
+    return f"{text}{'&' if '?' in text else '?'}{urlencode(chosen)}"
 
 
 def parse_target(text: str) -> Target:
@@ -185,7 +202,7 @@ class Database:
             CollectionNotFound: there is no such collection.
             SchemaMismatch: there is no such vector, or no document from which its width can be told.
         """
-        return self.spec.token_dim(self._connected(creating=False), name, vector)
+        return self.spec.token_dim(self._connected(creating=False), name, vector, **self.target.store_options)
 
     def close(self) -> None:
         """Closes the stores and clients that were made here."""
@@ -203,6 +220,7 @@ class Database:
         self, method: Literal["create", "open", "adopt"], name: str, encoder: Encoder | None, **options: Any
     ) -> Store:
         client = self._connected(creating=method == "create")
+        options = {**self.target.store_options, **options}
         if self.spec.retries:
             options = {"retry": _PATIENT, **options}
         store = getattr(self.spec.store_class(), method)(client, name, encoder, **options)

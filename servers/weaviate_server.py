@@ -64,6 +64,7 @@ class WeaviateServer:
             "DISK_USE_READONLY_PERCENTAGE": "99",
             "DISK_USE_WARNING_PERCENTAGE": "99",
             "GOMAXPROCS": "2",
+            "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT": "true",
             **self.environment,
         }
         command = [self._binary, "--scheme", "http", "--host", "127.0.0.1", "--port", str(self.port)]

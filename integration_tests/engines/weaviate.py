@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ import weaviate
 from weaviate.classes.config import Configure, DataType, Property, VectorDistances
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
+from weaviate.collections.classes.filters import _FilterAnd
 
-from muvera_adapters.results import BackfillReport, Document, Hit, Hits
+from muvera_adapters.results import BackfillReport, Document, Hit, Hits, VerifyReport
 from muvera_adapters.testing import Blocking, Engine, Session
 from muvera_adapters.testing.corpus import DIM
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
@@ -38,6 +40,16 @@ class Numbered:
     def __init__(self, store: Any) -> None:
         self._store = store
 
+    def __repr__(self) -> str:
+        return repr(self._store)
+
+    def __enter__(self) -> Numbered:
+        self._store.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._store.__exit__(*error)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
         if not callable(found):
@@ -47,11 +59,14 @@ class Numbered:
 
 def _numbered(result: Any) -> Any:
     if isinstance(result, Hits):
-        return Hits(map(_numbered, result), map(_numbered, result.unscored))
+        return Hits(map(_numbered, result), map(_numbered, result.unscored), result.without_fde)
     if isinstance(result, Hit | Document):
         return replace(result, id=_number(result.id))
     if isinstance(result, BackfillReport):
         return replace(result, failed={_number(key): value for key, value in result.failed.items()})
+    if isinstance(result, VerifyReport):
+        unreadable = {_number(key): value for key, value in result.unreadable.items()}
+        return replace(result, stale=[_number(key) for key in result.stale], unreadable=unreadable)
     if isinstance(result, list):
         return [_numbered(item) for item in result]
     return result
@@ -73,7 +88,9 @@ class WeaviateSession:
         tokens_index: Any,
         async_client: Any = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        drops_vectors: bool = False,
     ) -> None:
+        self._drops_vectors = drops_vectors
         self.client = client
         self._prefix = prefix
         self._tokens_index = tokens_index
@@ -83,9 +100,7 @@ class WeaviateSession:
         self._foreign: set[str] = set()
 
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
-        # without these the server would guess "number" of an integer
-        own = [Property(name=key, data_type=DataType.INT) for key in ("n", "parity")]
-        return self._make("create", name, encoder, **{"properties": own, "tokens_index": self._tokens_index, **options})
+        return self._make("create", name, encoder, **{"tokens_index": self._tokens_index, **options})
 
     def open(self, name: str, encoder: Any = None) -> Any:
         return self._make("open", name, encoder)
@@ -111,6 +126,18 @@ class WeaviateSession:
     def backfills_in_place(self) -> bool:
         return True
 
+    def has_other_vectors(self) -> bool:
+        return True
+
+    def removes_fdes(self) -> bool:
+        return self._drops_vectors
+
+    def takes_uuids(self) -> bool:
+        return True
+
+    def empty_filter(self) -> Any:
+        return _FilterAnd([])
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return [(np.ones((65_536, DIM)), "at most 65535")]
 
@@ -132,6 +159,7 @@ class WeaviateSession:
         *,
         cosine: bool = False,
         fdes: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
     ) -> None:
         self._foreign.add(name)
         metric = VectorDistances.COSINE if cosine else VectorDistances.DOT
@@ -140,10 +168,23 @@ class WeaviateSession:
         ]
         if fdes is not None:
             vectors.append(Configure.Vectors.self_provided(name="fde", vector_index_config=_VI.hnsw()))
+        if dense is not None:
+            vectors.append(Configure.Vectors.self_provided(name="dense", vector_index_config=_VI.hnsw()))
         own = [Property(name="n", data_type=DataType.INT)]
         self.client.collections.create(self._name(name), vector_config=vectors, properties=own)
-        extra = [{} for _ in ids] if fdes is None else [{"fde": fde.tolist()} for fde in fdes]
-        self._insert(name, ids, [{"colbert": t.tolist(), **more} for t, more in zip(tokens, extra, strict=True)])
+        objects = [{"colbert": matrix.tolist()} for matrix in tokens]
+        for key, values in (("fde", fdes), ("dense", dense)):
+            for made, value in zip(objects, values if values is not None else (), strict=values is not None):
+                made[key] = value.tolist()
+        self._insert(name, ids, objects)
+
+    def foreign_id(self, number: int) -> Any:
+        return foreign_id(number)
+
+    def foreign_tokens(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        collection = self.client.collections.use(self._name(name))
+        for i, matrix in zip(ids, tokens, strict=True):
+            collection.data.update(foreign_id(i), vector={"colbert": matrix.tolist()})
 
     def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
         self._insert(name, ids, [{"colbert": t.tolist()} for t in tokens])
@@ -194,7 +235,8 @@ def _server(
     async_client = weaviate.use_async_with_local(host, port, grpc_port) if loop else None
     if loop and async_client:
         loop.run_until_complete(async_client.connect())
-    session = WeaviateSession(client, prefix, tokens_index, async_client, loop)
+    drops_vectors = not container and "WEAVIATE_URL" not in os.environ  # our own server is told to
+    session = WeaviateSession(client, prefix, tokens_index, async_client, loop, drops_vectors)
     try:
         yield session
     finally:

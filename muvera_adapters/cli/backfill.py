@@ -43,10 +43,12 @@ def backfill(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Compare every FDE with the stored tokens, and write stale ones again.")
     ] = False,
+    tenant: o.Tenant = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate only; write nothing.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Give an existing multivector collection its FDEs, in place; run again after an interruption, it does the rest."""
+    target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
         given = {"into": into, "alias": alias, "leave_out": leave_out}
         options: dict[str, Any] = {name: value for name, value in given.items() if value}

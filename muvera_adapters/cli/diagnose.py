@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.cli import options as o
 from muvera_adapters.evidence.diagnosis import Diagnosis
 from muvera_adapters.evidence.diagnosis import diagnose as diagnose_tokens
 from muvera_adapters.evidence.report import show
@@ -20,10 +21,12 @@ def diagnose(
     ids: i.Ids = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
+    tenant: o.Tenant = None,
     seed: i.Seed = 42,
     as_json: i.Json = False,
 ) -> None:
     """Look at token vectors, and say which encoding fits them and why."""
+    data = o.of_tenant(data, tenant)
     found = i.read_documents(
         data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
     )

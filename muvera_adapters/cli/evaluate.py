@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database, is_target, local_spec
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence import evaluation as library
@@ -45,12 +46,14 @@ def evaluate(
     ids: i.Ids = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
+    tenant: o.Tenant = None,
     seed: i.Seed = 42,
     as_json: i.Json = False,
 ) -> None:
     """Measure recall of exact MaxSim: of encoders on data, or of a live collection."""
     depths = _numbers(candidates)
     judged = None if judgements is None else read_judgements(judgements)
+    data = o.of_tenant(data, tenant)
     live = is_target(data) and encoder is None and tokens_vector is None
     if live:
         result = _of_collection(

@@ -26,12 +26,13 @@ def inspect(
     tokens_vector: o.TokensVector = None,
     tokens_column: o.TokensColumn = None,
     id_column: o.IdColumn = None,
+    from_tenant: o.FromTenant = None,
     as_json: o.Json = False,
 ) -> None:
     """Show what token embeddings are there, and their size in each database. Nothing is written."""
     with o.shown_warnings() as warned:
         opened = open_source(
-            source,
+            o.of_tenant(source, from_tenant),
             ids=ids,
             texts=texts,
             collection=from_collection,

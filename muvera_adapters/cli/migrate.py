@@ -41,6 +41,8 @@ def migrate(
         bool, typer.Option("--decode-all", help="Leave original vectors that a PLAID index keeps; decode all.")
     ] = False,
     from_collection: o.FromCollection = None,
+    from_tenant: o.FromTenant = None,
+    tenant: o.Tenant = None,
     tokens_vector: o.TokensVector = None,
     tokens_column: o.TokensColumn = None,
     id_column: o.IdColumn = None,
@@ -77,11 +79,12 @@ def migrate(
     """Migrate token embeddings into a new collection; the same command again goes on where it was interrupted."""
     if old_results is not None and query_npy is None:
         raise WrongUsage("--old-results are compared for queries: name them with --query-npy")
+    to = o.of_tenant(to, tenant)
     target, conditions = parse_target(to), [Condition.parse(text) for text in where or ()]
     keep = _keeper(payload)
     with o.shown_warnings(), Database(target) as database:
         opened = open_source(
-            source,
+            o.of_tenant(source, from_tenant),
             ids=ids,
             texts=texts,
             originals=not decode_all,

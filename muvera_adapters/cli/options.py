@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from muvera_adapters.databases import forms, specs
+from muvera_adapters.databases import forms, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec
 from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
@@ -36,6 +36,20 @@ Seed = Annotated[int, typer.Option(help="Of the FDE's randomness.")]
 Target = Annotated[str, typer.Argument(help=forms())]
 QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz.")]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
+
+
+def databases_with_tenants() -> str:
+    """Names of the databases whose collections may have tenants, for help texts."""
+    return ", ".join(spec.scheme for spec in _quiet_specs() if "tenant" in spec.store_options)
+
+
+def of_tenant(target: str, tenant: str | None) -> str:
+    """The target, of a tenant where one is named.
+
+    Raises:
+        WrongUsage: a tenant is named, and the database has none.
+    """
+    return with_store_options(target, tenant=tenant)
 
 
 def databases_with(option: str) -> str:
@@ -65,6 +79,10 @@ def _quiet_specs() -> list[DatabaseSpec]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # help need not say what cannot be loaded
         return specs()
+
+
+Tenant = Annotated[str | None, typer.Option(help=f"Tenant of the collection ({databases_with_tenants()}).")]
+FromTenant = Annotated[str | None, typer.Option(help="Tenant of --from-collection.")]
 
 
 def make_encoder(dim: int, file: Path | None, r_reps: int, k_sim: int, d_proj: int, seed: int) -> Encoder:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database, is_target, local_spec
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence.evaluation import sample_of
@@ -37,6 +38,7 @@ def tune(
     ids: i.Ids = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
+    tenant: o.Tenant = None,
     all_settings: Annotated[
         bool, typer.Option("--all", help="Of a target: search settings, on its documents.")
     ] = False,
@@ -44,6 +46,7 @@ def tune(
     as_json: i.Json = False,
 ) -> None:
     """Find encoder, quantization and candidates for a recall; of a live collection, the candidates that it needs."""
+    data = o.of_tenant(data, tenant)
     result: Tuning | PrefetchTuning
     console = Console(highlight=False, soft_wrap=True)
     extra: list[str] = []

@@ -96,7 +96,8 @@ def default_path(target: Target, collection: str) -> Path:
     """Beside an embedded database; of a server, in the working directory."""
     name = f"{collection}.migration.sqlite"
     if target.is_server:
-        server = re.sub(r"[^\w.]+", "-", target.location.partition("://")[2]).strip("-")
+        parts = [target.location.partition("://")[2], *target.store_options.values()]
+        server = re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
         return Path(f"{collection}.{target.scheme}-{server}.migration.sqlite")
     return Path(f"{target.location}.{name}" if target.place == "file" else f"{target.location}/{name}")
 

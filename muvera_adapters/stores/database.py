@@ -22,6 +22,7 @@ class Target:
         location: URL, directory or file.
         place: kind of the location.
         options: options of the URL, which were its query string.
+        store_options: those of them that the store's class methods take.
         text: the target as it was written.
     """
 
@@ -29,6 +30,7 @@ class Target:
     location: str
     place: Place
     options: Mapping[str, str] = field(default_factory=dict)
+    store_options: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
 
     @property
@@ -102,9 +104,12 @@ class DatabaseSpec:
             ``(client, name, encoder)``, ``adopt`` also ``tokens_vector=`` and ``fde_vector=``. A store that is a
             context manager is closed with its database.
         retries: these methods take ``retry=``.
+        store_options: options of a target's URL that these methods and ``token_dim`` take by keyword, as text. Commands
+            have an option ``--NAME`` for each.
         token_dim: finds the width of the token vectors that a collection has in a vector, from ``(client, collection,
-            vector)``. The collection may be one that this library did not make. Raises ``CollectionNotFound``, or
-            ``SchemaMismatch`` where there is no such vector, or no document from which its width can be told.
+            vector)`` and the store options. The collection may be one that this library did not make. Raises
+            ``CollectionNotFound``, or ``SchemaMismatch`` where there is no such vector, or no document from which its
+            width can be told.
         quantizations: bits of one dimension by preset, the default of ``create`` first; ``"none"`` has 0.
         quantization_options: options of ``create`` for a preset.
         two_stages: parts of a collection that ``create`` makes with its defaults and the given quantization.
@@ -127,7 +132,8 @@ class DatabaseSpec:
     disconnect: Callable[[Any], None] = close
     store: str
     retries: bool = True
-    token_dim: Callable[[Any, str, str], int]
+    store_options: frozenset[str] = frozenset()
+    token_dim: Callable[..., int]
     quantizations: Mapping[str, float]
     quantization_options: Callable[[str], dict[str, Any]] = quantization_option
     two_stages: Callable[[Planned], list[Part]]
@@ -185,7 +191,7 @@ def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()
     Args:
         spec: database of the server.
         location: URL.
-        options: names that the query string may have.
+        options: names that the query string may have, beside the spec's ``store_options``.
 
     Raises:
         WrongUsage: the URL is not valid, has other options, or has a secret in it.
@@ -202,11 +208,13 @@ def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()
         raise WrongUsage(f"{parts.hostname}: secrets are read from {where}, not from the URL")
     if not host:
         raise WrongUsage(f"{text!r}: the URL has no host")
-    unknown = [name for name in given if name not in options]
+    unknown = [name for name in given if name not in options and name not in spec.store_options]
     if unknown:
         raise WrongUsage(f"{text!r}: a {spec.scheme} URL has no option {', '.join(unknown)}")
     bare = parts._replace(query="").geturl()
-    return Target(spec.scheme, bare, "server", {name: values[0] for name, values in given.items()}, text)
+    values = {name: each[0] for name, each in given.items()}
+    of_store = {name: value for name, value in values.items() if name in spec.store_options}
+    return Target(spec.scheme, bare, "server", values, of_store, text)
 
 
 def number_option(target: Target, name: str) -> int | None:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from weaviate.collections.classes.config_vector_index import VectorIndexConfigCreate
 
-from muvera_adapters.results import BackfillReport
+from muvera_adapters.results import BackfillReport, VerifyReport
 from muvera_adapters.stores import backfilling
 from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
-from muvera_adapters.stores.checks import need_tokens
+from muvera_adapters.stores.checks import need_fde, need_tokens
 from muvera_adapters.stores.operations import Together, seconds
 from muvera_adapters.weaviate import lifecycle
 from muvera_adapters.weaviate.collection import Collection
@@ -36,6 +36,7 @@ async def backfill(
     index: VectorIndexConfigCreate | None,
     dry_run: bool,
     progress: bool,
+    refresh: bool,
 ) -> tuple[Collection, BackfillReport]:
     """Writes the missing FDEs; returns the collection with its FDE vector."""
     need_tokens(collection, ": there is nothing to encode")
@@ -46,7 +47,8 @@ async def backfill(
         return collection, report
     started = seconds()
     collection = await lifecycle.add_fde(collection, quantization, index)
-    await backfill_passes(_access(collection), partial(_pass, collection, report), report, progress)
+    one_pass = partial(_pass, collection, report)
+    await backfill_passes(_access(collection), one_pass, report, progress, refresh=refresh)
     collection = await lifecycle.finish(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
@@ -59,7 +61,16 @@ async def check_adopted(collection: Collection) -> int:
     Raises:
         EncoderMismatch: they are of another encoder.
     """
-    return 1 if collection.tokens is None else await backfilling.check_adopted(_access(collection))
+    if collection.tokens is None:
+        return 1
+    return await backfilling.check_adopted(_access(collection), by_cosine=collection.fde_info.distance == "cosine")
+
+
+async def verify(collection: Collection, limit: int | None, progress: bool) -> VerifyReport:
+    """Compares the FDE of every document with its tokens; nothing is written."""
+    need_tokens(collection, ": there is nothing to compare with")
+    need_fde(collection)
+    return await backfilling.verify_all(_access(collection), limit, progress)
 
 
 def _access(collection: Collection) -> BackfillAccess:
@@ -73,7 +84,12 @@ def _access(collection: Collection) -> BackfillAccess:
         patches = [patch(Write(key, {FDE_KEY: collection.fde}, {collection.fde: fde})) for key, fde in fdes]
         return sum(await Together(patches, AT_ONCE))
 
-    return BackfillAccess(collection, check_matrix, partial(_sample, collection), read, write)
+    async def next_page(after: Any) -> tuple[list[Stored], Any]:
+        size = min(_WRITE, await fitting(collection))
+        rows = await page(collection, size, after, False, (*_tokens(collection), collection.fde))
+        return _with_tokens(collection, rows), rows[-1].id if len(rows) == size else None
+
+    return BackfillAccess(collection, check_matrix, partial(_sample, collection), read, write, page=next_page)
 
 
 async def _sample(collection: Collection, size: int) -> list[Stored]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from weaviate import WeaviateClient
+from weaviate import WeaviateAsyncClient, WeaviateClient
 from weaviate.classes.config import ConsistencyLevel
 from weaviate.collections import Collection as ClientCollection
 
+from muvera_adapters.stores.checks import check_client
 from muvera_adapters.stores.operations import Request, Retry
+from muvera_adapters.weaviate.ids import FDE_KEY
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -60,6 +63,43 @@ class ClientCall(Request[T], Generic[R, T]):
 
     send: Callable[[WeaviateClient], R]
     read: Callable[[R], T]
+
+
+class _Short(logging.Filter):
+    """Leaves vectors out of what the client logs of rejected objects: it logs whole objects, a megabyte each."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said: Any = record.msg
+        errors = said.get("errors") if isinstance(said, dict) else None
+        if isinstance(errors, dict) and any(map(_is_ours, errors.values())):
+            short = {i: f"{getattr(e.object_, 'uuid', None)}: {e.message}"[:1_000] for i, e in errors.items()}
+            record.msg = str({**said, "errors": short})
+        return True
+
+
+def _is_ours(error: Any) -> bool:
+    return FDE_KEY in (getattr(getattr(error, "object_", None), "properties", None) or {})
+
+
+logging.getLogger("weaviate-client").addFilter(_Short())
+
+
+def check_kind(client: Any) -> None:
+    """Raises InvalidInput unless the client is a synchronous one."""
+    check_client(client, WeaviateClient, {WeaviateAsyncClient: "AsyncWeaviateMuvera"})
+
+
+def check_kind_async(client: Any) -> None:
+    """Raises InvalidInput unless the client is an asynchronous one."""
+    check_client(client, WeaviateAsyncClient, {WeaviateClient: "WeaviateMuvera"})
+
+
+def address(client: Any) -> str:
+    """URL and gRPC port of a client's server, for messages; empty where the client does not tell."""
+    connection = getattr(client, "_connection", None)
+    grpc = getattr(getattr(connection, "_connection_params", None), "grpc", None)
+    url = getattr(connection, "url", None)
+    return f"{url} (gRPC {grpc.host}:{grpc.port})" if isinstance(url, str) and grpc is not None else ""
 
 
 Call: TypeAlias = CollectionCall[R, T] | ClientCall[R, T]

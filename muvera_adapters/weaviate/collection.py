@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from muvera_adapters.stores import collection as shared
+from muvera_adapters.weaviate.properties import Kind
 from muvera_core import Encoder
 
 #: offset + limit of any query, on servers where nobody changed QUERY_MAXIMUM_RESULTS
@@ -57,10 +59,12 @@ class Seen(shared.Seen):
         fde_length: typical length of the stored FDEs; None while it is not known.
         fde_width: whether a stored FDE was found to have the encoder's width.
         token_floats: number of floats in the largest token matrix read so far; 0: none was read.
+        kinds: types of the properties that are known to exist, this library's included.
     """
 
     fde_width: bool = False
     token_floats: int = 0
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Collection:
         fde_info: configuration of the FDE vector.
         tokens_info: configuration of the multi-vector.
         indexes: number of vectors of a document that are indexed.
-        keeps_state: whether this library's two properties exist.
+        keeps_state: whether this library's properties exist.
+        others: names of the other vectors.
         foreign: whether there are other vectors, references or blobs, which a write must not drop.
         tenants: whether the collection is divided into tenants.
         server: server that has the collection.
@@ -94,6 +99,7 @@ class Collection:
     tokens_info: VectorInfo = VectorInfo(multi=True, muvera=(1, 1, 1))
     indexes: int = 2
     keeps_state: bool = True
+    others: tuple[str, ...] = ()
     foreign: bool = False
     tenants: bool = False
     server: Server = Server()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from muvera_adapters.errors import CollectionNotFound, SchemaMismatch, WrongUsage
+from muvera_adapters.errors import AccessDenied, CollectionNotFound, MuveraError, SchemaMismatch, WrongUsage
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
@@ -50,6 +50,8 @@ def _parse(location: str) -> Target:
         )
     target = server_target(WEAVIATE, location, ["grpc_port"])
     number_option(target, "grpc_port")
+    if urlsplit(target.location).path.strip("/"):
+        raise WrongUsage(f"{str(target)!r}: the client of {WEAVIATE.title} takes no path: name a host and port")
     return target
 
 
@@ -57,10 +59,13 @@ def _connect(target: Target) -> Any:
     import weaviate
     from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 
+    from muvera_adapters.weaviate.errors import translate
+
     key = os.environ.get("WEAVIATE_API_KEY")
     grpc_port = number_option(target, "grpc_port")
     parts = urlsplit(target.location)
     host, secure = parts.hostname or "", parts.scheme == "https"
+    host = f"[{host}]" if ":" in host else host  # the client puts ports behind it
     cloud = host.endswith((".weaviate.cloud", ".weaviate.network"))
     try:
         return weaviate.connect_to_custom(
@@ -75,14 +80,31 @@ def _connect(target: Target) -> Any:
             additional_config=AdditionalConfig(timeout=Timeout(init=10, query=_SECONDS, insert=_SECONDS)),
         )
     except Exception as error:  # the client raises what its transports raise
+        problem = translate(error, str(target))
+        if isinstance(problem, AccessDenied):
+            raise AccessDenied(f"{target}: {problem}; a secret is read from {WEAVIATE.secret}") from error
         hint = "" if grpc_port else f"write another gRPC port than {_GRPC_PORT} as ?grpc_port=PORT"
         raise unreachable(WEAVIATE, target, error, hint) from error
 
 
-def _token_dim(client: Any, name: str, vector: str) -> int:
+def _token_dim(client: Any, name: str, vector: str, tenant: str | None = None) -> int:
+    from muvera_adapters.weaviate.client import address
+    from muvera_adapters.weaviate.errors import translate
+
+    try:
+        return _width(client, name, vector, tenant)
+    except MuveraError:
+        raise
+    except Exception as error:  # the client raises what its transports raise
+        raise translate(error, name, address(client)) from error
+
+
+def _width(client: Any, name: str, vector: str, tenant: str | None) -> int:
     if not client.collections.exists(name):
         raise CollectionNotFound(f"there is no collection {name}")
     collection = client.collections.use(name)
+    if tenant is not None:
+        collection = collection.with_tenant(tenant)
     # the schema has no widths
     dims = dict.fromkeys(collection.config.get().vector_config or {}, 0)
     if vector in dims:
@@ -150,6 +172,7 @@ WEAVIATE = DatabaseSpec(
     connect=_connect,
     store="muvera_adapters.weaviate:WeaviateMuvera",
     repairs=True,
+    store_options=frozenset({"tenant"}),
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
     two_stages=_two_stages,

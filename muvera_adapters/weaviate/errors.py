@@ -9,6 +9,7 @@ import httpx
 from weaviate import exceptions as w
 
 from muvera_adapters.errors import (
+    AccessDenied,
     CollectionExists,
     CollectionNotFound,
     InvalidInput,
@@ -25,8 +26,15 @@ _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _NO_WRITES = ("read-only", "readonly", "not enough memory", "no space left", "shutting down", "is closed")
 
 
-def translate(error: Exception, name: str) -> MuveraError:
-    """This library's error for an error of the client, raised by a call on collection ``name``."""
+def translate(error: Exception, name: str, server: str = "") -> MuveraError:
+    """This library's error for an error of the client.
+
+    Args:
+        error: what the client raised.
+        name: name of the collection that the call was about.
+        server: URL and gRPC port of the server, for messages.
+    """
+    at = f" at {server}" if server else ""
     if isinstance(error, w.UnexpectedStatusCodeError):
         return _of_status(error, name)
     if isinstance(error, w.WeaviateUnsupportedFeatureError):
@@ -36,17 +44,18 @@ def translate(error: Exception, name: str) -> MuveraError:
     if isinstance(error, w.WeaviateInvalidInputError):
         return InvalidInput(f"{name}: {error}")
     if isinstance(error, w.WeaviateTimeoutError | httpx.TimeoutException):
-        return StoreUnavailable(f"Weaviate did not answer within the client's timeout: {error}", transient=True)
-    if isinstance(error, w.WeaviateConnectionError | httpx.TransportError):
-        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
-    if isinstance(error, w.WeaviateRetryError):  # of batches; the client repeats one for 15 seconds
-        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
+        return StoreUnavailable(f"Weaviate{at} did not answer within the client's timeout: {error}", transient=True)
+    # of batches; the client repeats one for 15 seconds
+    if isinstance(error, w.WeaviateConnectionError | httpx.TransportError | w.WeaviateRetryError):
+        return StoreUnavailable(f"Weaviate{at} cannot be reached: {error}", transient=True)
+    if isinstance(error, w.AuthenticationFailedError | w.MissingScopeError):
+        return AccessDenied(f"Weaviate{at} rejects the credentials: {error}")
     if isinstance(error, w.WeaviateQueryError | grpc.RpcError):
-        return _of_grpc(error, name)
+        return _of_grpc(error, name, at)
     if isinstance(error, w.WeaviateClosedClientError):
         return StoreUnavailable(f"the client is closed: {error}")
     if isinstance(error, OSError):
-        return StoreUnavailable(f"Weaviate cannot be reached: {error}", transient=True)
+        return StoreUnavailable(f"Weaviate{at} cannot be reached: {error}", transient=True)
     return Rejected(f"Weaviate refused the request on {name}: {error}")
 
 
@@ -73,6 +82,8 @@ def starting(problem: MuveraError) -> StoreUnavailable:
 def _of_status(error: Any, name: str) -> MuveraError:
     status = error.status_code
     text = f"Weaviate answered {status} for {name}: {error.message}"
+    if status in (401, 403):
+        return AccessDenied(text)
     if status == 404:
         return CollectionNotFound(text)
     if status == 422 and "already exists" in text:
@@ -84,14 +95,14 @@ def _of_status(error: Any, name: str) -> MuveraError:
     return Rejected(text)
 
 
-def _of_grpc(error: Exception, name: str) -> MuveraError:
+def _of_grpc(error: Exception, name: str, at: str) -> MuveraError:
     code, repeated = _code(error)
-    text = f"Weaviate answered {code.name if code else 'an error'} for {name}: {error}"
+    text = f"Weaviate{at} answered {code.name if code else 'an error'} for {name}: {error}"
     if code in _DOWN:
         # the client has repeated a query for a minute by then
         return StoreUnavailable(text, transient=not repeated)
     if code in _DENIED:
-        return MuveraError(text)
+        return AccessDenied(text)
     if "could not find class" in text or "class not found" in text.lower():
         return CollectionNotFound(text)
     return Rejected(text)

@@ -14,8 +14,10 @@ from muvera_adapters.stores.ids import to_point_id
 ID_KEY = "muvera_id"
 #: property with the name of the FDE vector, written with every FDE: Weaviate has no filter for objects with a vector
 FDE_KEY = "muvera_fde"
+#: property with what Weaviate would change of a payload (:mod:`muvera_adapters.weaviate.properties`)
+JSON_KEY = "muvera_json"
 
-RESERVED = (ID_KEY, FDE_KEY)
+RESERVED = (ID_KEY, FDE_KEY, JSON_KEY)
 
 _INTEGERS = uuid.UUID("0d7a6c39-5f0e-5b7e-8a56-b0e9c1d7f3a2")
 
@@ -43,8 +45,3 @@ def from_uuid(text: str, properties: Mapping[str, Any]) -> DocumentId:
     if kept is True:
         return uuid.UUID(text)
     return kept if isinstance(kept, int | str) else text
-
-
-def user_properties(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Properties without those of this library."""
-    return {key: value for key, value in properties.items() if key not in RESERVED}

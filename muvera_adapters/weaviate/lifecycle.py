@@ -8,18 +8,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from weaviate.classes.config import Configure
 from weaviate.collections.classes.config import CollectionConfig
 from weaviate.collections.classes.config_vector_index import VectorIndexConfigCreate
 
-from muvera_adapters.errors import CollectionExists
+from muvera_adapters.errors import CollectionExists, MuveraError, StoreUnavailable, Unsupported
+from muvera_adapters.stores.checks import check_encoder_type
 from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
-from muvera_adapters.stores.operations import Operation
+from muvera_adapters.stores.operations import Operation, Pause, Together
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.collection import Collection, Server
-from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, JSON_KEY
+from muvera_adapters.weaviate.properties import json_property
 from muvera_adapters.weaviate.reading import check_widths
+from muvera_adapters.weaviate.writing import AT_ONCE, patch
 from muvera_core import Encoder
+
+_NO_STATE = "ids of documents"
+_PAGE = 1_000
+_DROP_SECONDS = 600
 
 
 async def check_server() -> Server:
@@ -35,12 +43,20 @@ async def check_server() -> Server:
     return server
 
 
-async def create(name: str, encoder: Encoder, arguments: dict[str, Any]) -> Collection:
-    """Makes an empty collection; ``arguments`` are of :func:`schema.creation`."""
+async def create(name: str, encoder: Encoder, arguments: dict[str, Any], tenant: str | None) -> Collection:
+    """Makes an empty collection; ``arguments`` are of :func:`schema.creation`.
+
+    Without a configuration of tenants, a collection with ``tenant`` has tenants, and this one.
+    """
+    new_tenant = tenant is not None and "multi_tenancy_config" not in arguments
+    if new_tenant:
+        arguments = {**arguments, "multi_tenancy_config": Configure.multi_tenancy(True)}
     server = await check_server()
     if await r.exists(name):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
     await r.create(name, arguments)
+    if tenant is not None and new_tenant:
+        await r.create_tenant(name, tenant)
     return await _opened(name, encoder, server)
 
 
@@ -65,6 +81,7 @@ async def adopt(
         tokens: name of the multi-vector; None: there is none.
         check: counts FDEs in a sample; EncoderMismatch where they are of another encoder.
     """
+    check_encoder_type(encoder)
     server = await check_server()
     config = await r.config()
     kept = schema.kept_state(config)
@@ -120,12 +137,57 @@ async def write_state(collection: Collection, config: CollectionConfig) -> Colle
     names = schema.property_names(config)
     if FDE_KEY not in names:
         await r.add_property(schema.fde_property())
+    if JSON_KEY not in names:
+        await r.add_property(json_property())
     if ID_KEY not in names:
         await r.add_property(schema.id_property(collection.encoder, collection.fde, collection.tokens))
     else:
         state = json.dumps(new_state(collection.encoder, collection.fde, collection.tokens))
         await r.describe_property(ID_KEY, state)
-    return replace(collection, keeps_state=True)
+    return schema.refreshed(collection, await r.config())
+
+
+async def remove_fde(collection: Collection) -> Collection:
+    """Removes the state, the marks and the FDE vector; ids and values that stay keep their properties.
+
+    Raises:
+        Unsupported: the server does not drop vectors; the rest has been removed.
+    """
+    config = await r.config()
+    kept = schema.kept_state(config)
+    if kept is not None and kept["fde"] == collection.fde:
+        await r.describe_property(ID_KEY, _NO_STATE)
+    if FDE_KEY in schema.property_names(config):
+        await _remove_marks(collection)
+    if collection.fde in schema.vector_infos(config):
+        try:
+            await r.drop_vector(collection.fde)
+        except StoreUnavailable:
+            raise
+        except MuveraError as error:
+            raise Unsupported(
+                f"{collection.name}: the state and marks of this library are removed, but the server did not drop the "
+                f"vector {collection.fde!r}: set ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT=true "
+                f"(since 1.39) and call remove_fde() again, or adopt with another fde_vector ({error})"
+            ) from error
+        await _wait_dropped(collection)
+    return replace(schema.refreshed(collection, await r.config()), has_fde=False)
+
+
+async def _remove_marks(collection: Collection) -> None:
+    after = None
+    while rows := await r.page(collection, _PAGE, after, [FDE_KEY]):
+        marked = [row.id for row in rows if row.properties.get(FDE_KEY) == collection.fde]
+        await Together([patch(r.Write(i, {FDE_KEY: None}, {})) for i in marked], AT_ONCE)
+        after = rows[-1].id
+
+
+async def _wait_dropped(collection: Collection) -> None:
+    for _ in range(_DROP_SECONDS):
+        if collection.fde not in schema.vector_infos(await r.config()):
+            return
+        await Pause(1)
+    raise StoreUnavailable(f"{collection.name}: the server is still dropping {collection.fde!r}; nothing else is left")
 
 
 async def drop(name: str) -> None:

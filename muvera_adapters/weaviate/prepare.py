@@ -13,7 +13,8 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.checks import Intake, Prepared, check_encodable, json_of
 from muvera_adapters.weaviate.collection import Collection
-from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED, to_uuid
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, to_uuid
+from muvera_adapters.weaviate.properties import check_keys, to_properties
 from muvera_adapters.weaviate.requests import Vectors, Write
 
 # entities/storobj/storage_object.go, maxVectorLength
@@ -36,7 +37,13 @@ def check_encoder(dim: int) -> None:
 
 def intake(collection: Collection) -> Intake[str]:
     """What Weaviate takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
-    return Intake(_key, partial(_properties, collection), check_matrix, partial(_size, collection))
+    return Intake(
+        _key,
+        partial(_properties, collection),
+        check_matrix,
+        partial(_size, collection),
+        vectors=collection.others,
+    )
 
 
 def to_writes(
@@ -45,10 +52,11 @@ def to_writes(
     """Objects i to j of a write; ``fdes`` (j - i, dim)."""
     writes = []
     for position, fde in zip(range(i, j), fdes, strict=True):
-        vectors: Vectors = {collection.fde: fde}
+        vectors: Vectors = {**prepared.vectors[position], collection.fde: fde}
         if collection.tokens is not None:
             vectors[collection.tokens] = prepared.tokens[position]
-        writes.append(Write(prepared.keys[position], prepared.payloads[position], vectors))
+        properties = to_properties(prepared.payloads[position], collection.seen.kinds)
+        writes.append(Write(prepared.keys[position], properties, vectors))
     return writes
 
 
@@ -68,9 +76,7 @@ def _key(document_id: DocumentId, position: int) -> tuple[str, dict[str, Any]]:
 
 
 def _properties(collection: Collection, payload: Mapping[str, Any], position: int) -> dict[str, Any]:
-    for key in RESERVED:
-        if key in payload:
-            raise InvalidInput(f"the payload at position {position} has the reserved key {key!r}")
+    check_keys(payload, f"document {position}")
     return {**payload, FDE_KEY: collection.fde}
 
 

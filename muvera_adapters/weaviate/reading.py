@@ -17,7 +17,8 @@ from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.collection import Collection
-from muvera_adapters.weaviate.ids import FDE_KEY, from_uuid, to_uuid, user_properties
+from muvera_adapters.weaviate.ids import FDE_KEY, from_uuid, to_uuid
+from muvera_adapters.weaviate.properties import to_payload
 from muvera_adapters.weaviate.requests import Row
 
 _SAMPLE = 32
@@ -168,6 +169,31 @@ async def look_at_unmarked(collection: Collection, total: int) -> Unmarked:
     return Unmarked(total - marked, round(with_fde * scale), round(with_tokens * scale))
 
 
+async def count_missing(collection: Collection) -> int:
+    """Number of documents that have tokens and no FDE; exact up to _LOOK_AT documents without our mark.
+
+    Weaviate has no filter for objects with a vector, so the indexes are asked for those without our mark, without
+    reading any vector.
+    """
+    total = await r.count()
+    unmarked = total - await r.count_marked(collection)
+    if unmarked <= 0:
+        return 0
+    chosen = Filter.by_property(FDE_KEY).not_equal(collection.fde)
+    ids = [row.id for row in await r.matching(chosen, min(_LOOK_AT, unmarked), 0, ())]
+    missing, seen = ids, max(1, len(ids))
+    if missing and collection.fde_info.flat_cutoff > len(missing):  # else the index cannot be asked
+        anything = np.ones(collection.encoder.dim, np.float32)
+        found = {row.id for row in await r.near_fde(collection, anything, len(missing), r.by_ids(missing))}
+        missing = [i for i in missing if i not in found]
+    # a quantized token index fails where one document lacks tokens
+    if missing and collection.index != "none" and collection.exact_below > len(missing):
+        token = np.ones((1, collection.encoder.token_dim), np.float32)
+        found = {row.id for row in await r.near_tokens(collection, token, len(missing), r.by_ids(missing))}
+        missing = [i for i in missing if i in found]
+    return round(len(missing) * unmarked / seen)
+
+
 async def info(collection: Collection) -> StoreInfo:
     """State and sizes of the collection; the size of tokens is estimated from a sample."""
     shards = await r.shards(collection)
@@ -219,4 +245,4 @@ def tokens_of(collection: Collection, row: Row) -> npt.NDArray[np.float32] | Non
 
 
 def _document(collection: Collection, row: Row) -> Document:
-    return Document(document_id_of(row), user_properties(row.properties), tokens_of(collection, row))
+    return Document(document_id_of(row), to_payload(row.properties), tokens_of(collection, row))

@@ -22,7 +22,7 @@ from weaviate.collections.classes.internal import QueryReturn
 from muvera_adapters.stores.operations import Request
 from muvera_adapters.weaviate.client import ClientCall, CollectionCall
 from muvera_adapters.weaviate.collection import Collection
-from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, JSON_KEY
 
 Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -61,12 +61,12 @@ class Write:
     Attributes:
         id: UUID of the object.
         properties: all its properties, this library's included.
-        vectors: vectors to write, by name.
+        vectors: vectors to write, by name, as arrays or in the client's types.
     """
 
     id: str
     properties: dict[str, Any]
-    vectors: Vectors
+    vectors: Mapping[str, Any]
 
 
 def near_fde(
@@ -148,14 +148,17 @@ def count_marked(collection: Collection) -> Request[int]:
 
 def insert(writes: Sequence[Write]) -> Request[dict[int, str]]:
     """Writes whole objects, replacing those that are there. Reply: position -> error of rejected ones."""
-    objects = [DataObject(write.properties, write.id, _lists(write.vectors)) for write in writes]
-    return CollectionCall(lambda its: its.data.insert_many(objects), _errors)
+    # made where errors of the conversion are translated
+    return CollectionCall(
+        lambda its: its.data.insert_many([DataObject(w.properties, w.id, _lists(w.vectors)) for w in writes]), _errors
+    )
 
 
 def patch(write: Write) -> Request[None]:
     """Writes what is named of an object that exists; a property of None is removed."""
-    vectors = _lists(write.vectors)
-    return CollectionCall(lambda its: its.data.update(write.id, write.properties, vector=vectors), _nothing)
+    return CollectionCall(
+        lambda its: its.data.update(write.id, write.properties, vector=_lists(write.vectors)), _nothing
+    )
 
 
 def delete(filters: FilterReturn) -> Request[tuple[int, int]]:
@@ -183,6 +186,11 @@ def add_vector(vector: VectorConfigCreate) -> Request[None]:
     return CollectionCall(lambda its: its.config.add_vector(vector_config=vector), _nothing)
 
 
+def drop_vector(name: str) -> Request[None]:
+    """Has a named vector removed from the collection, which goes on after the reply."""
+    return CollectionCall(lambda its: its.config.delete_vector_index(name), _nothing)
+
+
 def meta() -> Request[dict[str, Any]]:
     """What the server says of itself."""
     return ClientCall(lambda client: client.get_meta(), _as_it_is)
@@ -196,6 +204,11 @@ def exists(name: str) -> ClientCall[bool, bool]:
 def create(name: str, arguments: Mapping[str, Any]) -> Request[None]:
     """Makes a collection; ``arguments`` are those of ``client.collections.create``."""
     return ClientCall(lambda client: client.collections.create(name, **arguments), _nothing)
+
+
+def create_tenant(name: str, tenant: str) -> Request[None]:
+    """Makes a tenant of a collection."""
+    return ClientCall(lambda client: client.collections.use(name).tenants.create(tenant), _nothing)
 
 
 def drop(name: str) -> Request[None]:
@@ -255,19 +268,20 @@ def _with_tokens(reply: QueryReturn[Any, Any]) -> list[Row]:
 def _names(collection: Collection, properties: Any) -> list[Any] | None:
     """``return_properties`` of a query, where None means all.
 
-    ``properties`` is True (all), False (what ids are made of), None (none), or names in addition to what ids are made
-    of.
+    ``properties`` is True (all), False (this library's that ids and payloads are made of), None (none), or names in
+    addition to those of False.
     """
     if properties is True:
         return None
     if properties is None:
         return []
-    return [*(properties or ()), *([ID_KEY] if collection.keeps_state else [])]
+    ours = [key for key in (ID_KEY, JSON_KEY) if collection.keeps_state and key in collection.seen.kinds]
+    return [*(properties or ()), *ours]
 
 
-def _lists(vectors: Vectors) -> dict[str, Any]:
+def _lists(vectors: Mapping[str, Any]) -> dict[str, Any]:
     # the client squeezes arrays in writes: a document of one token would become a single vector (W/util.py, get_vector)
-    return {name: vector.tolist() for name, vector in vectors.items()}
+    return {name: vector.tolist() if hasattr(vector, "tolist") else vector for name, vector in vectors.items()}
 
 
 def _errors(reply: BatchObjectReturn) -> dict[int, str]:

@@ -21,9 +21,10 @@ from weaviate.collections.classes.config_vectors import VectorConfigCreate
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.stores.kept import new_state
-from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Server, VectorInfo
+from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Seen, Server, VectorInfo
 from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
 from muvera_adapters.weaviate.prepare import check_encoder
+from muvera_adapters.weaviate.properties import json_property, kinds
 from muvera_core import Encoder
 
 Preset = Literal["rq8", "rq4", "rq1"]
@@ -144,7 +145,7 @@ def creation(
     vectors = [fde_vector(FDE, quantization, index)]
     if store_tokens:
         vectors.append(token_vector(TOKENS, tokens_index))
-    ours = [id_property(encoder, FDE, TOKENS if store_tokens else None), fde_property()]
+    ours = [id_property(encoder, FDE, TOKENS if store_tokens else None), fde_property(), json_property()]
     return {**options, "vector_config": vectors, "properties": [*properties, *ours]}
 
 
@@ -241,24 +242,28 @@ def describe(
         tokens_info=vectors[tokens] if tokens is not None else VectorInfo(skip=True),
         indexes=_indexes(vectors),
         keeps_state=ID_KEY in property_names(config),
+        others=tuple(name for name in vectors if name not in (fde, tokens)),
         foreign=bool(config.references)
         or bool(vectors.keys() - {fde, tokens})
         # which queries return only when asked for by name
         or any(own.data_type in (DataType.BLOB, DataType.BLOB_HASH) for own in config.properties),
         tenants=bool(config.multi_tenancy_config.enabled),
         server=server,
+        seen=Seen(kinds=kinds(config)),
     )
 
 
 def refreshed(collection: Collection, config: CollectionConfig) -> Collection:
     """The same collection with the parts of this library as they are now."""
     vectors = vector_infos(config)
+    collection.seen.kinds = kinds(config)
     return replace(
         collection,
         fde_exists=collection.fde in vectors,
         fde_info=vectors.get(collection.fde, collection.fde_info),
         indexes=_indexes(vectors),
         keeps_state=ID_KEY in property_names(config),
+        others=tuple(name for name in vectors if name not in (collection.fde, collection.tokens)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -25,12 +25,14 @@ from muvera_adapters.stores.searching import (
     maxsim_of_stored,
     query_matrices,
     search_each,
+    with_missing,
 )
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection
-from muvera_adapters.weaviate.ids import user_properties
 from muvera_adapters.weaviate.prepare import check_matrix
+from muvera_adapters.weaviate.properties import kinds, property_name, to_payload
 from muvera_adapters.weaviate.reading import (
     check_widths,
+    count_missing,
     document_id_of,
     fetch_all,
     fitting,
@@ -39,7 +41,7 @@ from muvera_adapters.weaviate.reading import (
     token_names,
     tokens_of,
 )
-from muvera_adapters.weaviate.requests import Row, by_ids, near_fde, near_tokens, page
+from muvera_adapters.weaviate.requests import Row, by_ids, config, near_fde, near_tokens, page
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 _MODES = get_args(Rerank)
@@ -49,11 +51,29 @@ _SCAN = 1_000
 
 
 async def search(
-    collection: Collection, queries: Sequence[Any], options: SearchOptions, at_once: int = 1
+    collection: Collection,
+    queries: Sequence[Any],
+    options: SearchOptions,
+    at_once: int = 1,
+    missing: bool = False,
 ) -> list[Hits]:
-    """Hits of every query; Weaviate has no request for several, so at most ``at_once`` are in progress at a time."""
+    """Hits of every query; Weaviate has no request for several, so at most ``at_once`` are in progress at a time.
+
+    Args:
+        collection: the collection to search.
+        queries: queries, each (m_i, token_dim).
+        options: what the searches have in common.
+        at_once: maximum number of searches in progress at a time.
+        missing: whether to count documents without an FDE.
+    """
+    found = _search(collection, queries, options, at_once)
+    return await with_missing(collection, found, count_missing(collection), wanted=missing and bool(queries))
+
+
+async def _search(collection: Collection, queries: Sequence[Any], options: SearchOptions, at_once: int) -> list[Hits]:
     mode = _mode(collection, options)
     check_at_once(at_once)
+    await _know_properties(collection, options)
     matrices = query_matrices(collection, queries, check_matrix)
     if matrices and not collection.seen.fde_width:  # nothing was there yet
         await check_widths(collection)
@@ -74,6 +94,7 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Searc
     """MaxSim over everything that has tokens, page by page in the order of ids."""
     need_tokens(collection, ": there is nothing to score exactly")
     _check_options(collection, options)
+    await _know_properties(collection, options)
     query = query_matrix(collection, query_tokens, check_matrix)
     native, after = _scores_exactly(collection), None
     best: list[tuple[float, str]] = []
@@ -91,7 +112,7 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Searc
     rows = await fetch_all(
         collection,
         [i for _, i in best[options.offset :]],
-        _payload(options),
+        _payload(collection, options),
         token_names(collection, options.tokens),
     )
     found = {row.id: row for row in rows}
@@ -107,13 +128,15 @@ async def _native(collection: Collection, o: SearchOptions, query: npt.NDArray[n
     estimates = {row.id: _estimate(collection, row, fde) for row in first}
     ids = [row.id for row in first]
     # with a smaller limit a MUVERA field would rerank twice the limit, chosen by its own encoding
-    rows = await near_tokens(collection, query, len(ids), by_ids(ids), _payload(o), token_names(collection, o.tokens))
+    rows = await near_tokens(
+        collection, query, len(ids), by_ids(ids), _payload(collection, o), token_names(collection, o.tokens)
+    )
     scored = [(row, _score(row)) for row in rows]
     reranked = {row.id for row in rows}
     missing = [i for i in ids if i not in reranked]
     unscored = []
     if missing:
-        found = {row.id: row for row in await fetch_all(collection, missing, _payload(o), ())}
+        found = {row.id: row for row in await fetch_all(collection, missing, _payload(collection, o), ())}
         unscored = [found[i] for i in missing if i in found]
     return _ranked(collection, o, scored, unscored, estimates)
 
@@ -122,13 +145,13 @@ async def _client(collection: Collection, o: SearchOptions, query: npt.NDArray[n
     """One request where the tokens of all candidates fit into a message; otherwise ids first, and then tokens."""
     names = token_names(collection, True)
     if o.candidates <= await fitting(collection):
-        rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), names)
+        rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(collection, o), names)
         remember(collection, rows)
         estimates = {row.id: _estimate(collection, row, fde) for row in rows}
     else:
         first = await near_fde(collection, fde.vector, o.candidates, o.filter)
         estimates = {row.id: _estimate(collection, row, fde) for row in first}
-        found = await fetch_all(collection, list(estimates), _payload(o), names)
+        found = await fetch_all(collection, list(estimates), _payload(collection, o), names)
         by_id = {row.id: row for row in found}
         rows = [by_id[i] for i in estimates if i in by_id]
     scored = await _maxsim(collection, query, rows)
@@ -139,7 +162,7 @@ async def _client(collection: Collection, o: SearchOptions, query: npt.NDArray[n
 async def _none(collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32], fde: QueryFDE) -> Hits:
     names = token_names(collection, o.tokens)
     # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
-    rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(o), names)
+    rows = await near_fde(collection, fde.vector, o.candidates, o.filter, _payload(collection, o), names)
     hits = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
@@ -150,7 +173,9 @@ async def _none(collection: Collection, o: SearchOptions, query: npt.NDArray[np.
 async def _native_muvera(collection: Collection, o: SearchOptions, query: npt.NDArray[np.float32]) -> Hits:
     """One request, by Weaviate's own encoding: it reranks twice the limit (hnsw/search.go, overfetch)."""
     limit = max(o.wanted, (o.prefetch + 1) // 2)
-    rows = await near_tokens(collection, query, limit, o.filter, _payload(o), token_names(collection, o.tokens))
+    rows = await near_tokens(
+        collection, query, limit, o.filter, _payload(collection, o), token_names(collection, o.tokens)
+    )
     hits = [_hit(collection, o, row, _score(row), None, True) for row in rows[: o.wanted]]
     return Hits(above_threshold(hits, o)[o.offset :])
 
@@ -250,16 +275,32 @@ def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
 def _hit(
     collection: Collection, o: SearchOptions, row: Row, score: float, fde_score: float | None, reranked: bool
 ) -> Hit:
-    shown = None if o.payload is False else user_properties(row.properties)
+    shown = None if o.payload is False else to_payload(row.properties)
+    if shown is not None and not isinstance(o.payload, bool):
+        shown = {key: shown[key] for key in map(_key, o.payload) if key in shown}
     return Hit(document_id_of(row), score, fde_score, shown, tokens_of(collection, row) if o.tokens else None, reranked)
 
 
-def _payload(o: SearchOptions) -> bool | list[Any]:
-    return o.payload if isinstance(o.payload, bool) else list(_names(o.payload))
+async def _know_properties(collection: Collection, o: SearchOptions) -> None:
+    """Reads the collection's properties again where a key is asked for that was not there before."""
+    if not isinstance(o.payload, bool) and any(_property(key) not in collection.seen.kinds for key in o.payload):
+        collection.seen.kinds = kinds(await config())
 
 
-def _names(keys: Sequence[Any]) -> Iterator[Any]:
-    for key in keys:
-        if not isinstance(key, str) and not hasattr(key, "properties"):
-            raise InvalidInput(f"with_payload takes names of properties, or Weaviate's QueryNested, got {key!r}")
-        yield key
+def _payload(collection: Collection, o: SearchOptions) -> bool | list[Any]:
+    """What to ask for: all properties, none, or those of the keys that are wanted and exist."""
+    if isinstance(o.payload, bool):
+        return o.payload
+    there = [key for key in o.payload if _property(key) in collection.seen.kinds]
+    return [_property(key) if isinstance(key, str) else key for key in there]
+
+
+def _property(key: Any) -> str | None:
+    return property_name(_key(key))
+
+
+def _key(key: Any) -> str:
+    """The key of a name, or of Weaviate's QueryNested."""
+    if not isinstance(key, str) and not hasattr(key, "properties"):
+        raise InvalidInput(f"with_payload takes names of properties, or Weaviate's QueryNested, got {key!r}")
+    return key if isinstance(key, str) else str(key.name)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any, TypeVar
 
 from weaviate import WeaviateClient
@@ -12,11 +13,12 @@ from weaviate.collections.classes.config_vector_index import VectorIndexConfigCr
 from weaviate.collections.classes.filters import FilterReturn
 
 from muvera_adapters.errors import MuveraError
-from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
+from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.stores.searching import SearchOptions
 from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
-from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection
+from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
 from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
@@ -35,7 +37,7 @@ class WeaviateMuvera:
     :meth:`create`, :meth:`open` and :meth:`adopt` make one. The client is the caller's: it is never closed or
     reconfigured, and its timeouts apply. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the
     client's own error as ``__cause__``: ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent),
-    ``Rejected`` (by the database), ``Unsupported`` or ``StoreUnavailable`` (after the retries).
+    ``Rejected`` (by the database), ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries).
 
     Attributes:
         client: the client that was given.
@@ -57,6 +59,25 @@ class WeaviateMuvera:
         self._collection = collection
         self._retry = retry
 
+    def __repr__(self) -> str:
+        of, encoder = self._collection, self.encoder
+        tenant = "" if self.tenant is None else f", tenant={self.tenant!r}"
+        return (
+            f"{type(self).__name__}({of.name!r}{tenant}, encoder {encoder.fingerprint[:8]} of {encoder.dim} dimensions "
+            f"in {of.fde!r}, {of.server.engine})"
+        )
+
+    def __enter__(self) -> WeaviateMuvera:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the use of the store, which holds nothing of its own; the client stays open."""
+
     @property
     def encoder(self) -> Encoder:
         """Encoder of documents and queries."""
@@ -66,6 +87,11 @@ class WeaviateMuvera:
     def name(self) -> str:
         """Name of the collection, as Weaviate writes it (with a capital)."""
         return self._collection.name
+
+    @property
+    def fde_name(self) -> str:
+        """Name of the vector with the FDEs, for programs that write beside the store."""
+        return self._collection.fde
 
     @property
     def tenant(self) -> str | None:
@@ -108,7 +134,8 @@ class WeaviateMuvera:
                 ``"client"``; ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
                 ``Configure.VectorIndex.MultiVector.Encoding.muvera()``, for ``rerank="native_muvera"``.
             properties: properties of the user; others are left to the server's auto-schema.
-            tenant: tenant that this store's calls are about, in a collection with ``multi_tenancy_config``.
+            tenant: tenant that this store's calls are about. Without ``multi_tenancy_config``, the collection gets
+                tenants, of which this is the first.
             consistency_level: consistency level of reads and writes.
             retry: how often to repeat requests that failed because the database was unreachable.
             **options: options of ``client.collections.create``: ``description``, ``references``,
@@ -122,11 +149,13 @@ class WeaviateMuvera:
             InvalidInput: an option is not valid, or this library sets it.
             Unsupported: the server is too old.
         """
+        check_kind(client)
+        check_encoder_type(encoder)
         arguments = creation(
             encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options
         )
         connection = Connection(name, tenant, consistency_level)
-        created = _run(client, connection, lifecycle.create(name, encoder, arguments), retry)
+        created = _run(client, connection, lifecycle.create(name, encoder, arguments, tenant), retry)
         return cls(client, connection, created, retry)
 
     @classmethod
@@ -158,6 +187,7 @@ class WeaviateMuvera:
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
             SchemaMismatch: its vectors were changed; the message names each difference.
         """
+        check_kind(client)
         connection = Connection(name, tenant, consistency_level)
         opened = _run(client, connection, lifecycle.open_collection(name, encoder), retry)
         return cls(client, connection, opened, retry)
@@ -180,8 +210,8 @@ class WeaviateMuvera:
         If the vector ``fde_vector`` has FDEs, a sample is compared with what the encoder makes of the stored tokens,
         and the encoder is written to the collection. Otherwise nothing is written, and :meth:`backfill` adds the FDEs.
 
-        For another encoder, give another ``fde_vector`` (``"fde_v2"``): in Weaviate a dropped name cannot be used
-        again. Searches use the old vector until :meth:`backfill` has filled the new one.
+        For another encoder, give another ``fde_vector`` (``"fde_v2"``). Searches use the old vector until
+        :meth:`backfill` has filled the new one. :meth:`remove_fde` undoes an adoption.
 
         Args:
             client: client connected to a server >= 1.31.
@@ -201,6 +231,8 @@ class WeaviateMuvera:
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
         """
+        check_kind(client)
+        check_encoder_type(encoder)
         connection = Connection(name, tenant, consistency_level)
         adoption = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, backfilling.check_adopted)
         return cls(client, connection, _run(client, connection, adoption, retry), retry)
@@ -214,6 +246,7 @@ class WeaviateMuvera:
         *,
         progress: bool = False,
         dry_run: bool = False,
+        refresh: bool = False,
         quantization: Quantization = "rq8",
         vector_index_config: VectorIndexConfigCreate | None = None,
     ) -> BackfillReport:
@@ -229,6 +262,8 @@ class WeaviateMuvera:
             progress: whether to show a progress bar.
             dry_run: whether to write nothing; the report then has numbers (exact up to 1,000 documents), sizes and an
                 estimate of the time.
+            refresh: whether to compare the FDE of every document with its tokens, and to write stale ones again.
+                Without it a sample is compared, and all documents where one of the sample is stale.
             quantization: codes of the FDEs, as for :meth:`create`; used when the vector is added.
             vector_index_config: index of the FDEs, as for :meth:`create`; used when the vector is added.
 
@@ -237,12 +272,40 @@ class WeaviateMuvera:
 
         Raises:
             InvalidInput: the collection stores no tokens.
-            MuveraError: documents kept changing, or the sample disagrees.
+            MuveraError: documents kept changing while their FDEs were compared.
         """
         self._collection, report = self._do(
-            backfilling.backfill(self._collection, quantization, vector_index_config, dry_run, progress)
+            backfilling.backfill(self._collection, quantization, vector_index_config, dry_run, progress, refresh)
         )
         return report
+
+    def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
+        """Compares FDEs with the stored tokens; nothing is written.
+
+        Args:
+            limit: number of documents to read, in the order of their objects' UUIDs; None: all of them.
+            progress: whether to show a progress bar.
+
+        Returns:
+            Ids of documents whose FDE is that of other tokens, and numbers of documents without an FDE.
+
+        Raises:
+            InvalidInput: the collection stores no tokens, or has no FDEs yet.
+        """
+        return self._do(backfilling.verify(self._collection, limit, progress))
+
+    def remove_fde(self) -> None:
+        """Removes the FDE vector and what this library keeps with the collection, which can be adopted again.
+
+        Documents keep their tokens, properties and other vectors. Weaviate cannot remove properties: ``muvera_id``,
+        ``muvera_fde`` and ``muvera_json`` stay declared, the first and the last with the values that ids and payloads
+        need. In a collection with tenants, call it for each of them.
+
+        Raises:
+            Unsupported: the server does not drop vectors, which is experimental in Weaviate 1.39 and must be enabled
+                there; the rest has been removed.
+        """
+        self._collection = self._do(lifecycle.remove_fde(self._collection))
 
     def upsert(
         self,
@@ -250,17 +313,29 @@ class WeaviateMuvera:
         tokens: Any,
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
+        *,
+        vectors: Mapping[str, Sequence[Any]] | None = None,
+        replace: bool = False,
+        zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
         """Encodes and writes documents in batches by bytes.
 
-        Of a document that exists, tokens and FDE are replaced, and the properties that its payload names; a value of
-        None removes a property. Properties that it does not name, and vectors and references of others, stay.
+        A document that exists gets the new tokens and FDE, the payload keys that its payload names and the vectors that
+        ``vectors`` names. Other keys, vectors and references of it stay.
+
+        Properties that do not exist are declared first, by the values of this call. What Weaviate would change (None,
+        lists of lists, keys that are not valid names, ...) is kept as JSON in ``muvera_json``, where filters do not
+        find it. A number or text that does not fit a declared property is refused by the server.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None for none.
+            payloads: n dictionaries (None: nothing), or None; :mod:`muvera_adapters.stores.payloads` has the types.
             progress: whether to show a progress bar.
+            vectors: other vectors of the collection by name, n entries each (None: none), as Weaviate's client takes
+                them.
+            replace: whether documents that exist lose what the call does not name.
+            zero_rows: ``"refuse"`` documents with all-zero token vectors, or ``"drop"`` these vectors and count them.
 
         Returns:
             Every document as written or failed; failed are those that the database rejects individually.
@@ -271,7 +346,18 @@ class WeaviateMuvera:
             WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
                 Repeat the call.
         """
-        return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
+        return self._do(
+            writing.upsert(
+                self._collection,
+                ids,
+                tokens,
+                payloads,
+                progress,
+                vectors=vectors,
+                replace=replace,
+                zero_rows=zero_rows,
+            )
+        )
 
     def search(
         self,
@@ -286,6 +372,7 @@ class WeaviateMuvera:
         with_payload: bool | Sequence[Any] = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
     ) -> Hits:
         """Finds the documents most similar to a query.
 
@@ -304,6 +391,8 @@ class WeaviateMuvera:
             with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
             with_tokens: whether to return token matrices.
             with_fde_score: has no effect: every mode but ``"native_muvera"`` returns the estimate anyway.
+            count_missing: whether to count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at
+                most every 30 seconds, beside the search.
 
         Returns:
             At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
@@ -322,7 +411,7 @@ class WeaviateMuvera:
             payload=with_payload,
             tokens=with_tokens,
         )
-        (hits,) = self._do(searching.search(self._collection, [query_tokens], o))
+        (hits,) = self._do(searching.search(self._collection, [query_tokens], o, missing=count_missing))
         return hits
 
     def search_batch(
@@ -338,6 +427,7 @@ class WeaviateMuvera:
         with_payload: bool | Sequence[Any] = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         at_once: int = 4,
     ) -> list[Hits]:
         """:meth:`search` for several queries.
@@ -353,6 +443,7 @@ class WeaviateMuvera:
             with_payload: as for :meth:`search`.
             with_tokens: as for :meth:`search`.
             with_fde_score: as for :meth:`search`.
+            count_missing: as for :meth:`search`.
             at_once: maximum number of queries in progress at a time.
 
         Returns:
@@ -372,7 +463,7 @@ class WeaviateMuvera:
             payload=with_payload,
             tokens=with_tokens,
         )
-        return self._do(searching.search(self._collection, queries, o, at_once))
+        return self._do(searching.search(self._collection, queries, o, at_once, count_missing))
 
     def exact_search(
         self,
@@ -435,13 +526,24 @@ class WeaviateMuvera:
         """Exact number of documents."""
         return self._do(reading.count(filter))
 
-    def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: FilterReturn | None = None) -> None:
+    def delete(
+        self,
+        ids: Sequence[DocumentId] | None = None,
+        *,
+        filter: FilterReturn | None = None,
+        everything: bool = False,
+    ) -> None:
         """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
 
+        Args:
+            ids: ids of the documents.
+            filter: condition that documents must pass.
+            everything: whether a filter without conditions, or none, is meant to delete all documents.
+
         Raises:
-            InvalidInput: not exactly one of ids and filter is given.
+            InvalidInput: not exactly one of ids and filter is given, or the filter has no conditions.
         """
-        self._do(writing.delete(self._collection, ids, filter))
+        self._do(writing.delete(self._collection, ids, filter, everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Waits until the server has nothing left to index.
@@ -491,14 +593,13 @@ class WeaviateMuvera:
 def _run(client: WeaviateClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
     def send(call: Call[Any, Any]) -> Any:
         try:
-            reply = send_call(client, connection, call)
+            return call.read(send_call(client, connection, call))
         except MuveraError:
             raise
         except Exception as error:  # the client raises what its transport raises
-            problem = translate(error, connection.name)
+            problem = translate(error, connection.name, address(client))
             if is_doubtful(error, problem) and send(exists(connection.name)):
                 problem = starting(problem)
             raise problem from error
-        return call.read(reply)
 
     return run(operation, send, retry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,22 +10,25 @@ from typing import Any
 from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import WeaviateInsertManyAllFailedError
 
-from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected, StoreUnavailable
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
-from muvera_adapters.stores.checks import need_fde, prepare
+from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
 from muvera_adapters.stores.operations import Together
 from muvera_adapters.stores.writing import WriteAccess, check_named, halving, wait_until_idle
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.errors import refused_write
-from muvera_adapters.weaviate.ids import to_uuid
+from muvera_adapters.weaviate.ids import JSON_KEY, RESERVED, to_uuid
 from muvera_adapters.weaviate.prepare import intake, to_writes
+from muvera_adapters.weaviate.properties import Kind, kinds, merged, to_payload, to_property, undeclared
 from muvera_adapters.weaviate.reading import fetch_all, is_indexed, unindexed
 from muvera_adapters.weaviate.requests import Write
 
 #: maximum number of simultaneous writes of single objects
 AT_ONCE = 4
+# number of objects that are deleted without a filter of the user
+_PAGE = 1_000
 
 
 async def upsert(
@@ -33,28 +37,66 @@ async def upsert(
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
     progress: bool,
+    *,
+    vectors: Mapping[str, Sequence[Any]] | None = None,
+    replace: bool = False,
+    zero_rows: ZeroRows = "refuse",
 ) -> WriteReport:
     """Encodes and writes documents, batch after batch."""
     need_fde(collection)
-    prepared = prepare(collection, ids, tokens, payloads, intake(collection))
+    prepared = prepare(collection, ids, tokens, payloads, intake(collection), vectors=vectors, zero_rows=zero_rows)
+    await declare(collection, prepared.payloads)
+    # where there is nothing to merge with, nothing is looked up
+    merge = not replace and bool(prepared.ids) and await r.count() > 0
     access = WriteAccess(
         min(r.WRITE_BYTES, collection.server.max_message),
         partial(to_writes, collection, prepared),
-        partial(_write, collection),
+        partial(_write, collection, merge),
         advice="repeat the call to complete it, and call repair() if the server was killed",
         halved=(),  # _write isolates rejected objects itself: an error of its other requests is no object's fault
     )
     return await writing.upsert(prepared, collection.encoder, access, progress)
 
 
-async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: FilterReturn | None) -> None:
-    """Deletes documents by ids or by filter."""
-    check_named(ids, chosen)
-    if chosen is not None:
+async def declare(collection: Collection, payloads: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the properties that payloads need, before the server guesses their types from the first values."""
+    if not undeclared(payloads, collection.seen.kinds):
+        return
+    collection.seen.kinds = kinds(await r.config())
+    for name, kind in undeclared(payloads, collection.seen.kinds).items():
+        await _declare_one(collection, name, kind)
+
+
+async def _declare_one(collection: Collection, name: str, kind: Kind) -> None:
+    try:
+        await r.add_property(to_property(name, kind))
+    except (InvalidInput, Rejected):
+        collection.seen.kinds = kinds(await r.config())
+        if name not in collection.seen.kinds:  # otherwise another writer was faster
+            raise
+    else:
+        collection.seen.kinds = {**collection.seen.kinds, name: kind}
+
+
+async def delete(
+    collection: Collection, ids: Sequence[DocumentId] | None, chosen: FilterReturn | None, everything: bool
+) -> None:
+    """Deletes documents by ids, by filter, or all."""
+    check_named(ids, chosen, everything, matches_all=chosen is not None and not has_conditions(chosen))
+    if ids is None and everything:
+        await _delete_everything(collection)
+    elif chosen is not None:
         await _delete_all(chosen)
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids or ())]
     for i in range(0, len(objects), r.FILTER_IDS):
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
+    collection.seen.without_fde = None
+
+
+def has_conditions(chosen: Any) -> bool:
+    """Whether a filter, possibly of nested ones, has a condition."""
+    nested = getattr(chosen, "filters", None)
+    return True if nested is None else any(map(has_conditions, nested))
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int:
@@ -76,26 +118,42 @@ async def patch(write: Write) -> bool:
     return True
 
 
-async def _write(collection: Collection, writes: Sequence[Write], last: bool) -> dict[int, MuveraError]:
+async def _write(collection: Collection, merge: bool, writes: Sequence[Write], last: bool) -> dict[int, MuveraError]:
     """Position -> error of rejected objects.
 
     An insert replaces the whole object. So an object that exists is patched where it has something that this write
-    does not name: properties, or vectors, references and blobs, which are not looked at one by one.
+    does not name: properties, or vectors, references and blobs, which are not looked at one by one. Properties are read
+    because an insert of many objects is several times as fast as patches.
     """
-    there = {row.id: row for row in await fetch_all(collection, [write.id for write in writes], True, ())}
+    ids = [write.id for write in writes]
+    there = {row.id: row.properties for row in await fetch_all(collection, ids, True, ())} if merge else {}
 
     def loses(write: Write) -> bool:
         found = there.get(write.id)
-        return found is not None and (collection.foreign or not found.properties.keys() <= write.properties.keys())
+        return found is not None and (collection.foreign or not _keys(found) <= _keys(write.properties))
 
     whole = [k for k, write in enumerate(writes) if not loses(write)]
-    parts = [k for k, write in enumerate(writes) if loses(write)]
     rejected = await halving(partial(_insert, collection), [writes[k] for k in whole])
     errors = {whole[k]: error for k, error in rejected.items()}
-    if parts:
-        patched = await Together([_patch(collection, writes[k]) for k in parts], AT_ONCE)
+    parts, patches = [], []
+    for k, write in enumerate(writes):
+        if loses(write):
+            try:
+                patches.append(
+                    _patch(collection, dataclasses.replace(write, properties=merged(write.properties, there[write.id])))
+                )
+                parts.append(k)
+            except InvalidInput as error:
+                errors[k] = error
+    if patches:
+        patched = await Together(patches, AT_ONCE)
         errors.update({k: error for k, error in zip(parts, patched, strict=True) if error is not None})
     return errors
+
+
+def _keys(properties: Mapping[str, Any]) -> set[str]:
+    """The user's keys of an object, and this library's but for the one that has some of the user's."""
+    return {*to_payload(properties), *(properties.keys() & set(RESERVED) - {JSON_KEY})}
 
 
 async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, MuveraError]:
@@ -122,6 +180,13 @@ async def _patch(collection: Collection, write: Write) -> MuveraError | None:
     except Rejected as error:
         return error
     return errors.get(0)
+
+
+async def _delete_everything(collection: Collection) -> None:
+    after = None
+    while ids := [row.id for row in await r.page(collection, _PAGE, after, None)]:
+        await _delete_all(r.by_ids(ids))
+        after = ids[-1]
 
 
 async def _delete_all(filters: FilterReturn) -> None:
