@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from muvera_adapters.cli import backfill, diagnose, estimate, evaluate, inspect, migrate, quickstart, search, tune
+from muvera_adapters.cli import (
+    backfill,
+    diagnose,
+    estimate,
+    evaluate,
+    inspect,
+    migrate,
+    quickstart,
+    repair,
+    search,
+    tune,
+    verify,
+)
 from muvera_adapters.errors import MuveraError, WrongUsage
 
 _typer = typer.Typer(
@@ -39,6 +51,8 @@ _typer.command()(inspect.inspect)
 _typer.command()(migrate.migrate)
 _typer.command()(search.search)
 _typer.command()(backfill.backfill)
+_typer.command()(verify.verify)
+_typer.command()(repair.repair)
 _typer.command()(diagnose.diagnose)
 _typer.command()(evaluate.evaluate)
 _typer.command()(tune.tune)
@@ -52,3 +66,6 @@ def app() -> None:
     except MuveraError as error:
         print(f"muvera: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
+    except OSError as error:  # files and directories that the user named
+        print(f"muvera: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -68,9 +68,9 @@ def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
         for key in {**expected, **found}:
             inner = f"{path}.{key}" if path else str(key)
             if key not in found:
-                return f"key {inner!r}: {expected[key]!r} became nothing"
+                return f"key {inner!r}: {_short(expected[key])} became nothing"
             if key not in expected:
-                return f"key {inner!r}: {found[key]!r} was added"
+                return f"key {inner!r}: {_short(found[key])} was added"
             difference = first_difference(expected[key], found[key], inner)
             if difference is not None:
                 return difference
@@ -81,7 +81,12 @@ def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
         return next((each for each in differences if each is not None), None)
     # True equals 1 in Python, but is another value in JSON; 2.0 and 2 are the same number there
     same = expected == found and isinstance(expected, bool) == isinstance(found, bool)
-    return None if same else f"key {path!r}: {expected!r} became {found!r}"
+    return None if same else f"key {path!r}: {_short(expected)} became {_short(found)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _plain(

@@ -90,15 +90,30 @@ def test_dry_run_writes_nothing(home):
 
 def test_failures_are_told_and_end_with_status_1(tmp_path, tokens):
     broken = tokens.reshape(-1, DIM).copy()
-    broken[37] = 0
+    broken[37, 3] = np.nan
+    broken[12] = 0  # padding, which is left out
+    broken[50:55] = 0
     np.savez(tmp_path / "tokens.npz", tokens=broken, lengths=np.full(N, 5))
     command = ["migrate", "tokens.npz", "--to", "qdrant:data", "--collection", "x", *SIZES]
     report = json.loads(muvera(*command, "--json", cwd=tmp_path, status=1).stdout)
-    assert [(f["id"], f["position"]) for f in report["migration"]["failed"]] == [(7, 7)]
-    assert "all zeros" in report["migration"]["failed"][0]["reason"]
+    assert [(f["id"], f["position"]) for f in report["migration"]["failed"]] == [(7, 7), (10, 10)]
+    reasons = [failure["reason"] for failure in report["migration"]["failed"]]
+    assert "token 2 has a NaN" in reasons[0]
+    assert "not all zeros" in reasons[1]
+    assert (report["migration"]["written"], report["migration"]["zero_rows"]) == (N - 2, 1)
     assert report["verification"]["passed"]
     result = muvera(*command, cwd=tmp_path, status=1)
-    assert "1 documents failed:\n  7 at position 7: " in result.stdout
+    assert "2 documents failed:\n  7 at position 7: " in result.stdout
+
+
+def test_paths_that_cannot_be_made(tmp_path, tokens):
+    (tmp_path / "occupied").write_text("")
+    np.savez(tmp_path / "tokens.npz", tokens=tokens.reshape(-1, DIM), lengths=np.full(N, 5))
+    migrate = ["migrate", "tokens.npz", "--collection", "x", *SIZES, "--to"]
+    assert "occupied" in complaint(*migrate, "qdrant-edge:occupied/data", cwd=tmp_path)
+    assert "--journal" in complaint(*migrate, "qdrant-edge:data", "--journal", "occupied/journal", cwd=tmp_path)
+    assert "occupied" in complaint("evaluate", "tokens.npz", "--report", "occupied/report", cwd=tmp_path)
+    assert "occupied" in complaint("quickstart", "--data", "occupied/data", cwd=tmp_path)
 
 
 def test_texts_of_a_plaid_index(tmp_path):
