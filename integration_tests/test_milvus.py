@@ -377,11 +377,14 @@ class TestCopies:
         lite.create_index("c", params)
         MilvusMuvera.adopt(lite, "c", ENCODER).backfill(into="d")
         store = MilvusMuvera.open(lite, "d")
-        assert store.upsert(["a", "b"], DOCUMENTS[1:3], [{"n": 1}, {"title": [3.0, 4.0]}]).written == 2
+        titles = {"title": [None, [3.0, 4.0]]}
+        assert store.upsert(["a", "b"], DOCUMENTS[1:3], [{"n": 1}, None], vectors=titles).written == 2
         rows = lite.query("d", filter='pk >= ""', output_fields=["pk", "title", "n"])
         assert {row["pk"]: list(row["title"]) for row in rows} == {"a": [1.0, 2.0], "b": [3.0, 4.0]}
         with pytest.raises(InvalidInput, match="strings"):
             store.get([7])
+        with pytest.raises(InvalidInput, match="vectors="):
+            store.upsert(["b"], DOCUMENTS[:1], [{"title": [3.0, 4.0]}])
 
 
 class TestFaults:

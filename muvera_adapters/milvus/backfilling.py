@@ -13,13 +13,15 @@ import numpy.typing as npt
 from muvera_adapters.errors import MuveraError, Rejected, Unsupported
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.expressions import both
 from muvera_adapters.milvus.ids import FDE_KEY
+from muvera_adapters.milvus.merging import update
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
 from muvera_adapters.milvus.requests import Row, vector
-from muvera_adapters.results import BackfillReport
+from muvera_adapters.results import BackfillReport, VerifyReport
 from muvera_adapters.stores import backfilling
 from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
-from muvera_adapters.stores.checks import check_encodable, need_tokens
+from muvera_adapters.stores.checks import check_encodable, need_fde, need_tokens
 from muvera_adapters.stores.operations import Operation, seconds
 from muvera_adapters.stores.writing import halving
 
@@ -33,19 +35,26 @@ async def backfill(
     write_state: Callable[[Collection], Operation[None]],
     dry_run: bool,
     progress: bool,
+    refresh: bool = False,
 ) -> tuple[BackfillReport, Collection]:
     """Adds the FDE field, writes the missing FDEs and then the state; returns the collection as it is then, too.
 
-    Passes go over the documents without our mark, so a run after a kill does only what is left.
+    Passes go over the documents without our mark, so a run after a kill does only what is left. ``refresh`` compares
+    the FDEs of all documents with their tokens.
     """
     report = await survey(collection)
     report.dry_run = dry_run
-    if dry_run or (collection.has_fde and not collection.marker):
+    complete = collection.has_fde and not collection.marker  # FDEs are as old as the documents
+    if dry_run or (complete and not refresh):
         return report, collection
     started = seconds()
-    collection = await add_fde()
-    await backfill_passes(access(collection), partial(_pass, collection, report), report, progress)
-    await write_state(collection)
+    if complete:
+        await backfill_passes(access(collection), _nothing_missing, report, progress, refresh=True)
+    else:
+        collection = await add_fde()
+        one_pass = partial(_pass, collection, report)
+        await backfill_passes(access(collection), one_pass, report, progress, refresh=refresh)
+        await write_state(collection)
     report.remaining = len(report.failed)
     report.seconds = seconds() - started
     return report, replace(collection, has_fde=True)
@@ -59,7 +68,44 @@ async def check_adopted(collection: Collection) -> int:
     """
     if collection.tokens is None:
         return 1
-    return await backfilling.check_adopted(access(collection))
+    return await backfilling.check_adopted(access(collection), by_cosine=collection.fde_metric == "COSINE")
+
+
+async def verify(collection: Collection, limit: int | None, progress: bool) -> VerifyReport:
+    """Compares FDEs with stored tokens, and writes nothing."""
+    need_tokens(collection, ": there is nothing to compare")
+    need_fde(collection)
+    return await backfilling.verify_all(access(collection), limit, progress)
+
+
+async def without_fde(collection: Collection) -> int:
+    """Number of documents that no search finds.
+
+    Raises:
+        Unsupported: no expression tells it, as the FDE field may be empty and has no mark of ours beside it.
+    """
+    if collection.marker:
+        missing = _todo(collection)
+        # no expression is known to tell empty struct arrays on every version
+        return await requests.count(
+            collection, both(missing, f'{collection.blobs[0]} != ""') if collection.storage == "blob" else missing
+        )
+    if collection.nullable:
+        raise Unsupported(f"{collection.name}: no filter of Milvus finds empty vectors")
+    return 0  # every document must have one
+
+
+async def clear(collection: Collection) -> bool:
+    """Removes FDEs and marks of ours where their fields may be empty; gives whether that was possible."""
+    empty = {collection.fde: None, FDE_KEY: None}
+    try:
+        while True:
+            keys, _ = await next_keys(collection, f"{FDE_KEY} is not null", _PAGE, None)
+            if not keys:
+                return True
+            await requests.patch(collection, [{collection.key: key, **empty} for key in keys])
+    except (Rejected, Unsupported):
+        return False
 
 
 async def survey(collection: Collection) -> BackfillReport:
@@ -85,9 +131,18 @@ def access(collection: Collection) -> BackfillAccess:
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
         marks = {FDE_KEY: collection.fde} if collection.marker else {}
         values = [{collection.key: key, collection.fde: vector(collection, fde), **marks} for key, fde in fdes]
-        return await _patch(collection, values)
+        if collection.marker or collection.server.merges:
+            return await _patch(collection, values)
+        return await update(collection, values)
 
-    return BackfillAccess(collection, check_encodable, partial(_sample, collection), read, write)
+    async def page(cursor: Cursor) -> tuple[list[Stored], Cursor]:
+        size = min(_PAGE, await fitting(collection))
+        keys, following = await next_keys(collection, "", size, cursor)
+        fields = [*collection.token_fields, collection.fde]
+        rows = await fetch_all(collection, keys, fields, strong=True)
+        return to_stored(collection, rows), following
+
+    return BackfillAccess(collection, check_encodable, partial(_sample, collection), read, write, page=page)
 
 
 def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
@@ -148,6 +203,10 @@ async def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> in
         return {}
 
     return len(values) - len(await halving(write, values))
+
+
+async def _nothing_missing(_: Any) -> int:
+    return 0
 
 
 def _todo(collection: Collection) -> str:

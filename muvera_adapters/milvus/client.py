@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
-from pymilvus import MilvusClient
+from pymilvus import AsyncMilvusClient, MilvusClient
 
+from muvera_adapters.stores.checks import check_client
 from muvera_adapters.stores.operations import Request, Retry
 
 R = TypeVar("R")
@@ -49,3 +51,16 @@ class Call(Request[T], Generic[R, T]):
 def send(client: Any, connection: Connection, call: Call[R, Any]) -> R:
     """The client's reply to a call; from an asynchronous client, an awaitable of the reply."""
     return call.send(client, connection.timeout)
+
+
+def check_kind(client: Any, kind: type) -> None:
+    """Raises InvalidInput for what is not a client of this kind, and names the store of the other kind."""
+    stores = {AsyncMilvusClient: "AsyncMilvusMuvera", MilvusClient: "MilvusMuvera"}
+    check_client(client, kind, {other: store for other, store in stores.items() if other is not kind})
+
+
+def address_of(client: Any) -> str:
+    """URL of the client's server, without user and password; "" where it is not known."""
+    config = getattr(client, "_config", None)
+    scheme, address = urlsplit(getattr(config, "uri", "")).scheme, getattr(config, "address", "")
+    return f"{scheme}://{address}" if scheme in ("http", "https") else str(address)

@@ -36,11 +36,13 @@ class Server:
         engine: name and version, for people.
         lite: whether it is milvus-lite, which returns pages in no order.
         known: whether the version is one of Milvus; managed services have versions of their own.
+        merges: whether an upsert may name single fields, and keeps the others and the keys of the dynamic field.
     """
 
     engine: str = "Milvus"
     lite: bool = False
     known: bool = True
+    merges: bool = False
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class Collection:
         fde_metric: metric that FDEs are compared by, ``"IP"`` or ``"COSINE"``.
         index: type and parameters of the FDE field's index.
         fde_exists: whether the collection has the FDE field.
+        nullable: whether the FDE field may be empty.
         has_fde: whether FDEs can be searched and written; False: adopted, to be backfilled.
         marker: whether FDEs came after the documents, so that the field FDE_KEY says which documents have one.
         storage: how tokens are stored.
@@ -82,7 +85,8 @@ class Collection:
         token_index: type and parameters of the index of the struct's vector; None: there is none.
         fields: declared fields of the payload.
         dynamic: whether the payload may have keys that are not declared.
-        strangers: vectors that are neither this library's nor shown in payloads.
+        strangers: vectors that are neither this library's nor shown in payloads, and that can be written.
+        hidden: vectors that the server computes from other fields; they can be neither read nor written.
         server: server that keeps the collection.
         consistency: consistency level of searches; None: the collection's own.
         seen: what operations have learned of it; ``dataclasses.replace`` hands it on.
@@ -98,6 +102,7 @@ class Collection:
     fde_metric: str = "IP"
     index: Mapping[str, Any] = field(default_factory=dict)
     fde_exists: bool = True
+    nullable: bool = False
     has_fde: bool = True
     marker: bool = False
     storage: TokenStorage = "blob"
@@ -112,6 +117,7 @@ class Collection:
     fields: tuple[str, ...] = ()
     dynamic: bool = True
     strangers: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     server: Server = Server()
     consistency: str | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)

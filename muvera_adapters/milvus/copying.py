@@ -86,6 +86,7 @@ async def _make(
         collection,
         name=into,
         fde_exists=True,
+        nullable=False,
         has_fde=True,
         marker=False,
         datatype=plan.datatype,
@@ -153,7 +154,7 @@ async def _pass(
                 copies = await raw(copied, keys, wanted)
                 known = {row[collection.key]: row for row in copies}
                 new = [row for row in rows if row != known.get(row[collection.key])]
-                without += sum(to_row(collection, row[collection.key], row).tokens is None for row in rows)
+                without += sum(_has_no_tokens(collection, row) for row in rows)
                 await _write(collection, copied, new, report)
                 changed += len(new)
                 bar.update(len(keys))
@@ -170,6 +171,7 @@ async def _write(
         return
     to = access(collection)
     documents = to_stored(collection, [to_row(collection, row[collection.key], row) for row in rows])
+    report.zero_rows += sum(not each.tokens.any(axis=1).all() for each in documents)
     documents = encodable(to, documents, report)
     fdes = (await Compute(partial(encode, to, documents))) if documents else ()
     by_key = {each.key: fde for each, fde in zip(documents, fdes, strict=True)}
@@ -178,6 +180,12 @@ async def _write(
     await requests.upsert(copied, values)
     report.copied += len(values)
     report.written += len(by_key)
+
+
+def _has_no_tokens(collection: Collection, row: dict[str, Any]) -> bool:
+    """Whether there is nothing to encode: no tokens, or only all-zero ones."""
+    tokens = to_row(collection, row[collection.key], row).tokens
+    return tokens is None or not tokens.any()
 
 
 async def _prune(collection: Collection, copied: Collection) -> int:

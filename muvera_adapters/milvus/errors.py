@@ -8,6 +8,7 @@ import grpc
 from pymilvus import exceptions as m
 
 from muvera_adapters.errors import (
+    AccessDenied,
     CollectionExists,
     CollectionNotFound,
     MuveraError,
@@ -26,6 +27,8 @@ _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 # pkg/util/merr/errors.go
 _NOT_FOUND = (100,)
+_NO_RIGHTS = (1400, 1401)
+_REFUSED = ("auth check failure", "privilegepermissiondenied", "permission deny")
 # what a server says when it takes no writes of anyone
 _NO_WRITES = (
     "quota exceeded",
@@ -39,28 +42,33 @@ _NO_WRITES = (
 _BUSY = ("rate limit", "not ready", "shutting down", "node not match", "channel not available", "no available")
 
 
-def translate(error: Exception, name: str) -> MuveraError:
-    """The error of this library for one of the client's, in a call on collection ``name``."""
+def translate(error: Exception, name: str, address: str = "") -> MuveraError:
+    """The error of this library for one of the client's, in a call on collection ``name`` at ``address``."""
+    if isinstance(error, MuveraError):
+        return error
+    at = f"{name} at {address}" if address else name
     if isinstance(error, grpc.RpcError):
-        return _of_status(error.code(), f"{error.details()}", name)
+        return _of_status(error.code(), f"{error.details()}", at)
     if isinstance(error, m.MilvusException):
-        return _of_milvus(error, name)
+        return _of_milvus(error, name, at)
     if isinstance(error, OSError):
-        return StoreUnavailable(f"Milvus cannot be reached: {error}", transient=True)
+        return StoreUnavailable(f"Milvus cannot be reached for {at}: {error}", transient=True)
     return Rejected(f"Milvus refused the request on {name}: {error}")
 
 
-def _of_milvus(error: Any, name: str) -> MuveraError:
+def _of_milvus(error: Any, name: str, at: str) -> MuveraError:
     code, message = error.code, str(error.message)
     text = f"Milvus answered {code if isinstance(code, int) else code.name} for {name}: {message}"
     lower = message.lower()
     if isinstance(code, grpc.StatusCode):
-        return _of_status(code, message, name)
+        return _of_status(code, message, at)
+    if code in _NO_RIGHTS or any(reason in lower for reason in _REFUSED):
+        return AccessDenied(f"{text}; check the token or user of the client")
     if "retry timeout" in lower or "retry run out" in lower:
-        return StoreUnavailable(f"Milvus did not answer in time for {name}: {message}", transient=True)
+        return StoreUnavailable(f"Milvus did not answer in time for {at}: {message}", transient=True)
     gone = isinstance(error, m.ConnectError | m.ConnectionNotExistException | m.MilvusUnavailableException)
     if gone or "fail connecting to server" in lower:
-        return StoreUnavailable(f"Milvus cannot be reached: {message}", transient=True)
+        return StoreUnavailable(f"Milvus cannot be reached for {at}: {message}", transient=True)
     if isinstance(error, m.ConnectionConfigException) or "should create connection first" in lower:
         return StoreUnavailable(f"Milvus cannot be opened: {message}")
     if code in _NOT_FOUND or "can't find collection" in lower:
@@ -76,12 +84,12 @@ def _of_milvus(error: Any, name: str) -> MuveraError:
     return Rejected(text)
 
 
-def _of_status(code: Any, message: str, name: str) -> MuveraError:
-    text = f"Milvus answered {code.name} for {name}: {message}"
+def _of_status(code: Any, message: str, at: str) -> MuveraError:
+    text = f"Milvus answered {code.name} for {at}: {message}"
     if code in _DOWN:
         return StoreUnavailable(text, transient=True)
     if code in _DENIED:
-        return MuveraError(text)
+        return AccessDenied(f"{text}; check the token or user of the client")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Unsupported(text)
     # RESOURCE_EXHAUSTED is a message over the server's limit, which a smaller one is not

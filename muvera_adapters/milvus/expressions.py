@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.ids import Key
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -24,6 +25,12 @@ def among(field: str, keys: Sequence[Key], chosen: str = "") -> str:
 def after(field: str, key: Key, chosen: str = "") -> str:
     """An expression for the documents whose key is larger and that pass ``chosen``."""
     return both(chosen, f"{field} > {literal(key)}")
+
+
+def everything(collection: Collection) -> str:
+    """An expression for all documents, where an empty one is not taken."""
+    key = collection.key
+    return f"({key} >= 0 or {key} < 0)" if collection.keys == "integer" else f'{key} >= ""'
 
 
 def both(chosen: str, other: str) -> str:

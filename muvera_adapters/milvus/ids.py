@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Literal, TypeAlias
 
@@ -23,20 +24,22 @@ MAX_KEY = 512
 
 _INTEGER, _UUID, _TEXT = "#", "@", "'"
 
+_INT64 = range(-(2**63), 2**63)
+_DECIMAL = re.compile(r"-?[0-9]{1,19}")
+
 
 def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes: int = MAX_KEY) -> Key:
     """The primary key of a document.
 
-    Strings are used as they are, except those that begin with a sign that marks other kinds of ids.
+    Strings are used as they are, except those that begin with a sign that marks other kinds of ids. Where keys are
+    integers, their decimal digits are taken too, as the client does.
 
     Raises:
         InvalidInput: not a valid id, or one that these keys cannot hold.
     """
-    point, kept = to_point_id(document_id, position)
     if keys == "integer":
-        if isinstance(point, int) and point < 2**63:
-            return point
-        raise InvalidInput(f"id {document_id!r} at position {position}: primary keys of this collection are int64")
+        return _integer(document_id, position)
+    point, kept = to_point_id(document_id, position)
     if keys == "string":
         if not isinstance(document_id, str):
             raise InvalidInput(
@@ -71,3 +74,15 @@ def from_key(key: Key, keys: Keys = "any") -> DocumentId:
         except ValueError:
             return key
     return key
+
+
+def _integer(document_id: DocumentId, position: int) -> int:
+    if isinstance(document_id, str) and _DECIMAL.fullmatch(document_id):
+        number: int | None = int(document_id)
+    elif isinstance(document_id, str | bool) or not hasattr(document_id, "__index__"):
+        number = None
+    else:
+        number = document_id.__index__()
+    if number is None or number not in _INT64:
+        raise InvalidInput(f"id {document_id!r} at position {position}: primary keys of this collection are int64")
+    return number

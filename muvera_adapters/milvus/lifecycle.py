@@ -18,7 +18,7 @@ from muvera_adapters.errors import (
     Unsupported,
 )
 from muvera_adapters.milvus import requests, schema
-from muvera_adapters.milvus.backfilling import check_adopted
+from muvera_adapters.milvus.backfilling import check_adopted, clear
 from muvera_adapters.milvus.collection import TOKENS, Collection, Metric, Server, TokenStorage
 from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.reading import indexes
@@ -26,6 +26,9 @@ from muvera_adapters.milvus.requests import Description
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.stores.kept import choose_encoder, read_state
 from muvera_core import Encoder
+
+# updates of single fields, struct arrays included
+_MERGES = (2, 6, 20)
 
 # what follows MAX_SIM in the name of an index's metric
 _TOKEN_METRICS: dict[str, Metric] = {"": "COSINE", "IP": "IP", "COSINE": "COSINE"}
@@ -36,10 +39,12 @@ async def connect() -> Server:
     try:
         version = await requests.server_version()
     except Unsupported:  # milvus-lite before 3
-        return Server("milvus-lite", lite=True)
+        return Server("milvus-lite", lite=True, merges=True)
     lite = version.startswith("milvus_lite")
-    known = lite or re.match(r"v?\d+\.\d+", version) is not None
-    return Server(version.replace("_", "-") if lite else f"Milvus {version}", lite, known)
+    number = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    merges = lite or (number is not None and tuple(int(part or 0) for part in number.groups()) >= _MERGES)
+    known = lite or number is not None
+    return Server(version.replace("_", "-") if lite else f"Milvus {version}", lite, known, merges)
 
 
 async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
@@ -113,6 +118,37 @@ async def write_state(collection: Collection) -> None:
         raise Unsupported(f"{collection.server.engine} keeps no properties of collections")
 
 
+async def remove_fde(collection: Collection) -> Unsupported | None:
+    """Removes the FDE field, our mark, and the state; gives the error of a server that cannot remove a field.
+
+    Then values are removed where the field may be empty.
+    """
+    name = collection.name
+    description = await requests.describe(name)
+    there = {each["name"] for each in description["fields"]}
+    kept, problem = schema.kept_state(description), None
+    try:
+        if collection.fde in there:
+            await requests.drop_field(name, collection.fde)
+        if collection.marker and FDE_KEY in there:
+            await requests.drop_field(name, FDE_KEY)
+    except (Rejected, Unsupported) as error:
+        emptied = await clear(collection) if collection.marker else False
+        left = "is empty now" if emptied else "keeps its values"
+        problem = Unsupported(
+            f"{collection.server.engine} cannot remove a field (Milvus can since 3.0): {collection.fde!r} of {name} "
+            f"stays, and {left}. Nothing else of this library is left there. If {name} is a copy made by "
+            "backfill(into=...), the original has none of it"
+        )
+        problem.__cause__ = error
+    if kept is not None and kept.get("fde") == collection.fde:
+        try:
+            await requests.drop_property(name, STATE_KEY)
+        except (Rejected, Unsupported):  # Milvus 2.3
+            await requests.set_properties(name, {STATE_KEY: ""})
+    return problem
+
+
 async def drop(name: str) -> None:
     """Deletes the collection."""
     await requests.drop(name)
@@ -169,7 +205,7 @@ async def add_fde(collection: Collection, plan: Plan) -> Collection:
         await make_index(name, collection.fde, metric_type="IP", **schema.fde_index(plan, collection.server))
         await requests.load(name)
     datatype = types.get(collection.fde, plan.datatype)
-    added = await ready(replace(collection, fde_exists=True, marker=True, datatype=datatype))
+    added = await ready(replace(collection, fde_exists=True, nullable=True, marker=True, datatype=datatype))
     kept = schema.kept_state(description)
     if kept is None or kept["fde"] == added.fde:
         await write_state(added)

@@ -31,13 +31,13 @@ _OVERHEAD = 200
 
 def intake(collection: Collection) -> Intake[Key]:
     """What this collection takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
-    # vectors of the user are fields like others to Milvus
-    declared = frozenset((*collection.fields, *collection.strangers))
+    declared = frozenset(collection.fields)
     return Intake(
         partial(_key, collection),
         partial(_payload, collection, declared),
         partial(check_matrix, collection),
         partial(_size, collection, declared),
+        vectors=collection.strangers,
     )
 
 
@@ -55,7 +55,7 @@ def to_rows(
     """Documents i to j as the client takes them, with their FDEs (j - i, dim)."""
     rows = []
     for position, fde in zip(range(i, j), fdes, strict=True):
-        row = dict(prepared.payloads[position])
+        row = {**prepared.payloads[position], **prepared.vectors[position]}
         row[collection.key] = prepared.keys[position]
         row[collection.fde] = vector(collection, fde)
         if collection.marker:
@@ -92,8 +92,12 @@ def _payload(
 ) -> dict[str, Any]:
     reserved = {collection.key, collection.fde, FDE_KEY, str(collection.tokens), *collection.token_fields}
     for key in payload:
-        if not isinstance(key, str) or key in reserved or key.startswith("$"):
+        if key in reserved or key.startswith("$"):
             raise InvalidInput(f"the payload at position {position} has the reserved key {key!r}")
+        if key in collection.strangers or key in collection.hidden:
+            raise InvalidInput(
+                f"the payload at position {position}: {key!r} is a vector of {collection.name}: pass it in vectors="
+            )
         if key not in declared and not collection.dynamic:
             raise InvalidInput(f"the payload at position {position}: {collection.name} has no field {key!r}")
     return dict(payload)

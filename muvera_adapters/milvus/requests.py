@@ -16,9 +16,10 @@ from pymilvus.milvus_client import IndexParams
 from muvera_adapters.milvus.blobs import unpack
 from muvera_adapters.milvus.client import Call
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.expressions import after, among
+from muvera_adapters.milvus.expressions import after, among, everything
 from muvera_adapters.milvus.ids import FDE_KEY, Key
 from muvera_adapters.stores.operations import Request
+from muvera_adapters.stores.payloads import to_plain
 
 T = TypeVar("T")
 
@@ -100,6 +101,24 @@ def set_properties(name: str, properties: Mapping[str, Any]) -> Request[None]:
         lambda client, timeout: client.alter_collection_properties(
             collection_name=name, properties=dict(properties), timeout=timeout
         ),
+        _nothing,
+    )
+
+
+def drop_property(name: str, key: str) -> Request[None]:
+    """Removes a property of a collection."""
+    return Call(
+        lambda client, timeout: client.drop_collection_properties(
+            collection_name=name, property_keys=[key], timeout=timeout
+        ),
+        _nothing,
+    )
+
+
+def drop_field(name: str, field: str) -> Request[None]:
+    """Removes a field of a collection with its values (Milvus >= 3.0)."""
+    return Call(
+        lambda client, timeout: client.drop_collection_field(collection_name=name, field_name=field, timeout=timeout),
         _nothing,
     )
 
@@ -237,9 +256,8 @@ def page(
 def all_keys(collection: Collection, chosen: str) -> Request[list[Key]]:
     """All keys, in order; for milvus-lite, which returns any number in one reply."""
     # an empty filter would need a limit
-    everything = f'{collection.key} >= ""' if collection.keys != "integer" else f"{collection.key} >= {-(2**63) + 1}"
     read = lambda reply: sorted(row[collection.key] for row in reply)  # noqa: E731
-    return _query(collection, chosen or everything, (), read)
+    return _query(collection, chosen or everything(collection), (), read)
 
 
 def count(collection: Collection, chosen: str = "") -> Request[int]:
@@ -251,7 +269,7 @@ def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request
     """Writes whole documents, replacing those that are there."""
     data = list(rows)
     if collection.server.lite:
-        # its upsert always keeps the fields that are not named, and its insert replaces
+        # its upsert always keeps what is not named, and its insert replaces
         return Call(
             lambda client, timeout: client.insert(collection_name=collection.name, data=data, timeout=timeout), _nothing
         )
@@ -261,7 +279,7 @@ def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request
 
 
 def patch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request[None]:
-    """Writes the fields named of documents that are there."""
+    """Writes the fields, and keys of the dynamic field, that are named; all rows name the same declared fields."""
     data = list(rows)
     return Call(
         lambda client, timeout: client.upsert(
@@ -291,11 +309,16 @@ def vector(collection: Collection, fde: npt.NDArray[np.float32]) -> Any:
 
 def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance: float | None = None) -> Row:
     """A document of the fields that the client returned."""
-    hidden = {collection.key, collection.fde, FDE_KEY, *collection.token_fields, *collection.strangers}
+    hidden = {collection.key, collection.fde, FDE_KEY, *collection.token_fields}
+    hidden.update(collection.strangers, collection.hidden)
     declared = set(collection.fields)
-    payload = {
-        name: value for name, value in values.items() if name not in hidden and not (value is None and name in declared)
-    }
+    payload = to_plain(
+        {
+            name: value
+            for name, value in values.items()
+            if name not in hidden and not (value is None and name in declared)
+        }
+    )
     fde = values.get(collection.fde) if collection.fde_exists else None
     return Row(
         key, payload, _tokens(collection, key, values), None if fde is None else np.asarray(fde, np.float32), distance

@@ -213,6 +213,7 @@ def describe(
         max_key=int(primary.get("params", {}).get("max_length", MAX_KEY)),
         fde=fde,
         fde_exists=fde in fields,
+        nullable=bool(fields.get(fde, {}).get("nullable")),
         has_fde=fde in fields,
         marker=state.get("marker", False),
         tokens=tokens,
@@ -230,12 +231,21 @@ def describe(
     if problems:
         raise SchemaMismatch(f"{name} does not fit: {'; '.join(problems)}")
     ours = {collection.key, fde, FDE_KEY, *collection.token_fields}
-    vectors = {each for each, info in fields.items() if _is_vector(info)}
+    computed = _computed(description)
+    vectors = [each for each, info in fields.items() if _is_vector(info) and each not in ours]
     return replace(
         collection,
         fields=tuple(each for each in fields if each not in ours and each not in vectors),
-        strangers=tuple(each for each in vectors if each not in ours),
+        strangers=tuple(each for each in vectors if each not in computed),
+        hidden=tuple(each for each in vectors if each in computed),
     )
+
+
+def _computed(description: Description) -> set[str]:
+    """Names of the fields that a function of the server fills, such as the sparse vectors of BM25."""
+    functions = description.get("functions") or []
+    named = {name for function in functions for name in function.get("output_field_names") or []}
+    return named | {each["name"] for each in description["fields"] if each.get("is_function_output")}
 
 
 def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> tuple[Collection, list[str]]:

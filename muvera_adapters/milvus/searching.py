@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
 from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key
@@ -30,6 +31,7 @@ from muvera_adapters.stores.searching import (
     maxsim_of_stored,
     query_matrices,
     search_each,
+    with_missing,
 )
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
@@ -45,9 +47,11 @@ class Options(SearchOptions):
 
     Attributes:
         search_params: search parameters of the FDEs' index, None for the defaults.
+        count_missing: count the documents that have no FDE.
     """
 
     search_params: Mapping[str, Any] | None = None
+    count_missing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,8 @@ async def search(collection: Collection, queries: Sequence[Any], options: Option
     mode = _mode(collection, options)
     check_at_once(at_once)
     matrices = query_matrices(collection, queries, check_encodable)
-    if mode == "native_muvera":
-        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once) if matrices else []
-    one, sample = partial(_two_stages, collection, mode, options), partial(sample_fdes, collection)
-    return await search_each(collection, matrices, one, at_once, sample, cosine=collection.fde_metric == "COSINE")
+    found = _search(collection, mode, options, matrices, at_once)
+    return await with_missing(collection, found, without_fde(collection), wanted=options.count_missing)
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
@@ -95,6 +97,15 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
             break
     ranking = [Ranked(key, value, None, True) for value, key in best]
     return await _shown(collection, ranking, [], options)
+
+
+async def _search(
+    collection: Collection, mode: str, options: Options, matrices: Sequence[npt.NDArray[np.float32]], at_once: int
+) -> list[Hits]:
+    if mode == "native_muvera":
+        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once) if matrices else []
+    one, sample = partial(_two_stages, collection, mode, options), partial(sample_fdes, collection)
+    return await search_each(collection, matrices, one, at_once, sample, cosine=collection.fde_metric == "COSINE")
 
 
 async def _two_stages(

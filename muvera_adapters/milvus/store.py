@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pymilvus import DataType, FieldSchema, MilvusClient
 
+from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.milvus import backfilling, copying, lifecycle, reading, searching, writing
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, send
+from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
 from muvera_adapters.milvus.schema import Plan
 from muvera_adapters.milvus.searching import Options, Rerank
-from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
+from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
@@ -126,6 +129,7 @@ class MilvusMuvera:
             InvalidInput: the encoder or an argument does not fit Milvus.
             Unsupported: the server cannot do what was asked.
         """
+        _check(client, encoder)
         plan = Plan(
             storage=token_storage if store_tokens else "none",
             max_tokens=max_tokens,
@@ -170,6 +174,7 @@ class MilvusMuvera:
             CollectionNotFound: there is no such collection, or this library did not make it.
             EncoderMismatch: another encoder filled it, or its encoder must be given.
         """
+        _check(client, encoder)
         connection = Connection(name, timeout)
         opened = lifecycle.open_collection(name, encoder, consistency_level)
         return cls(client, connection, _run(client, connection, opened, retry), retry)
@@ -212,6 +217,7 @@ class MilvusMuvera:
             SchemaMismatch: the collection does not fit; the message names every reason.
             EncoderMismatch: FDEs that are there are not this encoder's.
         """
+        _check(client, encoder)
         connection = Connection(name, timeout)
         adopted = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, tokens_metric, consistency_level)
         return cls(client, connection, _run(client, connection, adopted, retry), retry)
@@ -224,6 +230,7 @@ class MilvusMuvera:
         into: str | None = None,
         alias: str | None = None,
         leave_out: Sequence[str] = (),
+        refresh: bool = False,
         datatype: DataType = DataType.FLOAT_VECTOR,
         index_type: str | None = None,
         index_params: Mapping[str, Any] | None = None,
@@ -243,6 +250,8 @@ class MilvusMuvera:
                 the old one.
             alias: name that is made to point to the new collection when it is complete.
             leave_out: fields that the copy does not get, such as the old vector where a server takes only one.
+            refresh: compare the FDE of every document with its tokens, and write those that are stale again. Otherwise
+                only a sample is compared, and all documents where the sample has stale ones.
             datatype: as for ``create``, like the next two; used when the field is added.
             index_type: type of the FDEs' index.
             index_params: parameters of the FDEs' index.
@@ -250,15 +259,48 @@ class MilvusMuvera:
         Raises:
             Unsupported: the server cannot add a vector and ``into`` is not given.
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
+            InvalidInput: ``refresh`` and ``into`` are both given.
             MuveraError: documents kept changing, or the sample disagrees.
         """
+        if refresh and into is not None:
+            raise InvalidInput("refresh=True compares the FDEs of this collection: it does not go with into=")
         plan = Plan(datatype=datatype, index_type=index_type, index_params=index_params or {})
         if into is not None and not dry_run:
             return self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
         add, keep = partial(lifecycle.add_fde, self._collection, plan), lifecycle.write_state
-        filled = backfilling.backfill(self._collection, add, keep, dry_run, progress)
+        filled = backfilling.backfill(self._collection, add, keep, dry_run, progress, refresh)
         report, self._collection = self._do(filled)
         return report
+
+    def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
+        """Compares the FDE of every document with its stored tokens; nothing is written.
+
+        Another program may have replaced tokens without the FDE: ``backfill(refresh=True)`` writes such FDEs again.
+
+        Args:
+            limit: number of documents to compare, the first in the order of keys; None: all of them.
+            progress: show a bar.
+
+        Raises:
+            InvalidInput: no tokens are stored, there are no FDEs yet, or ``limit`` is below 1.
+        """
+        return self._do(backfilling.verify(self._collection, limit, progress))
+
+    def remove_fde(self) -> None:
+        """Undoes an adoption: removes the FDE field and what this library keeps with the collection, and nothing else.
+
+        The collection is the caller's as before. Milvus removes fields since 3.0.
+
+        Raises:
+            Unsupported: the server cannot remove the field. It stays, emptied where it may be empty; everything else of
+                this library is removed.
+        """
+        problem = self._do(lifecycle.remove_fde(self._collection))
+        self._collection = dataclasses.replace(
+            self._collection, fde_exists=problem is not None, has_fde=False, marker=False
+        )
+        if problem is not None:
+            raise problem
 
     def upsert(
         self,
@@ -266,25 +308,38 @@ class MilvusMuvera:
         tokens: Any,
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
+        *,
+        vectors: Mapping[str, Sequence[Any]] | None = None,
+        replace: bool = False,
+        zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes, replacing those whose id is there.
+        """Encodes and writes documents in batches by bytes.
+
+        Of a document that is there, the FDE, the tokens, the vectors and the payload keys that the call names are
+        written; everything else stays. Servers before Milvus 2.6.20 cannot do that themselves: there, documents are
+        read and written again, and an update by someone else between the two is lost.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None.
+            payloads: n dictionaries of JSON values, or None. None or an empty dictionary leaves a payload as it is.
             progress: show a bar.
+            vectors: values of other vector fields by name, n of each, as the client takes them; None: not written.
+            replace: write the whole document; whatever the call does not name is gone.
+            zero_rows: what to do with token vectors that are all zeros: ``"refuse"``, or ``"drop"`` to leave them out.
 
         Returns:
             Every document as written or failed; failed are those that the database rejected individually.
 
         Raises:
-            InvalidInput: lengths differ, an id is not valid or given twice, tokens cannot be encoded or exceed a limit
-                of Milvus; the message says where. Nothing was written.
+            InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, a vector is
+                unknown, tokens cannot be encoded or exceed a limit of Milvus; the message says where. Nothing was
+                written.
             WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
                 Repeat the call.
         """
-        return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
+        written = writing.upsert(self._collection, ids, tokens, payloads, progress, vectors, replace, zero_rows)
+        return self._do(written)
 
     def search(
         self,
@@ -299,6 +354,7 @@ class MilvusMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         search_params: Mapping[str, Any] | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
@@ -320,9 +376,12 @@ class MilvusMuvera:
             with_fde_score: accepted as by all stores; every mode but ``"native_muvera"`` returns it anyway.
             search_params: search parameters of the FDEs' index, such as ``{"nprobe": 64}``; None: a beam of twice the
                 candidates in HNSW, what DISKANN needs at least, and the server's defaults elsewhere.
+            count_missing: count the documents that have no FDE, which no search finds; at most every 30 seconds,
+                beside the search.
 
         Returns:
-            At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens.
+            At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
+            ``without_fde`` is the number of documents that no search finds (None where Milvus cannot tell).
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, an expression's brackets or quotes are
@@ -339,6 +398,7 @@ class MilvusMuvera:
             payload=with_payload,
             tokens=with_tokens,
             search_params=search_params,
+            count_missing=count_missing,
         )
         found = self._do(searching.search(self._collection, [query_tokens], options))
         return found[0]
@@ -356,6 +416,7 @@ class MilvusMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         search_params: Mapping[str, Any] | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
@@ -374,6 +435,7 @@ class MilvusMuvera:
             payload=with_payload,
             tokens=with_tokens,
             search_params=search_params,
+            count_missing=count_missing,
         )
         return self._do(searching.search(self._collection, queries, options, at_once))
 
@@ -427,13 +489,20 @@ class MilvusMuvera:
         """The exact number of documents that pass the filter."""
         return self._do(reading.count(self._collection, checked(filter)))
 
-    def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None) -> None:
+    def delete(
+        self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None, everything: bool = False
+    ) -> None:
         """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
+
+        Args:
+            ids: ids of documents.
+            filter: expression.
+            everything: delete all documents; needed where ``filter`` is None or empty.
 
         Raises:
             InvalidInput: both or neither of ``ids`` and ``filter`` are given, or the filter is empty.
         """
-        self._do(writing.delete(self._collection, ids, filter))
+        self._do(writing.delete(self._collection, ids, filter, everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Flushes, and returns when nothing is left to index.
@@ -455,16 +524,39 @@ class MilvusMuvera:
         """Deletes the collection."""
         self._do(lifecycle.drop(self._collection.name))
 
+    def close(self) -> None:
+        """Does nothing, as a store keeps nothing open: the client is the caller's, who closes it."""
+
+    def __enter__(self) -> MilvusMuvera:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        encoder = self._collection.encoder
+        return (
+            f"{type(self).__name__}({self.name!r}, encoder {encoder.fingerprint[:8]} of {encoder.dim} dimensions, "
+            f"{self._collection.server.engine})"
+        )
+
     def _do(self, operation: Operation[T]) -> T:
         return _run(self.client, self._connection, operation, self._retry)
+
+
+def _check(client: Any, encoder: Any) -> None:
+    check_kind(client, MilvusClient)
+    if encoder is not None:
+        check_encoder_type(encoder)
 
 
 def _run(client: MilvusClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
     def carry_out(call: Call[Any, Any]) -> Any:
         try:
-            reply = send(client, connection, call)
+            return call.read(send(client, connection, call))
+        except MuveraError:
+            raise
         except Exception as error:  # the client raises what its transport raises
-            raise translate(error, connection.name) from error
-        return call.read(reply)
+            raise translate(error, connection.name, address_of(client)) from error
 
     return run(operation, carry_out, retry)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from muvera_adapters.errors import InvalidInput, MuveraError
+from muvera_adapters.errors import MuveraError
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
+from muvera_adapters.milvus.expressions import everything as all_documents
 from muvera_adapters.milvus.ids import to_key
+from muvera_adapters.milvus.merging import merge
 from muvera_adapters.milvus.prepare import intake, to_rows, unfit
 from muvera_adapters.milvus.reading import indexes, is_indexed, unindexed
 from muvera_adapters.milvus.requests import FILTER_KEYS, Description
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
-from muvera_adapters.stores.checks import need_fde, prepare
-from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
+from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
+from muvera_adapters.stores.writing import WriteAccess, check_named, slices, wait_until_idle
 
 
 async def upsert(
@@ -26,14 +29,18 @@ async def upsert(
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
     progress: bool,
+    vectors: Mapping[str, Sequence[Any]] | None = None,
+    replace: bool = False,
+    zero_rows: ZeroRows = "refuse",
 ) -> WriteReport:
-    """Encodes and writes documents, batch after batch."""
+    """Encodes and writes documents, batch after batch; unless ``replace``, what they do not name stays."""
     need_fde(collection)
-    prepared = prepare(collection, ids, tokens, payloads, intake(collection))
+    prepared = prepare(collection, ids, tokens, payloads, intake(collection), vectors=vectors, zero_rows=zero_rows)
+    whole = replace or await _is_empty(collection, prepared.sizes)
 
     async def write(rows: Sequence[dict[str, Any]], _: bool) -> dict[int, MuveraError]:
-        await _keep_strangers(collection, rows)
-        await requests.upsert(collection, rows)
+        await (requests.upsert(collection, rows) if whole else merge(collection, rows))
+        collection.seen.without_fde = None
         return {}
 
     access = WriteAccess(
@@ -42,14 +49,15 @@ async def upsert(
     return await writing.upsert(prepared, collection.encoder, access, progress)
 
 
-async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: str | None) -> None:
-    """Deletes documents by ids or by filter."""
-    check_named(ids, chosen)
+async def delete(
+    collection: Collection, ids: Sequence[DocumentId] | None, chosen: str | None, everything: bool = False
+) -> None:
+    """Deletes documents by ids or by filter; all of them only with ``everything``."""
+    expression = checked(chosen)
+    check_named(ids, chosen, everything, matches_all=chosen is not None and not expression)
+    collection.seen.without_fde = None
     if ids is None:
-        expression = checked(chosen)
-        if not expression:
-            raise InvalidInput("an empty filter names nothing to delete")
-        await requests.delete(collection, expression)
+        await requests.delete(collection, expression or all_documents(collection))
         return
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
     for i in range(0, len(keys), FILTER_KEYS):
@@ -72,15 +80,8 @@ async def _index_state(name: str) -> tuple[list[Description], str | None]:
     return found, None if is_indexed(found) else "indexing"
 
 
-async def _keep_strangers(collection: Collection, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds the vectors of others that rows do not name, as an upsert replaces whole documents."""
-    if not collection.strangers:
-        return
-    there: dict[Any, dict[str, Any]] = {}
-    for i in range(0, len(rows), FILTER_KEYS):
-        keys = [row[collection.key] for row in rows[i : i + FILTER_KEYS]]
-        found = await requests.raw(collection, keys, collection.strangers)
-        there.update({old[collection.key]: old for old in found})
-    for row in rows:
-        kept = there.get(row[collection.key], {})
-        row.update({name: kept[name] for name in collection.strangers if name not in row and name in kept})
+async def _is_empty(collection: Collection, sizes: Sequence[int]) -> bool:
+    """Whether there is nothing to keep. A single batch is not worth the request: it would be as long as its own."""
+    if len(list(islice(slices(sizes, requests.WRITE_BYTES), 2))) < 2:
+        return False
+    return not await requests.count(collection)

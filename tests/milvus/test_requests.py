@@ -56,9 +56,18 @@ class TestIds:
     def test_keys_of_others_stay_as_they_are(self):
         assert (to_key("#7", 0, "string"), from_key("#7", "string")) == ("#7", "#7")
         assert to_key(7, 0, "integer") == 7
-        for document_id, keys in ((7, "string"), ("7", "integer"), (2**63, "integer"), (uuid.uuid4(), "integer")):
+        for document_id, keys in ((7, "string"), ("7.0", "integer"), (2**63, "integer"), (uuid.uuid4(), "integer")):
             with pytest.raises(InvalidInput, match="position 3"):
                 to_key(document_id, 3, keys)
+
+    @pytest.mark.parametrize(("document_id", "key"), [("7", 7), ("-7", -7), (-7, -7), (np.int64(7), 7), ("007", 7)])
+    def test_integer_keys_of_others_are_spelled_as_the_client_takes_them(self, document_id, key):
+        assert to_key(document_id, 0, "integer") == key
+
+    @pytest.mark.parametrize("document_id", [True, "", "-", "1e3", "٣", "9" * 19, " 7"])
+    def test_what_is_no_integer_key(self, document_id):
+        with pytest.raises(InvalidInput, match="int64"):
+            to_key(document_id, 0, "integer")
 
     def test_an_id_that_does_not_fit_is_refused(self):
         with pytest.raises(InvalidInput, match="600 bytes"):
