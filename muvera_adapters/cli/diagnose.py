@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.cli import options as o
 from muvera_adapters.evidence.diagnosis import Diagnosis
 from muvera_adapters.evidence.diagnosis import diagnose as diagnose_tokens
 from muvera_adapters.evidence.report import show
@@ -17,7 +18,9 @@ def diagnose(
     data: i.Source,
     queries: i.QueryFile = None,
     sample: i.SampleSize = 2000,
-    ids: i.Ids = None,
+    ids: o.Ids = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
     seed: i.Seed = 42,
@@ -25,7 +28,15 @@ def diagnose(
 ) -> None:
     """Look at token vectors, and say which encoding fits them and why."""
     found = i.read_documents(
-        data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
+        data,
+        sample=sample,
+        seed=seed,
+        ids=ids,
+        tokens=tokens,
+        lengths=lengths,
+        collection=collection,
+        tokens_vector=tokens_vector,
+        quiet=as_json,
     )
     asked = None if queries is None else i.read_queries(queries, None, found.documents, 100, seed)
     result = diagnose_tokens(found.documents, asked, sample=sample, seed=seed, progress=not as_json)

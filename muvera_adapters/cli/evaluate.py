@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
+from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database, is_target, local_spec
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence import evaluation as library
@@ -42,7 +43,9 @@ def evaluate(
     sample: i.SampleSize = 5000,
     candidates: Annotated[str, typer.Option(help="Numbers of candidates.")] = "10,20,50,100,200,500,1000",
     report: Annotated[Path | None, typer.Option(help="Directory for evaluation.html, .md and .json.")] = None,
-    ids: i.Ids = None,
+    ids: o.Ids = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
     seed: i.Seed = 42,
@@ -58,7 +61,15 @@ def evaluate(
         )
     else:
         found = i.read_documents(
-            data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
+            data,
+            sample=sample,
+            seed=seed,
+            ids=ids,
+            tokens=tokens,
+            lengths=lengths,
+            collection=collection,
+            tokens_vector=tokens_vector,
+            quiet=as_json,
         )
         asked = i.read_queries(queries, query_ids, found.documents, pseudo, seed)
         measured = library.evaluate(

@@ -53,7 +53,7 @@ class ResidualCodec:
         """Whether one of the codes names a centroid of zeros, as the k-means of small collections leaves for clusters
         without tokens.
         """
-        return self._empty is not None and bool(self._empty[codes].any())
+        return self._empty is not None and bool(np.take(self._empty, codes).any())
 
     def decode(self, codes: npt.NDArray[np.integer], residuals: npt.NDArray[np.uint8]) -> Float32:
         """(n,) rows of centroids and (n, dim * nbits / 8) bytes to (n, dim) float32 of unit length."""

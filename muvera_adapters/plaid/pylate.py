@@ -68,7 +68,7 @@ def open_pylate_warp(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
             path, f"it maps passage {max(unknown)}, which the index does not have: it belongs to another state of the "
             f"index; {_REMEDY}"
         )  # fmt: skip
-    positions = {position: found[passage] for position, passage in enumerate(passages) if passage in found}
+    positions = {position: found[int(passage)] for position, passage in enumerate(passages) if passage in found}
     return _labelled(path, index, positions)
 
 
