@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,16 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     numba looks at time and size of the kernel's own file and at the kernel's bytecode.
     """
 
+    # keeping compiled code only saves time: a full disk, a quota, another user's or a damaged file must not stop work
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(OSError, EOFError, pickle.UnpicklingError):
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError, EOFError, pickle.UnpicklingError):
+            super().save_overload(sig, data)
+
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return (*super()._index_key(sig, codegen), _DIGEST)
 
@@ -38,6 +49,6 @@ def jit(function: Callable[..., Any]) -> Any:
     """Compiles a kernel for each kind of arguments when it is first called with them; releases the GIL."""
     # "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
     compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(function)
-    with suppress(RuntimeError):  # no directory that could keep the compiled code: read-only, without a home
+    with suppress(RuntimeError, OSError):  # no directory that could keep the compiled code: read-only, without a home
         compiled._cache = _Cache(function)
     return compiled

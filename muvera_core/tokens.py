@@ -144,7 +144,8 @@ def to_matrices(
     """Checks shapes and dtypes, not values, and copies only what needs conversion.
 
     Args:
-        docs: TokenBatch, iterable of (n_i, dim) matrices, or (n, t, dim) with mask.
+        docs: TokenBatch, (n, t, dim) with mask, or iterable of (n_i, dim) matrices: also an object array, or a column
+            of pandas, polars or pyarrow.
         mask: (n, t) for a padded batch.
         dim: the width that is expected, None for that of the first.
         what: noun for messages.
@@ -155,7 +156,10 @@ def to_matrices(
         if dim is not None and docs.dim != dim:
             raise InvalidTokens(f"the batch has token vectors of width {docs.dim}, expected {dim}")
         return docs
-    if hasattr(docs, "ndim") and hasattr(docs, "shape"):
+    # one dimension: an object array of matrices, or a column of pandas or polars, of which every cell is a matrix
+    if hasattr(docs, "ndim") and hasattr(docs, "shape") and (docs.ndim != 1 or _is_numeric(docs)):
+        if docs.ndim == 1:
+            raise InvalidTokens(f"got a {tuple(docs.shape)} array of numbers where a batch of matrices is expected")
         if docs.ndim == 2:
             raise InvalidTokens(f"got one {docs.shape} matrix where a batch is expected: put it into a list")
         raise InvalidTokens(
@@ -176,6 +180,10 @@ def to_matrices(
 def to_matrix(tokens: ArrayLike, *, dim: int | None, what: str, position: int | None = None) -> Tokens:
     """One (n, dim) matrix as float32, or as the float16 it is; values are not checked."""
     matrix = _to_numpy(tokens, what, position)
+    if matrix.ndim == 3 and matrix.shape[0] == 1:  # a model's batch of one
+        matrix = matrix[0]
+    if matrix.ndim == 1 and not matrix.size:
+        raise InvalidTokens(f"{what} has no tokens", position)
     if matrix.ndim != 2:
         hint = "; a single token is an array of shape (1, dim)" if matrix.ndim == 1 and matrix.size else ""
         raise InvalidTokens(f"{what} must be an (n, dim) matrix, got shape {matrix.shape}{hint}", position)
@@ -191,7 +199,7 @@ def _to_numpy(tokens: ArrayLike, what: str, position: int | None = None) -> Toke
     if isinstance(tokens, np.ndarray) and tokens.dtype == np.float32:
         return tokens
     try:
-        array = np.asarray(_detached(tokens))
+        array = _stacked(np.asarray(_detached(tokens)))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTokens(f"{what} is no array of numbers: {error}", position) from error
     if array.dtype in (np.float16, np.float32):
@@ -203,8 +211,31 @@ def _to_numpy(tokens: ArrayLike, what: str, position: int | None = None) -> Toke
         return array.astype(np.float32)
 
 
+def _is_numeric(docs: Any) -> bool:
+    """Whether a one-dimensional array holds numbers, not matrices."""
+    dtype = getattr(docs, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiub"
+
+
+def _stacked(array: npt.NDArray[Any], depth: int = 2) -> npt.NDArray[Any]:
+    """An object array of rows, as pandas reads a list of vectors, as the array of numbers that it means.
+
+    Raises:
+        ValueError: rows of different widths, or one is missing.
+    """
+    if array.dtype != object:
+        return array
+    if any(item is None for item in array.flat):
+        raise ValueError("a value is missing")
+    if array.ndim != 1:
+        return np.array(array.tolist())
+    return np.array([_stacked(np.asarray(_detached(row)), depth - 1) if depth else row for row in array])
+
+
 def _detached(tokens: ArrayLike) -> ArrayLike:
-    """A torch tensor as something numpy takes (on any device, of any graph, bfloat16 too); anything else as it is."""
+    """What numpy takes: torch tensors (on any device, of any graph, bfloat16 too) and cells of pyarrow converted."""
+    if hasattr(tokens, "as_py"):
+        return getattr(tokens, "values", None) if hasattr(tokens, "values") else tokens.as_py()
     if hasattr(tokens, "detach") and hasattr(tokens, "cpu"):
         tensor = tokens.detach().cpu()
         return tensor.float() if "bfloat16" in str(tensor.dtype) else tensor

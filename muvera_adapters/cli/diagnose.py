@@ -18,7 +18,9 @@ def diagnose(
     data: i.Source,
     queries: i.QueryFile = None,
     sample: i.SampleSize = 2000,
-    ids: i.Ids = None,
+    ids: o.Ids = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
     tenant: o.Tenant = None,
@@ -28,7 +30,15 @@ def diagnose(
     """Look at token vectors, and say which encoding fits them and why."""
     data = o.of_tenant(data, tenant)
     found = i.read_documents(
-        data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
+        data,
+        sample=sample,
+        seed=seed,
+        ids=ids,
+        tokens=tokens,
+        lengths=lengths,
+        collection=collection,
+        tokens_vector=tokens_vector,
+        quiet=as_json,
     )
     asked = None if queries is None else i.read_queries(queries, None, found.documents, 100, seed)
     result = diagnose_tokens(found.documents, asked, sample=sample, seed=seed, progress=not as_json)

@@ -43,7 +43,9 @@ def evaluate(
     sample: i.SampleSize = 5000,
     candidates: Annotated[str, typer.Option(help="Numbers of candidates.")] = "10,20,50,100,200,500,1000",
     report: Annotated[Path | None, typer.Option(help="Directory for evaluation.html, .md and .json.")] = None,
-    ids: i.Ids = None,
+    ids: o.Ids = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
     tenant: o.Tenant = None,
@@ -61,7 +63,15 @@ def evaluate(
         )
     else:
         found = i.read_documents(
-            data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
+            data,
+            sample=sample,
+            seed=seed,
+            ids=ids,
+            tokens=tokens,
+            lengths=lengths,
+            collection=collection,
+            tokens_vector=tokens_vector,
+            quiet=as_json,
         )
         asked = i.read_queries(queries, query_ids, found.documents, pseudo, seed)
         measured = library.evaluate(

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from muvera_adapters.cli import options as o
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_adapters.results import DocumentId
@@ -20,16 +21,18 @@ from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
 
 Source = Annotated[
     str,
-    typer.Argument(help="PLAID index, .npz, .safetensors, .parquet, or a target with --collection.", metavar="DATA"),
+    typer.Argument(
+        help="PLAID index, .npz, .npy, .safetensors, .pt, Parquet, saved dataset, or a target with --collection.",
+        metavar="DATA",
+    ),
 ]
 QueryFile = Annotated[
-    Path | None, typer.Option("--queries", help="Token vectors of queries: .npz, .npy, .safetensors.")
+    Path | None, typer.Option("--queries", help="Token vectors of queries: .npz, .npy, .safetensors, .pt.")
 ]
 QueryIds = Annotated[
     Path | None, typer.Option(help="Ids of the queries, one a line, as in the judgements; else their positions.")
 ]
 Pseudo = Annotated[int, typer.Option(min=4, help="Without --queries: how many to draw from documents.")]
-Ids = Annotated[Path | None, typer.Option(help="Ids of a PLAID index's documents: one a line, or a .json list.")]
 CollectionName = Annotated[str | None, typer.Option("--collection", help="Name of the collection, of a target.")]
 TokensVector = Annotated[str | None, typer.Option(help="Its multivector, if muvera did not make the collection.")]
 SampleSize = Annotated[int, typer.Option("--sample", min=20, help="At most so many random documents.")]
@@ -67,7 +70,9 @@ def read_documents(
     *,
     sample: int,
     seed: int,
-    ids: Path | None,
+    ids: str | None,
+    tokens: str | None,
+    lengths: str | None,
     collection: str | None,
     tokens_vector: str | None,
     quiet: bool,
@@ -77,7 +82,16 @@ def read_documents(
     Raises:
         MuveraError: it cannot be read, or has no documents.
     """
-    opened = open_source(source, ids=ids, collection=collection, tokens_vector=tokens_vector)
+    with o.shown_warnings():
+        opened = open_source(
+            source,
+            ids=ids,
+            tokens=tokens,
+            lengths=lengths,
+            payload=(),
+            collection=collection,
+            tokens_vector=tokens_vector,
+        )
     try:
         total = len(opened)
         chosen = set(np.random.default_rng(seed).permutation(total)[:sample].tolist())
@@ -108,7 +122,9 @@ def read_queries(path: Path | None, ids: Path | None, documents: TokenBatch | No
         if ids is not None:
             raise WrongUsage("--query-ids needs --queries")
         return pseudo_queries(documents, n, seed=seed)
-    return as_queries(open_queries(path), None if ids is None else _lines(ids))
+    with o.shown_warnings():
+        queries = open_queries(path)
+    return as_queries(queries, None if ids is None else _lines(ids))
 
 
 def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str, Encoder]:

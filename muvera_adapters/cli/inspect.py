@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -19,13 +18,14 @@ from muvera_core import FDEConfig, FDEEncoder
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(help="PLAID index, .npz, .safetensors, Parquet, or a database's target.")],
+    source: o.Source,
     ids: o.Ids = None,
     texts: o.Texts = None,
     from_collection: o.FromCollection = None,
     tokens_vector: o.TokensVector = None,
-    tokens_column: o.TokensColumn = None,
-    id_column: o.IdColumn = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
+    drop: o.Drop = None,
     from_tenant: o.FromTenant = None,
     as_json: o.Json = False,
 ) -> None:
@@ -37,8 +37,9 @@ def inspect(
             texts=texts,
             collection=from_collection,
             tokens_vector=tokens_vector,
-            tokens_column=tokens_column,
-            id_column=id_column,
+            tokens=tokens,
+            lengths=lengths,
+            drop=drop or (),
         )
         try:
             first = next(iter(opened.documents()), None)

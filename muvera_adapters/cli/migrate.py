@@ -32,7 +32,7 @@ _SHOWN = 10
 
 
 def migrate(
-    source: Annotated[str, typer.Argument(help="PLAID index, .npz, .safetensors, Parquet, or a database's target.")],
+    source: o.Source,
     to: Annotated[str, typer.Option(help=f"Database to write to: {forms()}")],
     collection: o.CollectionName,
     ids: o.Ids = None,
@@ -44,8 +44,9 @@ def migrate(
     from_tenant: o.FromTenant = None,
     tenant: o.Tenant = None,
     tokens_vector: o.TokensVector = None,
-    tokens_column: o.TokensColumn = None,
-    id_column: o.IdColumn = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
+    drop: o.Drop = None,
     where: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE (or != < <= > >=) on the payload; all must hold.")
     ] = None,
@@ -81,7 +82,8 @@ def migrate(
         raise WrongUsage("--old-results are compared for queries: name them with --query-npy")
     to = o.of_tenant(to, tenant)
     target, conditions = parse_target(to), [Condition.parse(text) for text in where or ()]
-    keep = _keeper(payload)
+    kept = None if payload is None else set() if payload == "none" else {name.strip() for name in payload.split(",")}
+    keep = _keeper(kept, set(drop or ()))
     with o.shown_warnings(), Database(target) as database:
         opened = open_source(
             o.of_tenant(source, from_tenant),
@@ -90,8 +92,10 @@ def migrate(
             originals=not decode_all,
             collection=from_collection,
             tokens_vector=tokens_vector,
-            tokens_column=tokens_column,
-            id_column=id_column,
+            tokens=tokens,
+            lengths=lengths,
+            drop=drop or (),
+            payload=None if kept is None else {*kept, *(condition.key for condition in conditions)},
         )
         try:
             chosen = o.make_encoder(opened.dim, encoder, r_reps, k_sim, d_proj, seed)
@@ -148,11 +152,11 @@ def migrate(
             opened.close()
 
 
-def _keeper(payload: str | None) -> Callable[[str], bool] | None:
-    if payload is None:
+def _keeper(kept: set[str] | None, dropped: set[str]) -> Callable[[str], bool] | None:
+    """Which keys of a payload are taken along; None: all."""
+    if kept is None and not dropped:
         return None
-    names = set() if payload == "none" else {name.strip() for name in payload.split(",")}
-    return names.__contains__
+    return lambda key: key not in dropped and (kept is None or key in kept)
 
 
 def _check_space(location: str | None, size: MigrationEstimate) -> None:

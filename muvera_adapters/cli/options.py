@@ -18,14 +18,27 @@ from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 CollectionName = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
-Ids = Annotated[Path | None, typer.Option(help="Ids of a PLAID index's documents: one a line, or a .json list.")]
+Ids = Annotated[
+    str | None,
+    typer.Option(
+        help="Array or column with the ids; or a file with them: one a line, or a .json list. 'none': positions."
+    ),
+]
 Texts = Annotated[Path | None, typer.Option(help="Texts of a PLAID index's documents: .tsv or .jsonl.")]
+Source = Annotated[
+    str,
+    typer.Argument(help="PLAID index, .npz, .npy, .safetensors, .pt, Parquet, saved dataset, or a database's target."),
+]
 FromCollection = Annotated[str | None, typer.Option(help="Collection to read, if the source is a database.")]
 TokensVector = Annotated[
     str | None, typer.Option(help="Multivector to read, if muvera did not make the source's collection.")
 ]
-TokensColumn = Annotated[str | None, typer.Option(help="Parquet column with the token vectors, if there are several.")]
-IdColumn = Annotated[str | None, typer.Option(help="Parquet column with the ids.")]
+Tokens = Annotated[str | None, typer.Option(help="Array or column with the token vectors.")]
+Lengths = Annotated[
+    str | None,
+    typer.Option(help="Array (or .npy file) that parts the tokens: lengths, offsets, documents of tokens, or a mask."),
+]
+Drop = Annotated[list[str] | None, typer.Option(help="Column, or key of the payload, to leave out; may be repeated.")]
 EncoderFile = Annotated[
     Path | None, typer.Option("--encoder", help="Encoder saved by encoder.save(), instead of the next four.")
 ]
@@ -34,7 +47,7 @@ KSim = Annotated[int, typer.Option(help="Hyperplanes of a repetition: 2^k partit
 DProj = Annotated[int, typer.Option(help="Dimensions of a partition.")]
 Seed = Annotated[int, typer.Option(help="Of the FDE's randomness.")]
 Target = Annotated[str, typer.Argument(help=forms())]
-QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz.")]
+QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt.")]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
 
 

@@ -35,7 +35,9 @@ def tune(
     ] = None,
     pseudo: i.Pseudo = 200,
     sample: i.SampleSize = 5000,
-    ids: i.Ids = None,
+    ids: o.Ids = None,
+    tokens: o.Tokens = None,
+    lengths: o.Lengths = None,
     collection: i.CollectionName = None,
     tokens_vector: i.TokensVector = None,
     tenant: o.Tenant = None,
@@ -54,7 +56,15 @@ def tune(
         result = _of_collection(data, collection, queries, target, k, max_prefetch, pseudo, seed, as_json)
     else:
         found = i.read_documents(
-            data, sample=sample, seed=seed, ids=ids, collection=collection, tokens_vector=tokens_vector, quiet=as_json
+            data,
+            sample=sample,
+            seed=seed,
+            ids=ids,
+            tokens=tokens,
+            lengths=lengths,
+            collection=collection,
+            tokens_vector=tokens_vector,
+            quiet=as_json,
         )
         extra = found.notes
         result = search_settings(

@@ -31,6 +31,8 @@ class ResidualCodec:
     ) -> None:
         self.nbits = nbits
         self._centroids = np.ascontiguousarray(centroids, np.float32)
+        empty = ~self._centroids.any(axis=1)
+        self._empty = empty if empty.any() else None
         values = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // nbits, nbits)
         shifts = np.arange(nbits, dtype=np.uint8)
         buckets = (values << (shifts[::-1] if packed_in_order else shifts)).sum(axis=2, dtype=np.uint8)
@@ -46,6 +48,12 @@ class ResidualCodec:
     def n_centroids(self) -> int:
         """Rows that a code may name."""
         return len(self._centroids)
+
+    def uses_empty(self, codes: npt.NDArray[np.integer]) -> bool:
+        """Whether one of the codes names a centroid of zeros, as the k-means of small collections leaves for clusters
+        without tokens.
+        """
+        return self._empty is not None and bool(np.take(self._empty, codes).any())
 
     def decode(self, codes: npt.NDArray[np.integer], residuals: npt.NDArray[np.uint8]) -> Float32:
         """(n,) rows of centroids and (n, dim * nbits / 8) bytes to (n, dim) float32 of unit length."""

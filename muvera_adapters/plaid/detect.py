@@ -14,7 +14,7 @@ from muvera_adapters.plaid.colbert_v1 import open_colbert_v1
 from muvera_adapters.plaid.errors import IndexWarning, UnknownFormat
 from muvera_adapters.plaid.fast_plaid import open_fast_plaid, open_next_plaid
 from muvera_adapters.plaid.files import read_json
-from muvera_adapters.plaid.pylate import open_pylate_fast_plaid, open_pylate_stanford
+from muvera_adapters.plaid.pylate import open_pylate_fast_plaid, open_pylate_stanford, open_pylate_warp
 from muvera_adapters.plaid.ragatouille import open_ragatouille
 from muvera_adapters.plaid.source import Source
 from muvera_adapters.plaid.stanford import open_stanford
@@ -27,6 +27,7 @@ _OPENERS: dict[str, Callable[[Path, bool, bool], ChunkedIndex]] = {
     "ragatouille": lambda d, ids, _originals: open_ragatouille(d, own_ids=ids),
     "pylate-stanford": lambda d, ids, _originals: open_pylate_stanford(d, own_ids=ids),
     "pylate-fast-plaid": lambda d, ids, originals: open_pylate_fast_plaid(d, own_ids=ids, originals=originals),
+    "pylate-warp": lambda d, ids, _originals: open_pylate_warp(d, own_ids=ids),
     "fast-plaid": lambda d, _ids, originals: open_fast_plaid(d, originals=originals),
     "next-plaid": lambda d, _ids, originals: open_next_plaid(d, originals=originals),
     "xtr-warp": lambda d, _ids, _originals: open_xtr_warp(d),
@@ -47,6 +48,7 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise UnknownFormat(f"{directory} is no directory")
     found = _detect(directory)
     if found:
+        _refuse_binary(directory)
         return found
     if (directory / "plan.json").exists():
         raise UnknownFormat(f"{directory} is a PLAID index whose build was not finished (no centroids)")
@@ -58,11 +60,22 @@ def detect(path: str | os.PathLike[str]) -> str:
     raise UnknownFormat(f"{directory} is no PLAID index (no centroids in it){hint}")
 
 
+def _refuse_binary(directory: Path) -> None:
+    path = directory / "metadata.json"
+    metadata = read_json(path) if path.exists() else None
+    if isinstance(metadata, dict) and metadata.get("binary"):
+        raise UnknownFormat(
+            f"{directory} is a binary index of next-plaid (1.8 and later), which has only the signs of values and is "
+            "not read; build the index again without binary"
+        )
+
+
 _NOT_READ = {
     "*.residuals.bn": "an index of ColBERT's binarization branch",
     "index_config.json.gz": "an index of Byaldi",
     "flattened_embeddings.npy": "a ScaNN index of PyLate",
     "index.voyager": "a Voyager index of PyLate",
+    "tachiom.bin": "a TACHIOM index of PyLate",
 }
 
 
@@ -72,6 +85,8 @@ def _detect(directory: Path) -> str | None:
 
     if has("fast_plaid_index/metadata.json", "fast_plaid_index/plan.json"):
         return "pylate-fast-plaid"
+    if has("warp_ids_to_documents_ids.pkl") and has("warp_index"):
+        return "pylate-warp"
     if has("residuals.repacked.compacted.pt"):
         return "xtr-warp"
     if next(directory.glob("*.passage_ids.npy"), None):
@@ -116,8 +131,10 @@ def open_index(
     """
     directory, format = Path(path), detect(path)
     parent = directory.resolve().parent
-    if format == "fast-plaid" and ids is None and _detect(parent) == "pylate-fast-plaid":
-        warnings.warn(f"{directory}: ids are positions; open {parent} for those that PyLate keeps", IndexWarning, 2)
+    if ids is None and (format, _detect(parent)) in _INSIDE_PYLATE:
+        warnings.warn(
+            f"{directory}: ids are the index's own numbers; open {parent} for those that PyLate keeps", IndexWarning, 2
+        )
     index = _OPENERS[format](directory, ids is None, originals)
     labels, n = index.labels, len(index.lengths)
     if ids is not None:
@@ -128,6 +145,9 @@ def open_index(
         labels = replace(labels, payloads=_joined(labels.payloads, file.read))
     return index.with_labels(labels)
 
+
+#: formats of a directory and of the one above it, where PyLate keeps the ids
+_INSIDE_PYLATE = {("fast-plaid", "pylate-fast-plaid"), ("xtr-warp-rs", "pylate-warp")}
 
 _Payloads = Callable[[], Iterator[Mapping[str, Any]]]
 

@@ -13,7 +13,7 @@ import pickle
 import pickletools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from muvera_adapters.plaid.errors import IndexDamaged
 
@@ -29,6 +29,9 @@ OBJECTS = _PLAIN | {
     "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
     "BINBYTES", "BINBYTES8", "SHORT_BINBYTES",
 }  # fmt: skip
+
+#: lists and dictionaries of tensors, strings and numbers, for :class:`PlainUnpickler`
+LISTS = (OBJECTS - {"BUILD"}) | {"EMPTY_DICT", "SETITEM", "SETITEMS", "BINFLOAT"}
 
 _OPCODES: dict[bytes, Any] = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 
@@ -83,6 +86,40 @@ class SafeUnpickler(pickle.Unpickler):
             raise IndexDamaged(
                 self._path, f"refused: it asks for {module}.{name}, which such a file never has"
             ) from None
+
+
+class PlainUnpickler(pickle._Unpickler):
+    """As :class:`SafeUnpickler`, and dictionaries may have strings and integers as keys, and nothing else.
+
+    It is the parser in Python, which can look at a key before it is hashed.
+    """
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, path: Path, file: IO[bytes], table: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._path, self._table = path, table
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What takes the global's place."""
+        return SafeUnpickler.find_class(self, module, name)  # type: ignore[arg-type]
+
+    def _check_keys(self, items: list[Any]) -> None:
+        if not all(type(key) in (int, str) for key in items[::2]):
+            raise IndexDamaged(self._path, "refused: a dictionary with other keys than strings and integers")
+
+    def load_setitem(self) -> None:
+        """SETITEM, after a look at the key."""
+        self._check_keys(self.stack[-2:-1])  # type: ignore[attr-defined]
+        super().load_setitem()  # type: ignore[misc]
+
+    def load_setitems(self) -> None:
+        """SETITEMS, after a look at the keys."""
+        self._check_keys(self.stack)  # type: ignore[attr-defined]
+        super().load_setitems()  # type: ignore[misc]
+
+    dispatch[pickle.SETITEM[0]] = load_setitem  # type: ignore[assignment]
+    dispatch[pickle.SETITEMS[0]] = load_setitems  # type: ignore[assignment]
 
 
 def load_plain(path: Path, data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Indexes of PyLate, 1.3 to 1.6: a stanford or a fast-plaid index and a map from its positions to documents' ids."""
+"""Indexes of PyLate, 1.3 to 1.6: a stanford, fast-plaid or xtr-warp-rs index and a map to the documents' ids."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from muvera_adapters.plaid.files import require_file
 from muvera_adapters.plaid.pickles import load_plain
 from muvera_adapters.plaid.sqlite_file import open_database, table_columns
 from muvera_adapters.plaid.stanford import open_stanford
+from muvera_adapters.plaid.xtr_warp import open_xtr_warp_rs
 from muvera_adapters.results import DocumentId
 
-_MAP = "plaid_ids_to_documents_ids"
+_MAP, _WARP_MAP = "plaid_ids_to_documents_ids", "warp_ids_to_documents_ids"
 # of a pickled map: PyLate itself keeps it in memory as a whole
 _MAX_MAP_BYTES = 1 << 30
 _REMEDY = "pass ids= with the right ids, or index again"
@@ -49,8 +50,30 @@ def open_pylate_fast_plaid(directory: Path, *, own_ids: bool = True, originals: 
     return _with_ids(directory, index) if own_ids else index
 
 
+def open_pylate_warp(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
+    """``WARP()`` of PyLate 1.6: an xtr-warp-rs index in ``warp_index``, the map from its passage ids above it.
+
+    Arguments and errors as for :func:`open_pylate_stanford`.
+    """
+    index = open_xtr_warp_rs(directory / "warp_index")
+    index.format = "pylate-warp"
+    if not own_ids:
+        return index
+    path, found = _read_map(directory, _WARP_MAP)
+    assert index.labels.ids is not None
+    passages = list(index.labels.ids())
+    unknown = found.keys() - set(passages)
+    if unknown:
+        raise IndexDamaged(
+            path, f"it maps passage {max(unknown)}, which the index does not have: it belongs to another state of the "
+            f"index; {_REMEDY}"
+        )  # fmt: skip
+    positions = {position: found[int(passage)] for position, passage in enumerate(passages) if passage in found}
+    return _labelled(path, index, positions)
+
+
 def _with_ids(directory: Path, index: ChunkedIndex) -> ChunkedIndex:
-    path, found = _read_map(directory)
+    path, found = _read_map(directory, _MAP)
     n = len(index.lengths)
     outside = [p for p in found if not 0 <= p < n]
     if outside:
@@ -59,11 +82,21 @@ def _with_ids(directory: Path, index: ChunkedIndex) -> ChunkedIndex:
             f"the index, and the ids may be shifted; {_REMEDY}"
         )  # fmt: skip
     gone = [p for p in sorted(found) if not index.lengths[p]]
-    if gone:
+    # a map of every position is one that a deletion left alone
+    if gone and len(found) < n:
         raise IndexDamaged(
             path, f"it maps position {gone[0]} to {found[gone[0]]!r}, but that document was deleted: the ids are "
             f"shifted; {_REMEDY}"
         )  # fmt: skip
+    return _labelled(path, index, found)
+
+
+def _labelled(path: Path, index: ChunkedIndex, found: dict[int, int | str]) -> ChunkedIndex:
+    """The index with ids by position; what has none, or an older vector of the same id, is left out."""
+    alive = index.lengths > 0
+    if index.labels.deleted is not None:
+        alive &= ~index.labels.deleted
+    found = {p: i for p, i in found.items() if alive[p]}
     newest = {found[p]: p for p in sorted(found)}
     if len(newest) < len(found):
         example = next(found[p] for p in sorted(found) if newest[found[p]] != p)
@@ -71,8 +104,9 @@ def _with_ids(directory: Path, index: ChunkedIndex) -> ChunkedIndex:
             f"{path}: {len(found) - len(newest)} documents share their id with a newer one ({example!r}); "
             "only the newest of each is read",
             IndexWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
+    n = len(index.lengths)
     deleted = np.ones(n, bool)
     deleted[list(newest.values())] = False
 
@@ -82,14 +116,14 @@ def _with_ids(directory: Path, index: ChunkedIndex) -> ChunkedIndex:
     return index.with_labels(Labels(ids, index.labels.payloads, deleted))
 
 
-def _read_map(directory: Path) -> tuple[Path, dict[int, int | str]]:
-    path = directory / f"{_MAP}.pkl"
+def _read_map(directory: Path, name: str) -> tuple[Path, dict[int, int | str]]:
+    path = directory / f"{name}.pkl"
     if path.exists():
         if require_file(path).stat().st_size > _MAX_MAP_BYTES:
             raise IndexDamaged(path, "larger than 1 GB")
         found = load_plain(path, path.read_bytes())
     else:
-        path = directory / f"{_MAP}.sqlite"
+        path = directory / f"{name}.sqlite"
         found = _read_sqlite(path)
     if not isinstance(found, dict) or not all(
         type(position) is int and type(identifier) in (int, str) for position, identifier in found.items()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from muvera_adapters.plaid.chunks import ChunkedIndex, Labels
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
@@ -20,7 +21,8 @@ def open_ragatouille(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
     """A directory written by RAGatouille.
 
     RAGatouille splits documents into passages, which are what is searched: the passage's position is the id, since
-    several passages share a document's. The payload has the document's metadata, its ``document_id``, and ``text``.
+    several passages share a document's. The payload has the document's metadata, its ``document_id``, and ``text``;
+    metadata of the user under one of these two keys is kept as ``metadata_document_id`` and ``metadata_text``.
 
     Args:
         directory: of the index.
@@ -36,19 +38,34 @@ def open_ragatouille(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
     path = directory / "pid_docid_map.json"
     documents = _read_map(path, index)
     payloads = _read_metadata(directory / "docid_metadata_map.json")
-    texts = _texts(directory / "collection.json", path, documents, int(np.count_nonzero(index.lengths)))
+    alive = index.lengths > 0
+    texts = _texts(directory / "collection.json", path, documents, alive)
+    all_texts = texts is not None and len(texts) == len(alive)
 
     def read() -> Iterator[Mapping[str, Any]]:
         text = texts.read() if texts else None
-        for position in range(len(index.lengths)):
+        for position in range(len(alive)):
+            own_text = next(text) if text and (all_texts or alive[position]) else None
             if position in documents:
                 identifier = documents[position]
-                extra = {"text": next(text)} if text else {}
-                yield {**payloads.get(str(identifier), {}), "document_id": identifier, **extra}
+                extra = {} if own_text is None else {"text": own_text}
+                yield _payload(payloads.get(str(identifier), {}), {"document_id": identifier, **extra})
             else:
                 yield {}
 
     return index.with_labels(Labels(payloads=read))
+
+
+def _payload(metadata: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's metadata and our own keys; a key of the user's that is one of ours gets ``metadata_`` before it."""
+    result: dict[str, Any] = {key: value for key, value in metadata.items() if key not in own}
+    for key in own:
+        if key in metadata:
+            name = f"metadata_{key}"
+            while name in metadata:
+                name = f"metadata_{name}"
+            result[name] = metadata[key]
+    return {**result, **own}
 
 
 def _read_map(path: Path, index: ChunkedIndex) -> dict[int, int | str]:
@@ -58,6 +75,9 @@ def _read_map(path: Path, index: ChunkedIndex) -> dict[int, int | str]:
             raise IndexDamaged(path, f"expected a map from passage numbers to document ids, found {key!r}")
         found[int(key)] = identifier
     n = len(index.lengths)
+    # a deletion that left the map as it was; a map of every position cannot be shifted
+    if found.keys() == set(range(n)):
+        return found
     # after a deletion of the last passages RAGatouille and colbert-ai number new ones differently
     wrong = next((p for p in sorted(found) if p >= n or not index.lengths[p]), None)
     if wrong is not None:
@@ -76,15 +96,19 @@ def _read_metadata(path: Path) -> dict[str, dict[str, Any]]:
     return {key: value for key, value in found.items() if isinstance(value, dict)}
 
 
-def _texts(path: Path, map_path: Path, documents: Mapping[int, Any], n_passages: int) -> JsonStrings | None:
-    """The list of texts, of which a deletion takes out items without renumbering the map: text k belongs to key k.
+def _texts(
+    path: Path, map_path: Path, documents: Mapping[int, Any], alive: npt.NDArray[np.bool_]
+) -> JsonStrings | None:
+    """The list of texts, of which there is one for every position, or one for every passage that is left.
 
-    That is, to the k-th of the sorted keys that are left (RAGatouille issue 222).
+    A deletion takes items out of the list without renumbering the map (RAGatouille issue 222), or leaves both files as
+    they were (issue 192).
     """
     if not path.exists():
         return None
     texts = JsonStrings(path)
-    if not len(texts) == len(documents) == n_passages:
+    n_passages = int(np.count_nonzero(alive))
+    if not {len(texts), len(documents)} <= {n_passages, len(alive)}:
         warnings.warn(
             f"{path}: texts left out: {len(texts)} texts, {len(documents)} passages in {map_path.name} and "
             f"{n_passages} in the index cannot be matched; pass texts=",

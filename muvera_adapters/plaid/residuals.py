@@ -55,6 +55,7 @@ def residual_rows(codec: ResidualCodec, codes: Array, residuals: Array, n_tokens
             raise IndexDamaged(
                 codes.path, f"a code is outside the {codec.n_centroids} centroids: files of different builds"
             )
+        warn_of_empty(codec, part, codes.path)
         tokens = codec.decode(part, values[begin:end])
         forget(codes.values)
         forget(values)
@@ -101,6 +102,10 @@ def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = Fals
     if (np.diff(buckets) < 0).any():
         warnings.warn(f"{weights.path}: the bucket weights do not ascend: trained on too few tokens?", IndexWarning, 3)
     norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float32))
+    # centroids of zeros are those of empty clusters, which matter only where a code names one
+    norms = norms[norms > 0]
+    if not len(norms):
+        raise IndexDamaged(path, "all centroids are zeros")
     if norms.min() < 0.99 or norms.max() > 1.01:
         warnings.warn(
             f"{path}: centroids of length {norms.min():.3g} to {norms.max():.3g}, 1 was expected; decoded tokens are "
@@ -109,6 +114,17 @@ def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = Fals
             stacklevel=3,
         )
     return ResidualCodec(values, buckets, nbits, packed_in_order=packed_in_order)
+
+
+def warn_of_empty(codec: ResidualCodec, codes: npt.NDArray[np.integer], path: Path) -> None:
+    """Warns where tokens belong to a centroid of zeros: a healthy build has such centroids for empty clusters alone."""
+    if codec.uses_empty(codes):
+        warnings.warn(
+            f"{path}: a code names a centroid that is all zeros; the tokens decoded with it come from their residuals "
+            "alone",
+            IndexWarning,
+            stacklevel=3,
+        )
 
 
 def _all_zero(rows: npt.NDArray[Any], begin: int, block: int = 1 << 20) -> bool:

@@ -72,23 +72,23 @@ class IdFile:
     """
 
     def __init__(self, path: Path, n_documents: int) -> None:
-        self._path = path
+        self.path = path
         hashes = array("q", (hash(i) for i in self.read()))
         _check_count(path, len(hashes), n_documents, "ids")
         self._check_unique(np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64))
 
     def read(self) -> Iterator[DocumentId]:
         """All ids in order."""
-        if self._path.suffix == ".json":
-            items = _parse(self._path, 0, _open(self._path).read_bytes())
+        if self.path.suffix == ".json":
+            items = _parse(self.path, 0, _open(self.path).read_bytes())
             if not isinstance(items, list) or not all(type(i) in (int, str) for i in items):
-                raise InvalidInput(f"{self._path}: expected a list of strings and integers")
+                raise InvalidInput(f"{self.path}: expected a list of strings and integers")
             numbered: Iterator[tuple[int, DocumentId]] = enumerate(items, 1)
         else:
-            numbered = ((number, line.strip()) for number, line in _lines(self._path))
+            numbered = ((number, line.strip()) for number, line in _lines(self.path))
         for number, identifier in numbered:
             if identifier == "":
-                raise InvalidInput(f"{self._path}: id {number} is empty")
+                raise InvalidInput(f"{self.path}: id {number} is empty")
             yield identifier
 
     def _check_unique(self, hashes: Int64) -> None:
@@ -100,7 +100,7 @@ class IdFile:
             if hash(identifier) in suspects:
                 if identifier in seen:
                     raise InvalidInput(
-                        f"{self._path}: ids {seen[identifier]} and {number} are both {identifier!r}; ids must differ"
+                        f"{self.path}: ids {seen[identifier]} and {number} are both {identifier!r}; ids must differ"
                     )
                 seen[identifier] = number
 

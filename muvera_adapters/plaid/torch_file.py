@@ -11,7 +11,7 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,15 @@ import numpy.typing as npt
 
 from muvera_adapters.plaid.errors import IndexDamaged
 from muvera_adapters.plaid.files import require_file
-from muvera_adapters.plaid.pickles import MAPS, OBJECTS, PICKLE_ERRORS, SafeUnpickler, check_opcodes
+from muvera_adapters.plaid.pickles import (
+    LISTS,
+    MAPS,
+    OBJECTS,
+    PICKLE_ERRORS,
+    PlainUnpickler,
+    SafeUnpickler,
+    check_opcodes,
+)
 
 _DTYPES = {
     "FloatStorage": "<f4",
@@ -33,10 +41,15 @@ _DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+#: bfloat16, which numpy does not know: the upper half of a float32
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _MAX_PICKLE_BYTES = 1 << 20  # the description of a few tensors is some hundred bytes
+_MAX_LIST_BYTES = 1 << 28  # that of two million tensors
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 Array = npt.NDArray[Any]
+_Storage = Callable[[np.dtype[Any], str, int], Array]
+_Unpickle = Callable[[Path, IO[bytes], _Storage], Any]
 
 
 def load_tensors(path: Path) -> Any:
@@ -45,19 +58,34 @@ def load_tensors(path: Path) -> Any:
     Raises:
         IndexDamaged: missing, cut short, not such a file, or it asks for anything but tensors.
     """
+    return _load(path, _unpickle, _MAX_PICKLE_BYTES)
+
+
+def load_lists(path: Path) -> Any:
+    """As :func:`load_tensors`, also lists of any length, and dictionaries of tensors, lists, strings and numbers.
+
+    Values of bfloat16 come as :data:`BFLOAT16`.
+
+    Raises:
+        IndexDamaged: likewise.
+    """
+    return _load(path, _unpickle_lists, _MAX_LIST_BYTES)
+
+
+def _load(path: Path, unpickle: _Unpickle, limit: int) -> Any:
     try:
         with require_file(path).open("rb") as file:
             if file.read(4) == b"PK\3\4":
-                return _load_zip(path)
+                return _load_zip(path, unpickle, limit)
             file.seek(0)
-            return _load_legacy(path, file)
+            return _load_legacy(path, file, unpickle)
     except (zipfile.BadZipFile, struct.error, OSError) as error:
         raise IndexDamaged(path, f"cut short or no file of torch.save: {error}") from error
     except PICKLE_ERRORS as error:
         raise IndexDamaged(path, f"not a file that torch.save wrote: {type(error).__name__}: {error}") from error
 
 
-def _load_zip(path: Path) -> Any:
+def _load_zip(path: Path, unpickle: _Unpickle, limit: int) -> Any:
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         members = {m.filename: m for m in archive.infolist()}
         if len(members) != len(archive.infolist()):
@@ -67,7 +95,7 @@ def _load_zip(path: Path) -> Any:
             raise IndexDamaged(path, "not a file of torch.save: it has no data.pkl")
         root = pickles[0].removesuffix("data.pkl")
         order = members.get(root + "byteorder")
-        if order is not None and _read(archive, order, path) != b"little":
+        if order is not None and _read(archive, order, path, limit) != b"little":
             raise IndexDamaged(path, "big-endian tensors are not supported")
 
         def storage(dtype: np.dtype[Any], key: str, count: int) -> Array:
@@ -80,11 +108,11 @@ def _load_zip(path: Path) -> Any:
                 )
             return _map(path, _data_offset(path, file, member), dtype, count)
 
-        return _unpickle(path, io.BytesIO(_read(archive, members[pickles[0]], path)), storage)
+        return unpickle(path, io.BytesIO(_read(archive, members[pickles[0]], path, limit)), storage)
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
-    if member.file_size > _MAX_PICKLE_BYTES:
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, limit: int) -> bytes:
+    if member.file_size > limit:
         raise IndexDamaged(path, f"{member.filename} has {member.file_size} bytes, too many to describe tensors")
     return archive.read(member)
 
@@ -107,7 +135,7 @@ def _map(path: Path, offset: int, dtype: np.dtype[Any], count: int) -> Array:
     return np.memmap(path, dtype, "r", offset, (count,))
 
 
-def _load_legacy(path: Path, file: io.BufferedReader) -> Any:
+def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle) -> Any:
     """Format of torch before 1.6: magic, version, system, object, keys, then each storage as count and raw values."""
     size = path.stat().st_size
     storages: dict[str, tuple[Array, int]] = {}
@@ -131,7 +159,7 @@ def _load_legacy(path: Path, file: io.BufferedReader) -> Any:
     if plain() != _LEGACY_VERSION:
         raise IndexDamaged(path, "an unknown version of torch's old format")
     plain()
-    result = _unpickle(path, file, storage)
+    result = unpickle(path, file, storage)
     for key in plain():
         (count,) = struct.unpack("<q", file.read(8))
         values, expected = storages[str(key)]
@@ -150,22 +178,30 @@ def _no_hooks(*_: Any) -> None:
     """In the place of OrderedDict: a tensor's backward hooks, always empty."""
 
 
-_Storage = Callable[[np.dtype[Any], str, int], Array]
-
-
 def _unpickle(path: Path, file: IO[bytes], storage: _Storage) -> Any:
     check_opcodes(path, file, OBJECTS)
     return _TensorUnpickler(path, file, storage).load()
 
 
-class _TensorUnpickler(SafeUnpickler):
+def _unpickle_lists(path: Path, file: IO[bytes], storage: _Storage) -> Any:
+    check_opcodes(path, file, LISTS)
+    return _ListUnpickler(path, file, storage).load()
+
+
+class _Tensors:
     """Knows ``_rebuild_tensor_v2``, the empty ordered dictionary and storage types."""
 
-    def __init__(self, path: Path, file: IO[bytes], storage: _Storage) -> None:
-        types = {("torch", name): _StorageType(name) for name in _DTYPES}
-        rebuild = {("torch._utils", "_rebuild_tensor_v2"): self._rebuild, ("collections", "OrderedDict"): _no_hooks}
-        super().__init__(path, file, types | rebuild)
-        self._storage = storage
+    _path: Path
+    _storage: _Storage
+    _dtypes: Mapping[str, Any] = _DTYPES
+
+    def _table_of_tensors(self) -> dict[tuple[str, str], Any]:
+        types = {("torch", name): _StorageType(name) for name in self._dtypes}
+        return {
+            **types,
+            ("torch._utils", "_rebuild_tensor_v2"): self._rebuild,
+            ("collections", "OrderedDict"): _no_hooks,
+        }
 
     def persistent_load(self, pid: Any) -> Array:
         # ('storage', type, key, location, count), and None in the old format; the location ('cuda:0') does not matter
@@ -175,7 +211,7 @@ class _TensorUnpickler(SafeUnpickler):
         count = pid[4]
         if not isinstance(count, int) or count < 0:
             raise IndexDamaged(self._path, f"a storage of {count!r} values")
-        return self._storage(np.dtype(_DTYPES[pid[1]]), str(pid[2]), count)
+        return self._storage(np.dtype(self._dtypes[pid[1]]), str(pid[2]), count)
 
     def _rebuild(self, storage: Array, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Array:
         """A view; torch also saves views of larger storages."""
@@ -192,3 +228,20 @@ class _TensorUnpickler(SafeUnpickler):
             raise IndexDamaged(self._path, f"a tensor of size {size} does not fit its storage of {len(storage)} values")
         steps = [step * storage.itemsize for step in stride]
         return np.lib.stride_tricks.as_strided(storage[offset:], tuple(size), steps, writeable=False)
+
+
+class _TensorUnpickler(_Tensors, SafeUnpickler):
+    def __init__(self, path: Path, file: IO[bytes], storage: _Storage) -> None:
+        SafeUnpickler.__init__(self, path, file, self._table_of_tensors())
+        self._storage = storage
+
+
+class _ListUnpickler(_Tensors, PlainUnpickler):
+    """Also knows bfloat16 and parameters of a model."""
+
+    _dtypes: Mapping[str, Any] = _DTYPES | {"BFloat16Storage": BFLOAT16}
+
+    def __init__(self, path: Path, file: IO[bytes], storage: _Storage) -> None:
+        table = self._table_of_tensors() | {("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor}
+        PlainUnpickler.__init__(self, path, file, table)
+        self._storage = storage

@@ -14,7 +14,7 @@ from muvera_adapters.plaid.chunks import Chunk, ChunkedIndex, Float32, Labels, R
 from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.files import Int64, read_metadata, read_object
-from muvera_adapters.plaid.residuals import Array, forget, mapped, numpy_codec, residual_rows
+from muvera_adapters.plaid.residuals import Array, forget, mapped, numpy_codec, residual_rows, warn_of_empty
 from muvera_adapters.plaid.stanford import open_stanford
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
@@ -62,7 +62,7 @@ def open_xtr_warp(directory: Path) -> ChunkedIndex:
     ends = np.cumsum(sizes)
     chunks, first = [], 0
     for last in _windows(lengths):
-        rows = partial(_gathered_rows, codec, passages, ends, residuals.values, first, last)
+        rows = partial(_gathered_rows, codec, path, passages, ends, residuals.values, first, last)
         chunks.append(Chunk(lengths[first:last], rows))
         first = last
     return ChunkedIndex("xtr-warp", codec.dim, chunks)
@@ -75,8 +75,8 @@ def _windows(lengths: Int64) -> list[int]:
 
 
 def _gathered_rows(
-    codec: ResidualCodec, passages: npt.NDArray[np.integer], ends: Int64, residuals: npt.NDArray[np.uint8],
-    first: int, last: int,
+    codec: ResidualCodec, path: Path, passages: npt.NDArray[np.integer], ends: Int64,
+    residuals: npt.NDArray[np.uint8], first: int, last: int,
 ) -> Rows:  # fmt: skip
     found, numbers = [], []
     for begin in range(0, len(passages), _BLOCK):
@@ -89,7 +89,9 @@ def _gathered_rows(
 
     def rows(begin: int, end: int) -> Float32:
         part = places[begin:end]
-        tokens = codec.decode(np.searchsorted(ends, part, side="right"), residuals[part])
+        codes = np.searchsorted(ends, part, side="right")
+        warn_of_empty(codec, codes, path)
+        tokens = codec.decode(codes, residuals[part])
         forget(residuals)
         return tokens
 

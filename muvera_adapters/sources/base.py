@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.plaid.torch_file import BFLOAT16
 from muvera_adapters.results import DocumentId
 
 
@@ -66,18 +68,36 @@ class TokenSource(Protocol):
 
 
 def to_float32(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
-    """Values of any floating-point type.
+    """Values of any floating-point type, ``BFLOAT16`` included.
 
     Raises:
         InvalidInput: they are no numbers of that kind.
     """
+    if values.dtype == BFLOAT16:
+        return (values["bfloat16"].astype(np.uint32) << 16).view(np.float32)
     if values.dtype.kind != "f":
         raise InvalidInput(f"{where} holds {values.dtype}, expected floating point")
-    return np.ascontiguousarray(values, np.float32)
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is reported with its place
+        return np.ascontiguousarray(values, np.float32)
 
 
-def check_unique(ids: npt.NDArray[Any], where: str) -> None:
-    """Raises InvalidInput where an id is there twice."""
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) != len(ids):
-        raise InvalidInput(f"{where} has the id {values[counts > 1][0].item()!r} twice; ids must differ")
+def check_unique(ids: Callable[[], Iterable[DocumentId]], where: str) -> None:
+    """Raises InvalidInput where an id is there twice.
+
+    Args:
+        ids: begins to read them; called again where two may be equal.
+        where: of the ids, for the message.
+    """
+    # hashes take eight bytes an id; equal ones may still be of different ids
+    hashes = array("q", (hash(identifier) for identifier in ids()))
+    values, counts = np.unique(np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64), return_counts=True)
+    suspects = set(values[counts > 1].tolist())
+    seen: set[DocumentId] = set()
+    for identifier in ids() if suspects else ():
+        if identifier in seen:
+            raise InvalidInput(
+                f"{where} has the id {identifier!r} twice; ids must differ: name others with --ids, or say --ids none "
+                "for positions"
+            )
+        if hash(identifier) in suspects:
+            seen.add(identifier)

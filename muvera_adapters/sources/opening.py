@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-import numpy as np
-
 from muvera_adapters.databases import is_target, parse_target
-from muvera_adapters.errors import InvalidInput, WrongUsage
-from muvera_adapters.plaid import UnknownFormat
+from muvera_adapters.errors import InvalidInput, MuveraError, WrongUsage
+from muvera_adapters.plaid import UnknownFormat, detect
 from muvera_adapters.sources.arrays import ArrayFile, ArraySource
-from muvera_adapters.sources.base import TokenSource, to_float32
+from muvera_adapters.sources.base import TokenSource
 from muvera_adapters.sources.collection import CollectionSource
-from muvera_adapters.sources.npz import NpzFile
-from muvera_adapters.sources.parquet import ParquetSource
+from muvera_adapters.sources.npz import NpyFile, NpzFile, read_npy
 from muvera_adapters.sources.plaid import PlaidSource
 from muvera_adapters.sources.safetensors import SafetensorsFile
-from muvera_core import TokenBatch
+from muvera_adapters.sources.tables import TableSource, saved_files
+from muvera_adapters.sources.torch import TorchFile
+from muvera_core import InvalidTokens, TokenBatch
+
+_ARRAY_FILES: dict[str, Callable[[Path], ArrayFile]] = {
+    ".npz": NpzFile,
+    ".npy": NpyFile,
+    ".safetensors": SafetensorsFile,
+    ".pt": TorchFile,
+    ".pth": TorchFile,
+}
+_TABLES = (".parquet", ".arrow")
 
 
 def open_source(
@@ -26,92 +35,132 @@ def open_source(
     ids: str | os.PathLike[str] | None = None,
     texts: str | os.PathLike[str] | None = None,
     originals: bool = True,
-    tokens_column: str | None = None,
-    id_column: str | None = None,
+    tokens: str | None = None,
+    lengths: str | os.PathLike[str] | None = None,
+    drop: Collection[str] = (),
+    payload: Collection[str] | None = None,
     collection: str | None = None,
     tokens_vector: str | None = None,
 ) -> TokenSource:
     """Opens anything that holds token embeddings; close it when done.
 
+    Which array or column holds what is decided by its exact name, or else guessed; a :class:`SourceWarning` tells of
+    every guess, and ``format`` says what was chosen.
+
     Args:
-        path: directory of a PLAID index; ``.npz`` or ``.safetensors`` file; ``.parquet`` file or directory of such; or
-            a target (``scheme:URL`` ...) with ``collection``.
-        ids: of a PLAID index, like the next two; see :func:`muvera_adapters.plaid.open_index`.
-        texts: likewise.
+        path: directory of a PLAID index; ``.npz``, ``.npy``, ``.safetensors`` or ``.pt`` file; ``.parquet`` or
+            ``.arrow`` file, directory of such, also in subdirectories, or one of Hugging Face's ``save_to_disk``; or a
+            target (``scheme:URL`` ...) with ``collection``.
+        ids: name of the array or column with the ids; a file with one id for each document (one a line, a list in a
+            ``.json`` file, or, for arrays, a ``.npy`` file); or ``none``: positions are the ids. A PLAID index takes a
+            file; see :func:`muvera_adapters.plaid.open_index`.
+        texts: of a PLAID index, like the next one; see :func:`muvera_adapters.plaid.open_index`.
         originals: likewise.
-        tokens_column: of Parquet, with the lists of vectors; None: the only one of that type.
-        id_column: of Parquet; None: ``id`` or the like, else row numbers are the ids.
+        tokens: name of the array or column with the token vectors.
+        lengths: name of the array that parts the tokens into documents, or a ``.npy`` file with it: (n,) lengths,
+            (n + 1,) offsets, the document of each token, or the (n, t) mask of padded arrays.
+        drop: columns of a table that are left out.
+        payload: columns of a table that the payload has; None: all.
         collection: of a target.
-        tokens_vector: of a target's collection that this library did not make: name of its multivector.
+        tokens_vector: of a target's collection that this library did not make: name of its multivector, "" for an
+            unnamed one.
 
     Raises:
         WrongUsage: an argument does not belong to that kind of source, or the target is not valid.
         MuveraError: the source cannot be read; the message says why.
     """
     text = os.fspath(path)
+    lengths = None if lengths is None else os.fspath(lengths)
     if is_target(text):
         if collection is None:
             raise WrongUsage(f"{text}: name the collection to read (--from-collection)")
-        _refuse(text, ids=ids, texts=texts, tokens_column=tokens_column, id_column=id_column)
+        _refuse(text, ids=ids, texts=texts, tokens=tokens, lengths=lengths)
         return CollectionSource(parse_target(text), collection, tokens_vector=tokens_vector)
     _refuse(text, from_collection=collection, tokens_vector=tokens_vector)
     found = Path(path)
-    tables = [found] if found.suffix == ".parquet" else []
-    if found.is_dir() and not tables:
-        tables = sorted(found.glob("*.parquet"))
+    if found.suffix in _ARRAY_FILES and not found.is_dir():
+        _refuse(text, texts=texts)
+        return _arrays(found, tokens=tokens, lengths=lengths, ids=None if ids is None else os.fspath(ids))
+    _refuse(text, lengths=lengths)
+    tables = _tables(found)
     if tables:
         _need_file(tables[0])
-        _refuse(text, ids=ids, texts=texts)
-        return ParquetSource(tables, text, tokens_column=tokens_column, id_column=id_column)
-    _refuse(text, tokens_column=tokens_column, id_column=id_column)
-    if found.suffix in (".npz", ".safetensors"):
-        _refuse(text, ids=ids, texts=texts)
-        return _arrays(found)
+        _refuse(text, texts=texts)
+        wanted = None if ids is None else os.fspath(ids)
+        return TableSource(tables, text, tokens=tokens, ids=wanted, drop=drop, payload=payload)
+    _refuse(text, tokens=tokens)
     if not found.is_dir():
         raise UnknownFormat(
-            f"{text} is no directory of an index, .npz, .safetensors or .parquet file, or target"
+            f"{text} is no directory of an index, {', '.join((*_ARRAY_FILES, *_TABLES))} file, or target"
             if found.exists()
             else f"{text}: no such file or directory"
         )
     return PlaidSource(found, ids=Path(ids) if ids else None, texts=Path(texts) if texts else None, originals=originals)
 
 
-def open_queries(path: str | os.PathLike[str]) -> TokenBatch:
+def open_queries(
+    path: str | os.PathLike[str], *, tokens: str | None = None, lengths: str | os.PathLike[str] | None = None
+) -> TokenBatch:
     """Token matrices of queries, all in memory.
 
     Args:
-        path: ``.npy`` with one query (m, dim) or n of equal length (n, m, dim); or ``.npz`` or ``.safetensors`` as for
-            documents, where arrays whose names begin with ``q`` are taken if there are such.
+        path: ``.npz``, ``.npy``, ``.safetensors`` or ``.pt`` file as for documents; arrays called ``query_tokens``,
+            ``query_lengths``, ``queries`` and the like come before others. A single (m, dim) array is one query.
+        tokens: name of the array with the token vectors.
+        lengths: name of the array that parts them into queries, or a ``.npy`` file with it.
 
     Raises:
         InvalidInput: no such file, or its arrays are no token matrices.
     """
     found = Path(path)
-    _need_file(found)
-    if found.suffix in (".npz", ".safetensors"):
-        source = _arrays(found, queries=True)
-        try:
-            return TokenBatch.from_list(document.tokens for document in source.documents())
-        finally:
-            source.close()
+    if found.suffix not in _ARRAY_FILES:
+        _need_file(found)
+        raise InvalidInput(f"{found}: queries are read from {', '.join(_ARRAY_FILES)} files")
+    source = _arrays(found, queries=True, tokens=tokens, lengths=None if lengths is None else os.fspath(lengths))
     try:
-        values = np.load(found, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidInput(f"{found}: no .npy, .npz or .safetensors file of numbers: {error}") from error
-    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
-        raise InvalidInput(f"{found}: expected one query (m, dim) or queries of equal length (n, m, dim)")
-    matrices = to_float32(values, str(found))
-    return TokenBatch.from_list([matrices] if matrices.ndim == 2 else list(matrices))
+        return TokenBatch.from_list(document.tokens for document in source.documents())
+    except InvalidTokens as error:
+        raise InvalidInput(f"{found}: {error}") from error
+    finally:
+        source.close()
 
 
-def _arrays(path: Path, *, queries: bool = False) -> ArraySource:
+def _arrays(
+    path: Path,
+    *,
+    queries: bool = False,
+    tokens: str | None = None,
+    lengths: str | None = None,
+    ids: str | None = None,
+) -> ArraySource:
     _need_file(path)
-    file: ArrayFile = NpzFile(path) if path.suffix == ".npz" else SafetensorsFile(path)
+    file = _ARRAY_FILES[path.suffix](path)
     try:
-        return ArraySource(file, path.suffix[1:], queries=queries)
+        return ArraySource(
+            file, path.suffix[1:], queries=queries, tokens=tokens, lengths=lengths, ids=ids, read_array=read_npy
+        )
     except BaseException:
         file.close()
         raise
+
+
+def _tables(path: Path) -> list[Path]:
+    """Files of a table: one, those of a directory, or those below it."""
+    if not path.is_dir():
+        return [path] if path.suffix in _TABLES else []
+    found = saved_files(path) or sorted(path.glob("*.parquet")) or sorted(path.glob("*.arrow"))
+    if found or _is_index(path):
+        return found
+    # names that begin with a dot or a line are of the programs that write tables, not tables
+    return [p for p in sorted(path.rglob("*.parquet")) if not any(x[0] in "._" for x in p.relative_to(path).parts)]
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        detect(path)
+    except MuveraError:
+        return False
+    return True
 
 
 def _need_file(path: Path) -> None:

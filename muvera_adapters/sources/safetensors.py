@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, MissingExtra
+from muvera_adapters.plaid.torch_file import BFLOAT16
 from muvera_adapters.sources.arrays import Shape
 
-_KINDS = {"F": "f", "I": "i", "U": "u"}
+_KINDS = {"F": "f", "I": "i", "U": "u", "B": "b"}
 
 
 class SafetensorsFile:
     """See :class:`~muvera_adapters.sources.arrays.ArrayFile`.
 
     Raises:
-        InvalidInput: it is no such file, or has values that numpy does not know (bfloat16).
+        InvalidInput: it is no such file, or has values that numpy does not know (float8).
         MissingExtra: the library is not installed.
     """
+
+    single = False
 
     def __init__(self, path: Path) -> None:
         try:
@@ -34,24 +39,28 @@ class SafetensorsFile:
             raise InvalidInput(f"{path}: no safetensors file: {error}") from error
         self._file = opened
         self.shapes: Mapping[str, Shape] = {}
+        #: arrays of bfloat16, which the library gives to torch alone
+        self._halves: dict[str, npt.NDArray[Any]] = {}
         found: dict[str, Shape] = {}
         for name in self._file.keys():  # noqa: SIM118 (no mapping)
             part = self._file.get_slice(name)
-            dtype = str(part.get_dtype())
-            if dtype == "BF16" or dtype.startswith("F8"):
+            dtype, shape = str(part.get_dtype()), tuple(part.get_shape())
+            if dtype.startswith("F8"):
                 raise InvalidInput(
                     f"{path}: {name} has values of type {dtype}, which numpy does not know: save float16"
                 )
-            found[name] = Shape(tuple(part.get_shape()), _KINDS.get(dtype[0], "?"))
+            if dtype == "BF16":
+                self._halves[name] = self._mapped(name, shape)
+            found[name] = Shape(shape, "f" if dtype == "BF16" else _KINDS.get(dtype[0], "?"))
         self.shapes = found
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """A whole array."""
-        return self._file.get_tensor(name)
+        return self._halves[name] if name in self._halves else self._file.get_tensor(name)
 
     def rows(self, name: str, start: int, ends: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
         """Slices, copied from the mapped file."""
-        part = self._file.get_slice(name)
+        part = self._halves[name] if name in self._halves else self._file.get_slice(name)
         for end in ends:
             yield part[start:end]
             start = end
@@ -59,3 +68,13 @@ class SafetensorsFile:
     def close(self) -> None:
         """Lets go of the mapped file."""
         del self._file
+        self._halves.clear()
+
+    def _mapped(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The values where the file's header, which the library has checked, says that they are."""
+        if 0 in shape:
+            return np.zeros(shape, BFLOAT16)
+        with self.path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            begin, _ = json.loads(file.read(size))[name]["data_offsets"]
+        return np.memmap(self.path, BFLOAT16, "r", 8 + size + begin, shape)

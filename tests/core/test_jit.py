@@ -41,6 +41,33 @@ def test_a_kernel_is_compiled_again_when_another_file_of_kernels_has_changed(ker
     assert (sum(changed.cache_hits.values()), sum(changed.cache_misses.values())) == (0, 1)
 
 
+def test_a_full_disk_keeps_nothing_and_stops_nothing(kernel, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._dump", full)
+    kernel()
+    kernel()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", None])
+def test_files_that_cannot_be_read_are_as_good_as_none(kernel, tmp_path, content):
+    kernel()
+    for file in (tmp_path / "cache").rglob("*.nb[ic]"):
+        file.unlink()
+        if content is None:
+            file.mkdir()
+        else:
+            file.write_bytes(content)
+    assert sum(kernel().cache_misses.values()) == 1
+
+
+def test_a_file_in_the_place_of_the_directory(kernel, tmp_path):
+    (tmp_path / "cache").write_text("")
+    kernel()
+
+
 @pytest.mark.parametrize("name", ["_layout.py", "_simd.py", "_kernels.py", "_regression_kernels.py"])
 def test_the_digest_is_of_every_file_with_compiled_code(tmp_path, name):
     for file in ("_layout.py", "_simd.py", "_kernels.py", "_regression_kernels.py"):

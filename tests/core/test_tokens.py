@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, TokenBatch, maxsim
+from muvera_core.tokens import to_batch
 from tests.drawn import gaussian
 
 DIM = 16
@@ -249,3 +250,56 @@ class TestTokenBatch:
         with pytest.raises(ValueError, match="contiguous"):
             batch[::2]
         assert "4 x 16, 14 tokens" in repr(batch)
+
+
+class TestObjectsAndColumns:
+    """What object arrays, pandas and pyarrow keep matrices of different lengths in."""
+
+    @pytest.fixture
+    def matrices(self):
+        rng = np.random.default_rng(0)
+        return [rng.normal(size=(n, 8)).astype("f4") for n in (3, 5, 2)]
+
+    @staticmethod
+    def objects(items):
+        array = np.empty(len(items), object)
+        array[:] = items
+        return array
+
+    def forms(self, matrices):
+        pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+        # pandas.read_parquet gives an array of arrays for each cell
+        cells = [self.objects(list(m)) for m in matrices]
+        column = pa.array([m.tolist() for m in matrices], pa.list_(pa.list_(pa.float32())))
+        return {
+            "object array": self.objects(matrices),
+            "cells": cells,
+            "pandas": pd.Series(matrices),
+            "pandas, cells": pd.Series(cells),
+            "pandas, arrow": pd.Series(column, dtype=pd.ArrowDtype(column.type)),
+            "pyarrow": column,
+            "pyarrow, chunked": pa.chunked_array([column]),
+            "matrix of objects": [np.array(m.tolist(), object) for m in matrices],
+            "batches of one": [m[None] for m in matrices],
+        }
+
+    def test_are_taken(self, matrices):
+        right = TokenBatch.from_list(matrices)
+        for what, given in self.forms(matrices).items():
+            found = to_batch(given)
+            assert found.offsets.tolist() == right.offsets.tolist(), what
+            np.testing.assert_allclose(found.values, right.values, rtol=1e-6, err_msg=what)
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ([None], "document 0 is no array of numbers: a value is missing"),
+            ([[[1.0], None]], "document 0 is no array of numbers"),
+            ([np.array([["1.0"]], object)], "document 0 has dtype <U3"),
+            ([[]], "document 0 has no tokens"),
+            (np.arange(3.0), r"got a \(3,\) array of numbers where a batch of matrices"),
+        ],
+    )
+    def test_are_refused(self, given, says):
+        with pytest.raises(InvalidTokens, match=says):
+            to_batch(given)

@@ -23,6 +23,10 @@ INDEXED = [
     ("fast-plaid", "fastplaid147_nbits4/index", 5e-4),
     ("fast-plaid", "fastplaid170_nbits4/index", 5e-4),
     ("fast-plaid", "fastplaid170_nbits4_updated/index", 5e-4),
+    # its vectors were kept as float16
+    ("next-plaid", "nextplaid161_made_2/index", 5e-4),
+    ("next-plaid", "nextplaid161_updated_4/index", 5e-4),
+    ("next-plaid", "nextplaid161_buffer_deleted_4/index", 5e-4),
 ]
 
 
@@ -139,6 +143,32 @@ class TestRagatouille:
         ids.write_text("".join(f"p{i}\n" for i in range(240)))
         assert [d.id for d in read(path, ids=ids)][:4] == ["p0", "p1", "p2", "p4"]
 
+    @pytest.mark.parametrize("left_alone", ["both", "map", "texts"])
+    def test_files_that_a_deletion_left_alone(self, copy, left_alone):
+        expected = read(INDEXES / self.NAME)
+        path = copy(self.NAME)
+        if left_alone in ("both", "map"):
+            map_ = json.loads((path / "pid_docid_map.json").read_text())
+            (path / "pid_docid_map.json").write_text(json.dumps({str(i): map_.get(str(i), "gone") for i in range(240)}))
+        if left_alone in ("both", "texts"):
+            texts = {d.position: d.payload["text"] for d in expected}
+            (path / "collection.json").write_text(json.dumps([texts.get(i, "gone") for i in range(240)]))
+        assert_same(read(path), expected)
+
+    def test_metadata_under_the_names_of_our_keys(self, copy):
+        path = copy(self.NAME)
+        map_ = json.loads((path / "pid_docid_map.json").read_text())
+        metadata = {"document_id": "DOI 10/1", "text": "all of it", "metadata_text": "taken", "year": 2020}
+        (path / "docid_metadata_map.json").write_text(json.dumps({map_["0"]: metadata}))
+        assert read(path)[0].payload == {
+            "document_id": map_["0"],
+            "text": 'Passage 0 says "hello"',
+            "metadata_document_id": "DOI 10/1",
+            "metadata_metadata_text": "all of it",
+            "metadata_text": "taken",
+            "year": 2020,
+        }
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [("", "empty"), ("{}", "no list"), ('["a", 1]', "no list"), ('["a"', "cut short"), ('["a"] x', "cut short"),
@@ -175,7 +205,9 @@ class TestPylate:
         assert {d.position: d.id for d in documents} == map_
 
     def test_the_directory_inside_has_no_ids(self):
-        with pytest.warns(IndexWarning, match="ids are positions; open .*colbert for those that PyLate keeps"):
+        with pytest.warns(
+            IndexWarning, match="ids are the index's own numbers; open .*colbert for those that PyLate keeps"
+        ):
             source = open_index(INDEXES / self.FAST / "fast_plaid_index")
         assert source.format == "fast-plaid"
         assert [d.id for d in source.documents()] == list(range(98))
@@ -223,9 +255,13 @@ class TestPylate:
             IndexDamaged, match=r"ids.pkl: it maps position 100, but the index has 100 documents.* pass"
         ):
             open_index(path)
-        self.write(path, {i: str(i) for i in range(100)})
+        self.write(path, {i: str(i) for i in range(99)})
         with pytest.raises(IndexDamaged, match=r"ids.pkl: it maps position 3 to '3', but that document was deleted"):
             open_index(path)
+        # a map of every position is one that a deletion left alone
+        self.write(path, {i: str(i) for i in range(100)})
+        assert [d.id for d in read(path)] == [str(d.position) for d in read(path)]
+        assert len(open_index(path)) == 98
         assert len(open_index(path, ids=self.ids_file(path.parent, 100))) == 98
 
     @pytest.mark.parametrize("map_", [[1], {"0": "a"}, {0: None}, {0: ["a"]}, {True: "a"}, {0: True}, 3])
@@ -246,6 +282,71 @@ class TestPylate:
     def ids_file(self, directory, n):
         (directory / "ids.txt").write_text("".join(f"id{i}\n" for i in range(n)))
         return directory / "ids.txt"
+
+
+@pytest.mark.filterwarnings("ignore:.*metadata.duckdb")
+class TestPylateWarp:
+    @pytest.fixture
+    def path(self, tmp_path):
+        """As ``indexes/warp.py`` of PyLate 1.6 lays it out."""
+        shutil.copytree(INDEXES / "xtrwarprs_nbits4" / "index", tmp_path / "warp" / "warp_index")
+        return tmp_path / "warp"
+
+    def write(self, path, map_):
+        (path / "warp_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(map_))
+
+    def test_ids(self, path):
+        inner = read(path / "warp_index")  # without the map, it is an index of xtr-warp-rs like any other
+        self.write(path, {d.id: f"paper-{d.id}" for d in inner})
+        assert open_index(path).format == detect(path) == "pylate-warp"
+        found = read(path)
+        assert [d.id for d in found] == [f"paper-{d.id}" for d in inner]
+        assert_same_tokens(found, inner)
+        with pytest.warns(IndexWarning, match="open .*warp for those that PyLate keeps"):
+            open_index(path / "warp_index")
+
+    def test_what_is_not_mapped_is_deleted_and_the_newest_of_an_id_is_read(self, path):
+        inner = read(path / "warp_index")
+        numbers = [d.id for d in inner]
+        np.save(path / "warp_index" / "deleted_pids.npy", np.array(numbers[-1:]))
+        # the newest one is a tombstone
+        self.write(path, {n: "twice" if n in (numbers[1], numbers[4], numbers[-1]) else str(n) for n in numbers[1:]})
+        with pytest.warns(IndexWarning, match=r"1 documents share their id with a newer one \('twice'\)"):
+            found = read(path)
+        expected = [str(n) for n in numbers[2:-1]]
+        expected[numbers[2:].index(numbers[4])] = "twice"
+        assert [d.id for d in found] == expected
+
+    def test_a_map_of_another_state(self, path):
+        self.write(path, {0: "a", 10**6: "b"})
+        with pytest.raises(IndexDamaged, match=r"it maps passage 1000000, which the index does not have.*pass ids="):
+            open_index(path)
+
+
+class TestEmptyClusters:
+    @pytest.fixture
+    def path(self, copy):
+        """An index with a centroid of zeros that no code names."""
+        path = copy("fastplaid170_nbits4/index")
+        centroids = np.load(path / "centroids.npy")
+        np.save(path / "centroids.npy", np.concatenate([centroids, centroids[:1] * 0]))
+        self.used = np.load(path / "merged_codes.npy")[0]
+        return path
+
+    def test_one_that_no_code_names(self, path):
+        assert_same(read(path), read(INDEXES / "fastplaid170_nbits4/index"))
+
+    def test_one_that_a_code_names(self, path):
+        centroids = np.load(path / "centroids.npy")
+        centroids[self.used] = 0
+        np.save(path / "centroids.npy", centroids)
+        with pytest.warns(IndexWarning, match="a code names a centroid that is all zeros"):
+            read(path)
+
+    def test_centroids_of_another_length_still_warn(self, path):
+        np.save(path / "centroids.npy", np.load(path / "centroids.npy") * np.float16(2))
+        with pytest.warns(IndexWarning, match=r"centroids of length 2 to 2"):
+            open_index(path)
 
 
 class TestFastPlaid:
@@ -385,8 +486,43 @@ def execute(path, *statements):
     db.close()
 
 
+class TestRealNextPlaid:
+    """Written by next-plaid 1.6.1."""
+
+    @pytest.mark.parametrize("name", ["made_2", "updated_4", "buffer_deleted_4"])
+    def test_float32_vectors(self, name):
+        path = INDEXES / f"nextplaid161_{name}"
+        tokens = np.concatenate([d.tokens for d in read(path / "index", originals=False)])
+        np.testing.assert_allclose(tokens[:50], np.load(path / "truth.npz")["first"], rtol=0, atol=1e-7)
+
+    def test_payloads(self):
+        documents = read(INDEXES / "nextplaid161_buffer_deleted_4/index")
+        assert documents[0].payload == {
+            "name": "doc 0", "day": "2024-01-02", "page": 0, "score": 0.0, "tags": '["a","b"]',
+        }  # fmt: skip
+        assert documents[-1].payload == {"name": "new 19", "page": 119}
+
+    @pytest.mark.parametrize(("name", "n"), [("made_2", 60), ("buffer_deleted_4", 18)])
+    def test_originals(self, name, n):
+        path = INDEXES / f"nextplaid161_{name}/index"
+        given, decoded = read(path)[-n:], read(path, originals=False)[-n:]
+        cosines = np.concatenate(
+            [np.einsum("ij,ij->i", a.tokens, b.tokens) for a, b in zip(given, decoded, strict=True)]
+        )
+        assert 0.9 < cosines.mean() < 0.9999
+
+    def test_binary_ones_are_refused_by_name(self, copy):
+        path = copy("nextplaid161_made_2/index")
+        metadata = json.loads((path / "metadata.json").read_text())
+        (path / "metadata.json").write_text(json.dumps({**metadata, "binary": True}))
+        with pytest.raises(UnknownFormat, match="is a binary index of next-plaid"):
+            open_index(path)
+        with pytest.raises(UnknownFormat, match="is a binary index of next-plaid"):
+            detect(path)
+
+
 class TestNextPlaid:
-    """Written here as next-plaid's source describes it, out of what fast-plaid wrote; no real one was met."""
+    """Written here as next-plaid's source describes it, out of what fast-plaid wrote: what no real one met has."""
 
     @pytest.fixture
     def path(self, copy):
@@ -579,7 +715,7 @@ class TestDetection:
     @pytest.mark.parametrize(
         ("name", "what"),
         [("index_config.json.gz", "Byaldi"), ("flattened_embeddings.npy", "ScaNN"), ("index.voyager", "Voyager"),
-         ("0.residuals.bn", "binarization")],
+         ("tachiom.bin", "TACHIOM"), ("0.residuals.bn", "binarization")],
     )  # fmt: skip
     def test_known_but_not_read(self, tmp_path, name, what):
         (tmp_path / name).touch()

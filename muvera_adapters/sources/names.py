@@ -1,0 +1,94 @@
+"""Which array or column holds what: by its exact name, else by a guess that a warning tells."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+
+from muvera_adapters.errors import InvalidInput
+
+#: exact names; the first that is there is taken
+TOKENS = (
+    "tokens", "embeddings", "embedding", "vectors", "token_embeddings", "token_vectors", "colbert", "multivector",
+    "multivectors", "emb", "embs", "documents", "docs",
+)  # fmt: skip
+LENGTHS = ("lengths", "length", "doclens", "lens", "offsets", "indptr", "n_tokens", "num_tokens", "token_counts")
+MASKS = ("mask", "masks", "attention_mask", "attention_masks")
+#: of the document of each token
+OF_TOKENS = (
+    "doc_index", "document_index", "doc_indices", "document_indices", "token_to_doc", "token_to_document",
+    "doc_of_token", "document_of_token", "token_doc_ids", "token_document_ids",
+)  # fmt: skip
+IDS = ("id", "ids", "_id", "doc_id", "doc_ids", "docid", "docids", "document_id", "document_ids")
+#: put before the exact names
+DOCUMENT_PREFIXES = ("doc_", "docs_", "document_", "documents_", "passage_", "passages_")
+QUERY_PREFIXES = ("query_", "queries_", "q_")
+#: what ``ids`` is when positions are to be the ids
+NO_IDS = "none"
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+# ids of words, which tokenizers give
+_NOT_IDS = ("input_ids", "token_ids", "token_type_ids", "position_ids")
+
+
+class SourceWarning(UserWarning):
+    """Something about a source was guessed or left out; the message says what."""
+
+
+def exact(names: Iterable[str], wanted: Sequence[str], prefixes: Sequence[str] = ("",)) -> list[str]:
+    """Names that are one of ``wanted`` with one of ``prefixes`` before it, in the order of these; case is ignored."""
+    order = {prefix + name: (i, k) for i, prefix in enumerate(prefixes) for k, name in reversed([*enumerate(wanted)])}
+    found = [name for name in names if name.lower() in order]
+    return sorted(found, key=lambda name: order[name.lower()])
+
+
+def is_of_queries(name: str) -> bool:
+    """Whether the name says so: ``queries``, ``query_tokens``, ``q_lengths`` ..."""
+    lowered = name.lower()
+    return lowered in ("query", "queries") or (
+        lowered.startswith(QUERY_PREFIXES) and lowered.partition("_")[2] in {*TOKENS, *LENGTHS, *MASKS, *IDS}
+    )
+
+
+def id_like(names: Iterable[str]) -> list[str]:
+    """Names with the word id or ids in them: ``page_id``, ``pageIds``, not ``width`` or ``input_ids``."""
+    return [
+        name
+        for name in names
+        if name.lower() not in _NOT_IDS
+        and {"id", "ids"} & {word.lower() for word in _WORD.findall(name.replace("IDs", "Ids"))}
+    ]
+
+
+def choose_ids(names: Collection[str], where: str, kind: str) -> str | None:
+    """The name of what holds the ids: an exact one, else the only one with the word in it, with a warning.
+
+    Args:
+        names: names to choose from.
+        where: the source, for messages.
+        kind: ``array`` or ``column``.
+
+    Raises:
+        InvalidInput: several names have the word in them, and none is exact.
+    """
+    found = exact(names, IDS, ("", *DOCUMENT_PREFIXES))
+    if found:
+        return found[0]
+    found = id_like(names)
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{where}: several {kind}s may hold the ids: {', '.join(found)}; name one with --ids, or say --ids "
+            f"{NO_IDS} for positions"
+        )
+    if found:
+        guessed(
+            where, f"ids are taken from the {kind} {found[0]!r}; --ids names another, --ids {NO_IDS} uses positions"
+        )
+    return found[0] if found else None
+
+
+def guessed(where: str, what: str) -> None:
+    """Warns of a guess."""
+    warnings.warn(f"{where}: guessed: {what}", SourceWarning, stacklevel=2)
