@@ -106,16 +106,6 @@ def test_failures_are_told_and_end_with_status_1(tmp_path, tokens):
     assert "2 documents failed:\n  7 at position 7: " in result.stdout
 
 
-def test_paths_that_cannot_be_made(tmp_path, tokens):
-    (tmp_path / "occupied").write_text("")
-    np.savez(tmp_path / "tokens.npz", tokens=tokens.reshape(-1, DIM), lengths=np.full(N, 5))
-    migrate = ["migrate", "tokens.npz", "--collection", "x", *SIZES, "--to"]
-    assert "occupied" in complaint(*migrate, "qdrant-edge:occupied/data", cwd=tmp_path)
-    assert "--journal" in complaint(*migrate, "qdrant-edge:data", "--journal", "occupied/journal", cwd=tmp_path)
-    assert "occupied" in complaint("evaluate", "tokens.npz", "--report", "occupied/report", cwd=tmp_path)
-    assert "occupied" in complaint("quickstart", "--data", "occupied/data", cwd=tmp_path)
-
-
 def test_texts_of_a_plaid_index(tmp_path):
     path = INDEXES / "stanford_nbits2_updated" / "index"
     lengths = [json.loads(p.read_text()) for p in sorted(path.glob("doclens.*.json"))]
