@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
+from milvus_lite.adapter.grpc.translators.records import fields_data_to_records
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
@@ -137,7 +138,15 @@ class StructServicer(MilvusServicer):
         if request.collection_name in self.structs and not self.updates_structs:
             return milvus_pb2.MutationResult(status=_refused("struct fields are not supported in partial update"))
         packed, problem = self._packed(request)
-        return milvus_pb2.MutationResult(status=problem) if problem else super().Upsert(packed, context)
+        if problem:
+            return milvus_pb2.MutationResult(status=problem)
+        empty = [data.field_name for data in request.fields_data if _is_empty_vector(data)]
+        if not empty:
+            return super().Upsert(packed, context)
+        collection = self._get_collection(request, context)
+        records = fields_data_to_records(packed.fields_data, request.num_rows)
+        collection.upsert([{**record, **dict.fromkeys(empty)} for record in records])
+        return milvus_pb2.MutationResult(status=common_pb2.Status(), upsert_cnt=len(records))
 
     def CreateIndex(self, request: Any, context: Any) -> Any:
         if "[" not in request.field_name:
@@ -247,7 +256,7 @@ class StructServicer(MilvusServicer):
         del packed.fields_data[:]
         dim, most = (int(_params(struct.fields[0])[each]) for each in ("dim", "max_capacity"))
         for data in request.fields_data:
-            if data.type == _KINDS.FloatVector and not data.vectors.float_vector.data:
+            if _is_empty_vector(data):
                 continue  # all null, which milvus-lite says by leaving the field out
             if data.type != _KINDS.ArrayOfStruct:
                 packed.fields_data.append(data)
@@ -288,13 +297,18 @@ def _max_sim(query: np.ndarray, matrices: dict[Any, np.ndarray], nearest: int, c
         return {}
     if cosine:
         query = query / np.linalg.norm(query, axis=1, keepdims=True)
-        matrices = {key: m / np.linalg.norm(m, axis=1, keepdims=True) for key, m in matrices.items()}
+        norms = {key: np.linalg.norm(m, axis=1, keepdims=True) for key, m in matrices.items()}
+        matrices = {key: m / np.where(norms[key] > 0, norms[key], 1) for key, m in matrices.items()}
     keys = list(matrices)
     owners = np.repeat(np.arange(len(keys)), [len(matrices[key]) for key in keys])
     products = query @ np.concatenate([matrices[key] for key in keys]).T
     near = np.argsort(-products, axis=1)[:, : max(1, nearest)]
     chosen = {keys[int(i)] for i in np.unique(owners[near])}
     return {key: float((query @ matrices[key].T).max(axis=1).sum()) for key in chosen}
+
+
+def _is_empty_vector(data: Any) -> bool:
+    return bool(data.type == _KINDS.FloatVector and not data.vectors.float_vector.data)
 
 
 def _matrix(text: str, dim: int) -> np.ndarray:

@@ -102,7 +102,8 @@ async def clear(collection: Collection) -> bool:
         while True:
             keys, _ = await next_keys(collection, f"{FDE_KEY} is not null", _PAGE, None)
             if not keys:
-                return True
+                rows = await requests.page(collection, _FIRST, None, [collection.fde])
+                return all(row.fde is None for row in rows)
             await requests.patch(collection, [{collection.key: key, **empty} for key in keys])
     except (Rejected, Unsupported):
         return False
