@@ -34,6 +34,7 @@ class StructServicer(MilvusServicer):
 
     Attributes:
         adds_vectors: as Milvus >= 2.6.18.
+        drops_fields: as Milvus >= 3.0.
         updates_structs: partial upserts in collections with structs, as Milvus >= 2.6.20.
         searches: for every search of embedding lists, how many candidates were left out.
         asked: output fields of every search and query.
@@ -43,6 +44,7 @@ class StructServicer(MilvusServicer):
         super().__init__(db)
         self.db = db
         self.adds_vectors = True
+        self.drops_fields = False
         self.updates_structs = True
         self.structs: dict[str, Any] = {}
         self.added: dict[str, list[Any]] = {}
@@ -77,20 +79,37 @@ class StructServicer(MilvusServicer):
         return reply
 
     def AddCollectionField(self, request: Any, context: Any) -> Any:
-        """The collection is made anew, with the field, as milvus-lite cannot change a schema."""
         if not self.adds_vectors:
             return super().AddCollectionField(request, context)
-        name = request.collection_name
         field = schema_pb2.FieldSchema.FromString(request.schema)
         if not field.nullable:
             return _refused("added field must be nullable")
+        self._remake(request, context, add=field)
+        return common_pb2.Status()
+
+    def AlterCollectionSchema(self, request: Any, context: Any) -> Any:
+        if not self.drops_fields:
+            return super().AlterCollectionSchema(request, context)
+        if request.action.HasField("add_request"):
+            self._remake(request, context, add=request.action.add_request.field_infos[0].field_schema)
+        else:
+            self._remake(request, context, drop=request.action.drop_request.field_name)
+        return milvus_pb2.AlterCollectionSchemaResponse(alter_status=common_pb2.Status())
+
+    def _remake(self, request: Any, context: Any, add: Any = None, drop: str = "") -> None:
+        """The collection is made anew, with or without a field, as milvus-lite cannot change a schema."""
+        name = request.collection_name
         collection = self._get_collection(request, context)
         described = super().DescribeCollection(milvus_pb2.DescribeCollectionRequest(collection_name=name), context)
         rows = collection.query(
             _everything(collection), output_fields=[f.name for f in collection.schema.fields] + ["$meta"]
         )
         schema = described.schema
-        schema.fields.append(field)
+        kept = [each for each in schema.fields if each.name != drop]
+        del schema.fields[:]
+        schema.fields.extend([*kept, *([] if add is None else [add])])
+        for row in rows:
+            row.pop(drop, None)
         indexes = [
             milvus_pb2.CreateIndexRequest(
                 collection_name=name, field_name=each.field_name, index_name=each.index_name, extra_params=each.params
@@ -98,6 +117,7 @@ class StructServicer(MilvusServicer):
             for each in super()
             .DescribeIndex(milvus_pb2.DescribeIndexRequest(collection_name=name), context)
             .index_descriptions
+            if each.field_name != drop
         ]
         super().DropCollection(milvus_pb2.DropCollectionRequest(collection_name=name), context)
         made = milvus_pb2.CreateCollectionRequest(
@@ -107,8 +127,7 @@ class StructServicer(MilvusServicer):
         self._get_collection(request, context).insert(rows)
         for each in indexes:
             super().CreateIndex(each, context)
-        super().LoadCollection(milvus_pb2.LoadCollectionRequest(collection_name=name), context)
-        return common_pb2.Status()
+        self.LoadCollection(milvus_pb2.LoadCollectionRequest(collection_name=name), context)
 
     def DescribeCollection(self, request: Any, context: Any) -> Any:
         reply = super().DescribeCollection(request, context)
@@ -144,7 +163,8 @@ class StructServicer(MilvusServicer):
         if not empty:
             return super().Upsert(packed, context)
         collection = self._get_collection(request, context)
-        records = fields_data_to_records(packed.fields_data, request.num_rows)
+        named = [data for data in packed.fields_data if not _is_empty_vector(data)]
+        records = fields_data_to_records(named, request.num_rows)
         collection.upsert([{**record, **dict.fromkeys(empty)} for record in records])
         return milvus_pb2.MutationResult(status=common_pb2.Status(), upsert_cnt=len(records))
 
