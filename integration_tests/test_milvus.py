@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import DataType, FieldSchema, MilvusClient, MilvusException
+from pymilvus import AsyncMilvusClient, DataType, FieldSchema, MilvusClient, MilvusException
 
 from integration_tests.engines.milvus import text
 from muvera_adapters.errors import (
     CollectionExists,
+    CollectionNotFound,
     InvalidInput,
     MuveraError,
     StoreUnavailable,
     Unsupported,
     WriteInterrupted,
 )
-from muvera_adapters.milvus import MilvusMuvera, Retry, copying, requests
+from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera, Retry, copying, requests
 from muvera_adapters.testing import CannotStart
 from muvera_adapters.testing.corpus import (
     COUNT,
@@ -385,6 +388,180 @@ class TestCopies:
             store.get([7])
         with pytest.raises(InvalidInput, match="vectors="):
             store.upsert(["b"], DOCUMENTS[:1], [{"title": [3.0, 4.0]}])
+
+
+SCALARS = [
+    FieldSchema("year", DataType.INT64),
+    FieldSchema("title", DataType.VARCHAR, max_length=100),
+    FieldSchema("more", DataType.JSON),
+]
+
+
+class TestMerges:
+    """Servers that update single fields, and those for which documents are read and written again."""
+
+    @pytest.fixture(params=["file", "standalone", "stub"])
+    def merging(self, request, tmp_path, stub) -> Iterator[tuple[MilvusClient, str]]:
+        made = f"muvera_test_{uuid.uuid4().hex[:8]}"
+        connected = stub[0] if request.param == "stub" else connect(request.param, tmp_path)
+        yield connected, made
+        connected.drop_collection(made)
+
+    def test_declared_fields_and_keys_of_the_dynamic_field(self, merging):
+        store = MilvusMuvera.create(*merging, ENCODER, fields=SCALARS, **STRONG)
+        whole = {"year": 2000, "title": "x", "more": {"a": 1, "b": 2}, "k": 1, "deep": {"a": 1, "b": [None]}}
+        assert store.upsert([1, "two", 3], DOCUMENTS[:3], [whole] * 3).written == 3
+        store.wait_indexed()
+        named = [{"year": 2001, "k": None}, {"deep": {"c": 1}, "new": "x"}, None, {**whole, "k": 9}]
+        report = store.upsert([1, "two", 3, 4], DOCUMENTS[3:7], named)
+        assert (report.written, report.failed, store.count()) == (4, {}, 4)
+        found = store.get([1, "two", 3, 4], with_tokens=True)
+        assert [document.payload for document in found] == [
+            {**whole, "year": 2001, "k": None},
+            {**whole, "deep": {"c": 1}, "new": "x"},
+            whole,
+            {**whole, "k": 9},
+        ]
+        assert all(np.array_equal(d.tokens, t) for d, t in zip(found, DOCUMENTS[3:7], strict=True))
+        assert store.upsert([3], DOCUMENTS[:1], [{"year": 1}], replace=True).failed.keys() == {3}, "no title"
+        assert store.upsert([3], DOCUMENTS[:1], [{"year": 1, "title": "", "more": {}}], replace=True).written == 1
+        assert store.get([3])[0].payload == {"year": 1, "title": "", "more": {}}
+
+    def test_a_new_document_needs_what_the_collection_demands(self, merging):
+        store = MilvusMuvera.create(*merging, ENCODER, fields=SCALARS[:2], **STRONG)
+        report = store.upsert([1, 2], DOCUMENTS[:2], [{"year": 1, "title": "a"}, {"year": 2}])
+        assert (report.written, list(report.failed)) == (1, [2])
+        assert [document.id for document in store.scroll()] == [1]
+
+    def test_a_fresh_load_reads_nothing_but_one_count(self, stub, monkeypatch):
+        client, servicer = stub
+        monkeypatch.setattr(requests, "WRITE_BYTES", 20_000)
+        store = MilvusMuvera.create(client, "c", ENCODER, token_storage="blob", **STRONG)
+        servicer.asked.clear()
+        assert store.upsert(IDS, DOCUMENTS).written == COUNT
+        assert servicer.asked == [["count(*)"]]
+
+    def test_stale_fdes_are_refreshed_by_reading_and_writing_again(self, client, name):
+        store = filled(client, name)
+        names = ["muvera_id", "fde", "$meta"]
+        rows = client.query(name, filter='muvera_id == "#3"', output_fields=names, **STRONG)
+        texts = [each["name"] for each in client.describe_collection(name)["fields"] if "_tokens_" in each["name"]]
+        row = {**rows[0], **dict.fromkeys(texts, ""), texts[0]: text(DOCUMENTS[50])}
+        client.upsert(name, [row])
+        assert store.verify().stale == [3]
+        report = store.backfill(refresh=True)
+        assert (report.refreshed, report.written, report.failed) == (1, 0, {})
+        assert store.verify().passed
+        assert store.get([3])[0].payload == {"n": 3, "parity": 1}
+        assert store.count() == COUNT
+        assert store.search(DOCUMENTS[50], 2, 2)[0].id in (3, 50)
+
+
+class TestGuests:
+    """What an adoption leaves, and what others see."""
+
+    def adopted(self, client: MilvusClient) -> MilvusMuvera:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
+        schema.add_field("pk", DataType.INT64, is_primary=True)
+        for field in ("colbert_0", "colbert_1"):
+            schema.add_field(field, DataType.VARCHAR, max_length=65_535)
+        schema.add_field("dense", DataType.FLOAT_VECTOR, dim=2)
+        params = MilvusClient.prepare_index_params()
+        params.add_index("dense", index_type="HNSW", metric_type="L2", params={"M": 4, "efConstruction": 40})
+        client.create_collection("c", schema=schema, index_params=params, **STRONG)
+        rows = [
+            {"pk": i - 5, "colbert_0": text(DOCUMENTS[i]), "colbert_1": "", "dense": [1.0, float(i)], "n": i}
+            for i in range(12)
+        ]
+        client.insert("c", rows)
+        return MilvusMuvera.adopt(client, "c", ENCODER, **STRONG)
+
+    def content(self, client: MilvusClient) -> list[dict[str, Any]]:
+        fields = [each["name"] for each in client.describe_collection("c")["fields"]]
+        rows = client.query("c", filter="pk >= -100", output_fields=[*fields, "$meta"], limit=100, **STRONG)
+        return sorted((dict(row) for row in rows), key=lambda row: row["pk"])
+
+    @pytest.mark.parametrize("drops", [True, False])
+    def test_an_adoption_is_undone(self, stub, drops):
+        client, servicer = stub
+        servicer.drops_fields = drops
+        store = self.adopted(client)
+        before = self.content(client)
+        assert store.backfill().written == 12
+        if drops:
+            store.remove_fde()
+            assert self.content(client) == before
+        else:
+            with pytest.raises(Unsupported, match="'fde' of c stays, and is empty now"):
+                store.remove_fde()
+            after = self.content(client)
+            assert all(not np.any(row.pop("fde")) and row.pop("muvera_fde") is None for row in after)
+            assert [{**row, "dense": list(row["dense"])} for row in after] == [
+                {**row, "dense": list(row["dense"])} for row in before
+            ]
+        with pytest.raises(InvalidInput, match=r"backfill\(\)"):
+            store.search(QUERIES[0])
+        with pytest.raises(CollectionNotFound, match="adopt"):
+            MilvusMuvera.open(client, "c")
+        assert MilvusMuvera.adopt(client, "c", ENCODER, **STRONG).backfill().written == 12
+
+    def test_the_first_encoder_goes_on_beside_the_second(self, stub):
+        client, _ = stub
+        first = self.adopted(client)
+        first.backfill()
+        second = MilvusMuvera.adopt(client, "c", OTHER_ENCODER, fde_vector="fde_v2", **STRONG)
+        assert second.backfill().written == 12
+        for store in (first, second):
+            hits = store.search(QUERIES[0], 3, 12)
+            assert (hits.without_fde, store.info().without_fde, store.verify().passed) == (0, 0, True)
+            assert all(set(hit.payload) == {"n"} for hit in hits)
+        assert second.upsert([1], DOCUMENTS[40:41]).written == 1
+        assert first.verify().stale == [1], "its FDE is that of the old tokens"
+        assert MilvusMuvera.open(client, "c").encoder.fingerprint == OTHER_ENCODER.fingerprint
+
+    def test_integer_keys_in_any_spelling(self, stub):
+        store = self.adopted(stub[0])
+        store.backfill()
+        assert [document.payload["n"] for document in store.get(["-5", -4, "1", np.int64(2)])] == [0, 1, 6, 7]
+        assert store.upsert(["1"], DOCUMENTS[20:21], [{"new": 1}]).written == 1
+        assert store.get([1])[0].payload == {"n": 6, "new": 1}
+        store.delete(["-5", "1"])
+        assert store.count() == 10
+
+    def test_marks_and_vectors_are_no_payload(self, stub):
+        store = self.adopted(stub[0])
+        store.backfill()
+        for key, problem in (("muvera_fde", "reserved"), ("dense", "vectors=")):
+            with pytest.raises(InvalidInput, match=problem):
+                store.upsert([1], DOCUMENTS[:1], [{key: [1.0, 2.0]}])
+
+
+class TestErrors:
+    def test_the_wrong_client(self, lite, tmp_path):
+        for make in (MilvusMuvera.open, partial(MilvusMuvera.adopt, encoder=ENCODER)):
+            with pytest.raises(InvalidInput, match="MilvusClient"):
+                make("http://localhost:19530", "c")
+
+    def test_the_clients_of_the_other_kind(self, lite, tmp_path):
+        async def wrongly() -> None:
+            waiting = AsyncMilvusClient(str(tmp_path / "one.db"))
+            with pytest.raises(InvalidInput, match="use AsyncMilvusMuvera"):
+                MilvusMuvera.create(waiting, "c", ENCODER)
+            with pytest.raises(InvalidInput, match="use MilvusMuvera"):
+                await AsyncMilvusMuvera.create(lite, "c", ENCODER)
+            await waiting.close()
+
+        asyncio.run(wrongly())
+
+    def test_an_outage_names_the_address(self, tmp_path):
+        server = LiteServer(tmp_path)
+        server.start()
+        client = MilvusClient(server.uri, timeout=5, dedicated=True)
+        store = MilvusMuvera.create(client, "c", ENCODER, timeout=2, retry=Retry(attempts=1))
+        server.stop()
+        with pytest.raises(StoreUnavailable, match=server.uri):
+            store.count()
+        client.close()
 
 
 class TestFaults:

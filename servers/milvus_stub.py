@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
+from milvus_lite.adapter.grpc.translators.records import fields_data_to_records
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
@@ -33,6 +34,7 @@ class StructServicer(MilvusServicer):
 
     Attributes:
         adds_vectors: as Milvus >= 2.6.18.
+        drops_fields: as Milvus >= 3.0.
         updates_structs: partial upserts in collections with structs, as Milvus >= 2.6.20.
         searches: for every search of embedding lists, how many candidates were left out.
         asked: output fields of every search and query.
@@ -42,6 +44,7 @@ class StructServicer(MilvusServicer):
         super().__init__(db)
         self.db = db
         self.adds_vectors = True
+        self.drops_fields = False
         self.updates_structs = True
         self.structs: dict[str, Any] = {}
         self.added: dict[str, list[Any]] = {}
@@ -76,20 +79,37 @@ class StructServicer(MilvusServicer):
         return reply
 
     def AddCollectionField(self, request: Any, context: Any) -> Any:
-        """The collection is made anew, with the field, as milvus-lite cannot change a schema."""
         if not self.adds_vectors:
             return super().AddCollectionField(request, context)
-        name = request.collection_name
         field = schema_pb2.FieldSchema.FromString(request.schema)
         if not field.nullable:
             return _refused("added field must be nullable")
+        self._remake(request, context, add=field)
+        return common_pb2.Status()
+
+    def AlterCollectionSchema(self, request: Any, context: Any) -> Any:
+        if not self.drops_fields:
+            return super().AlterCollectionSchema(request, context)
+        if request.action.HasField("add_request"):
+            self._remake(request, context, add=request.action.add_request.field_infos[0].field_schema)
+        else:
+            self._remake(request, context, drop=request.action.drop_request.field_name)
+        return milvus_pb2.AlterCollectionSchemaResponse(alter_status=common_pb2.Status())
+
+    def _remake(self, request: Any, context: Any, add: Any = None, drop: str = "") -> None:
+        """The collection is made anew, with or without a field, as milvus-lite cannot change a schema."""
+        name = request.collection_name
         collection = self._get_collection(request, context)
         described = super().DescribeCollection(milvus_pb2.DescribeCollectionRequest(collection_name=name), context)
         rows = collection.query(
             _everything(collection), output_fields=[f.name for f in collection.schema.fields] + ["$meta"]
         )
         schema = described.schema
-        schema.fields.append(field)
+        kept = [each for each in schema.fields if each.name != drop]
+        del schema.fields[:]
+        schema.fields.extend([*kept, *([] if add is None else [add])])
+        for row in rows:
+            row.pop(drop, None)
         indexes = [
             milvus_pb2.CreateIndexRequest(
                 collection_name=name, field_name=each.field_name, index_name=each.index_name, extra_params=each.params
@@ -97,6 +117,7 @@ class StructServicer(MilvusServicer):
             for each in super()
             .DescribeIndex(milvus_pb2.DescribeIndexRequest(collection_name=name), context)
             .index_descriptions
+            if each.field_name != drop
         ]
         super().DropCollection(milvus_pb2.DropCollectionRequest(collection_name=name), context)
         made = milvus_pb2.CreateCollectionRequest(
@@ -106,8 +127,7 @@ class StructServicer(MilvusServicer):
         self._get_collection(request, context).insert(rows)
         for each in indexes:
             super().CreateIndex(each, context)
-        super().LoadCollection(milvus_pb2.LoadCollectionRequest(collection_name=name), context)
-        return common_pb2.Status()
+        self.LoadCollection(milvus_pb2.LoadCollectionRequest(collection_name=name), context)
 
     def DescribeCollection(self, request: Any, context: Any) -> Any:
         reply = super().DescribeCollection(request, context)
@@ -137,7 +157,16 @@ class StructServicer(MilvusServicer):
         if request.collection_name in self.structs and not self.updates_structs:
             return milvus_pb2.MutationResult(status=_refused("struct fields are not supported in partial update"))
         packed, problem = self._packed(request)
-        return milvus_pb2.MutationResult(status=problem) if problem else super().Upsert(packed, context)
+        if problem:
+            return milvus_pb2.MutationResult(status=problem)
+        empty = [data.field_name for data in request.fields_data if _is_empty_vector(data)]
+        if not empty:
+            return super().Upsert(packed, context)
+        collection = self._get_collection(request, context)
+        named = [data for data in packed.fields_data if not _is_empty_vector(data)]
+        records = fields_data_to_records(named, request.num_rows)
+        collection.upsert([{**record, **dict.fromkeys(empty)} for record in records])
+        return milvus_pb2.MutationResult(status=common_pb2.Status(), upsert_cnt=len(records))
 
     def CreateIndex(self, request: Any, context: Any) -> Any:
         if "[" not in request.field_name:
@@ -247,7 +276,7 @@ class StructServicer(MilvusServicer):
         del packed.fields_data[:]
         dim, most = (int(_params(struct.fields[0])[each]) for each in ("dim", "max_capacity"))
         for data in request.fields_data:
-            if data.type == _KINDS.FloatVector and not data.vectors.float_vector.data:
+            if _is_empty_vector(data):
                 continue  # all null, which milvus-lite says by leaving the field out
             if data.type != _KINDS.ArrayOfStruct:
                 packed.fields_data.append(data)
@@ -288,13 +317,18 @@ def _max_sim(query: np.ndarray, matrices: dict[Any, np.ndarray], nearest: int, c
         return {}
     if cosine:
         query = query / np.linalg.norm(query, axis=1, keepdims=True)
-        matrices = {key: m / np.linalg.norm(m, axis=1, keepdims=True) for key, m in matrices.items()}
+        norms = {key: np.linalg.norm(m, axis=1, keepdims=True) for key, m in matrices.items()}
+        matrices = {key: m / np.where(norms[key] > 0, norms[key], 1) for key, m in matrices.items()}
     keys = list(matrices)
     owners = np.repeat(np.arange(len(keys)), [len(matrices[key]) for key in keys])
     products = query @ np.concatenate([matrices[key] for key in keys]).T
     near = np.argsort(-products, axis=1)[:, : max(1, nearest)]
     chosen = {keys[int(i)] for i in np.unique(owners[near])}
     return {key: float((query @ matrices[key].T).max(axis=1).sum()) for key in chosen}
+
+
+def _is_empty_vector(data: Any) -> bool:
+    return bool(data.type == _KINDS.FloatVector and not data.vectors.float_vector.data)
 
 
 def _matrix(text: str, dim: int) -> np.ndarray:

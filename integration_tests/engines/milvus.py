@@ -43,7 +43,7 @@ class Copying:
             return self._store.backfill(**options)
         except Unsupported:  # which says: into=
             pass
-        leave_out = () if self._session.has_fdes(self._name) else ("title",)
+        leave_out = ("title",) if "title" in self._session.fields(self._name) else ()
         copy = self._session.copy_name(self._name)
         report = self._store.backfill(into=copy, leave_out=leave_out, **options)
         self._store = self._session.open(self._name, self._store.encoder)
@@ -102,6 +102,21 @@ class MilvusSession:
     def backfills_in_place(self) -> bool:
         return self.storage == "struct"
 
+    def has_other_vectors(self) -> bool:
+        return not self._sq8  # 2.3 takes one vector
+
+    def removes_fdes(self) -> bool:
+        return False
+
+    def takes_uuids(self) -> bool:
+        return False
+
+    def empty_filter(self) -> str:
+        return " "
+
+    def foreign_id(self, number: int) -> int:
+        return number
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         if self.storage == "struct":
             return [(np.ones((2_049, DIM)), "at most 2048")]
@@ -127,6 +142,7 @@ class MilvusSession:
         *,
         cosine: bool = False,
         fdes: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
     ) -> None:
         if cosine:
             self._cosine.add(name)
@@ -146,16 +162,23 @@ class MilvusSession:
         if fdes is not None:
             schema.add_field("fde", DataType.FLOAT_VECTOR, dim=fdes.shape[1])
             params.add_index("fde", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 100})
-        elif self.storage != "struct":
+        if dense is not None:
+            schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dense.shape[1])
+            params.add_index("dense", index_type="HNSW", metric_type="L2", params={"M": 4, "efConstruction": 40})
+        if fdes is None and dense is None and self.storage != "struct":
             # servers without struct arrays take no collection without a vector
             schema.add_field("title", DataType.FLOAT_VECTOR, dim=2)
             params.add_index("title", index_type="HNSW", metric_type="L2", params={"M": 4, "efConstruction": 40})
         target = self._name(name)
         self.client.create_collection(target, schema=schema, index_params=params, **_STRONG)
-        self._insert(name, ids, tokens, fdes)
+        self._insert(name, ids, tokens, fdes, dense)
 
     def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
-        self._insert(name, ids, tokens, None)
+        self._insert(name, ids, tokens)
+
+    def foreign_tokens(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        rows = [{"pk": i, **self._tokens(matrix)} for i, matrix in zip(ids, tokens, strict=True)]
+        self.client.upsert(self._name(name), rows, partial_update=True)
 
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
         target = self._name(name)
@@ -169,22 +192,22 @@ class MilvusSession:
 
     def content(self, name: str) -> dict[Any, Any]:
         target = self._name(name)
-        fields = [each["name"] for each in self.client.describe_collection(target)["fields"]] + ["n"]
-        rows = self.client.query(target, filter="pk >= 0", output_fields=fields, limit=10_000, **_STRONG)
+        described = self.client.describe_collection(target)["fields"]
+        fields = [each["name"] for each in described]
+        vectors = {each["name"] for each in described if each["type"] == DataType.FLOAT_VECTOR} - {"title"}
+        asked = {"filter": "pk >= 0", "output_fields": [*fields, "$meta"], "limit": 10_000}
         content = {}
-        for row in rows:
-            vectors = {}
+        for row in self.client.query(target, **asked, **_STRONG):
+            found = {each: np.array(row[each], np.float32) for each in vectors if row.get(each) is not None}
             if self.storage == "struct":
-                vectors["colbert"] = np.array([each["v"] for each in row["colbert"]], np.float32)
+                found["colbert"] = np.array([each["v"] for each in row["colbert"]], np.float32)
             else:
-                vectors["colbert"] = untext("".join(row[f"colbert_{i}"] for i in range(_TEXTS)))
-            if row.get("fde") is not None:
-                vectors["fde"] = np.array(row["fde"], np.float32)
-            content[row["pk"]] = ({"n": row["n"]}, vectors)
+                found["colbert"] = untext("".join(row[f"colbert_{i}"] for i in range(_TEXTS)))
+            content[row["pk"]] = ({key: value for key, value in row.items() if key not in fields}, found)
         return content
 
-    def has_fdes(self, name: str) -> bool:
-        return "fde" in [each["name"] for each in self.client.describe_collection(self._name(name))["fields"]]
+    def fields(self, name: str) -> list[str]:
+        return [each["name"] for each in self.client.describe_collection(self._name(name))["fields"]]
 
     def copy_name(self, name: str) -> str:
         self._copies[name] = f"{name}_copy"
@@ -195,20 +218,30 @@ class MilvusSession:
             if self.client.has_collection(name):
                 self.client.drop_collection(name)
 
-    def _insert(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray], fdes: np.ndarray | None) -> None:
+    def _insert(
+        self,
+        name: str,
+        ids: Sequence[int],
+        tokens: Sequence[np.ndarray],
+        fdes: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
+    ) -> None:
         rows: list[dict[str, Any]] = []
         for k, (i, matrix) in enumerate(zip(ids, tokens, strict=True)):
-            row: dict[str, Any] = {"pk": i, "n": i}
-            if self.storage == "struct":
-                row["colbert"] = [{"v": token} for token in np.asarray(matrix, np.float32)]
-            else:
-                row.update({f"colbert_{j}": "" for j in range(_TEXTS)}, colbert_0=text(matrix))
+            row: dict[str, Any] = {"pk": i, "n": i, **self._tokens(matrix)}
             if fdes is not None:
                 row["fde"] = fdes[k]
-            elif self.storage != "struct":
+            if dense is not None:
+                row["dense"] = dense[k]
+            if fdes is None and dense is None and self.storage != "struct":
                 row["title"] = [1.0, float(i)]
             rows.append(row)
         self.client.upsert(self._name(name), rows)
+
+    def _tokens(self, matrix: np.ndarray) -> dict[str, Any]:
+        if self.storage == "struct":
+            return {"colbert": [{"v": token} for token in np.asarray(matrix, np.float32)]}
+        return {**{f"colbert_{j}": "" for j in range(_TEXTS)}, "colbert_0": text(matrix)}
 
     def _name(self, name: str) -> str:
         full = self._prefix + self._copies.get(name, name)
@@ -230,8 +263,8 @@ def text(matrix: np.ndarray) -> str:
 
 def untext(stored: str) -> np.ndarray:
     data = base64.b64decode(stored)
-    _, _, dim, _ = struct.unpack_from("<BBHI", data)
-    return np.frombuffer(data, "<f4", offset=8).reshape(-1, dim)
+    _, kind, dim, _ = struct.unpack_from("<BBHI", data)
+    return np.frombuffer(data, "<f2" if kind == 1 else "<f4", offset=8).reshape(-1, dim).astype(np.float32)
 
 
 @contextmanager

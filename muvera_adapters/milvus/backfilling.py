@@ -14,7 +14,6 @@ from muvera_adapters.errors import MuveraError, Rejected, Unsupported
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import both
-from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.merging import update
 from muvera_adapters.milvus.reading import Cursor, document_id_of, fetch_all, fitting, marked_by, next_keys
 from muvera_adapters.milvus.requests import Row, vector
@@ -97,12 +96,13 @@ async def without_fde(collection: Collection) -> int:
 
 async def clear(collection: Collection) -> bool:
     """Removes FDEs and marks of ours where their fields may be empty; gives whether that was possible."""
-    empty = {collection.fde: None, FDE_KEY: None}
+    empty = {collection.fde: None, collection.mark: None}
     try:
         while True:
-            keys, _ = await next_keys(collection, f"{FDE_KEY} is not null", _PAGE, None)
+            keys, _ = await next_keys(collection, f"{collection.mark} is not null", _PAGE, None)
             if not keys:
-                return True
+                rows = await requests.page(collection, _FIRST, None, [collection.fde])
+                return not any(row.fde is not None and row.fde.any() for row in rows)
             await requests.patch(collection, [{collection.key: key, **empty} for key in keys])
     except (Rejected, Unsupported):
         return False
@@ -129,7 +129,7 @@ def access(collection: Collection) -> BackfillAccess:
         return to_stored(collection, rows)
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
-        marks = {FDE_KEY: collection.fde} if collection.marker else {}
+        marks = {collection.mark: collection.fde} if collection.marker else {}
         values = [{collection.key: key, collection.fde: vector(collection, fde), **marks} for key, fde in fdes]
         if collection.marker or collection.server.merges:
             return await _patch(collection, values)
@@ -213,4 +213,4 @@ def _todo(collection: Collection) -> str:
     """Documents without our mark; "" for all, where there are no marks."""
     if not (collection.marker and collection.fde_exists):
         return ""
-    return f"{FDE_KEY} is null or not ({marked_by(collection)})"
+    return f"{collection.mark} is null or not ({marked_by(collection)})"

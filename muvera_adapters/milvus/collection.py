@@ -28,6 +28,11 @@ MAX_CAPACITY = 4_096
 _DYNAMIC = "$meta"
 
 
+def mark_of(fde: str) -> str:
+    """Name of the field beside an FDE field that came after the documents; it has that field's name, or is empty."""
+    return f"muvera_{fde}"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The server, or milvus-lite.
@@ -73,7 +78,7 @@ class Collection:
         fde_exists: whether the collection has the FDE field.
         nullable: whether the FDE field may be empty.
         has_fde: whether FDEs can be searched and written; False: adopted, to be backfilled.
-        marker: whether FDEs came after the documents, so that the field FDE_KEY says which documents have one.
+        marker: whether FDEs came after the documents, so that the field ``mark`` says which documents have one.
         storage: how tokens are stored.
         tokens: name of the struct array, or what the names of the text fields begin with; None without tokens.
         sub: name of the vector within the struct.
@@ -86,7 +91,7 @@ class Collection:
         fields: declared fields of the payload.
         dynamic: whether the payload may have keys that are not declared.
         strangers: vectors that are neither this library's nor shown in payloads, and that can be written.
-        hidden: vectors that the server computes from other fields; they can be neither read nor written.
+        hidden: fields that are no payload and cannot be written: vectors that the server computes, marks of other FDEs.
         server: server that keeps the collection.
         consistency: consistency level of searches; None: the collection's own.
         seen: what operations have learned of it; ``dataclasses.replace`` hands it on.
@@ -121,6 +126,11 @@ class Collection:
     server: Server = Server()
     consistency: str | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+
+    @property
+    def mark(self) -> str:
+        """Name of the field that says which documents have an FDE, where there is one: no filter finds null vectors."""
+        return mark_of(self.fde)
 
     @property
     def cosine(self) -> bool:

@@ -16,7 +16,6 @@ from muvera_adapters.milvus import requests, schema
 from muvera_adapters.milvus.backfilling import access, survey, to_stored
 from muvera_adapters.milvus.collection import Collection, Seen
 from muvera_adapters.milvus.expressions import among
-from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.lifecycle import make_index, ready, write_state
 from muvera_adapters.milvus.reading import Cursor, fitting, indexes, next_keys
 from muvera_adapters.milvus.requests import Description, raw, to_row, vector
@@ -76,7 +75,7 @@ def _fields(collection: Collection, description: Description, leave_out: Sequenc
     for name in leave_out:
         if name not in names or name in needed:
             raise InvalidInput(f"leave_out: {collection.name} has no field {name!r} that can be left out")
-    return [name for name in names if name not in (FDE_KEY, collection.fde, *leave_out)]
+    return [name for name in names if name not in (collection.mark, collection.fde, *leave_out)]
 
 
 async def _make(

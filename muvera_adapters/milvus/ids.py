@@ -12,8 +12,6 @@ from muvera_adapters.stores.ids import to_point_id
 
 #: name of the primary key in collections that this library makes
 ID = "muvera_id"
-#: field that names the FDE field, in collections whose FDEs came after the documents: no filter finds null vectors
-FDE_KEY = "muvera_fde"
 
 Key: TypeAlias = str | int
 #: kind of keys. ``any``: made by this library; ``string`` and ``integer``: primary keys of others, used as they are

@@ -20,7 +20,6 @@ from muvera_adapters.errors import (
 from muvera_adapters.milvus import requests, schema
 from muvera_adapters.milvus.backfilling import check_adopted, clear
 from muvera_adapters.milvus.collection import TOKENS, Collection, Metric, Server, TokenStorage
-from muvera_adapters.milvus.ids import FDE_KEY
 from muvera_adapters.milvus.reading import indexes
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
@@ -130,8 +129,8 @@ async def remove_fde(collection: Collection) -> Unsupported | None:
     try:
         if collection.fde in there:
             await requests.drop_field(name, collection.fde)
-        if collection.marker and FDE_KEY in there:
-            await requests.drop_field(name, FDE_KEY)
+        if collection.mark in there:
+            await requests.drop_field(name, collection.mark)
     except (Rejected, Unsupported) as error:
         emptied = await clear(collection) if collection.marker else False
         left = "is empty now" if emptied else "keeps its values"
@@ -194,8 +193,8 @@ async def add_fde(collection: Collection, plan: Plan) -> Collection:
     try:
         if collection.fde not in types:
             await requests.add_field(name, collection.fde, plan.datatype, dim=collection.encoder.dim)
-        if FDE_KEY not in types:
-            await requests.add_field(name, FDE_KEY, DataType.VARCHAR, max_length=255)
+        if collection.mark not in types:
+            await requests.add_field(name, collection.mark, DataType.VARCHAR, max_length=255)
     except (Rejected, Unsupported) as error:
         raise Unsupported(
             f"{collection.server.engine} cannot add a vector to {name} (Milvus can since 2.6.18): use "
@@ -252,7 +251,7 @@ def _opened(description: Description, name: str, encoder: Encoder, server: Serve
 
 
 def _own(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: state[key] for key in ("keys", "marker", "metric", "precision") if key in state}
+    return {key: state[key] for key in ("keys", "metric", "precision") if key in state}
 
 
 def _with_token_index(collection: Collection, index: Description) -> Collection:

@@ -11,7 +11,7 @@ from typing import Any
 
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.ids import FDE_KEY, Key
+from muvera_adapters.milvus.ids import Key
 from muvera_adapters.milvus.requests import FILTER_KEYS
 
 # documents read at a time with their payloads (at most 64 kB) and other vectors (at most 128 kB each)
@@ -53,7 +53,7 @@ async def _completed(collection: Collection, rows: Sequence[_Row], there: set[Ke
         there = await _present(collection, [row[collection.key] for row in rows])
     keys = [row[collection.key] for row in rows if row[collection.key] in there]
     named = set.intersection(*(set(row) for row in rows)) if rows else set()
-    own = [*collection.token_fields, collection.fde, *([FDE_KEY] if collection.marker else [])]
+    own = [*collection.token_fields, collection.fde, *([collection.mark] if collection.marker else [])]
     fields = [name for name in (*collection.payload_fields, *collection.strangers, *own) if name not in named]
     old: dict[Key, _Row] = {}
     if fields:

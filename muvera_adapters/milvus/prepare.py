@@ -13,7 +13,7 @@ from pymilvus import DataType
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.ids import FDE_KEY, Key, to_key
+from muvera_adapters.milvus.ids import Key, to_key
 from muvera_adapters.milvus.requests import MAX_MESSAGE, vector
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
@@ -59,7 +59,7 @@ def to_rows(
         row[collection.key] = prepared.keys[position]
         row[collection.fde] = vector(collection, fde)
         if collection.marker:
-            row[FDE_KEY] = collection.fde
+            row[collection.mark] = collection.fde
         row.update(_token_values(collection, prepared.tokens[position]))
         rows.append(row)
     return rows
@@ -90,11 +90,11 @@ def _key(collection: Collection, document_id: DocumentId, position: int) -> tupl
 def _payload(
     collection: Collection, declared: frozenset[str], payload: Mapping[str, Any], position: int
 ) -> dict[str, Any]:
-    reserved = {collection.key, collection.fde, FDE_KEY, str(collection.tokens), *collection.token_fields}
+    reserved = {collection.key, collection.fde, collection.mark, str(collection.tokens), *collection.token_fields}
     for key in payload:
-        if key in reserved or key.startswith("$"):
+        if key in reserved or key in collection.hidden or key.startswith("$"):
             raise InvalidInput(f"the payload at position {position} has the reserved key {key!r}")
-        if key in collection.strangers or key in collection.hidden:
+        if key in collection.strangers:
             raise InvalidInput(
                 f"the payload at position {position}: {key!r} is a vector of {collection.name}: pass it in vectors="
             )

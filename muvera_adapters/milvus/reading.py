@@ -13,7 +13,7 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import literal
-from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key, to_key
+from muvera_adapters.milvus.ids import Key, from_key, to_key
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, READ_BYTES, Description, Row
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
@@ -155,7 +155,7 @@ def unindexed(collection: Collection, found: Sequence[Description], total: int) 
 
 def marked_by(collection: Collection) -> str:
     """An expression for the documents whose FDE this library wrote, where FDEs came later."""
-    return f"{FDE_KEY} == {literal(collection.fde)}"
+    return f"{collection.mark} == {literal(collection.fde)}"
 
 
 def is_indexed(found: Sequence[Description]) -> bool:

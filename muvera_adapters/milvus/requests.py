@@ -17,7 +17,7 @@ from muvera_adapters.milvus.blobs import unpack
 from muvera_adapters.milvus.client import Call
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import after, among, everything
-from muvera_adapters.milvus.ids import FDE_KEY, Key
+from muvera_adapters.milvus.ids import Key
 from muvera_adapters.stores.operations import Request
 from muvera_adapters.stores.payloads import to_plain
 
@@ -309,7 +309,7 @@ def vector(collection: Collection, fde: npt.NDArray[np.float32]) -> Any:
 
 def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance: float | None = None) -> Row:
     """A document of the fields that the client returned."""
-    hidden = {collection.key, collection.fde, FDE_KEY, *collection.token_fields}
+    hidden = {collection.key, collection.fde, collection.mark, *collection.token_fields}
     hidden.update(collection.strangers, collection.hidden)
     declared = set(collection.fields)
     payload = to_plain(

@@ -22,8 +22,9 @@ from muvera_adapters.milvus.collection import (
     Metric,
     Server,
     TokenStorage,
+    mark_of,
 )
-from muvera_adapters.milvus.ids import FDE_KEY, ID, MAX_KEY
+from muvera_adapters.milvus.ids import ID, MAX_KEY
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
@@ -116,7 +117,7 @@ def check_encoder(dim: int) -> None:
 
 def is_reserved(name: str) -> bool:
     """Whether a payload of a collection that this library makes may not have this key."""
-    return name in (ID, FDE, FDE_KEY, TOKENS) or re.fullmatch(rf"{TOKENS}_\d+", name) is not None
+    return name == FDE or name.startswith("muvera_")
 
 
 def schema_of(encoder: Encoder, plan: Plan, storage: TokenStorage) -> CollectionSchema:
@@ -165,7 +166,6 @@ def snapshot_of(collection: Collection, **more: Any) -> str:
     own = {
         "storage": collection.storage,
         "keys": collection.keys,
-        "marker": collection.marker,
         "metric": collection.metric,
         "precision": collection.precision,
     }
@@ -215,7 +215,7 @@ def describe(
         fde_exists=fde in fields,
         nullable=bool(fields.get(fde, {}).get("nullable")),
         has_fde=fde in fields,
-        marker=state.get("marker", False),
+        marker=mark_of(fde) in fields,
         tokens=tokens,
         storage="none",
         metric=state.get("metric", "IP"),
@@ -230,14 +230,14 @@ def describe(
         problems.append("its primary keys are made by the server (auto_id), so documents cannot be replaced")
     if problems:
         raise SchemaMismatch(f"{name} does not fit: {'; '.join(problems)}")
-    ours = {collection.key, fde, FDE_KEY, *collection.token_fields}
-    computed = _computed(description)
+    ours = {collection.key, fde, collection.mark, *collection.token_fields}
     vectors = [each for each, info in fields.items() if _is_vector(info) and each not in ours]
+    hidden = {*_computed(description), *map(mark_of, vectors)} & fields.keys()
     return replace(
         collection,
-        fields=tuple(each for each in fields if each not in ours and each not in vectors),
-        strangers=tuple(each for each in vectors if each not in computed),
-        hidden=tuple(each for each in vectors if each in computed),
+        fields=tuple(each for each in fields if each not in ours and each not in vectors and each not in hidden),
+        strangers=tuple(each for each in vectors if each not in hidden),
+        hidden=tuple(hidden),
     )
 
 

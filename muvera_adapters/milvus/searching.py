@@ -14,7 +14,7 @@ from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.ids import FDE_KEY, Key, from_key
+from muvera_adapters.milvus.ids import Key, from_key
 from muvera_adapters.milvus.reading import Cursor, fetch_all, next_keys, sample_fdes, token_fields
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, near_fde, near_tokens
 from muvera_adapters.results import Hit, Hits
@@ -221,7 +221,7 @@ def _scores_there(collection: Collection) -> bool:
 def _check(collection: Collection, options: Options) -> None:
     check_options(collection, options, MAX_RESULTS)
     for name in () if isinstance(options.payload, bool) else options.payload:
-        if not isinstance(name, str) or name in (FDE_KEY, collection.fde, *collection.token_fields):
+        if not isinstance(name, str) or name in (collection.mark, collection.fde, *collection.token_fields):
             raise InvalidInput(f"with_payload takes names of payload keys, got {name!r}")
 
 
