@@ -10,6 +10,7 @@ import typer
 
 from muvera_adapters.cli import backfill, diagnose, estimate, evaluate, inspect, migrate, quickstart, search, tune
 from muvera_adapters.errors import MuveraError, WrongUsage
+from muvera_core import InvalidTokens
 
 _typer = typer.Typer(
     name="muvera",
@@ -52,3 +53,7 @@ def app() -> None:
     except MuveraError as error:
         print(f"muvera: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
+    except (OSError, InvalidTokens) as error:
+        # directories and files that the user named, and tokens that cannot be encoded
+        print(f"muvera: {error}", file=sys.stderr)
+        sys.exit(1)
