@@ -164,6 +164,19 @@ def test_columns_that_are_left_out(tmp_path, tokens):
     assert "guessed" in found["warnings"][0]
 
 
+def test_documents_that_cannot_be_encoded_are_named_and_left_out(tmp_path, tokens):
+    """As collections have them; here too a source may begin with documents without tokens."""
+    broken = tokens.copy()
+    broken[3, 2] = 0
+    broken[7, 1, 0] = np.nan
+    lengths = np.concatenate([np.zeros(300, "i8"), np.full(N, 5)])
+    np.savez(tmp_path / "tokens.npz", tokens=broken.reshape(-1, DIM), lengths=lengths)
+    assert "300 of 16 dims" in muvera("inspect", "tokens.npz", cwd=tmp_path).stdout
+    found = json.loads(muvera("diagnose", "tokens.npz", "--json", cwd=tmp_path).stdout)
+    assert "1 documents with NaN or infinite values are left out: 307." in found["notes"]
+    assert "1 documents have rows of zeros (padding), which are left out." in found["notes"]
+
+
 def test_inspect(home):
     words = muvera("inspect", "tokens.npz", cwd=home).stdout
     assert "300 of 16 dims" in words
