@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from muvera_adapters.cli import options as o
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_adapters.results import DocumentId
-from muvera_adapters.sources import open_queries, open_source
+from muvera_adapters.sources import SourceDocument, open_queries, open_source
 from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
 
 Source = Annotated[
@@ -46,20 +46,23 @@ class Input:
         ids: of the documents.
         documents: their tokens.
         total: documents of the source, of which these are a random sample, or all.
+        left_out: notes on what the sample had and these have not.
     """
 
     ids: list[DocumentId]
     documents: TokenBatch
     total: int
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know."""
         if len(self.documents) == self.total:
-            return []
+            return self.left_out
         return [
+            *self.left_out,
             f"Measured on {len(self.documents):,} random documents of {self.total:,}. Over all of them, recall with as "
-            "many candidates is lower."
+            "many candidates is lower.",
         ]
 
 
@@ -97,10 +100,25 @@ def read_documents(
         kept = [document for place, document in enumerate(bar) if place in chosen]
     finally:
         opened.close()
-    kept = [document for document in kept if len(document.tokens)]
+    kept, left_out = _usable(kept)
     if not kept:
         raise InvalidInput(f"{source} has no documents with tokens")
-    return Input([d.id for d in kept], TokenBatch.from_list(d.tokens for d in kept), total)
+    return Input([d.id for d in kept], TokenBatch.from_list(d.tokens for d in kept), total, left_out)
+
+
+def _usable(documents: list[SourceDocument]) -> tuple[list[SourceDocument], list[str]]:
+    """Documents that can be encoded, rows of zeros taken out; and notes on the others."""
+    notes = []
+    broken = [d.id for d in documents if not np.isfinite(d.tokens).all()]
+    if broken:
+        shown = ", ".join(map(repr, broken[:5])) + (" ..." if len(broken) > 5 else "")
+        notes.append(f"{len(broken):,} documents with NaN or infinite values are left out: {shown}.")
+        documents = [d for d in documents if np.isfinite(d.tokens).all()]
+    padded = sum(not d.tokens.any(axis=1).all() for d in documents)
+    if padded:
+        notes.append(f"{padded:,} documents have rows of zeros (padding), which are left out.")
+        documents = [d._replace(tokens=d.tokens[d.tokens.any(axis=1)]) for d in documents]
+    return [d for d in documents if len(d.tokens)], notes
 
 
 def read_queries(path: Path | None, ids: Path | None, documents: TokenBatch | None, n: int, seed: int) -> Queries:

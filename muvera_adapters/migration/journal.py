@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,10 @@ def snapshot_of(source: TokenSource) -> dict[str, Any]:
     root = Path(source.place)
     files = {}
     for file in source.files:
-        status = file.stat()
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise SourceChanged(f"{file} of {source.place} cannot be read any more: {error}") from error
         name = file.relative_to(root).as_posix() if file != root and file.is_relative_to(root) else file.name
         files[name] = [status.st_size, status.st_mtime_ns]
     return {"format": source.format, "dim": source.dim, "documents": len(source), "files": files}
@@ -119,13 +123,20 @@ class Journal:
 
     def __init__(self, path: Path, migration: Migration) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise MuveraError(
+                f"{path}: the journal of the migration cannot be written here: {error}; name another file with "
+                "--journal"
+            ) from error
         try:
             self._open(migration)
         except sqlite3.OperationalError as error:
             self.close()
-            raise MuveraError(f"{path} cannot be opened: is another migration using it? ({error})") from error
+            why = "is another migration using it?" if "locked" in str(error) else "name another file with --journal"
+            raise MuveraError(f"{path} cannot be opened ({error}): {why}") from error
         except sqlite3.DatabaseError as error:
             self.close()
             raise MuveraError(f"{path} is no journal of a migration: {error}") from error
@@ -167,14 +178,12 @@ class Journal:
     @property
     def failures(self) -> list[Failure]:
         """By position."""
-        rows = self._database.execute("SELECT position, id, reason FROM failed ORDER BY position")
+        rows = self._execute("SELECT position, id, reason FROM failed ORDER BY position")
         return [Failure(position, json.loads(text), reason) for position, text, reason in rows]
 
     def enter(self, phase: Phase, *, there_before: int | None = None) -> None:
         """Notes that a phase begins."""
-        self._database.execute(
-            "UPDATE progress SET phase = ?, there_before = coalesce(?, there_before)", (phase, there_before)
-        )
+        self._execute("UPDATE progress SET phase = ?, there_before = coalesce(?, there_before)", (phase, there_before))
 
     def advance(
         self, position: int, documents: int, tokens: int, last_id: DocumentId | None, failures: Sequence[Failure]
@@ -189,26 +198,26 @@ class Journal:
             failures: of the batch.
         """
         text = None if last_id is None else _id_text(last_id)
-        self._database.execute("BEGIN")
-        self._database.executemany(
-            "INSERT OR REPLACE INTO failed VALUES (?, ?, ?)", [(f.position, _id_text(f.id), f.reason) for f in failures]
-        )
-        self._database.execute(
+        self._execute("BEGIN")
+        for failure in failures:
+            row = (failure.position, _id_text(failure.id), failure.reason)
+            self._execute("INSERT OR REPLACE INTO failed VALUES (?, ?, ?)", row)
+        self._execute(
             "UPDATE progress SET position = ?, documents = documents + ?, tokens = tokens + ?, "
             "last_id = coalesce(?, last_id)",
             (position, documents, tokens, text),
         )
-        self._database.execute("COMMIT")
+        self._execute("COMMIT")
 
     def retried(self, position: int, tokens: int, failure: Failure | None) -> None:
         """Notes a document that had failed: with its new failure, or written after all."""
-        self._database.execute("BEGIN")
-        self._database.execute("DELETE FROM failed WHERE position = ?", (position,))
+        self._execute("BEGIN")
+        self._execute("DELETE FROM failed WHERE position = ?", (position,))
         if failure is not None:
             row = (position, _id_text(failure.id), failure.reason)
-            self._database.execute("INSERT INTO failed VALUES (?, ?, ?)", row)
-        self._database.execute("UPDATE progress SET tokens = tokens + ?", (tokens,))
-        self._database.execute("COMMIT")
+            self._execute("INSERT INTO failed VALUES (?, ?, ?)", row)
+        self._execute("UPDATE progress SET tokens = tokens + ?", (tokens,))
+        self._execute("COMMIT")
 
     def close(self) -> None:
         """Lets another process have it."""
@@ -219,7 +228,8 @@ class Journal:
         unused = self.phase == "new"
         self.close()
         if unused:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Journal:
         return self
@@ -276,8 +286,14 @@ class Journal:
             begun = " ".join(kept["conditions"]) or "all documents"
             raise MuveraError(f"the migration was begun with other documents ({begun}){anew}")
 
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            raise MuveraError(f"{self.path}: the journal cannot be read or written: {error}") from error
+
     def _one(self, column: str) -> Any:
-        return self._database.execute(f"SELECT {column} FROM progress").fetchone()[0]  # noqa: S608 (our own names)
+        return self._execute(f"SELECT {column} FROM progress").fetchone()[0]  # noqa: S608 (our own names)
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def open_fast_plaid(directory: Path, *, originals: bool = True) -> ChunkedIndex:
 
 
 def open_next_plaid(directory: Path, *, originals: bool = True) -> ChunkedIndex:
-    """A directory written by next-plaid (colgrep), as its source describes it; no real one was met so far.
+    """A directory written by next-plaid (colgrep); its binary indexes are not read.
 
     Arguments, errors and results as for :func:`open_fast_plaid`.
     """

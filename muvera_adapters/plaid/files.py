@@ -20,6 +20,26 @@ Int64 = npt.NDArray[np.int64]
 _MAX_JSON_BYTES = 1 << 30
 
 
+#: folders of an index of PyLate in which another library keeps its own
+INNER_FOLDERS = ("fast_plaid_index", "warp_index")
+
+# locks, which libraries leave behind when they only read, are not among them, nor is anything else that lies there:
+# queries, a collection or the journal of a migration
+_INDEX_FILES = re.compile(
+    r"\d+\.((codes|residuals|passage_ids)\.(pt|npy)|metadata\.json|pt)|doclens\.\d+\.(json|npy)"
+    r"|(centroids|buckets|avg_residual|ivf|ivf\.pid|ivf_lengths|bucket_weights|bucket_cutoffs|cluster_threshold)\.(pt|npy)"
+    r"|(sizes|codes|residuals|residuals\.repacked|tails|offsets)\.compacted\.pt|(deleted_)?pids\.npy"
+    r"|merged_\w+\.(npy|manifest\.json)|(embeddings|buffer)(_lengths|_info)?\.(npy|json)"
+    r"|(metadata|plan|build_state|pid_docid_map|docid_metadata_map|collection)\.json|metadata\.(db|duckdb)"
+    r"|(plaid|warp)_ids_to_documents_ids\.\w+|documents_ids_to_(plaid|warp)_ids\.\w+|docnos\.pkl\.gz"
+)
+
+
+def is_index_file(name: str) -> bool:
+    """Whether an index of one of the formats has files of this name."""
+    return _INDEX_FILES.fullmatch(name) is not None
+
+
 def require_file(path: Path) -> Path:
     """The path itself.
 

@@ -210,6 +210,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: not UTF-8: {error}") from error
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error}") from error
 
 
 def _parse(path: Path, number: int, text: str | bytes) -> Any:

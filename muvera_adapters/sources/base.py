@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.plaid.torch_file import BFLOAT16
 from muvera_adapters.results import DocumentId
 
@@ -65,6 +66,17 @@ class TokenSource(Protocol):
     def close(self) -> None:
         """Closes what was opened for it."""
         ...
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Errors of the operating system about a source's files as InvalidInput."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, MuveraError):
+            raise
+        raise InvalidInput(f"{place} cannot be read: {error}") from error
 
 
 def to_float32(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:

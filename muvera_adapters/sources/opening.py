@@ -10,8 +10,9 @@ from muvera_adapters.databases import is_target, parse_target
 from muvera_adapters.errors import InvalidInput, MuveraError, WrongUsage
 from muvera_adapters.plaid import UnknownFormat, detect
 from muvera_adapters.sources.arrays import ArrayFile, ArraySource
-from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.sources.base import TokenSource, readable
 from muvera_adapters.sources.collection import CollectionSource
+from muvera_adapters.sources.names import NO_IDS
 from muvera_adapters.sources.npz import NpyFile, NpzFile, read_npy
 from muvera_adapters.sources.plaid import PlaidSource
 from muvera_adapters.sources.safetensors import SafetensorsFile
@@ -71,13 +72,29 @@ def open_source(
     """
     text = os.fspath(path)
     lengths = None if lengths is None else os.fspath(lengths)
+    with readable(text):
+        return _open(text, ids, texts, originals, tokens, lengths, drop, payload, collection, tokens_vector)
+
+
+def _open(
+    text: str,
+    ids: str | os.PathLike[str] | None,
+    texts: str | os.PathLike[str] | None,
+    originals: bool,
+    tokens: str | None,
+    lengths: str | None,
+    drop: Collection[str],
+    payload: Collection[str] | None,
+    collection: str | None,
+    tokens_vector: str | None,
+) -> TokenSource:
     if is_target(text):
         if collection is None:
             raise WrongUsage(f"{text}: name the collection to read (--from-collection)")
         _refuse(text, ids=ids, texts=texts, tokens=tokens, lengths=lengths)
         return CollectionSource(parse_target(text), collection, tokens_vector=tokens_vector)
     _refuse(text, from_collection=collection, tokens_vector=tokens_vector)
-    found = Path(path)
+    found = Path(text)
     if found.suffix in _ARRAY_FILES and not found.is_dir():
         _refuse(text, texts=texts)
         return _arrays(found, tokens=tokens, lengths=lengths, ids=None if ids is None else os.fspath(ids))
@@ -95,6 +112,8 @@ def open_source(
             if found.exists()
             else f"{text}: no such file or directory"
         )
+    if ids is not None and os.fspath(ids) == NO_IDS:
+        raise WrongUsage(f"{text}: --ids {NO_IDS} does not apply to an index: name a file with its ids")
     return PlaidSource(found, ids=Path(ids) if ids else None, texts=Path(texts) if texts else None, originals=originals)
 
 
@@ -116,13 +135,14 @@ def open_queries(
     if found.suffix not in _ARRAY_FILES:
         _need_file(found)
         raise InvalidInput(f"{found}: queries are read from {', '.join(_ARRAY_FILES)} files")
-    source = _arrays(found, queries=True, tokens=tokens, lengths=None if lengths is None else os.fspath(lengths))
-    try:
-        return TokenBatch.from_list(document.tokens for document in source.documents())
-    except InvalidTokens as error:
-        raise InvalidInput(f"{found}: {error}") from error
-    finally:
-        source.close()
+    with readable(str(found)):
+        source = _arrays(found, queries=True, tokens=tokens, lengths=None if lengths is None else os.fspath(lengths))
+        try:
+            return TokenBatch.from_list(document.tokens for document in source.documents())
+        except InvalidTokens as error:
+            raise InvalidInput(f"{found}: {error}") from error
+        finally:
+            source.close()
 
 
 def _arrays(
@@ -151,8 +171,12 @@ def _tables(path: Path) -> list[Path]:
     found = saved_files(path) or sorted(path.glob("*.parquet")) or sorted(path.glob("*.arrow"))
     if found or _is_index(path):
         return found
-    # names that begin with a dot or a line are of the programs that write tables, not tables
-    return [p for p in sorted(path.rglob("*.parquet")) if not any(x[0] in "._" for x in p.relative_to(path).parts)]
+    return [
+        file
+        for file in sorted(path.rglob("*.parquet"))
+        # what programs keep beside tables, and embedded databases, which a migration may have put here
+        if not any(part[0] in "._" or part.endswith(".db") for part in file.relative_to(path).parts)
+    ]
 
 
 def _is_index(path: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.plaid import open_index
-from muvera_adapters.plaid.files import read_json
+from muvera_adapters.plaid.files import INNER_FOLDERS, is_index_file, read_json
 from muvera_adapters.sources.base import SourceDocument
 
 
@@ -30,8 +30,8 @@ class PlaidSource:
         self.n_tokens: int | None = self.index.n_tokens
         self.n_positions = len(self.index.lengths)
         self.lengths: npt.NDArray[np.int64] | None = self.index.lengths
-        # an index's own library leaves locks behind when it only reads
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock")
+        folders = [path, *(path / name for name in INNER_FOLDERS)]
+        inside = sorted(p for f in folders if f.is_dir() for p in f.iterdir() if is_index_file(p.name) and p.is_file())
         self.files: Sequence[Path] = (*inside, *(p for p in (ids, texts) if p is not None))
 
     def __len__(self) -> int:

@@ -96,14 +96,19 @@ class TableSource:
 
     def documents(self, start: int = 0) -> Iterator[SourceDocument]:
         """In the order of the rows."""
+        import pyarrow
+
         ids = self._ids.read() if self._ids else None
         for _ in range(start if ids else 0):
             next(ids)  # type: ignore[arg-type]
         position = 0
         for path, count in zip(self._tables, self._counts, strict=True):
             if position + count > start:
-                for document in self._file_documents(path, position, start):
-                    yield document if ids is None else document._replace(id=next(ids))
+                try:
+                    for document in self._file_documents(path, position, start):
+                        yield document if ids is None else document._replace(id=next(ids))
+                except (OSError, pyarrow.ArrowException) as error:
+                    raise InvalidInput(f"{path} cannot be read: {error}") from error
             position += count
 
     def close(self) -> None:

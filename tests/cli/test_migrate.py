@@ -1,6 +1,7 @@
 """The commands around migrations, as a user runs them; and what they say when something is wrong."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -121,6 +122,66 @@ def test_texts_of_a_plaid_index(tmp_path):
     assert json.loads(muvera(*command, "--json", cwd=tmp_path).stdout)["verification"]["passed"]
 
 
+@pytest.mark.parametrize("target", ["qdrant-edge:data", "qdrant-edge:."])
+def test_inside_the_index(tmp_path, target):
+    """The collection and the journal lie among the index's files, and are not taken for them."""
+    path = shutil.copytree(INDEXES / "stanford_nbits2" / "index", tmp_path / "index")
+    size = json.loads(muvera("inspect", ".", "--json", cwd=path).stdout)["source_bytes"]
+    command = ["migrate", ".", "--to", target, "--collection", "docs", *SIZES, "--no-verify", "--limit"]
+    muvera(*command, "20", cwd=path)
+    (path / "queries.npy").write_bytes(b"of the user")
+    muvera(*command, "40", cwd=path)
+    assert json.loads(muvera("inspect", ".", "--json", cwd=path).stdout)["source_bytes"] == size
+    (path / "doclens.0.json").touch()
+    assert "the file doclens.0.json was written" in complaint(*command, "60", cwd=path)
+
+
+def test_paths_that_cannot_be_written(home, tmp_path):
+    """A file in the place of a directory stops the superuser too."""
+    (tmp_path / "occupied").write_text("")
+    np.savez(tmp_path / "tokens.npz", **np.load(home / "tokens.npz"))
+    command = ["migrate", "tokens.npz", "--to", "qdrant-edge:data", "--collection", "x", *SIZES]
+    for options in (["--journal", "occupied/journal"], ["--journal", "."]):
+        assert "name another file with --journal" in complaint(*command, *options, cwd=tmp_path)
+    for arguments in (
+        [*command[:3], "qdrant-edge:occupied/data", *command[4:]],
+        ["quickstart", "--data", "occupied/data"],
+        ["evaluate", "tokens.npz", "--pseudo", "4", "--encoder", "fde:2,2,4", "--report", "occupied/report"],
+    ):
+        assert "occupied" in complaint(*arguments, cwd=tmp_path)
+
+
+def test_columns_that_are_left_out(tmp_path, tokens):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = {"page_id": range(N), "title": ["t"] * N, "image": [b"x"] * N, "emb": tokens.tolist()}
+    parquet.write_table(pa.table(table), tmp_path / "x.parquet")
+    command = ["migrate", "x.parquet", "--to", "qdrant-edge:data", "--collection", "x", *SIZES]
+    assert "column 'image' (binary); leave it out with --drop image" in complaint(*command, cwd=tmp_path)
+    done = muvera(*command, "--drop", "image", "--json", cwd=tmp_path)
+    assert "guessed: ids are taken from the column 'page_id'" in done.stderr
+    assert json.loads(done.stdout)["migration"]["written"] == N
+    assert json.loads(done.stdout)["source"]["format"] == "parquet, tokens in 'emb', ids in 'page_id'"
+    command = ["migrate", "x.parquet", "--to", "qdrant-edge:data", "--collection", "y", *SIZES, "--ids", "none"]
+    done = muvera(*command, "--payload", "none", "--where", "page_id<30", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["migration"]["written"] == 30
+    found = json.loads(muvera("inspect", "x.parquet", "--drop", "image", "--json", cwd=tmp_path).stdout)
+    assert found["payload_keys"] == ["title"]
+    assert "guessed" in found["warnings"][0]
+
+
+def test_documents_that_cannot_be_encoded_are_named_and_left_out(tmp_path, tokens):
+    """As collections have them; here too a source may begin with documents without tokens."""
+    broken = tokens.copy()
+    broken[3, 2] = 0
+    broken[7, 1, 0] = np.nan
+    lengths = np.concatenate([np.zeros(300, "i8"), np.full(N, 5)])
+    np.savez(tmp_path / "tokens.npz", tokens=broken.reshape(-1, DIM), lengths=lengths)
+    assert "300 of 16 dims" in muvera("inspect", "tokens.npz", cwd=tmp_path).stdout
+    found = json.loads(muvera("diagnose", "tokens.npz", "--json", cwd=tmp_path).stdout)
+    assert "1 documents with NaN or infinite values are left out: 307." in found["notes"]
+    assert "1 documents have rows of zeros (padding), which are left out." in found["notes"]
+
+
 def test_inspect(home):
     words = muvera("inspect", "tokens.npz", cwd=home).stdout
     assert "300 of 16 dims" in words
@@ -184,7 +245,9 @@ def test_complaints(home, migrated):
             (["migrate", "tokens.npz", *to, "y", "--k-sim", "99"], 2, "at most 16"),
             (["migrate", "tokens.npz", *to, "y", "--encoder", "absent.npz"], 1, "absent.npz: no such file"),
             (["migrate", "tokens.npz", *to, "y", "--where", "lang"], 2, "KEY=VALUE"),
-            (["migrate", "tokens.npz", *to, "y", "--ids", "ids.txt"], 2, "--ids does not apply"),
+            (["migrate", "tokens.npz", *to, "y", "--ids", "ids.txt"], 1, "no array and no file of this name"),
+            (["migrate", "tokens.npz", *to, "y", "--texts", "t.tsv"], 2, "--texts does not apply"),
+            (["migrate", "tokens.npz", *to, "y", "--lengths", "widths"], 1, "there is no array of this name"),
             (["migrate", "tokens.npz", *to, "y", "--old-results", "r.json"], 2, "--query-npy"),
             (["migrate", "tokens.npz", *to, "y", "--workers", "2"], 2, "one worker"),
             (["migrate", "qdrant-edge:data", "--from-collection", "no", *to, "y"], 1, "no.muvera.json is missing"),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 import warnings
 
@@ -10,6 +11,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MissingExtra, MuveraError, WrongUsage
+from muvera_adapters.plaid import IndexWarning
 from muvera_adapters.qdrant import QdrantMuvera
 from muvera_adapters.sources import SourceWarning, open_queries, open_source
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch
@@ -670,3 +672,30 @@ class TestTables:
         source.files[0].unlink()
         with pytest.raises(InvalidInput, match=r"the file is missing, which .*state.json names"):
             open_source(tmp_path)
+
+
+def test_files_of_an_index_are_its_own(tmp_path):
+    """Not what a user, a migration or a library's lock puts beside them."""
+    for name in sorted(p.name for p in INDEXES.iterdir()):
+        path = shutil.copytree(INDEXES / name / "index", tmp_path / name)
+        path = path / "colbert" if name.startswith("pylate") else path
+        everything = sorted(p for p in path.rglob("*") if p.is_file())
+        (path / "data" / "docs").mkdir(parents=True)
+        for other in (
+            "merged_codes.lock", "docs.migration.sqlite", "my.journal", "docs.muvera.json", "queries.npy", "ids.json",
+            "ids.txt", "meta.json", "data/docs/centroids.npy", "data.db",
+        ):  # fmt: skip
+            (path / other).write_text("x")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IndexWarning)
+            assert sorted(open_source(path).files) == everything, name
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy", "safetensors", "pt", "parquet", "arrow"])
+def test_files_that_cannot_be_read(tmp_path, suffix):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / f"x.{suffix}"
+    for content in (b"", b"x", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"ARROW1\0\0", b"PAR1", bytes(100)):
+        path.write_bytes(content)
+        with pytest.raises(MuveraError):
+            open_source(path)
