@@ -53,6 +53,10 @@ class Rejected(MuveraError):
     """The database refused the request; repeating it would not help."""
 
 
+class AccessDenied(MuveraError):
+    """The database rejects the credentials, or they do not allow the request (401, 403)."""
+
+
 class StoreUnavailable(MuveraError):
     """The database cannot be reached or opened now.
 
@@ -65,6 +69,10 @@ class StoreUnavailable(MuveraError):
         super().__init__(message)
         self.transient = transient
         self.retry_after = retry_after
+
+
+class MissingFDEs(UserWarning):
+    """Some documents have no FDE, so that no search finds them; ``backfill()`` computes the missing FDEs."""
 
 
 class WriteInterrupted(StoreUnavailable):

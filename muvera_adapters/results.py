@@ -41,11 +41,14 @@ class Hits(list[Hit]):
     Attributes:
         unscored: candidates of a reranking search that could not be reranked because no tokens are stored with
             them; they follow the reranked hits in the list while there is room.
+        without_fde: number of documents of the collection that have no FDE, which no search finds; counted at most 30
+            seconds ago. None: not counted.
     """
 
-    def __init__(self, hits: Iterable[Hit] = (), unscored: Iterable[Hit] = ()) -> None:
+    def __init__(self, hits: Iterable[Hit] = (), unscored: Iterable[Hit] = (), without_fde: int | None = None) -> None:
         super().__init__(hits)
         self.unscored = list(unscored)
+        self.without_fde = without_fde
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,12 @@ class WriteReport:
     Attributes:
         written: documents that the database has acknowledged.
         failed: id and error of those that it has not.
+        zero_rows: number of all-zero token vectors that were left out (``zero_rows="drop"``).
     """
 
     written: int = 0
     failed: dict[DocumentId, str] = field(default_factory=dict)
+    zero_rows: int = 0
 
 
 @dataclass(slots=True)
@@ -84,7 +89,9 @@ class BackfillReport:
         written: documents that got their FDE in this run.
         copied: documents copied to the new collection in this run (0 in place).
         failed: id and reason of documents that cannot be encoded; they have no FDE and are not found by searches.
-        without_tokens: documents that have no tokens to encode.
+        without_tokens: documents that have no tokens to encode, or only all-zero ones.
+        refreshed: documents whose FDE was not that of their tokens and has been written again in this run.
+        zero_rows: documents with all-zero token vectors, which their FDEs leave out, among those written in this run.
         remaining: documents still without an FDE when the run ended (of a dry run: to do).
         verified: documents of the closing sample whose stored FDE equals the one of their stored tokens.
         fde_bytes: float32 bytes of the FDEs to write.
@@ -97,12 +104,38 @@ class BackfillReport:
     copied: int = 0
     failed: dict[DocumentId, str] = field(default_factory=dict)
     without_tokens: int = 0
+    refreshed: int = 0
+    zero_rows: int = 0
     remaining: int = 0
     verified: int = 0
     fde_bytes: int = 0
     read_bytes: int = 0
     seconds: float = 0.0
     dry_run: bool = False
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What a comparison of FDEs with the stored tokens found; nothing is written.
+
+    Attributes:
+        checked: number of documents whose FDE was compared with their tokens.
+        stale: ids of documents whose FDE is that of other tokens: the tokens were replaced without the FDE.
+        without_fde: number of documents that have tokens but no FDE.
+        zero_rows: number of documents with all-zero token vectors, which FDEs leave out.
+        unreadable: id and reason of documents whose stored tokens cannot be encoded.
+    """
+
+    checked: int = 0
+    stale: list[DocumentId] = field(default_factory=list)
+    without_fde: int = 0
+    zero_rows: int = 0
+    unreadable: dict[DocumentId, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether a search can find every document by its tokens: none is stale, without an FDE or unreadable."""
+        return not (self.stale or self.without_fde or self.unreadable)
 
 
 @dataclass(frozen=True, slots=True)

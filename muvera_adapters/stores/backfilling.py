@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
-from muvera_adapters.results import BackfillReport, DocumentId
-from muvera_adapters.stores.checks import cosines, encode_stored
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError, Unsupported
+from muvera_adapters.results import BackfillReport, DocumentId, VerifyReport
+from muvera_adapters.stores.checks import cosines, encode_stored, without_zero_rows
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation, seconds
 
@@ -22,6 +22,12 @@ _ROUNDS = 5
 # another seed gives about 0; tokens stored with less precision than they were encoded with stay above 0.95
 _SAME_ENCODER = 0.95
 _SAME_TOKENS = 0.999
+# tokens are rounded after they were encoded, which moves a few of them to other partitions: random roundings show how
+# much that can change the FDE, and three times as much is allowed
+_ROUNDINGS = 8
+_FLOAT16_STEP = 2.0**-11
+# of the encoder's length
+_SAME_LENGTH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class BackfillAccess:
         write: writes FDEs by key and gives the number written; documents deleted meanwhile are left out.
         same: whether tokens that were read twice are equal.
         exclusive: nobody else can write.
+        page: next page of all documents that have tokens, with the FDEs that are there, and the cursor of the page
+            after it (None: there is none); it is given the cursor, None for the first page.
     """
 
     collection: Described
@@ -62,14 +70,21 @@ class BackfillAccess:
     write: Callable[[list[tuple[Any, npt.NDArray[np.float32]]]], Operation[int]]
     same: Callable[[npt.NDArray[Any], npt.NDArray[Any]], bool] = np.array_equal
     exclusive: bool = False
+    page: Callable[[Any], Operation[tuple[list[Stored], Any]]] | None = None
 
 
 async def backfill_passes(
-    access: BackfillAccess, one_pass: Callable[[Any], Operation[int]], report: BackfillReport, progress: bool
+    access: BackfillAccess,
+    one_pass: Callable[[Any], Operation[int]],
+    report: BackfillReport,
+    progress: bool,
+    *,
+    refresh: bool = False,
 ) -> None:
-    """Repeats passes until one writes nothing, and then verifies a sample.
+    """Repeats passes until one writes nothing, and then compares FDEs with tokens: all, or those of a sample.
 
-    So documents that others add meanwhile are done too, and a run after a kill does only what is left.
+    So documents that others add meanwhile are done too, and a run after a kill does only what is left. A sample with
+    FDEs of other tokens leads to a comparison of all.
 
     Args:
         access: reads and writes of the database.
@@ -77,20 +92,31 @@ async def backfill_passes(
             progress bar.
         report: report of the backfill, which is filled in.
         progress: show a bar.
+        refresh: compare all documents.
     """
+    without_tokens = report.without_tokens
     with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
-        while await one_pass(bar):
-            pass
-    report.verified = await verify(access, report)
+        while True:
+            report.without_tokens = without_tokens  # a pass counts documents of all-zero tokens, each pass anew
+            if not await one_pass(bar):
+                break
+    access.collection.seen.without_fde = None
+    if refresh:
+        await refresh_all(access, report, progress)
+    report.verified = await verify(access, report, progress)
 
 
 def encodable(access: BackfillAccess, documents: Sequence[Stored], report: BackfillReport) -> list[Stored]:
-    """Those whose tokens can be encoded; the report says why others cannot."""
+    """Those whose tokens can be encoded; the report says why others cannot, or counts them as without tokens."""
     good = []
     for document in documents:
+        present = without_zero_rows(document.tokens)
+        if not len(present):
+            report.without_tokens += 1
+            continue
         try:
-            access.check(document.tokens, f"document {document.id!r}")
-        except InvalidInput as error:  # noqa: PERF203
+            access.check(present, f"document {document.id!r}")
+        except InvalidInput as error:
             report.failed[document.id] = str(error)
         else:
             good.append(document)
@@ -128,6 +154,7 @@ async def fill(access: BackfillAccess, documents: Sequence[Stored], report: Back
     """
     wrote = 0
     documents = encodable(access, documents, report)
+    report.zero_rows += sum(_has_zero_rows(each) for each in documents)
     for _ in range(_ROUNDS):
         if not documents:
             break
@@ -143,49 +170,164 @@ async def fill(access: BackfillAccess, documents: Sequence[Stored], report: Back
     return wrote
 
 
-async def check_adopted(access: BackfillAccess) -> int:
+async def check_adopted(access: BackfillAccess, *, by_cosine: bool = False) -> int:
     """How many documents of a sample have FDEs, which someone else wrote.
 
+    Args:
+        access: reads of the database.
+        by_cosine: whether FDEs are compared by cosine, so that their lengths do not matter.
+
     Raises:
-        EncoderMismatch: they are not of this encoder.
+        EncoderMismatch: they are not of this encoder, or of another length than its FDEs.
     """
     documents = [each for each in (await access.sample(_SAMPLE)) if each.fde is not None]
+    documents = encodable(access, documents, BackfillReport())
     if not documents:
         return 0
-    similarity = float(np.median(await Compute(partial(_agreement, access, documents))))
+    stored = np.stack([each.fde for each in documents if each.fde is not None])
+    ours = await Compute(partial(encode, access, documents))
+    similarity = float(np.median(cosines(stored, ours)))
     if similarity < _SAME_ENCODER:
         raise EncoderMismatch(
             f"{access.collection.name}: the vectors {access.collection.fde!r} are not what encoder "
             f"{access.collection.encoder.fingerprint} makes of the stored tokens (median cosine of {len(documents)} "
             f"documents: {similarity:.3f}); was another seed, size or library used?"
         )
+    if not by_cosine:
+        _check_length(access.collection, stored, ours)
     return len(documents)
 
 
-async def verify(access: BackfillAccess, report: BackfillReport) -> int:
-    """Documents of a sample whose FDE is that of their tokens; others are rewritten and a sample taken again.
+def _check_length(collection: Described, stored: npt.NDArray[np.float32], ours: npt.NDArray[np.float32]) -> None:
+    """Raises EncoderMismatch where the lengths of stored FDEs (n, dim) are not those of the encoder's."""
+    lengths, expected = np.linalg.norm(stored, axis=1), np.linalg.norm(ours, axis=1)
+    ratio = float(np.median(lengths / np.maximum(expected, np.float32(1e-30))))
+    if abs(ratio - 1) > _SAME_LENGTH:
+        unit = abs(float(np.median(lengths)) - 1) < _SAME_LENGTH
+        raise EncoderMismatch(
+            f"{collection.name}: the vectors {collection.fde!r} have the direction of FDEs of encoder "
+            f"{collection.encoder.fingerprint}, but a median length of {np.median(lengths):.4g} instead of "
+            f"{np.median(expected):.4g}: pass an encoder with normalize={unit}, as they were made with"
+        )
+
+
+async def verify(access: BackfillAccess, report: BackfillReport, progress: bool = False) -> int:
+    """Documents of a sample whose FDE is that of their tokens.
+
+    Where it is not, all documents are compared and stale FDEs are written again, and then another sample is taken.
 
     Raises:
-        MuveraError: samples still disagree after several rounds.
+        MuveraError: that sample disagrees, too.
     """
-    wrong: list[Stored] = []
-    for _ in range(_ROUNDS):
+    for last in (False, True):
         documents = [each for each in (await access.sample(_SAMPLE)) if each.fde is not None]
-        documents = encodable(access, documents, report)
+        scratch = BackfillReport()
+        documents = encodable(access, documents, scratch)
+        report.failed.update(scratch.failed)
         if not documents:
             return 0
-        agreement = await Compute(partial(_agreement, access, documents))
-        wrong = [each for each, cosine in zip(documents, agreement, strict=True) if cosine < _SAME_TOKENS]
-        if not wrong:
+        stale = await _stale(access, documents)
+        if not stale:
             return len(documents)
-        await fill(access, wrong, report)
-    ids = ", ".join(repr(each.id) for each in wrong[:5])
+        if not last:
+            await refresh_all(access, report, progress)
+    ids = ", ".join(repr(each.id) for each in stale[:5])
     raise MuveraError(
-        f"{access.collection.name}: tokens of {ids} keep changing without their FDE: another program updates "
-        f"{access.collection.tokens!r} alone; make it write through this library"
+        f"{access.collection.name}: documents were replaced while their FDEs were compared, among them {ids}; their "
+        "FDEs are those of the old tokens: repeat backfill(refresh=True), and pause writers if this comes again"
     )
 
 
-def _agreement(access: BackfillAccess, documents: Sequence[Stored]) -> npt.NDArray[np.float32]:
-    """(n,) cosines of the FDEs that are there and those of the tokens."""
-    return cosines(np.stack([each.fde for each in documents if each.fde is not None]), encode(access, documents))
+async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: bool) -> None:
+    """Compares the FDE of every document with its tokens, and writes the FDEs that are stale or missing."""
+    scratch = BackfillReport()  # documents that cannot be encoded have been counted by the passes
+    with tqdm(unit="doc", desc="refresh", disable=not progress) as bar:
+        cursor = None
+        while True:
+            documents, cursor = await _next_page(access, cursor)
+            bar.update(len(documents))
+            documents = encodable(access, documents, scratch)
+            lacking = [each for each in documents if each.fde is None]
+            stale = await _stale(access, [each for each in documents if each.fde is not None])
+            report.refreshed += await fill(access, stale, report)
+            report.written += await fill(access, lacking, report)
+            if cursor is None:
+                break
+    report.failed.update(scratch.failed)
+    access.collection.seen.without_fde = None
+
+
+async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) -> VerifyReport:
+    """Compares the FDE of every document with its stored tokens; nothing is written.
+
+    Args:
+        access: reads of the database.
+        limit: number of documents to read; None: all of them.
+        progress: show a bar.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"limit must be at least 1, got {limit}")
+    report, seen, cursor = VerifyReport(), 0, None
+    with tqdm(total=limit, unit="doc", desc="verify", disable=not progress) as bar:
+        while True:
+            documents, cursor = await _next_page(access, cursor)
+            if limit is not None:
+                documents = documents[: limit - seen]
+            seen += len(documents)
+            bar.update(len(documents))
+            scratch = BackfillReport()
+            documents = encodable(access, documents, scratch)
+            report.unreadable.update(scratch.failed)
+            report.zero_rows += sum(_has_zero_rows(each) for each in documents)
+            with_fde = [each for each in documents if each.fde is not None]
+            report.without_fde += len(documents) - len(with_fde)
+            report.checked += len(with_fde)
+            report.stale += [each.id for each in await _stale(access, with_fde)]
+            if cursor is None or seen == limit:
+                return report
+
+
+async def _next_page(access: BackfillAccess, cursor: Any) -> tuple[list[Stored], Any]:
+    if access.page is None:
+        raise Unsupported(f"{access.collection.name}: this store cannot go through all documents")
+    return await access.page(cursor)
+
+
+async def _stale(access: BackfillAccess, documents: Sequence[Stored]) -> list[Stored]:
+    """Documents whose FDE is that of other tokens, beyond what rounding tokens to float16 after encoding explains."""
+    if not documents:
+        return []
+    ours = await Compute(partial(encode, access, documents))
+    stored = np.stack([each.fde for each in documents if each.fde is not None])
+    found = cosines(stored, ours)
+    doubtful = [k for k in range(len(documents)) if not found[k] >= _SAME_TOKENS]
+    rounded = [k for k in doubtful if _is_float16(documents[k].tokens)]
+    explained = set()
+    if rounded:
+        least = await Compute(partial(_least_of_roundings, access, [documents[k] for k in rounded], ours[rounded]))
+        explained = {k for k, cosine in zip(rounded, least, strict=True) if 1 - found[k] <= 3 * (1 - cosine)}
+    return [documents[k] for k in doubtful if k not in explained]
+
+
+def _is_float16(tokens: npt.NDArray[Any]) -> bool:
+    return tokens.dtype == np.float16 or bool((tokens == tokens.astype(np.float16)).all())
+
+
+def _least_of_roundings(
+    access: BackfillAccess, documents: Sequence[Stored], fdes: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """(n,) least cosines of FDEs with those of tokens that round to the same float16 values."""
+    draws = np.random.default_rng(0)
+    least = np.ones(len(documents), np.float32)
+    for _ in range(_ROUNDINGS):
+        unrounded = [
+            each.tokens * (1 + _FLOAT16_STEP * draws.uniform(-1, 1, each.tokens.shape).astype(np.float32))
+            for each in documents
+        ]
+        again = encode_stored(access.collection.encoder, unrounded, cosine=access.collection.cosine)
+        least = np.minimum(least, cosines(fdes, again))
+    return least
+
+
+def _has_zero_rows(document: Stored) -> bool:
+    return not document.tokens.any(axis=1).all()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from os import PathLike
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,14 @@ import numpy.typing as npt
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.collection import Described
-from muvera_core import Encoder, TokenBatch
+from muvera_adapters.stores.payloads import INTEGERS, to_stored
+from muvera_core import Encoder, FDEConfig, TokenBatch
 from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
 
 K = TypeVar("K")
+
+#: what becomes of all-zero token vectors of new documents
+ZeroRows: TypeAlias = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +30,21 @@ class Intake(Generic[K]):
 
     Attributes:
         key: the database's key of an id at a position, and what the payload must keep to give the id back.
-        payload: the payload as it is stored, from the user's and its position.
+        payload: the payload as it is stored, from the user's as plain JSON values and its position.
         check_tokens: check of a token matrix (n, token_dim); its second argument says whose it is.
         size: bytes of a document on the way to the database, from its token matrix and stored payload.
+        integers: least and largest integer of a payload.
+        vectors: names of the vectors that can be written beside the library's own; None: only the database knows them.
+        vector_size: bytes of such a vector on the way to the database.
     """
 
     key: Callable[[DocumentId, int], tuple[K, Mapping[str, Any]]]
     payload: Callable[[Mapping[str, Any], int], dict[str, Any]]
     check_tokens: Callable[[npt.NDArray[Any], str], None]
     size: Callable[[npt.NDArray[Any], Mapping[str, Any], str], int]
+    integers: tuple[int, int] = INTEGERS
+    vectors: Collection[str] | None = ()
+    vector_size: Callable[[Any], int] = lambda value: 4 * numbers_in(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,8 @@ class Prepared(Generic[K]):
         payloads: payload of each as it is stored, with what is needed to give the id back.
         tokens: token matrix (n_i, token_dim) of each, normalised where the collection compares by cosine.
         sizes: bytes of each on the way to the database.
+        vectors: other vectors of each, by name, in the database's own types.
+        zero_rows: number of all-zero token vectors that were left out.
     """
 
     ids: list[DocumentId]
@@ -53,6 +66,8 @@ class Prepared(Generic[K]):
     payloads: list[dict[str, Any]]
     tokens: TokenBatch | list[npt.NDArray[Any]]
     sizes: list[int]
+    vectors: list[dict[str, Any]]
+    zero_rows: int = 0
 
 
 def prepare(
@@ -61,14 +76,32 @@ def prepare(
     tokens: Any,
     payloads: Sequence[Mapping[str, Any] | None] | None,
     intake: Intake[K],
+    *,
+    vectors: Mapping[str, Sequence[Any]] | None = None,
+    zero_rows: ZeroRows = "refuse",
 ) -> Prepared[K]:
     """Documents for one write.
 
+    Args:
+        collection: the collection to write to.
+        ids: ids of the documents.
+        tokens: token matrices of the documents.
+        payloads: payloads of the documents, or None.
+        intake: what the database takes.
+        vectors: other vectors by name, one entry a document (None: none).
+        zero_rows: whether all-zero token vectors are refused, or left out and counted.
+
     Raises:
-        InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, or tokens cannot be
-            encoded or exceed a limit of the database; the message says where.
+        InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, a vector is unknown
+            or the library's own, or tokens cannot be encoded or exceed a limit of the database; the message says where.
     """
+    if zero_rows not in get_args(ZeroRows):
+        raise InvalidInput(f"zero_rows must be 'refuse' or 'drop', got {zero_rows!r}")
     ids, matrices = take(ids, tokens, payloads, collection.encoder.token_dim)
+    others = check_vectors(vectors, len(ids), intake.vectors, (collection.fde, collection.tokens))
+    dropped = 0
+    if zero_rows == "drop":
+        matrices, dropped = _dropped(ids, matrices)
     seen: dict[K, int] = {}
     stored: list[dict[str, Any]] = []
     sizes = []
@@ -76,15 +109,20 @@ def prepare(
         key, kept = intake.key(document_id, position)
         if seen.setdefault(key, position) != position:
             raise InvalidInput(f"id {document_id!r} is given twice, at positions {seen[key]} and {position}")
-        given = (payloads[position] if payloads is not None else None) or {}
+        given = to_stored(
+            (payloads[position] if payloads is not None else None) or {},
+            f"document {position} (id {document_id!r})",
+            intake.integers,
+        )
         stored.append({**intake.payload(given, position), **kept})
     for position, (document_id, payload) in enumerate(zip(ids, stored, strict=True)):
         where = f"document {position} (id {document_id!r})"
         intake.check_tokens(matrices[position], where)
-        sizes.append(intake.size(matrices[position], payload, where))
+        beside = sum(intake.vector_size(value) for value in others[position].values())
+        sizes.append(intake.size(matrices[position], payload, where) + beside)
     if collection.cosine:
         matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    return Prepared(ids, list(seen), stored, matrices, sizes)
+    return Prepared(ids, list(seen), stored, matrices, sizes, others, dropped)
 
 
 def query_matrix(
@@ -99,6 +137,11 @@ def query_matrix(
         matrix = to_matrix(query_tokens, dim=collection.encoder.token_dim, what=what).astype(np.float32)
     except ValueError as error:
         raise InvalidInput(str(error)) from error
+    if not is_plain(matrix, np.inf):
+        check_finite(matrix, what)
+        token = _zero_row(matrix)
+        if token is not None:
+            raise InvalidInput(f"{what}, token {token} is all zeros: padding? Drop such tokens")
     check(matrix, what)
     return normalised(matrix) if collection.cosine else matrix
 
@@ -137,15 +180,127 @@ def take(
     return ids, matrices
 
 
+def check_vectors(
+    vectors: Mapping[str, Sequence[Any]] | None, count: int, known: Collection[str] | None, own: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """Other vectors of each of ``count`` documents, by name; a document has none of those that are None for it.
+
+    Args:
+        vectors: vectors by name, one entry a document.
+        count: number of documents.
+        known: names that the collection has; None: only the database knows them.
+        own: names of the library's own vectors.
+
+    Raises:
+        InvalidInput: a name is unknown or the library's own, or the number of entries is wrong.
+    """
+    each: list[dict[str, Any]] = [{} for _ in range(count)]
+    if vectors is not None and not isinstance(vectors, Mapping):
+        raise InvalidInput(
+            f"vectors must be a dictionary of one list a name, with an entry for each document; got a {_named(vectors)}"
+        )
+    for name, values in (vectors or {}).items():
+        if name in own:
+            raise InvalidInput(f"vectors: {name!r} is written by the library itself, from the tokens")
+        if known is not None and name not in known:
+            there = ", ".join(repr(other) for other in sorted(set(known) - set(own))) or "none"
+            raise InvalidInput(f"vectors: the collection has no vector {name!r} to write; there are: {there}")
+        if isinstance(values, Mapping | str) or not hasattr(values, "__len__"):
+            raise InvalidInput(f"vectors: {name!r} must be a list with one entry for each document")
+        if len(values) != count:
+            raise InvalidInput(f"vectors: {name!r} has {len(values)} entries for {count} documents")
+        for document, value in zip(each, values, strict=True):
+            if value is not None:
+                document[name] = value
+    return each
+
+
+def numbers_in(value: Any) -> int:
+    """Numbers in a vector of the database's own type: an array, nested lists, indices with values."""
+    if hasattr(value, "size") and hasattr(value, "shape"):
+        return int(value.size)
+    if isinstance(value, Mapping):
+        return sum(1 + numbers_in(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return sum(map(numbers_in, value)) if value and not isinstance(value[0], int | float) else len(value)
+    if hasattr(value, "indices") and hasattr(value, "values"):
+        return 2 * len(value.indices)
+    return 1
+
+
+def check_encoder_type(encoder: Any) -> None:
+    """Raises InvalidInput for what is not an encoder, in particular for the config of one."""
+    if isinstance(encoder, FDEConfig):
+        raise InvalidInput("got an FDEConfig where an encoder is due: wrap it: FDEEncoder(config)")
+    if isinstance(encoder, type) or not isinstance(encoder, Encoder):
+        raise InvalidInput(
+            f"got a {_named(encoder)} where an encoder is due: pass FDEEncoder(FDEConfig(dim)), or what load_encoder() "
+            "gives"
+        )
+
+
+def check_client(client: Any, kind: type | tuple[type, ...], others: Mapping[type, str] | None = None) -> None:
+    """Raises InvalidInput for a client of another kind than the store works with.
+
+    Args:
+        client: what was given as the client.
+        kind: class of the clients that the store works with; of several, the first is named.
+        others: classes of clients that another store works with, and the name of that store.
+    """
+    for other, store in (others or {}).items():
+        if isinstance(client, other):
+            raise InvalidInput(f"got a client of class {_named(client)}: use {store} with it")
+    if isinstance(client, kind):
+        return
+    wanted = (kind[0] if isinstance(kind, tuple) else kind).__name__
+    made = f": connect first, and pass the client ({wanted})" if isinstance(client, str | PathLike) else ""
+    raise InvalidInput(f"expected a client of class {wanted}, got a {_named(client)}{made}")
+
+
+def _named(thing: Any) -> str:
+    return f"class ({thing.__name__})" if isinstance(thing, type) else type(thing).__name__
+
+
+def without_zero_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The tokens that are not all zeros (padding, which adds nothing to MaxSim); the matrix itself where none is."""
+    present = matrix.any(axis=1)
+    return matrix if present.all() else matrix[present]
+
+
+def _dropped(
+    ids: Sequence[DocumentId], matrices: TokenBatch | list[npt.NDArray[Any]]
+) -> tuple[list[npt.NDArray[Any]], int]:
+    """Matrices without all-zero rows, and the number of these rows.
+
+    Raises:
+        InvalidInput: nothing is left of a document.
+    """
+    kept = [without_zero_rows(matrices[i]) for i in range(len(matrices))]
+    for position, matrix in enumerate(kept):
+        if not len(matrix):
+            raise InvalidInput(f"document {position} (id {ids[position]!r}) has no tokens that are not all zeros")
+    return kept, sum(len(matrices[i]) - len(kept[i]) for i in range(len(kept)))
+
+
 def normalised(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Rows of unit length, as databases store or compare them under cosine distance."""
+    """Rows of unit length, as databases store or compare them under cosine distance; zeros stay zeros."""
     floats = matrix.astype(np.float32)
-    return floats / np.linalg.norm(floats, axis=1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(floats, axis=1, keepdims=True)
+    if not ((norms > 0) & (norms < np.inf)).all():  # zeros, or squares beyond float32
+        norms = np.linalg.norm(floats.astype(np.float64), axis=1, keepdims=True)
+        norms[norms == 0] = 1
+        return (floats / norms).astype(np.float32)
+    return floats / norms
 
 
 def encode_stored(encoder: Encoder, matrices: Sequence[npt.NDArray[Any]], *, cosine: bool) -> npt.NDArray[np.float32]:
-    """(n, dim) FDEs of stored tokens, which count as normalised where they are compared by ``cosine``."""
-    return encoder.encode_documents([normalised(matrix) for matrix in matrices] if cosine else matrices)
+    """(n, dim) FDEs of stored tokens, which count as normalised where they are compared by ``cosine``.
+
+    All-zero rows are left out, as databases store padding too; every matrix must have another row, and no NaN.
+    """
+    present = [without_zero_rows(matrix) for matrix in matrices]
+    return encoder.encode_documents([normalised(matrix) for matrix in present] if cosine else present)
 
 
 def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -178,12 +333,17 @@ def check_finite(matrix: npt.NDArray[Any], where: str) -> float:
 
 def check_present(matrix: npt.NDArray[Any], where: str) -> None:
     """Raises InvalidInput for all-zero tokens, which are padding."""
-    present = matrix.any(axis=1)
-    if not present.all():
+    token = _zero_row(matrix)
+    if token is not None:
         raise InvalidInput(
-            f"{where}, token {int(np.argmin(present))} is all zeros: padding? Drop such tokens, or pass a TokenBatch "
-            "made by from_padded with a mask"
+            f"{where}, token {token} is all zeros: padding? Pass zero_rows='drop' to leave such tokens out, or a "
+            "TokenBatch made by from_padded with a mask"
         )
+
+
+def _zero_row(matrix: npt.NDArray[Any]) -> int | None:
+    present = matrix.any(axis=1)
+    return None if present.all() else int(np.argmin(present))
 
 
 def check_encodable(matrix: npt.NDArray[Any], where: str) -> None:

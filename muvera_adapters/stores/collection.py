@@ -14,9 +14,15 @@ class Seen:
 
     Attributes:
         fde_length: typical length of the stored FDEs, None while it is not known.
+        without_fde: number of documents without an FDE at the last count, None before the first.
+        without_fde_at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`).
+        warned: whether documents without an FDE have been warned of.
     """
 
     fde_length: float | None = None
+    without_fde: int | None = None
+    without_fde_at: float = 0.0
+    warned: bool = False
 
 
 class Described(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +13,20 @@ from muvera_adapters.results import DocumentId
 #: payload key of what the user's id was, where the point's own id does not tell
 ID_KEY = "_muvera_id"
 
+_HYPHENS = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_UUID = re.compile(
+    rf"(?P<hyphens>{_HYPHENS})|(?P<hex>[0-9a-f]{{32}})|\{{(?P<braces>{_HYPHENS})\}}|urn:uuid:(?P<urn>{_HYPHENS})",
+    re.IGNORECASE | re.ASCII,
+)
 _NAMESPACE = uuid.UUID("6f1d2a34-8a57-5c0e-9d2b-3b1f7c9e4a10")
 
 
 def to_point_id(document_id: DocumentId, position: int) -> tuple[int | str, str | bool | None]:
     """The point's id and what to keep under ID_KEY (None: nothing).
 
-    Integers and strings that are canonical UUIDs are used as they are; other strings become a UUID made of them.
+    Integers are used as they are, and so are strings that are UUIDs in any of the usual spellings: with or without
+    hyphens, in capitals, in braces, as a URN. All spellings of a UUID name the same point. Other strings become a UUID
+    made of them.
 
     Raises:
         InvalidInput: negative or over 64 bits, or no integer, string or UUID.
@@ -26,8 +34,9 @@ def to_point_id(document_id: DocumentId, position: int) -> tuple[int | str, str 
     if isinstance(document_id, uuid.UUID):
         return str(document_id), True
     if isinstance(document_id, str):
-        if _is_canonical_uuid(document_id):
-            return document_id, None
+        found = spelled_uuid(document_id)
+        if found is not None:
+            return found, None if found == document_id else document_id
         return str(uuid.uuid5(_NAMESPACE, document_id)), document_id
     if isinstance(document_id, bool) or not hasattr(document_id, "__index__"):
         raise InvalidInput(
@@ -50,10 +59,11 @@ def from_point_id(point_id: int | str | uuid.UUID, payload: Mapping[str, Any] | 
     return point_id if isinstance(point_id, int) else str(point_id)
 
 
-def _is_canonical_uuid(text: str) -> bool:
-    if len(text) != 36:
-        return False
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
+def spelled_uuid(text: str) -> str | None:
+    """The canonical spelling of a UUID that is spelled as databases accept it; None for any other text."""
+    if len(text) < 32:
+        return None
+    match = _UUID.fullmatch(text)
+    return (
+        None if match is None else str(uuid.UUID(match["hyphens"] or match["hex"] or match["braces"] or match["urn"]))
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, MuveraError
+from muvera_adapters.stores.checks import check_encoder_type
 from muvera_core import Encoder, encoder_from_dict
 
 _VERSION = 1
@@ -30,18 +31,44 @@ def read_state(name: str, state: Any) -> Mapping[str, Any]:
     return state
 
 
+def differences(kept: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The fields in which two encoders differ, from what their ``to_dict()`` gave."""
+    ours, theirs = _fields(kept), _fields(given)
+    different = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    named = [f"{key}={_short(ours.get(key))} there, {_short(theirs.get(key))} given" for key in different]
+    return "; ".join(named) or "they were fitted on other data"
+
+
+def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name; those of a nested mapping are named by their own keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(_fields(value))
+        elif key != "fingerprint":
+            flat[key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
 def choose_encoder(name: str, kept: Mapping[str, Any], given: Encoder | None) -> Encoder:
     """The given encoder, which must equal the kept one; without a given encoder, the kept one is rebuilt.
 
     Raises:
-        EncoderMismatch: the two differ, or the kept one can only be loaded from a file.
+        InvalidInput: ``given`` is not an encoder.
+        EncoderMismatch: the two differ, with the fields that do, or the kept one can only be loaded from a file.
     """
     fingerprint = kept.get("fingerprint")
     if given is not None:
+        check_encoder_type(given)
         if given.fingerprint != fingerprint:
             raise EncoderMismatch(
-                f"{name} was filled by encoder {fingerprint}, the one given is {given.fingerprint}; "
-                "their vectors cannot be compared"
+                f"{name} was filled by encoder {fingerprint}, the one given is {given.fingerprint}: "
+                f"{differences(kept, given.to_dict())}; their vectors cannot be compared"
             )
         return given
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -9,14 +10,17 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, MissingFDEs, MuveraError
 from muvera_adapters.results import Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
 from muvera_adapters.stores.collection import Described
-from muvera_adapters.stores.operations import Operation, Together
+from muvera_adapters.stores.operations import Operation, Together, seconds
 from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_core import InvalidTokens, maxsim
+
+#: seconds for which a count of documents without an FDE is used
+_COUNTED_FOR = 30.0
 
 
 class Scored(Protocol):
@@ -128,6 +132,55 @@ async def search_each(
     return await Together([one(q, fde) for q, fde in zip(matrices, fdes, strict=True)], at_once)
 
 
+async def with_missing(
+    collection: Described, search: Operation[list[Hits]], count: Operation[int], *, wanted: bool, at_once: int = 2
+) -> list[Hits]:
+    """Hits of a search, with the number of documents that no search finds (``Hits.without_fde``).
+
+    The number is counted beside the search, and again only after 30 seconds. :class:`MissingFDEs` is warned of once.
+
+    Args:
+        collection: the collection to search; ``seen`` keeps the number, and operations that write FDEs set it to None.
+        search: the search.
+        count: counts documents without an FDE.
+        wanted: whether the number is wanted (``count_missing``); if not, nothing is counted.
+        at_once: 1 for a database that counts after the search.
+    """
+    seen = collection.seen
+    if not wanted or (seen.without_fde is not None and seconds() - seen.without_fde_at < _COUNTED_FOR):
+        count.close()
+        found = await search
+    else:
+        both: list[Operation[Any]] = [search, missing_fdes(collection, count)]
+        found, _ = await Together(both, at_once)
+    if wanted:
+        for hits in found:
+            hits.without_fde = seen.without_fde
+        _warn(collection)
+    return found
+
+
+async def missing_fdes(collection: Described, count: Operation[int]) -> int | None:
+    """Number of documents without an FDE, which is kept in ``seen``; None where the database does not tell it."""
+    try:
+        missing: int | None = await count
+    except MuveraError:  # a search must not fail because of it
+        missing = None
+    collection.seen.without_fde, collection.seen.without_fde_at = missing, seconds()
+    return missing
+
+
+def _warn(collection: Described) -> None:
+    missing = collection.seen.without_fde
+    if missing and not collection.seen.warned:
+        collection.seen.warned = True
+        warnings.warn(
+            f"{missing:,} documents of {collection.name} have no FDE, so that no search finds them: run backfill()",
+            MissingFDEs,
+            stacklevel=2,
+        )
+
+
 def check_at_once(at_once: int) -> None:
     """Raises InvalidInput for a number of simultaneous searches below 1."""
     if at_once < 1:
@@ -154,13 +207,15 @@ def maxsim_of_stored(
 ) -> npt.NDArray[np.float32]:
     """(n,) MaxSim scores of a query (m, dim) with stored matrices (n_i, dim), normalised first under ``cosine``.
 
-    Tokens that others stored may be all zeros (padding), which databases score as they are.
+    Tokens that others stored may be all zeros (padding), which databases score as they are. A document with NaN or
+    infinite values has the score -inf.
     """
     if not len(matrices):
         return np.empty(0, np.float32)
     if cosine:
-        matrices = [normalised(m) for m in matrices]
+        matrices = [normalised(m) if np.isfinite(m).all() else m for m in matrices]
     try:
         return maxsim(query, matrices)
     except InvalidTokens:
-        return np.array([(query @ m.T).max(axis=1).sum() for m in matrices], np.float32)
+        scores = [(query @ m.T).max(axis=1).sum() if np.isfinite(m).all() else -np.inf for m in matrices]
+        return np.array(scores, np.float32)

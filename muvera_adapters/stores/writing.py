@@ -50,7 +50,7 @@ async def upsert(prepared: Prepared[K], encoder: Encoder, access: WriteAccess[W]
     Raises:
         WriteInterrupted: the database cannot be reached any more.
     """
-    report = WriteReport()
+    report = WriteReport(zero_rows=prepared.zero_rows)
     ids = prepared.ids
     with tqdm(total=len(ids), unit="doc", desc="upsert", disable=not progress) as bar:
         for i, j in slices(prepared.sizes, access.batch_bytes):
@@ -100,10 +100,23 @@ async def halving(
     return {**first, **{half + k: error for k, error in second.items()}}
 
 
-def check_named(ids: Sequence[DocumentId] | None, chosen: Any) -> None:
-    """Raises InvalidInput unless a delete names its documents in exactly one way."""
-    if (ids is None) == (chosen is None):
-        raise InvalidInput("pass exactly one of ids and filter")
+def check_named(
+    ids: Sequence[DocumentId] | None, chosen: Any, everything: bool = False, *, matches_all: bool = False
+) -> None:
+    """Raises InvalidInput unless a delete names its documents in exactly one way.
+
+    Args:
+        ids: ids of the documents.
+        chosen: filter of the documents; it may be None beside ``everything``.
+        everything: whether a filter that matches all documents is meant.
+        matches_all: whether ``chosen`` has no conditions, so that it matches all documents.
+    """
+    if ids is not None and (chosen is not None or everything):
+        raise InvalidInput("pass exactly one of ids and filter; everything=True goes with a filter only")
+    if ids is None and chosen is None and not everything:
+        raise InvalidInput("pass exactly one of ids and filter, or everything=True to delete all documents")
+    if matches_all and not everything:
+        raise InvalidInput("the filter is empty, so it matches every document: pass everything=True to delete them all")
 
 
 async def wait_until_idle(name: str, poll: Callable[[], Operation[tuple[S, str | None]]], timeout: float | None) -> S:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, MuveraError
+from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder
 from tests.drawn import gaussian
@@ -36,6 +36,13 @@ def test_another_encoder_is_an_error_that_shows_both():
         choose_encoder("docs", kept(ENCODER)["encoder"], OTHER)
     assert ENCODER.fingerprint in str(caught.value)
     assert OTHER.fingerprint in str(caught.value)
+    assert "seed=42 there, 7 given" in str(caught.value)
+    assert "r_reps" not in str(caught.value)
+
+
+def test_a_config_is_not_an_encoder():
+    with pytest.raises(InvalidInput, match=r"FDEEncoder\(config\)"):
+        choose_encoder("docs", kept(ENCODER)["encoder"], ENCODER.config)
 
 
 def test_an_encoder_that_is_only_in_a_file():
