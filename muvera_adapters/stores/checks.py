@@ -174,6 +174,8 @@ def take(
     except ValueError as error:
         raise InvalidInput(str(error)) from error
     ids = list(ids)
+    if payloads is not None and (isinstance(payloads, Mapping | str) or not hasattr(payloads, "__len__")):
+        raise InvalidInput("payloads must be a list with a dictionary, or None, for each document")
     if len(ids) != len(matrices) or (payloads is not None and len(payloads) != len(ids)):
         given = "" if payloads is None else f", {len(payloads)} payloads"
         raise InvalidInput(f"{len(ids)} ids, {len(matrices)} token matrices{given}: the numbers must be equal")

@@ -72,6 +72,10 @@ def check_options(collection: Described, options: SearchOptions, most: int | Non
     """Raises InvalidInput for numbers out of range, ``most`` being the database's limit and ``because`` its name."""
     if options.tokens:
         need_tokens(collection)
+    for name in ("limit", "prefetch", "offset"):
+        number = getattr(options, name)
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
+            raise InvalidInput(f"{name} must be an integer, got {number!r}")
     if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
         raise InvalidInput(
             "limit and prefetch must be at least 1 and offset at least 0, "

@@ -53,6 +53,18 @@ class Session(Protocol):
         If not, ``backfill`` of a store from :meth:`adopt` must fill a copy, which the session uses from then on.
         """
 
+    def has_other_vectors(self) -> bool:
+        """Whether a document can have a vector of another model beside its FDE and tokens."""
+
+    def removes_fdes(self) -> bool:
+        """Whether the database can drop a vector; if not, ``remove_fde`` undoes the rest and raises ``Unsupported``."""
+
+    def takes_uuids(self) -> bool:
+        """Whether ids of the database are UUIDs, of which it accepts several spellings."""
+
+    def empty_filter(self) -> Any:
+        """A filter of the database's own type that has no conditions; None where there is none."""
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         """Token matrices that the database cannot store, each with a pattern that the error message must match."""
 
@@ -64,6 +76,7 @@ class Session(Protocol):
         *,
         cosine: bool = False,
         fdes: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
     ) -> None:
         """Creates a collection without the library.
 
@@ -73,10 +86,17 @@ class Session(Protocol):
             tokens: token matrices (n_i, DIM), stored in the multivector "colbert".
             cosine: whether "colbert" has cosine distance; otherwise dot product.
             fdes: (n, fde_dim) FDEs, stored in the vector "fde"; None: there is no such vector.
+            dense: (n, 4) vectors of another model, stored in the vector "dense"; None: there is no such vector.
         """
+
+    def foreign_id(self, number: int) -> Any:
+        """The id by which a store names the document that :meth:`foreign` made with the id ``number``."""
 
     def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
         """Replaces or adds documents of such a collection without the library; tests reopen stores afterwards."""
+
+    def foreign_tokens(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        """Replaces the tokens of such documents and nothing else, so that FDEs stay; tests reopen stores."""
 
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
         """Adds a document with an FDE and the payload ``{"n": document_id}`` only; tests reopen stores afterwards."""
@@ -120,6 +140,16 @@ class Blocking:
     def __init__(self, store: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
         self._loop = loop
+
+    def __repr__(self) -> str:
+        return repr(self._store)
+
+    def __enter__(self) -> Blocking:
+        self._loop.run_until_complete(self._store.__aenter__())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._loop.run_until_complete(self._store.__aexit__(*error))
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
