@@ -36,8 +36,9 @@ class AsyncQdrantMuvera:
     """Two-stage search in Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
 
     Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
-    reconfigured, by :meth:`close` and ``async with`` neither. One made with ``prefer_grpc=True`` sends a fifth of the bytes. The asynchronous store encodes in a
-    worker thread, so that the event loop goes on; qdrant-client's local mode blocks it.
+    reconfigured, by :meth:`close` and ``async with`` neither. One made with ``prefer_grpc=True`` sends a fifth of the
+    bytes. The asynchronous store encodes in a worker thread, so that the event loop goes on; qdrant-client's local mode
+    blocks it.
 
     Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
     ``CollectionNotFound``, ``InvalidInput`` (before anything is sent), ``Rejected`` (by the database),
@@ -66,7 +67,7 @@ class AsyncQdrantMuvera:
     def __repr__(self) -> str:
         encoder = self._collection.encoder
         return (
-            f"AsyncQdrantMuvera({self.name!r}, encoder {encoder.fingerprint[:8]} of {encoder.dim:,} dimensions, "
+            f"AsyncQdrantMuvera({self.name!r}, encoder {encoder.fingerprint[:8]} of {encoder.dim} dimensions, "
             f"{self._connection.engine})"
         )
 

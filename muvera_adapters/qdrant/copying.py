@@ -130,6 +130,10 @@ async def _pass(
             copies = await _records(connection, copied.name, [record.id for record in records], content=True)
             known = {copy.id: copy for copy in copies}
             new = [record for record in records if not _same(copied, record, known.get(record.id))]
+            old = [record.id for record in new if record.id in known]
+            if old:
+                # written anew: a point that is sent whole may keep what the record has lost
+                await Delete(copied.name, old)
             if new:
                 await _write(connection, collection, copied, new, report)
             changed += len(new)
@@ -165,7 +169,6 @@ async def _write(
         elif record.id in with_tokens:
             vector.pop(collection.fde, None)  # that of other tokens
         points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload or {}))
-    await Delete(copied.name, [record.id for record in records])  # else a changed copy may keep what the record lost
     await tell(
         lambda client: client.upsert(collection_name=copied.name, points=points, wait=True, timeout=connection.timeout)
     )

@@ -84,10 +84,10 @@ def _key(document_id: DocumentId, position: int) -> tuple[PointId, dict[str, Any
     return point_id, {} if kept is None else {ID_KEY: kept}
 
 
-def _payload(payload: dict[str, Any], position: int) -> dict[str, Any]:
+def _payload(payload: Mapping[str, Any], position: int) -> dict[str, Any]:
     if ID_KEY in payload:
         raise InvalidInput(f"the payload at position {position} has the reserved key {ID_KEY!r}")
-    return payload
+    return dict(payload)
 
 
 def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:

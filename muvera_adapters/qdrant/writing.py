@@ -36,7 +36,6 @@ from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
 
-
 # a batch is written again where its documents were deleted meanwhile
 _ROUNDS = 3
 

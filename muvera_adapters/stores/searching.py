@@ -156,7 +156,10 @@ async def with_missing(
         found = await search
     else:
         both: list[Operation[Any]] = [search, missing_fdes(collection, count)]
-        found, _ = await Together(both, at_once)
+        try:
+            found, _ = await Together(both, at_once)
+        finally:
+            count.close()  # the search may fail before it begins
     if wanted:
         for hits in found:
             hits.without_fde = seen.without_fde
