@@ -149,6 +149,7 @@ WEAVIATE = DatabaseSpec(
     parse=_parse,
     connect=_connect,
     store="muvera_adapters.weaviate:WeaviateMuvera",
+    repairs=True,
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
     two_stages=_two_stages,
