@@ -60,13 +60,13 @@ print("written", store.upsert(range(2000), TOKENS, [{"n": i} for i in range(2000
 """
 _BACKFILL_EDGE = """
 from muvera_adapters.qdrant.edge.client import Shard
-pace(Shard, "send", "SetVectors")
+pace(Shard, "send", "Update")
 store = small(QdrantEdgeMuvera.adopt(sys.argv[1], "c", ENCODER), 30_000)
 print("written", store.backfill().written, flush=True)
 """
 _BACKFILL_LOCAL = """
 from qdrant_client import QdrantClient
-pace(QdrantClient, "update_vectors")
+pace(QdrantClient, "batch_update_points")
 store = small(QdrantMuvera.adopt(QdrantClient(path=sys.argv[1]), "c", ENCODER), 30_000)
 print("written", store.backfill().written, flush=True)
 """

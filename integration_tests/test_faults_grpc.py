@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client import grpc as messages
 
-from muvera_adapters.errors import MuveraError, StoreUnavailable, WriteInterrupted
+from muvera_adapters.errors import AccessDenied, MuveraError, WriteInterrupted
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
 from muvera_adapters.qdrant.client import Connection, wire_of
 from muvera_adapters.qdrant.collection import GRPC, Collection
@@ -32,6 +32,32 @@ TOKENS = list(np.random.default_rng(3).normal(size=(COUNT, 1_000, 128)).astype(n
 QUICK = Retry(attempts=3, first_pause=0.02, max_wait=3.0)
 
 
+class Collections(messages.CollectionsServicer):
+    """Describes a collection with a sparse vector beside ours."""
+
+    def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
+        def dense(size: int, multi: bool) -> Any:
+            config = messages.MultiVectorConfig(comparator=messages.MultiVectorComparator.MaxSim) if multi else None
+            return messages.VectorParams(size=size, distance=messages.Distance.Dot, multivector_config=config)
+
+        vectors = {"fde": dense(ENCODER.dim, False), "tokens": dense(128, True)}
+        params = messages.CollectionParams(
+            shard_number=1,
+            vectors_config=messages.VectorsConfig(params_map=messages.VectorParamsMap(map=vectors)),
+            sparse_vectors_config=messages.SparseVectorConfig(map={"bm25": messages.SparseVectorParams()}),
+        )
+        config = messages.CollectionConfig(
+            params=params,
+            hnsw_config=messages.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
+            optimizer_config=messages.OptimizersConfigDiff(
+                deleted_threshold=0.2, vacuum_min_vector_number=1_000, default_segment_number=0, flush_interval_sec=5
+            ),
+            wal_config=messages.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
+        )
+        info = messages.CollectionInfo(status=messages.CollectionStatus.Green, segments_count=1, config=config)
+        return messages.GetCollectionInfoResponse(result=info)
+
+
 class Points(messages.PointsServicer):
     """Stores what is written, after the faults it was told to have."""
 
@@ -40,6 +66,26 @@ class Points(messages.PointsServicer):
         self.received: dict[int, Any] = {}
         self.sizes: list[int] = []
         self.waited: list[bool] = []
+        self.changes: list[Any] = []
+
+    def Scroll(self, request: Any, context: Any) -> Any:  # noqa: N802
+        some = list(self.received.values())[: request.limit]
+        return messages.ScrollResponse(result=[messages.RetrievedPoint(id=point.id) for point in some])
+
+    def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
+        found = [self.received[each.num] for each in request.ids if each.num in self.received]
+        return messages.GetResponse(result=[messages.RetrievedPoint(id=point.id) for point in found])
+
+    def UpdateBatch(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.sizes.append(request.ByteSize())
+        if self.faults:
+            context.abort(self.faults.popleft(), "on command")
+        self.waited.append(request.wait)
+        self.changes += request.operations
+        for operation in request.operations:
+            self.received.update((point.id.num, point) for point in operation.upsert.points)
+        result = messages.UpdateResult(operation_id=1, status=messages.UpdateStatus.Completed)
+        return messages.UpdateBatchResponse(result=[result] * len(request.operations))
 
     def Upsert(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.sizes.append(request.ByteSize())
@@ -64,6 +110,7 @@ def store(request, points) -> Iterator[Any]:
     """A store on an existing collection, as ``open`` would give it: the stub describes none."""
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
     messages.add_PointsServicer_to_server(points, server)
+    messages.add_CollectionsServicer_to_server(Collections(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     options: dict[str, Any] = {"grpc_port": port, "prefer_grpc": True, "check_compatibility": False, "timeout": 20}
@@ -132,8 +179,69 @@ def test_a_refusal_is_not_repeated(store, points):
     report = store.upsert([1], TOKENS[:1])
     assert list(report.failed) == [1]
     assert "on command" in report.failed[1]
-    points.faults.append(grpc.StatusCode.PERMISSION_DENIED)
-    with pytest.raises(MuveraError, match="403") as caught:
+    assert len(points.sizes) == 1
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED])
+def test_wrong_credentials_are_told_at_once(store, points, code):
+    points.faults.append(code)
+    with pytest.raises(AccessDenied, match="API key") as caught:
         store.upsert([1], TOKENS[:1])
-    assert not isinstance(caught.value, StoreUnavailable)
-    assert len(points.sizes) == 2
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+    assert len(points.sizes) == 1
+
+
+def test_documents_that_are_there_are_merged_in_one_request(store, points):
+    store.upsert(range(3), TOKENS[:3], [{"a": i} for i in range(3)])
+    dense = models.SparseVector(indices=[4], values=[0.5])
+    changes = _changes(store, points, [1, 7, 2], [{"b": 1}, {"b": 7}, None], {"bm25": [None, dense, dense]})
+    assert [change.WhichOneof("operation") for change in changes] == ["upsert", "update_vectors", "set_payload"]
+    new, vectors, payload = changes
+    assert [point.id.num for point in new.upsert.points] == [7]
+    assert [point.id.num for point in vectors.update_vectors.points] == [1, 2]
+    assert [sorted(point.vectors.vectors.vectors) for point in vectors.update_vectors.points] == [
+        ["fde", "tokens"],
+        ["bm25", "fde", "tokens"],
+    ]
+    sent = vectors.update_vectors.points[1].vectors.vectors.vectors
+    assert np.array_equal(np.array(sent["fde"].dense.data, np.float32), ENCODER.encode_document(TOKENS[2]))
+    assert list(sent["bm25"].sparse.indices) == [4]
+    assert [point.num for point in payload.set_payload.points_selector.points.ids] == [1]
+    assert payload.set_payload.payload["b"].integer_value == 1
+
+
+def test_a_replaced_document_keeps_no_payload_and_no_vector_of_others(store, points):
+    """gRPC does not tell an empty payload from none, with which an indexed segment keeps the old one."""
+    store.upsert(range(3), TOKENS[:3], [{"a": i} for i in range(3)])
+    changes = _changes(store, points, [1, 7], [None, None], {"bm25": [None, None]}, replace=True)
+    assert [change.WhichOneof("operation") for change in changes] == ["delete_vectors", "clear_payload", "upsert"]
+    dropped, cleared, written = changes
+    assert list(dropped.delete_vectors.vectors.names) == ["bm25"]
+    assert [point.num for point in dropped.delete_vectors.points_selector.points.ids] == [1]
+    assert [point.num for point in cleared.clear_payload.points.points.ids] == [1]
+    assert [point.id.num for point in written.upsert.points] == [1, 7]
+
+
+def _changes(store: Any, points: Points, ids: Any, payloads: Any, vectors: Any, **options: Any) -> list[Any]:
+    points.changes.clear()
+    batches = len(points.sizes)
+    assert store.upsert(ids, TOKENS[: len(ids)], payloads, vectors=vectors, **options).failed == {}
+    assert len(points.sizes) == batches + 1
+    return points.changes
+
+
+def test_a_document_that_grpc_cannot_carry_is_refused_by_name(store, points):
+    """What the client cannot convert is an error of this library, whichever the document."""
+    for value in ("a \ud83d b", 2**63):
+        payloads = [{"text": "fine"}, {"text": value}, {"text": "fine"}]
+        with pytest.raises(MuveraError, match=r"document 1 \(id 1\), key 'text'"):
+            store.upsert([0, 1, 2], TOKENS[:3], payloads)
+        assert points.received == {}
+
+
+def test_what_the_client_cannot_convert_fails_alone(store, points):
+    bad = models.SparseVector(indices=[2**40], values=[1.0])
+    good = models.SparseVector(indices=[1], values=[1.0])
+    report = store.upsert([0, 1, 2], TOKENS[:3], vectors={"bm25": [good, bad, good]})
+    assert (report.written, list(report.failed)) == (2, [1])
+    assert sorted(points.received) == [0, 2]

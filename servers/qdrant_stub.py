@@ -95,14 +95,18 @@ class _Handler(BaseHTTPRequestHandler):
         if path[-1] != "points":
             self._create(path[1], body)
             return
-        fault, reason = self.stub.upsert(body["points"])
+        self._write(body["points"])
+
+    def _write(self, points: list[Any]) -> None:
+        fault, reason = self.stub.upsert(points)
         if fault in ("drop", "lost"):
             self.close_connection = True
             return
         if fault == "slow":
             time.sleep(self.stub.delay)
         if fault in ("ok", "slow"):
-            self._result({"operation_id": len(self.stub.writes), "status": "completed"})
+            done = {"operation_id": len(self.stub.writes), "status": "completed"}
+            self._result([done] if self.path.split("?")[0].endswith("batch") else done)
         else:
             status, _, retry_after = fault.partition(":")
             self._error(int(status), reason, {"Retry-After": retry_after} if retry_after else {})
@@ -122,6 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         path, body = self.path.split("?")[0].strip("/").split("/"), self._body()
         if path[-1] == "count":
             self._result({"count": len(self.stub.points)})
+        elif path[-1] == "scroll":
+            page = list(self.stub.points.values())[: body["limit"]]
+            self._result({"points": [{"id": point["id"]} for point in page], "next_page_offset": None})
+        elif path[-1] == "batch":
+            self._write([each for operation in body["operations"] for each in _written(operation)])
         elif path[-1] == "points":
             found = [self.stub.points[i] for i in body["ids"] if i in self.stub.points]
             self._result([{"id": point["id"], "payload": point["payload"]} for point in found])
@@ -153,6 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _written(operation: Any) -> list[Any]:
+    """Points of an operation that writes whole points or their vectors; payloads of known points are not kept."""
+    (kind, content), *_ = operation.items()
+    return content["points"] if kind in ("upsert", "update_vectors") else []
 
 
 def _description(created: Any, points: int) -> Any:

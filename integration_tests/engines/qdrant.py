@@ -61,6 +61,21 @@ class ClientSession:
     def backfills_in_place(self) -> bool:
         return True
 
+    def has_other_vectors(self) -> bool:
+        return True
+
+    def removes_fdes(self) -> bool:
+        return True
+
+    def takes_uuids(self) -> bool:
+        return True
+
+    def foreign_id(self, number: int) -> int:
+        return number
+
+    def empty_filter(self) -> Any:
+        return models.Filter()
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
 
@@ -84,6 +99,7 @@ class ClientSession:
         *,
         cosine: bool = False,
         fdes: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
     ) -> None:
         vectors = {
             "colbert": models.VectorParams(
@@ -95,11 +111,17 @@ class ClientSession:
         }
         if fdes is not None:
             vectors["fde"] = models.VectorParams(size=fdes.shape[1], distance=models.Distance.COSINE)
+        if dense is not None:
+            vectors["dense"] = models.VectorParams(size=dense.shape[1], distance=models.Distance.DOT)
         self._call("create_collection", self._name(name), vectors_config=vectors, metadata={"owner": "someone"})
         points = [
             models.PointStruct(
                 id=i,
-                vector={"colbert": t.tolist(), **({} if fdes is None else {"fde": fdes[k].tolist()})},
+                vector={
+                    "colbert": t.tolist(),
+                    **({} if fdes is None else {"fde": fdes[k].tolist()}),
+                    **({} if dense is None else {"dense": dense[k].tolist()}),
+                },
                 payload={"n": i},
             )
             for k, (i, t) in enumerate(zip(ids, tokens, strict=True))
@@ -112,6 +134,10 @@ class ClientSession:
             for i, t in zip(ids, tokens, strict=True)
         ]
         self._call("upsert", self._name(name), points)
+
+    def foreign_tokens(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        points = [models.PointVectors(id=i, vector={"colbert": t.tolist()}) for i, t in zip(ids, tokens, strict=True)]
+        self._call("update_vectors", self._name(name), points)
 
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
         point = models.PointStruct(id=document_id, vector={"fde": fde.tolist()}, payload={"n": document_id})
@@ -176,6 +202,21 @@ class EdgeSession:
     def backfills_in_place(self) -> bool:
         return True
 
+    def has_other_vectors(self) -> bool:
+        return True
+
+    def removes_fdes(self) -> bool:
+        return True
+
+    def takes_uuids(self) -> bool:
+        return True
+
+    def foreign_id(self, number: int) -> int:
+        return number
+
+    def empty_filter(self) -> Any:
+        return edge.Filter()
+
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
         return OVER_LIMITS
 
@@ -196,6 +237,7 @@ class EdgeSession:
         *,
         cosine: bool = False,
         fdes: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
     ) -> None:
         vectors = {
             "colbert": edge.EdgeVectorParams(
@@ -207,10 +249,20 @@ class EdgeSession:
         }
         if fdes is not None:
             vectors["fde"] = edge.EdgeVectorParams(fdes.shape[1], edge.Distance.Cosine)
+        if dense is not None:
+            vectors["dense"] = edge.EdgeVectorParams(dense.shape[1], edge.Distance.Dot)
         (self._directory / name).mkdir()
         shard = edge.EdgeShard.create(str(self._directory / name), edge.EdgeConfig(vectors=vectors))
         points: list[Any] = [
-            edge.Point(i, {"colbert": t, **({} if fdes is None else {"fde": fdes[k]})}, {"n": i})
+            edge.Point(
+                i,
+                {
+                    "colbert": t,
+                    **({} if fdes is None else {"fde": fdes[k]}),
+                    **({} if dense is None else {"dense": dense[k]}),
+                },
+                {"n": i},
+            )
             for k, (i, t) in enumerate(zip(ids, tokens, strict=True))
         ]
         shard.update(edge.UpdateOperation.upsert_points(points))
@@ -219,6 +271,10 @@ class EdgeSession:
     def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
         points: list[Any] = [edge.Point(i, {"colbert": t}, {"n": i}) for i, t in zip(ids, tokens, strict=True)]
         self._update(name, edge.UpdateOperation.upsert_points(points))
+
+    def foreign_tokens(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
+        vectors: list[Any] = [edge.PointVectors(i, {"colbert": t}) for i, t in zip(ids, tokens, strict=True)]
+        self._update(name, edge.UpdateOperation.update_vectors(vectors))
 
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
         point = edge.Point(document_id, {"fde": fde}, {"n": document_id})

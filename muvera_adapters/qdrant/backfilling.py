@@ -13,10 +13,10 @@ from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.reading import user_payload
-from muvera_adapters.qdrant.requests import Count, Fetch, Flush, Page, Point, Row, Sample, SetVectors, Where
-from muvera_adapters.results import BackfillReport
+from muvera_adapters.qdrant.requests import Count, Fetch, Flush, Page, Point, PutVectors, Row, Sample, Update, Where
+from muvera_adapters.results import BackfillReport, VerifyReport
 from muvera_adapters.stores import backfilling
-from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
+from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes, verify_all
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Operation, seconds
@@ -29,11 +29,16 @@ _LARGEST_PAGE = 1_000
 async def backfill(
     collection: Collection,
     add_fde: Callable[[], Operation[Collection]],
+    keep: Callable[[Collection], Operation[Collection]],
     dry_run: bool,
     progress: bool,
     shard_key: Any = None,
+    *,
+    refresh: bool = False,
 ) -> tuple[BackfillReport, Collection]:
     """Writes the missing FDEs; returns also what is then known of the collection.
+
+    ``keep`` makes the collection keep this encoder, after an FDE vector beside another one has been filled.
 
     Every pass goes through the points without an FDE in the order of ids; passes are repeated until one finds none, so
     points that others add meanwhile are done too, and a run after a kill does only what is left.
@@ -47,8 +52,10 @@ async def backfill(
     if not collection.has_fde:
         collection = await add_fde()
     one_pass = partial(_pass, collection, report, shard_key)
-    await backfill_passes(access(collection, shard_key), one_pass, report, progress)
+    await backfill_passes(access(collection, shard_key), one_pass, report, progress, refresh=refresh)
     await Flush(collection.name)
+    if not collection.kept:
+        collection = await keep(collection)
     report.remaining = await Count(collection.name, _todo(collection), shard_key)
     report.seconds = seconds() - started
     return report, collection
@@ -57,7 +64,13 @@ async def backfill(
 async def check_adopted(collection: Collection) -> None:
     """Raises EncoderMismatch unless FDEs that someone else wrote are those of this encoder."""
     if collection.tokens is not None and collection.has_fde:
-        await backfilling.check_adopted(access(collection))
+        await backfilling.check_adopted(access(collection), by_cosine=collection.fde_cosine)
+
+
+async def verify(collection: Collection, limit: int | None, progress: bool, shard_key: Any = None) -> VerifyReport:
+    """Compares FDEs with the stored tokens."""
+    need_tokens(collection, ": there is nothing to compare FDEs with")
+    return await verify_all(access(collection, shard_key), limit, progress)
 
 
 def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
@@ -72,6 +85,13 @@ def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
     async def read(keys: list[Any]) -> list[Stored]:
         rows = await Fetch(collection.name, keys, [ID_KEY], (tokens,), shard_key)
         return [to_stored(collection, row) for row in rows if tokens in row.vectors]
+
+    async def page(cursor: Any) -> tuple[list[Stored], Any]:
+        offset, limit = (None, _FIRST_PAGE) if cursor is None else cursor
+        names = (collection.fde, tokens) if collection.has_fde else (tokens,)
+        rows, offset = await Page(collection.name, Where(has=(tokens,)), limit, offset, [ID_KEY], names, shard_key)
+        following = None if offset is None else (offset, _next_limit(collection, rows, limit))
+        return [to_stored(collection, row) for row in rows], following
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
         points = [Point(key, {collection.fde: fde}) for key, fde in fdes]
@@ -89,6 +109,7 @@ def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
         write,
         _equal,
         collection.exclusive,
+        page,
     )
 
 
@@ -127,17 +148,23 @@ async def _pass(collection: Collection, report: BackfillReport, shard_key: Any, 
         bar.update(done)
         if offset is None:
             return wrote
-        if rows:
-            floats = max(row.vectors[collection.tokens].size for row in rows)
-            fitting = int(collection.wire.target / (floats * collection.wire.bytes_per_float))
-            limit = max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
+        limit = _next_limit(collection, rows, limit)
+
+
+def _next_limit(collection: Collection, rows: Sequence[Row], limit: int) -> int:
+    """Points of the next page, so that its reply has about as many bytes as a batch of a write."""
+    if not rows:
+        return limit
+    floats = max(sum(each.size for each in row.vectors.values()) for row in rows)
+    fitting = int(collection.wire.target / (max(1, floats) * collection.wire.bytes_per_float))
+    return max(1, min(fitting, 2 * limit, _LARGEST_PAGE))
 
 
 async def _set(collection: Collection, points: list[Point], shard_key: Any) -> int:
     """Writes vectors of points; those deleted meanwhile, which the database complains about, are left out."""
 
     async def write(some: Sequence[Point]) -> dict[int, MuveraError]:
-        await SetVectors(collection.name, some, shard_key)
+        await Update(collection.name, [PutVectors(some)], True, shard_key)
         return {}
 
     rejected = await halving(write, points, (CollectionNotFound, Rejected))

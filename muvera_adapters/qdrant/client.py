@@ -11,14 +11,19 @@ import numpy.typing as npt
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client import grpc as messages
 from qdrant_client.conversions.conversion import RestToGrpc
+from qdrant_client.qdrant_remote import QdrantRemote
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.collection import GRPC, LOCAL, REST, Wire
 from muvera_adapters.qdrant.errors import translate
 from muvera_adapters.qdrant.schema import vector_infos
+from muvera_adapters.stores.checks import check_client
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Request
+
+# vectors that are sent as they are; the client makes those of other classes, of a text for instance
+_VECTORS = (list, tuple, np.ndarray, models.SparseVector)
 
 #: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
 TIMEOUT = 60
@@ -37,6 +42,7 @@ class Connection:
         version: major and minor version of the server.
         wire: limits of one write.
         timeout: seconds of one request, None: those of the client.
+        address: URL and port of the server.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Connection:
     version: tuple[int, ...]
     wire: Wire
     timeout: int | None
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +81,44 @@ def send(client: QdrantClient, connection: Connection, request: Any) -> Any:
     """The reply to a request.
 
     Raises:
-        MuveraError: for every error of the client, which is its ``__cause__``.
+        MuveraError: for every error of the client, which is its ``__cause__``, and of values that it cannot send.
     """
-    call = to_call(request, connection)
-    if call is None:
-        return None
     try:
-        reply = call.send(client)
+        call = to_call(request, connection)
+        return None if call is None else call.read(call.send(client))
     except MuveraError:
         raise
     except Exception as error:  # the client raises what its transport raises
-        raise translate(error, engine=connection.engine, name=connection.name, timeout=connection.timeout) from error
-    return call.read(reply)
+        raise _translated(error, connection) from error
 
 
 async def send_async(client: AsyncQdrantClient, connection: Connection, request: Any) -> Any:
     """As :func:`send`, through an asynchronous client."""
-    call = to_call(request, connection)
-    if call is None:
-        return None
     try:
-        reply = await call.send(cast(QdrantClient, client))
+        call = to_call(request, connection)
+        return None if call is None else call.read(await call.send(cast(QdrantClient, client)))
     except MuveraError:
         raise
     except Exception as error:  # the client raises what its transport raises
-        raise translate(error, engine=connection.engine, name=connection.name, timeout=connection.timeout) from error
-    return call.read(reply)
+        raise _translated(error, connection) from error
+
+
+def _translated(error: Exception, connection: Connection) -> MuveraError:
+    return translate(
+        error,
+        engine=connection.engine,
+        name=connection.name,
+        timeout=connection.timeout,
+        address=connection.address,
+    )
+
+
+def check_kind(client: Any, kind: type) -> None:
+    """Raises InvalidInput unless the client is of the class that the store works with."""
+    check_client(client, kind, {other: store for other, store in _STORES.items() if other is not kind})
+
+
+_STORES: dict[type, str] = {QdrantClient: "QdrantMuvera", AsyncQdrantClient: "AsyncQdrantMuvera"}
 
 
 def wire_of(client: Any) -> Wire:
@@ -108,6 +127,15 @@ def wire_of(client: Any) -> Wire:
     if options.get("location") == ":memory:" or options.get("path") is not None:
         return LOCAL
     return GRPC if options.get("prefer_grpc") else REST
+
+
+def address_of(client: Any) -> str:
+    """URL and port that a client asks, and the port of gRPC where it uses that."""
+    wire = wire_of(client)
+    if wire is LOCAL:
+        return ""
+    url = str(client.http.client.host)
+    return f"{url}, gRPC port {client.init_options.get('grpc_port')}" if wire is GRPC else url
 
 
 def to_call(request: Any, connection: Connection) -> Call[Any, Any] | None:
@@ -132,8 +160,8 @@ def to_call(request: Any, connection: Connection) -> Call[Any, Any] | None:
             return _get_status(request, connection.engine)
         case r.Upsert():
             return _upsert(request, connection)
-        case r.SetVectors():
-            return _set_vectors(request, timeout)
+        case r.Update():
+            return _update(request, connection)
         case r.Delete():
             return _delete(request, timeout)
         case r.Optimize():
@@ -280,24 +308,78 @@ def _upsert(request: r.Upsert, connection: Connection) -> Call[object, None]:
     )
 
 
-def _set_vectors(request: r.SetVectors, timeout: int | None) -> Call[object, None]:
-    points = [
-        models.PointVectors(id=point.id, vector={name: values.tolist() for name, values in point.vectors.items()})
-        for point in request.points
-    ]
+def _update(request: r.Update, connection: Connection) -> Call[object, None]:
+    if connection.wire is GRPC and not any(_inferred(point) for point in _points_of(request.changes)):
+        return _update_by_grpc(request, connection)
+    operations = [_operation(change, request.shard_key) for change in request.changes]
     return tell(
-        lambda client: client.update_vectors(
+        lambda client: client.batch_update_points(
             collection_name=request.collection,
-            points=points,
-            wait=True,
-            shard_key_selector=request.shard_key,
-            timeout=timeout,
+            update_operations=operations,
+            wait=request.wait,
+            timeout=connection.timeout,
         )
     )
 
 
+def _operation(change: r.Change, key: Any) -> models.UpdateOperation:
+    match change:
+        case r.PutPoints():
+            points = [_point_struct(point) for point in change.points]
+            return models.UpsertOperation(upsert=models.PointsList(points=points, shard_key=key))
+        case r.PutVectors():
+            vectors = [models.PointVectors(id=point.id, vector=_all_vectors(point)) for point in change.points]
+            return models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=vectors, shard_key=key))
+        case r.PutPayload():
+            payload = models.SetPayload(payload=change.payload, points=list(change.ids), shard_key=key)
+            return models.SetPayloadOperation(set_payload=payload)
+        case r.DropVectors():
+            drop = models.DeleteVectors(points=list(change.ids), vector=list(change.names), shard_key=key)
+            return models.DeleteVectorsOperation(delete_vectors=drop)
+        case r.ClearPayload():
+            return models.ClearPayloadOperation(
+                clear_payload=models.PointIdsList(points=list(change.ids), shard_key=key)
+            )
+
+
+def _update_by_grpc(request: r.Update, connection: Connection) -> Call[object, None]:
+    """As the client would send it, but for our vectors, which it converts number by number."""
+    key = None
+    if request.shard_key is not None:
+        key = RestToGrpc.convert_shard_key_selector(request.shard_key)
+    operations = []
+    for change in request.changes:
+        if isinstance(change, r.PutPoints):
+            points = messages.PointsUpdateOperation.PointStructList(
+                points=[_point_message(point) for point in change.points], shard_key_selector=key
+            )
+            operations.append(messages.PointsUpdateOperation(upsert=points))
+        elif isinstance(change, r.PutVectors):
+            vectors = messages.PointsUpdateOperation.UpdateVectors(
+                points=[_vectors_message(point) for point in change.points], shard_key_selector=key
+            )
+            operations.append(messages.PointsUpdateOperation(update_vectors=vectors))
+        else:
+            operations.append(RestToGrpc.convert_update_operation(_operation(change, request.shard_key)))
+    message = messages.UpdateBatchPoints(collection_name=request.collection, wait=request.wait, operations=operations)
+    return tell(
+        lambda client: client.grpc_points.UpdateBatch(
+            message, timeout=client.init_options.get("timeout") or QdrantRemote.DEFAULT_GRPC_TIMEOUT
+        )
+    )
+
+
+def _points_of(changes: Sequence[r.Change]) -> list[r.Point]:
+    return [p for change in changes if isinstance(change, r.PutPoints | r.PutVectors) for p in change.points]
+
+
+def _inferred(point: r.Point) -> bool:
+    """Whether the client makes one of its vectors, of a text for instance."""
+    return not all(isinstance(each, _VECTORS) for each in point.others.values())
+
+
 def _delete(request: r.Delete, timeout: int | None) -> Call[object, None]:
-    selector: Any = request.where.filter
+    selector: Any = models.Filter() if request.where.filter is None else request.where.filter
     if request.ids is not None:
         selector = models.PointIdsList(points=list(request.ids))
     return tell(
@@ -331,19 +413,47 @@ def to_filter(where: r.Where) -> models.Filter | None:
 
 
 def _point(point: r.Point, wire: Wire) -> Any:
-    if wire is not GRPC:
-        vector = {name: values.tolist() for name, values in point.vectors.items()}
-        return models.PointStruct(id=point.id, vector=vector, payload=point.payload)
-    message = RestToGrpc.convert_point_struct(models.PointStruct(id=point.id, vector={}, payload=point.payload))
+    return _point_struct(point) if wire is not GRPC or _inferred(point) else _point_message(point)
+
+
+def _point_struct(point: r.Point) -> models.PointStruct:
+    return models.PointStruct(id=point.id, vector=_all_vectors(point), payload=point.payload)
+
+
+def _all_vectors(point: r.Point) -> dict[str, Any]:
+    ours = {name: values.tolist() for name, values in point.vectors.items()}
+    return {**ours, **{name: _native(value) for name, value in point.others.items()}}
+
+
+def _native(value: Any) -> Any:
+    """A vector of the user in the client's type: lists for arrays, and for lists of arrays."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [_native(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _point_message(point: r.Point) -> messages.PointStruct:
+    others = {name: _native(value) for name, value in point.others.items()}
+    message = RestToGrpc.convert_point_struct(models.PointStruct(id=point.id, vector=others, payload=point.payload))
+    _add_ours(message.vectors.vectors.vectors, point)
+    return message
+
+
+def _vectors_message(point: r.Point) -> messages.PointVectors:
+    others = {name: _native(value) for name, value in point.others.items()}
+    message = RestToGrpc.convert_point_vectors(models.PointVectors(id=point.id, vector=others))
+    _add_ours(message.vectors.vectors.vectors, point)
+    return message
+
+
+def _add_ours(named: Any, point: r.Point) -> None:
     for name, values in point.vectors.items():
-        written = message.vectors.vectors.vectors[name]
         floats = np.ascontiguousarray(values, "<f4")
         if floats.ndim == 1:
-            written.dense.MergeFromString(_floats_field(floats))
+            named[name].dense.MergeFromString(_floats_field(floats))
         else:
             rows = [messages.DenseVector.FromString(_floats_field(row)) for row in floats]
-            written.multi_dense.CopyFrom(messages.MultiDenseVector(vectors=rows))
-    return message
+            named[name].multi_dense.CopyFrom(messages.MultiDenseVector(vectors=rows))
 
 
 def _floats_field(floats: npt.NDArray[np.float32]) -> bytes:

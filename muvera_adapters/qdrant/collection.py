@@ -83,6 +83,7 @@ class Collection:
             originals.
         tokens_indexed: whether the multivector has a graph or quantized codes, which an exact score must not use.
         exclusive: whether this process is the only one that can write.
+        kept: whether the collection keeps this encoder; it does not where the FDE vector is new beside another one.
         wire: limits of one write to the database.
         seen: what operations learn while they run; copies made by ``dataclasses.replace`` share it.
     """
@@ -99,6 +100,7 @@ class Collection:
     rescore: bool = False
     tokens_indexed: bool = False
     exclusive: bool = False
+    kept: bool = True
     wire: Wire = LOCAL
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 

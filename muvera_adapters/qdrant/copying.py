@@ -11,15 +11,16 @@ import numpy as np
 from qdrant_client import models
 from tqdm import tqdm
 
-from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
+from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError, Unsupported
 from muvera_adapters.qdrant.backfilling import access, to_stored
 from muvera_adapters.qdrant.client import Connection, ask, tell, to_rows
-from muvera_adapters.qdrant.collection import STATE_KEY, Collection
+from muvera_adapters.qdrant.collection import STATE_KEY, TOKENS, Collection, Seen
 from muvera_adapters.qdrant.lifecycle import exists, fetch_info, index_payload, write_state
 from muvera_adapters.qdrant.requests import Count, Delete, PointId, Where
 from muvera_adapters.qdrant.schema import optimizers
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.backfilling import encodable, encode, verify
+from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.operations import Compute, seconds
 
@@ -40,15 +41,16 @@ async def copy(
 
     A pass compares every point with its copy and writes those that are new or changed, and deletes copies of points
     that are gone; passes are repeated until one changes nothing. So a killed run is completed by another, and writes
-    to the old collection during the copy are not lost.
+    to the old collection during the copy are not lost. A multivector without a name gets one in the copy.
     """
-    assert collection.tokens is not None
+    tokens = need_tokens(collection, ": there is nothing to encode")
     started, report = seconds(), BackfillReport()
-    await _make(connection, collection, await fetch_info(collection.name), into, fde)
+    copied = replace(collection, name=into, tokens=tokens or TOKENS, has_fde=True, kept=True, seen=Seen())
+    await _make(connection, collection, await fetch_info(collection.name), copied, fde)
     if alias is not None and (await exists(alias)) and alias not in await _aliases():
         raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
     for _ in range(_PASSES):
-        changed = await _pass(connection, collection, into, report, progress)
+        changed = await _pass(connection, collection, copied, report, progress)
         changed += await _prune(connection, collection, into)
         if not changed:
             break
@@ -56,21 +58,25 @@ async def copy(
         raise MuveraError(
             f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
-    copied = replace(collection, name=into, has_fde=True)
     report.verified = await verify(access(copied), report)
     # finished: from now on the copy may have points of its own, which another run must not delete
     await write_state(connection, copied)
     if alias is not None:
         await _switch(connection, alias, into)
-    report.without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)))
+    report.without_tokens += await Count(collection.name, Where(lacks=(tokens,)))
     report.seconds = seconds() - started
     return report
 
 
 async def _make(
-    connection: Connection, collection: Collection, info: models.CollectionInfo, into: str, fde: models.VectorParams
+    connection: Connection,
+    collection: Collection,
+    info: models.CollectionInfo,
+    copied: Collection,
+    fde: models.VectorParams,
 ) -> None:
-    state = new_state(collection.encoder, collection.fde, collection.tokens) | {"copy_of": collection.name}
+    into = copied.name
+    state = new_state(copied.encoder, copied.fde, copied.tokens) | {"copy_of": collection.name}
     if await exists(into):
         there = await fetch_info(into)
         if (there.config.metadata or {}).get(STATE_KEY) != state:
@@ -79,9 +85,19 @@ async def _make(
             )
         return
     config, params = info.config, info.config.params
-    if not isinstance(params.vectors, dict):
-        raise InvalidInput(f"{collection.name} has an unnamed vector, which cannot be searched beside FDEs")
-    vectors = {**params.vectors, collection.fde: fde}
+    if params.sharding_method == models.ShardingMethod.CUSTOM:
+        raise Unsupported(
+            f"{collection.name} is sharded by keys of its own, which a copy would not have, and an id under two keys "
+            "would become one document: add FDEs in place (server 1.18 or later), or make the collection and its keys, "
+            "and upsert the documents of each key with shard_key_selector"
+        )
+    named = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors}
+    vectors = {_new_name(copied, name): vector for name, vector in named.items() if vector is not None}
+    if len(vectors) < len(named):
+        raise InvalidInput(
+            f"{collection.name} has an unnamed vector and one named {copied.tokens!r}; both cannot be copied"
+        )
+    vectors[collection.fde] = fde
     graph = models.HnswConfigDiff(**config.hnsw_config.model_dump()) if config.hnsw_config else None
     await tell(
         lambda client: client.create_collection(
@@ -104,24 +120,27 @@ async def _make(
 
 
 async def _pass(
-    connection: Connection, collection: Collection, into: str, report: BackfillReport, progress: bool
+    connection: Connection, collection: Collection, copied: Collection, report: BackfillReport, progress: bool
 ) -> int:
-    assert collection.tokens is not None
     changed, offset, limit = 0, None, _FIRST_PAGE
     total = await Count(collection.name, Where())
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
             records, offset = await _page(connection, collection.name, limit, offset, content=True)
-            copies = await _records(connection, into, [record.id for record in records], content=True)
+            copies = await _records(connection, copied.name, [record.id for record in records], content=True)
             known = {copy.id: copy for copy in copies}
-            new = [record for record in records if not _same(record, known.get(record.id), collection.fde)]
+            new = [record for record in records if not _same(copied, record, known.get(record.id))]
+            old = [record.id for record in new if record.id in known]
+            if old:
+                # written anew: a point that is sent whole may keep what the record has lost
+                await Delete(copied.name, old)
             if new:
-                await _write(connection, collection, into, new, report)
+                await _write(connection, collection, copied, new, report)
             changed += len(new)
             bar.update(len(records))
             if offset is None:
                 return changed
-            floats = max((sum(_floats(v) for v in record.vector.values()) for record in records), default=1)
+            floats = max((sum(map(_floats, _named(copied, record).values())) for record in records), default=1)
             fitting = int(
                 collection.wire.target / ((floats + collection.encoder.dim) * collection.wire.bytes_per_float)
             )
@@ -129,20 +148,30 @@ async def _pass(
 
 
 async def _write(
-    connection: Connection, collection: Collection, into: str, records: Sequence[Any], report: BackfillReport
+    connection: Connection,
+    collection: Collection,
+    copied: Collection,
+    records: Sequence[Any],
+    report: BackfillReport,
 ) -> None:
     there = access(collection)
-    documents = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
-    documents = encodable(there, documents, report)
+    stored = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
+    documents = encodable(there, stored, report)
+    report.zero_rows += sum(not each.tokens.any(axis=1).all() for each in documents)
     fdes = (await Compute(partial(encode, there, documents))) if documents else []
     by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
+    with_tokens = {each.key for each in stored}
     points = []
     for record in records:
-        vector = dict(record.vector)
+        vector = _named(copied, record)
         if record.id in by_id:
             vector[collection.fde] = by_id[record.id]
-        points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload))
-    await tell(lambda client: client.upsert(collection_name=into, points=points, wait=True, timeout=connection.timeout))
+        elif record.id in with_tokens:
+            vector.pop(collection.fde, None)  # that of other tokens
+        points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload or {}))
+    await tell(
+        lambda client: client.upsert(collection_name=copied.name, points=points, wait=True, timeout=connection.timeout)
+    )
     report.copied += len(points)
     report.written += len(by_id)
 
@@ -203,13 +232,26 @@ async def _switch(connection: Connection, alias: str, into: str) -> None:
     )
 
 
-def _same(record: Any, copy: Any, fde: str) -> bool:
+def _new_name(copied: Collection, name: str) -> str:
+    """Name of a vector in the copy, where every vector has one."""
+    assert copied.tokens is not None
+    return name or copied.tokens
+
+
+def _named(copied: Collection, record: Any) -> dict[str, Any]:
+    """Vectors of a record by their names in the copy."""
+    vectors = record.vector if isinstance(record.vector, dict) else {"": record.vector}
+    return {_new_name(copied, name): vector for name, vector in vectors.items() if vector is not None}
+
+
+def _same(copied: Collection, record: Any, copy: Any) -> bool:
     if copy is None or (record.payload or {}) != (copy.payload or {}):
         return False
-    ours = {name: vector for name, vector in copy.vector.items() if name != fde}
-    return ours.keys() == record.vector.keys() and all(
-        _close(vector, ours[name]) for name, vector in record.vector.items()
-    )
+    # FDEs are not copied but computed from the tokens, which are compared
+    theirs, ours = _named(copied, record), _named(copied, copy)
+    theirs.pop(copied.fde, None)
+    ours.pop(copied.fde, None)
+    return ours.keys() == theirs.keys() and all(_close(vector, ours[name]) for name, vector in theirs.items())
 
 
 def _close(a: Any, b: Any) -> bool:

@@ -6,10 +6,12 @@ from typing import Any
 
 import grpc
 import httpx
+from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from muvera_adapters.errors import (
+    AccessDenied,
     CollectionExists,
     CollectionNotFound,
     MuveraError,
@@ -19,7 +21,7 @@ from muvera_adapters.errors import (
 )
 
 
-def translate(error: Exception, *, engine: str, name: str, timeout: int | None) -> MuveraError:
+def translate(error: Exception, *, engine: str, name: str, timeout: int | None, address: str = "") -> MuveraError:
     """The error of this library for one of the client's.
 
     Args:
@@ -27,17 +29,21 @@ def translate(error: Exception, *, engine: str, name: str, timeout: int | None) 
         engine: name and version of the database.
         name: name of the collection.
         timeout: seconds that the request was given, None: those of the client.
+        address: URL and port of the server, empty in local mode.
     """
+    at = f" at {address}" if address else ""
+    if isinstance(error, ValidationError | UnicodeError):  # the text of these may hold any text of the user
+        return Rejected(f"{engine} cannot be sent this: {error}")
     if isinstance(error, ResourceExhaustedResponse):
         return StoreUnavailable(
             f"Qdrant is overloaded: {error}", transient=True, retry_after=float(error.retry_after_s)
         )
     if isinstance(error, UnexpectedResponse):
-        return _of_status(error.status_code or 0, _reason(error), name)
+        return _of_status(error.status_code or 0, _reason(error), name, at)
     if isinstance(error, ResponseHandlingException):
-        return _of_transport(error.source, timeout)
+        return _of_transport(error.source, timeout, at)
     if isinstance(error, grpc.RpcError):
-        return _of_grpc(error, name)
+        return _of_grpc(error, name, at)
     if isinstance(error, NotImplementedError):
         return Unsupported(f"{engine} cannot do this: {error}")
     if isinstance(error, QdrantException):
@@ -49,8 +55,10 @@ def translate(error: Exception, *, engine: str, name: str, timeout: int | None) 
     return Rejected(f"{engine} refused the request: {error}")
 
 
-def _of_status(status: int, reason: str, name: str) -> MuveraError:
-    text = f"Qdrant answered {status} for {name}: {reason}"
+def _of_status(status: int, reason: str, name: str, at: str) -> MuveraError:
+    text = f"Qdrant{at} answered {status} for {name}: {reason}"
+    if status in (401, 403):
+        return AccessDenied(f"{text}; check the API key, and what it allows")
     if status == 404:
         return CollectionNotFound(text)
     if status == 409:
@@ -66,13 +74,13 @@ def _of_status(status: int, reason: str, name: str) -> MuveraError:
     return MuveraError(text)
 
 
-def _of_transport(source: Any, timeout: int | None) -> MuveraError:
+def _of_transport(source: Any, timeout: int | None, at: str) -> MuveraError:
     if isinstance(source, httpx.TimeoutException):
         waited = "the client's timeout" if timeout is None else f"{timeout} s (timeout=)"
-        return StoreUnavailable(f"Qdrant did not answer within {waited}: {source!r}", transient=True)
+        return StoreUnavailable(f"Qdrant{at} did not answer within {waited}: {source!r}", transient=True)
     if isinstance(source, httpx.TransportError):
-        return StoreUnavailable(f"Qdrant cannot be reached: {source!r}", transient=True)
-    return MuveraError(f"Qdrant's reply was not understood: {source!r}")
+        return StoreUnavailable(f"Qdrant{at} cannot be reached: {source!r}", transient=True)
+    return MuveraError(f"the reply of Qdrant{at} was not understood: {source!r}")
 
 
 _GRPC_STATUS = {
@@ -87,12 +95,12 @@ _GRPC_STATUS = {
 }
 
 
-def _of_grpc(error: Any, name: str) -> MuveraError:
+def _of_grpc(error: Any, name: str, at: str) -> MuveraError:
     code = error.code() if hasattr(error, "code") else None
     details = error.details() if hasattr(error, "details") else str(error)
     if code in _GRPC_STATUS:
-        return _of_status(_GRPC_STATUS[code], details, name)
-    return StoreUnavailable(f"Qdrant answered {code} for {name}: {details}", transient=True)
+        return _of_status(_GRPC_STATUS[code], details, name, at)
+    return StoreUnavailable(f"Qdrant{at} answered {code} for {name}: {details}", transient=True)
 
 
 def _reason(error: UnexpectedResponse) -> str:

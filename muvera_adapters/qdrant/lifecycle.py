@@ -8,23 +8,24 @@ from dataclasses import replace
 
 from qdrant_client import models
 
-from muvera_adapters.errors import CollectionExists, Rejected, SchemaMismatch, Unsupported
+from muvera_adapters.errors import CollectionExists, Rejected, Unsupported
 from muvera_adapters.qdrant import schema
 from muvera_adapters.qdrant.backfilling import check_adopted
 from muvera_adapters.qdrant.client import Connection, ask, tell
 from muvera_adapters.qdrant.collection import LOCAL, STATE_KEY, Collection, Wire, describe
 from muvera_adapters.qdrant.requests import Count, Where
+from muvera_adapters.stores.checks import check_encoder_type
 from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_core import Encoder
 
 
-async def connect(name: str, wire: Wire, timeout: int | None) -> Connection:
+async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> Connection:
     """Asks for the version; what a server can do depends on it, never on the client's."""
     info = await ask(lambda client: client.info())
     version = tuple(int(part) for part in re.findall(r"\d+", info.version)[:2])
     local = wire is LOCAL
     engine = f"qdrant-client {info.version}, local mode" if local else f"Qdrant {info.version}"
-    return Connection(name, engine, version, wire, timeout)
+    return Connection(name, engine, version, wire, timeout, address)
 
 
 async def create(connection: Connection, encoder: Encoder, plan: schema.Plan, tenant_field: str | None) -> Collection:
@@ -53,18 +54,28 @@ async def open_collection(connection: Connection, encoder: Encoder | None) -> Co
 
 
 async def adopt(connection: Connection, encoder: Encoder, fde: str, tokens: str | None) -> Collection:
-    """A collection of someone else; only metadata is written, and only where there are FDEs already."""
+    """A collection of someone else, or another FDE vector for one of ours.
+
+    Only metadata is written, and only where there are FDEs already. Where the collection keeps another FDE vector,
+    searches of others go on with that one until :func:`keep` is called, after this one has been filled.
+    """
+    check_encoder_type(encoder)
     name = connection.name
     if connection.version < schema.MINIMUM_VERSION:
         raise Unsupported(f"{connection.engine} keeps no collection metadata; 1.16 does")
     info = await fetch_info(name)
     kept = (info.config.metadata or {}).get(STATE_KEY)
+    beside = False
     if kept is not None:
-        choose_encoder(name, read_state(name, kept)["encoder"], encoder)
-    if tokens == "":
-        raise SchemaMismatch(f"{name}: an unnamed multivector cannot be searched beside FDEs; name its vector")
+        state = read_state(name, kept)
+        beside = state["fde"] != fde
+        if not beside:
+            choose_encoder(name, state["encoder"], encoder)
     vectors = schema.vector_infos(info)
     collection = describe(name, vectors, encoder, fde, tokens, connection.wire, need_fde=tokens is None)
+    if beside:
+        # a vector that was added is filled by backfill() before it can be searched
+        return replace(collection, has_fde=False, kept=False)
     if collection.has_fde and kept is None:
         if tokens is not None and (await Count(name, Where(has=(fde,)))) == 0:
             return replace(collection, has_fde=False)  # added, and nothing written: backfill() finishes what was begun
@@ -76,12 +87,13 @@ async def adopt(connection: Connection, encoder: Encoder, fde: str, tokens: str 
 async def add_fde(connection: Connection, collection: Collection, params: models.VectorParams) -> Collection:
     """Adds the FDE vector to a live collection, and then the state, so that a killed run can be opened and resumed."""
     name, timeout = connection.name, connection.timeout
-    if connection.version < schema.ADD_VECTOR_VERSION:
+    there = schema.vector_infos(await fetch_info(name))
+    if connection.version < schema.ADD_VECTOR_VERSION and collection.fde not in there:
         raise Unsupported(
             f"{connection.engine} cannot add a vector to a collection; 1.18 can. Give into='NEW_NAME' to copy "
             "everything into a new collection, and alias= to switch an alias to it"
         )
-    if collection.fde not in schema.vector_infos(await fetch_info(name)):
+    if collection.fde not in there:
         datatype = models.VectorStorageDatatype(params.datatype.value) if params.datatype else None
         vector = models.DenseVectorConfig(size=params.size, distance=params.distance, datatype=datatype)
         config = models.DenseVectorNameConfig(dense=vector)
@@ -91,9 +103,14 @@ async def add_fde(connection: Connection, collection: Collection, params: models
                     collection_name=name, vector_name=collection.fde, vector_name_config=config, timeout=timeout
                 )
             )
-        except Rejected:  # a repeated request whose first reply was lost, perhaps
+        except Rejected as error:  # a repeated request whose first reply was lost, perhaps
             if collection.fde not in schema.vector_infos(await fetch_info(name)):
-                raise
+                if "" not in there:
+                    raise
+                raise Unsupported(
+                    f"{connection.engine} adds no vector beside the unnamed one of {name} ({error}): give "
+                    "into='NEW_NAME', which copies everything into a collection where it has a name"
+                ) from error
     diff = models.VectorParamsDiff(
         hnsw_config=params.hnsw_config,
         quantization_config=params.quantization_config,
@@ -104,9 +121,45 @@ async def add_fde(connection: Connection, collection: Collection, params: models
             collection_name=name, vectors_config={collection.fde: diff}, timeout=timeout
         )
     )
-    await write_state(connection, collection)
+    if collection.kept:
+        await write_state(connection, collection)
     added = schema.vector_infos(await fetch_info(name))[collection.fde]
-    return replace(collection, has_fde=True, rescore=added.rescore)
+    half, cosine = added.datatype == "float16", added.distance == "cosine"
+    return replace(collection, has_fde=True, rescore=added.rescore, fde_half=half, fde_cosine=cosine)
+
+
+async def keep(connection: Connection, collection: Collection) -> Collection:
+    """The collection, after it was made to keep this encoder and FDE vector instead of others."""
+    await write_state(connection, collection)
+    return replace(collection, kept=True)
+
+
+async def remove_fde(connection: Connection, collection: Collection) -> Collection:
+    """Removes the FDE vector, and what is kept of it; the rest of the collection stays as it is."""
+    name, fde, timeout = connection.name, collection.fde, connection.timeout
+    info = await fetch_info(name)
+    state = (info.config.metadata or {}).get(STATE_KEY)
+    there = fde in schema.vector_infos(info)
+    removable = connection.version >= schema.ADD_VECTOR_VERSION
+    if there and removable:
+        await tell(lambda client: client.delete_vector_name(collection_name=name, vector_name=fde, timeout=timeout))
+    elif there:
+        has_fde = models.Filter(must=[models.HasVectorCondition(has_vector=fde)])
+        await tell(
+            lambda client: client.delete_vectors(
+                collection_name=name, vectors=[fde], points=has_fde, wait=True, timeout=timeout
+            )
+        )
+    if isinstance(state, dict) and state.get("fde") == fde:
+        # a null removes the key, and leaves other keys as they are
+        nothing = {STATE_KEY: None}
+        await tell(lambda client: client.update_collection(collection_name=name, metadata=nothing, timeout=timeout))
+    if there and not removable:
+        raise Unsupported(
+            f"{connection.engine} cannot remove a vector from a collection; 1.18 can. The values of {fde!r} and the "
+            "metadata are gone, and its empty vector stays"
+        )
+    return replace(collection, has_fde=False)
 
 
 async def write_state(connection: Connection, collection: Collection) -> None:

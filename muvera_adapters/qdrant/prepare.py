@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection as Names
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,15 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.requests import Point, PointId, Vectors
 from muvera_adapters.results import DocumentId
-from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
+from muvera_adapters.stores.checks import (
+    Intake,
+    Prepared,
+    check_finite,
+    check_present,
+    is_plain,
+    json_of,
+    numbers_in,
+)
 from muvera_adapters.stores.ids import ID_KEY, to_point_id
 
 # lib/common/common/src/validation.rs; the embedded engine and local mode do not check it
@@ -22,10 +31,22 @@ MAX_FLOATS = 1_048_576
 _HALF_MAX = 65_504.0
 
 
-def intake(collection: Collection) -> Intake[PointId]:
-    """What Qdrant takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
+def intake(collection: Collection, vectors: Names[str] = ()) -> Intake[PointId]:
+    """What Qdrant takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`.
+
+    Args:
+        collection: the collection to write to.
+        vectors: names of all its vectors.
+    """
     half = collection.half and collection.tokens is not None
-    return Intake(_key, _payload, partial(check_matrix, half=half), partial(_size, collection))
+    return Intake(
+        _key,
+        _payload,
+        partial(check_matrix, half=half),
+        partial(_size, collection),
+        vectors=vectors,
+        vector_size=lambda value: int(numbers_in(value) * collection.wire.bytes_per_float),
+    )
 
 
 def check_query(matrix: npt.NDArray[Any], what: str) -> None:
@@ -54,7 +75,7 @@ def to_points(
         vectors: Vectors = {collection.fde: fde}
         if collection.tokens is not None:
             vectors[collection.tokens] = prepared.tokens[position]
-        points.append(Point(prepared.keys[position], vectors, prepared.payloads[position]))
+        points.append(Point(prepared.keys[position], vectors, prepared.payloads[position], prepared.vectors[position]))
     return points
 
 

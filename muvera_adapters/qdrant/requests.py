@@ -31,11 +31,12 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point to write."""
+    """A point to write: our vectors, a payload, and vectors of the user in the database's own types."""
 
     id: PointId
     vectors: Vectors
     payload: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +154,61 @@ class Upsert(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class SetVectors(Request[None]):
-    """Writes the named vectors of points that exist; their other vectors and payloads stay."""
+class PutPoints:
+    """Whole points."""
+
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class PutVectors:
+    """The vectors of points that exist; their other vectors and their payloads stay."""
+
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class PutPayload:
+    """Top-level keys of the payloads of points that exist; other keys stay."""
+
+    ids: Sequence[PointId]
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DropVectors:
+    """Vectors of points that exist, by name."""
+
+    ids: Sequence[PointId]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClearPayload:
+    """All of the payloads of points that exist."""
+
+    ids: Sequence[PointId]
+
+
+Change: TypeAlias = PutPoints | PutVectors | PutPayload | DropVectors | ClearPayload
+
+
+@dataclass(frozen=True, slots=True)
+class Update(Request[None]):
+    """Carries out changes in their order, in one request; ``wait`` as for Upsert.
+
+    A change fails where one of the points that must exist does not.
+    """
 
     collection: str
-    points: Sequence[Point]
+    changes: Sequence[Change]
+    wait: bool = True
     shard_key: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delete(Request[None]):
-    """Deletes points by ids, or by filter where ``ids`` is None."""
+    """Deletes points by ids, or by filter where ``ids`` is None; all of them where there is no filter either."""
 
     collection: str
     ids: Sequence[PointId] | None

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
-from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.errors import InvalidInput, Rejected
+from muvera_adapters.qdrant.collection import EDGE, LOCAL, Collection
 from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
 from muvera_adapters.qdrant.requests import Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
@@ -28,6 +28,7 @@ from muvera_adapters.stores.searching import (
     final_ranking,
     maxsim_of_stored,
     query_matrices,
+    with_missing,
 )
 from muvera_adapters.stores.writing import slices
 
@@ -53,7 +54,22 @@ class Options(SearchOptions):
     shard_key: Any = None
 
 
-async def search(collection: Collection, queries: Sequence[Any], options: Options) -> list[Hits]:
+async def search(
+    collection: Collection, queries: Sequence[Any], options: Options, count_missing: bool = True
+) -> list[Hits]:
+    """Hits of every query, with the number of documents that have no FDE."""
+    # embedded engines work for one thread at a time
+    at_once = 1 if collection.wire in (LOCAL, EDGE) else 2
+    found = _search(collection, queries, options)
+    return await with_missing(collection, found, _count_missing(collection), wanted=count_missing, at_once=at_once)
+
+
+async def _count_missing(collection: Collection) -> int:
+    has = () if collection.tokens is None else (collection.tokens,)
+    return await Count(collection.name, Where(has=has, lacks=(collection.fde,)))
+
+
+async def _search(collection: Collection, queries: Sequence[Any], options: Options) -> list[Hits]:
     """Hits of every query; requests are packed by bytes."""
     need_fde(collection)
     mode = _mode(collection, options)
@@ -173,7 +189,10 @@ async def _count_lacking(collection: Collection) -> int:
     seen = collection.seen
     if seen.lacking is None or seconds() - seen.lacking_at > _RECOUNT_SECONDS:
         assert collection.tokens is not None
-        seen.lacking = await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,)))
+        try:
+            seen.lacking = await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,)))
+        except Rejected:  # a strict mode may forbid exact counts
+            seen.lacking = 0
         seen.lacking_at = seconds()
     return seen.lacking or 0
 

@@ -5,16 +5,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, reading, searching, writing
-from muvera_adapters.qdrant.client import TIMEOUT, Connection, send, wire_of
+from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
 from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
-from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_adapters.results import (
+    BackfillReport,
+    Document,
+    DocumentId,
+    Hits,
+    StoreInfo,
+    VerifyReport,
+    WriteReport,
+)
+from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
@@ -26,12 +37,13 @@ class QdrantMuvera:
     """Two-stage search in Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
 
     Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
-    reconfigured. One made with ``prefer_grpc=True`` sends a fifth of the bytes. The asynchronous store encodes in a
-    worker thread, so that the event loop goes on; qdrant-client's local mode blocks it.
+    reconfigured, by :meth:`close` and ``with`` neither. One made with ``prefer_grpc=True`` sends a fifth of the
+    bytes. The asynchronous store encodes in a worker thread, so that the event loop goes on; qdrant-client's local mode
+    blocks it.
 
     Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
-    ``CollectionNotFound``, ``InvalidInput`` (before anything is sent), ``Rejected`` (by the database), ``Unsupported``
-    or ``StoreUnavailable`` (after the retries).
+    ``CollectionNotFound``, ``InvalidInput`` (before anything is sent), ``Rejected`` (by the database),
+    ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries).
 
     Example::
 
@@ -51,6 +63,14 @@ class QdrantMuvera:
         self._connection = connection
         self._collection = collection
         self._retry = retry
+        self._closed = False
+
+    def __repr__(self) -> str:
+        encoder = self._collection.encoder
+        return (
+            f"QdrantMuvera({self.name!r}, encoder {encoder.fingerprint[:8]} of {encoder.dim} dimensions, "
+            f"{self._connection.engine})"
+        )
 
     @property
     def encoder(self) -> Encoder:
@@ -118,6 +138,8 @@ class QdrantMuvera:
             CollectionExists: the name is taken; nothing was changed.
             Unsupported: the server is too old.
         """
+        check_kind(client, QdrantClient)
+        check_encoder_type(encoder)
         planned = plan(
             encoder,
             quantization=quantization,
@@ -185,11 +207,15 @@ class QdrantMuvera:
         compared with what the encoder makes of the stored tokens, and the encoder is written to the metadata. Else
         nothing is written; :meth:`backfill` adds the FDEs.
 
+        A collection that keeps another FDE vector already, for another encoder, goes on with it: :meth:`open` gives
+        that one until :meth:`backfill` of this store has filled ``fde_vector``.
+
         Args:
             client: as for ``create``.
             name: name of the collection.
             encoder: encoder of its FDEs, or of those to come.
-            tokens_vector: name of its multivector (MaxSim; dot or cosine), None if it has none.
+            tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
+                has none.
             fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
             timeout: as for ``create``.
             retry: as for ``create``.
@@ -208,6 +234,7 @@ class QdrantMuvera:
         *,
         progress: bool = False,
         dry_run: bool = False,
+        refresh: bool = False,
         quantization: Quantization = "int8",
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
@@ -221,33 +248,70 @@ class QdrantMuvera:
         In place (server >= 1.18, local mode) the FDE vector is added to the collection, and nothing else of it
         changes. Others may read and write meanwhile: documents that arrive are picked up, and tokens are read again
         after each write, so that a replaced document does not keep the FDE of the old one. Repeated after a kill at any
-        point, it does what is left. At the end a random sample is checked.
+        point, it does what is left. At the end a random sample is compared with its tokens; where one FDE is that of
+        other tokens, all are compared and written again where they differ, as with ``refresh``.
 
         Args:
             progress: whether to show a progress bar.
             dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
+            refresh: whether to compare the FDEs of all documents with their tokens, which reads all tokens. Another
+                program that replaces the tokens of a document may leave the FDE of the old ones in place.
             quantization: as for ``create``, like the next three; used when the vector is added.
             datatype: datatype of the FDEs as stored.
             on_disk: whether to keep FDEs out of memory.
             hnsw_config: parameters of the FDE index.
             into: name of a new collection into which everything is copied instead, for servers that cannot add a
                 vector; repeated until the copy equals the collection. :meth:`open` it afterwards: this store stays at
-                the old one.
+                the old one. A multivector without a name is called ``tokens`` there.
             alias: name that is made to point to the new collection when it is complete.
             shard_key_selector: shards to work on, in a collection with custom sharding.
 
         Raises:
-            Unsupported: the server is older than 1.18 and ``into`` is not given.
+            Unsupported: the server is older than 1.18 and ``into`` is not given, or the collection to copy is sharded
+                by keys.
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
-            MuveraError: documents kept changing, or the sample disagrees.
+            MuveraError: documents kept changing.
         """
         params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)
         if into is not None and not dry_run:
             return self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
         add = partial(lifecycle.add_fde, self._connection, self._collection, params)
-        filled = backfilling.backfill(self._collection, add, dry_run, progress, shard_key_selector)
+        keep = partial(lifecycle.keep, self._connection)
+        filled = backfilling.backfill(
+            self._collection, add, keep, dry_run, progress, shard_key_selector, refresh=refresh
+        )
         report, self._collection = self._do(filled)
         return report
+
+    def verify(
+        self,
+        limit: int | None = None,
+        progress: bool = False,
+        *,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> VerifyReport:
+        """Compares the FDEs of documents with their stored tokens; nothing is written.
+
+        Args:
+            limit: number of documents to read, in the order of the points' ids; None: all of them.
+            progress: whether to show a progress bar.
+            shard_key_selector: shards to read, in a collection with custom sharding.
+
+        Raises:
+            InvalidInput: no tokens are stored.
+        """
+        return self._do(backfilling.verify(self._collection, limit, progress, shard_key_selector))
+
+    def remove_fde(self) -> None:
+        """Removes the FDE vector and what is kept of it in the metadata, and leaves the rest as it is.
+
+        It undoes :meth:`adopt` and :meth:`backfill`. Documents that this store wrote stay, with ``_muvera_id`` in their
+        payload where their id is not that of the point.
+
+        Raises:
+            Unsupported: the server is older than 1.18; an empty vector stays.
+        """
+        self._collection = self._do(lifecycle.remove_fde(self._connection, self._collection))
 
     def upsert(
         self,
@@ -256,15 +320,24 @@ class QdrantMuvera:
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
         *,
+        vectors: Mapping[str, Sequence[Any]] | None = None,
+        replace: bool = False,
+        zero_rows: ZeroRows = "refuse",
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes, replacing those whose id is there.
+        """Encodes and writes documents in batches by bytes.
+
+        Of a document that is there, what the call does not name stays: other vectors, other keys of the payload at its
+        top level, and the whole payload where none is given.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None.
+            payloads: n dictionaries, or None; ``muvera_adapters.stores.payloads`` has the table of their values.
             progress: whether to show a progress bar.
+            vectors: other vectors by name, n each (None: leave out): lists, arrays, ``models.SparseVector`` ...
+            replace: whether a document that is there keeps nothing but what the call names.
+            zero_rows: what becomes of all-zero token vectors (padding): ``"refuse"`` or ``"drop"``.
             shard_key_selector: shard to write to, in a collection with custom sharding.
 
         Returns:
@@ -272,11 +345,23 @@ class QdrantMuvera:
             individually.
 
         Raises:
-            InvalidInput: lengths differ, an id is not valid or given twice, or tokens cannot be encoded or exceed a
-                limit of Qdrant; the message says where. Nothing was written.
+            InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, a vector is not
+                in the collection, or tokens cannot be encoded or exceed a limit of Qdrant; the message says where.
+                Nothing was written.
             WriteInterrupted: the database stopped answering; ``report`` has what was written. Repeat the call.
         """
-        return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress, shard_key_selector))
+        written = writing.upsert(
+            self._collection,
+            ids,
+            tokens,
+            payloads,
+            progress,
+            shard_key_selector,
+            vectors=vectors,
+            replace=replace,
+            zero_rows=zero_rows,
+        )
+        return self._do(written)
 
     def search(
         self,
@@ -291,6 +376,7 @@ class QdrantMuvera:
         with_payload: bool | Sequence[str] | models.PayloadSelector = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
@@ -308,12 +394,16 @@ class QdrantMuvera:
             with_payload: whether hits have their payload, keys of it, or a selector.
             with_tokens: whether hits have their token matrices.
             with_fde_score: whether hits have ``fde_score`` even if that takes a second query in the request.
+            count_missing: whether to count, at most every 30 seconds and beside the search, the documents that have no
+                FDE, which no search finds.
             search_params: parameters of the first stage; None: a beam of twice the candidates, and
                 rescoring of binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
 
         Returns:
-            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
+            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens, and its
+            ``without_fde`` is the number of documents that have no FDE. Where it is above 0,
+            :class:`~muvera_adapters.errors.MissingFDEs` is warned of, once.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
@@ -331,7 +421,7 @@ class QdrantMuvera:
             params=search_params,
             shard_key=shard_key_selector,
         )
-        found = self._do(searching.search(self._collection, [query_tokens], o))
+        found = self._do(searching.search(self._collection, [query_tokens], o, count_missing))
         return found[0]
 
     def search_batch(
@@ -347,6 +437,7 @@ class QdrantMuvera:
         with_payload: bool | Sequence[str] | models.PayloadSelector = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> list[Hits]:
@@ -364,7 +455,7 @@ class QdrantMuvera:
             params=search_params,
             shard_key=shard_key_selector,
         )
-        return self._do(searching.search(self._collection, queries, o))
+        return self._do(searching.search(self._collection, queries, o, count_missing))
 
     def exact_search(
         self,
@@ -432,10 +523,18 @@ class QdrantMuvera:
         ids: Sequence[DocumentId] | None = None,
         *,
         filter: models.Filter | None = None,
+        everything: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Deletes documents by ids or by filter; ids that are not there are ignored."""
-        self._do(writing.delete(self._collection, ids, filter, shard_key_selector))
+        """Deletes documents by ids or by filter; ids that are not there are ignored.
+
+        Args:
+            ids: ids of the documents.
+            filter: filter of the documents.
+            everything: whether to delete all documents; a filter without conditions needs it.
+            shard_key_selector: shards to delete in, in a collection with custom sharding.
+        """
+        self._do(writing.delete(self._collection, ids, filter, shard_key_selector, everything=everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Returns when the server indexes no more.
@@ -458,14 +557,30 @@ class QdrantMuvera:
         """Deletes the collection."""
         self._do(lifecycle.drop(self._connection))
 
+    def close(self) -> None:
+        """Ends the use of this store; the client stays open. Closing twice is allowed."""
+        self._closed = True
+
+    def __enter__(self) -> QdrantMuvera:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _do(self, operation: Operation[T]) -> T:
+        if self._closed:
+            operation.close()
+            raise StoreUnavailable(f"the store of {self.name} is closed")
         return _run(self.client, self._connection, operation, self._retry)
 
 
 def _connect(client: QdrantClient, name: str, timeout: int | None, retry: Retry) -> Connection:
-    wire = wire_of(client)
-    unknown = Connection(name, "Qdrant", (), wire, timeout)
-    return _run(client, unknown, lifecycle.connect(name, wire, timeout), retry)
+    check_kind(client, QdrantClient)
+    wire, address = wire_of(client), address_of(client)
+    unknown = Connection(name, "Qdrant", (), wire, timeout, address)
+    return _run(client, unknown, lifecycle.connect(name, wire, timeout, address), retry)
 
 
 def _run(client: QdrantClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:

@@ -6,16 +6,38 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from muvera_adapters.errors import MuveraError, StoreUnavailable
+from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import intake, to_points, unfit
 from muvera_adapters.qdrant.reading import unindexed
-from muvera_adapters.qdrant.requests import Delete, Flush, GetStatus, Optimize, Point, Status, Upsert, Where
+from muvera_adapters.qdrant.requests import (
+    Change,
+    ClearPayload,
+    Delete,
+    DropVectors,
+    Fetch,
+    Flush,
+    GetStatus,
+    Optimize,
+    Page,
+    Point,
+    PointId,
+    PutPayload,
+    PutPoints,
+    PutVectors,
+    Status,
+    Update,
+    Upsert,
+    Where,
+)
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
-from muvera_adapters.stores.checks import need_fde, prepare
+from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
+
+# a batch is written again where its documents were deleted meanwhile
+_ROUNDS = 3
 
 
 async def upsert(
@@ -25,14 +47,45 @@ async def upsert(
     payloads: Sequence[Mapping[str, Any] | None] | None,
     progress: bool,
     shard_key: Any = None,
+    *,
+    vectors: Mapping[str, Sequence[Any]] | None = None,
+    replace: bool = False,
+    zero_rows: ZeroRows = "refuse",
 ) -> WriteReport:
-    """Encodes and writes documents, batch after batch; searches see all of them when it returns."""
+    """Encodes and writes documents, batch after batch; searches see all of them when it returns.
+
+    A document that is there keeps what the call does not name; with ``replace`` it keeps nothing. New documents are
+    written whole: a database may keep the old vectors and payload of a point that it is sent whole, or drop them,
+    which depends on the segment where the point lies.
+    """
     need_fde(collection)
-    prepared = prepare(collection, ids, tokens, payloads, intake(collection))
+    names = (await GetStatus(collection.name, collection.fde)).vectors if vectors or replace else ()
+    takes = intake(collection, names)
+    prepared = prepare(collection, ids, tokens, payloads, takes, vectors=vectors, zero_rows=zero_rows)
+    # an empty collection spares the reads of ids of all batches, a single batch is one read anyway
+    empty = sum(prepared.sizes) > collection.wire.target and await _is_empty(collection, shard_key)
 
     async def write(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
-        # the database applies writes in order: waiting for the last is waiting for all
-        await Upsert(collection.name, points, last, shard_key)
+        there = frozenset[str]() if empty else await _there(collection, points, shard_key)
+        # the database applies writes in order, so waiting for the last is waiting for all; but what is wrong with
+        # vectors of the user it says only to those who wait
+        wait = last or bool(vectors)
+        for attempt in range(_ROUNDS):
+            if not there:
+                await Upsert(collection.name, points, wait, shard_key)
+                return {}
+            try:
+                changes = _replaced(points, there, names) if replace else _merged(points, there)
+                await Update(collection.name, changes, wait, shard_key)
+            except (CollectionNotFound, Rejected):
+                # a document was deleted meanwhile, perhaps
+                still = await _there(collection, points, shard_key)
+                if still == there or attempt == _ROUNDS - 1:
+                    raise
+                there = still
+            else:
+                collection.seen.without_fde = None
+                return {}
         return {}
 
     access = WriteAccess(
@@ -43,14 +96,60 @@ async def upsert(
     return report
 
 
-async def delete(collection: Collection, ids: Sequence[DocumentId] | None, chosen: Any, shard_key: Any = None) -> None:
-    """Deletes documents by ids or by filter."""
-    check_named(ids, chosen)
+async def _is_empty(collection: Collection, shard_key: Any) -> bool:
+    # a page, as strict modes forbid exact counts
+    rows, _ = await Page(collection.name, Where(), 1, None, False, (), shard_key)
+    return not rows
+
+
+async def _there(collection: Collection, points: Sequence[Point], shard_key: Any) -> frozenset[str]:
+    """Ids of those that the collection has, as text."""
+    rows = await Fetch(collection.name, [point.id for point in points], False, (), shard_key)
+    return frozenset(str(row.id) for row in rows)
+
+
+def _merged(points: Sequence[Point], there: frozenset[str]) -> list[Change]:
+    """New points as they are; of the others the vectors and the top-level keys of the payload that are named."""
+    new = [point for point in points if str(point.id) not in there]
+    old = [point for point in points if str(point.id) in there]
+    changes: list[Change] = [PutPoints(new)] if new else []
+    changes.append(PutVectors(old))
+    changes += [PutPayload([point.id], point.payload) for point in old if point.payload]
+    return changes
+
+
+def _replaced(points: Sequence[Point], there: frozenset[str], names: Sequence[str]) -> list[Change]:
+    """Whole points, after what the old ones had beside them is gone."""
+    old = [point for point in points if str(point.id) in there]
+    dropped: dict[tuple[str, ...], list[PointId]] = {}
+    for point in old:
+        unnamed = tuple(name for name in names if name not in point.vectors and name not in point.others)
+        dropped.setdefault(unnamed, []).append(point.id)
+    changes: list[Change] = [DropVectors(ids, unnamed) for unnamed, ids in dropped.items() if unnamed]
+    return [*changes, ClearPayload([point.id for point in old]), PutPoints(points)]
+
+
+async def delete(
+    collection: Collection,
+    ids: Sequence[DocumentId] | None,
+    chosen: Any,
+    shard_key: Any = None,
+    *,
+    everything: bool = False,
+) -> None:
+    """Deletes documents by ids or by filter, or everything."""
+    check_named(ids, chosen, everything, matches_all=chosen is not None and _matches_all(chosen))
     if ids is not None and not len(ids):
         return
     points = None if ids is None else [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
     await Delete(collection.name, points, Where(chosen), shard_key)
+    collection.seen.without_fde = None
     await Flush(collection.name)
+
+
+def _matches_all(chosen: Any) -> bool:
+    """Whether a filter of the database's own type has no conditions."""
+    return not any(getattr(chosen, part, None) for part in ("must", "should", "must_not", "min_should"))
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:

@@ -84,6 +84,11 @@ def first_request(operation):
     return request
 
 
+def counted():
+    """What is known of a collection whose documents all have tokens and FDEs."""
+    return Seen(lacking=0, lacking_at=seconds(), without_fde=0, without_fde_at=seconds())
+
+
 class TestSchema:
     def test_tokens_never_get_a_graph(self):
         tokens = planned().vectors["tokens"]
@@ -199,7 +204,7 @@ class TestBatches:
 
 class TestSearchRequests:
     def collection(self):
-        return Collection("passages", SMALL, seen=Seen(lacking=0, lacking_at=seconds()), wire=c.REST)
+        return Collection("passages", SMALL, seen=counted(), wire=c.REST)
 
     def find(self, **options):
         query = np.ones((2, 8), np.float32)
@@ -239,7 +244,7 @@ class TestSearchRequests:
         assert (params.exact, params.quantization.ignore) == (True, True)
 
     def test_batches_of_queries_are_split_by_bytes(self):
-        collection = Collection("passages", ENCODER, seen=Seen(lacking=0, lacking_at=seconds()), wire=c.REST)
+        collection = Collection("passages", ENCODER, seen=counted(), wire=c.REST)
         queries = [np.ones((32, 128), np.float32)] * 60
         operation = search(collection, queries, Options())
         request, sizes = first_request(operation), []
@@ -287,7 +292,7 @@ def test_every_request_goes_to_the_collection_that_it_names():
         r.Fetch("other", [1]),
         r.Count("other", r.Where()),
         r.Upsert("other", []),
-        r.SetVectors("other", []),
+        r.Update("other", [r.PutVectors([])]),
         r.Delete("other", [1]),
         r.Optimize("other"),
         r.GetStatus("other", "fde"),

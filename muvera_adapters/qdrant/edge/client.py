@@ -38,6 +38,7 @@ class Shard:
 
     Attributes:
         path: directory of the shard.
+        owner: id of the process that opened it; after a fork its child has a copy that must not be used.
     """
 
     def __init__(
@@ -48,14 +49,20 @@ class Shard:
         self._sizes = (fde_bytes, code_bits)
         self._vectors = vectors
         self.path = path
+        self.owner = os.getpid()
 
     def send(self, request: Any) -> Any:
         """The reply to a request; the collection's name in it is ignored.
 
         Raises:
-            StoreUnavailable: the shard is closed, or the disk is full.
+            StoreUnavailable: the shard is closed or belongs to another process, or the disk is full.
             Rejected: the engine rejected the request.
         """
+        if self.owner != os.getpid():
+            raise StoreUnavailable(
+                f"{self.path} was opened by process {self.owner}, of which this one is a fork, and one process at a "
+                "time may use it: open it after the fork, in one of them"
+            )
         if self._shard is None:
             raise StoreUnavailable(f"{self.path} is closed")
         try:
@@ -66,7 +73,9 @@ class Shard:
             raise translate(error, self.path) from error
 
     def close(self) -> None:
-        """Flushes and releases the directory."""
+        """Flushes and releases the directory; nothing in a fork of the process that opened it."""
+        if self.owner != os.getpid():
+            return
         if self._shard is not None:
             self._shard.flush()
             self._shard.close()
@@ -114,11 +123,19 @@ class Shard:
                 return None
             case r.Delete():
                 self._dirty = True
-                return shard.update(_write(request))
-            case _:
-                _need_space(self.path)
-                self._dirty = True
-                return shard.update(_write(request))
+                return shard.update(_delete(request))
+            case r.Upsert():
+                return self._change(shard, [r.PutPoints(request.points)])
+            case r.Update():
+                return self._change(shard, request.changes)
+        raise TypeError(f"{request!r} is not a request")
+
+    def _change(self, shard: edge.EdgeShard, changes: Sequence[r.Change]) -> None:
+        _need_space(self.path)
+        self._dirty = True
+        # what cannot be converted is found before anything is written
+        for operation in [_operation(change) for change in changes]:
+            shard.update(operation)
 
     def _status(self, shard: edge.EdgeShard) -> r.Status:
         info = shard.info()
@@ -215,25 +232,31 @@ def _on_disk(stat: os.stat_result) -> int:
     return 512 * stat.st_blocks if hasattr(stat, "st_blocks") else stat.st_size
 
 
-def _write(request: Any) -> edge.UpdateOperation:
-    match request:
-        case r.Upsert():
-            points = [edge.Point(p.id, _contiguous(p.vectors), p.payload) for p in request.points]
+def _operation(change: r.Change) -> edge.UpdateOperation:
+    match change:
+        case r.PutPoints():
+            points = [edge.Point(p.id, _all_vectors(p), p.payload) for p in change.points]
             return edge.UpdateOperation.upsert_points(points)
-        case r.SetVectors():
-            vectors = [edge.PointVectors(p.id, _contiguous(p.vectors)) for p in request.points]
+        case r.PutVectors():
+            vectors = [edge.PointVectors(p.id, _all_vectors(p)) for p in change.points]
             return edge.UpdateOperation.update_vectors(vectors)
-        case r.Delete() if request.ids is not None:
-            return edge.UpdateOperation.delete_points(list(request.ids))
-        case r.Delete():
-            chosen = _filter(request.where)
-            assert chosen is not None
-            return edge.UpdateOperation.delete_points_by_filter(chosen)
-    raise TypeError(f"{request!r} is not a request")
+        case r.PutPayload():
+            return edge.UpdateOperation.set_payload(list(change.ids), change.payload)
+        case r.DropVectors():
+            return edge.UpdateOperation.delete_vectors(list(change.ids), list(change.names))
+        case r.ClearPayload():
+            return edge.UpdateOperation.clear_payload(list(change.ids))
 
 
-def _contiguous(vectors: r.Vectors) -> Any:
-    return {name: np.ascontiguousarray(values) for name, values in vectors.items()}
+def _delete(request: r.Delete) -> edge.UpdateOperation:
+    if request.ids is not None:
+        return edge.UpdateOperation.delete_points(list(request.ids))
+    return edge.UpdateOperation.delete_points_by_filter(_filter(request.where) or edge.Filter())
+
+
+def _all_vectors(point: r.Point) -> Any:
+    ours = {name: np.ascontiguousarray(values) for name, values in point.vectors.items()}
+    return {**ours, **point.others}
 
 
 def _query(find: r.Find) -> edge.QueryRequest:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import qdrant_edge as edge
 
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, StoreUnavailable
 from muvera_adapters.qdrant.collection import VectorInfo
 
 _CONFIG = "edge_config.json"
+
+
+@contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """Gives errors of the operating system as StoreUnavailable: no permission, a file in the place of a directory."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be used: {error}") from error
 
 
 def paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:

@@ -15,11 +15,28 @@ import qdrant_edge as edge
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, TOKENS, Collection, check_encoder, describe
-from muvera_adapters.qdrant.edge.client import Quantization, Shard, fde_params, token_params, translate
-from muvera_adapters.qdrant.edge.files import paths, read_sidecar, read_sparse, read_vectors, set_params, write_sidecar
-from muvera_adapters.qdrant.requests import Count, Where
+from muvera_adapters.qdrant.edge.client import ENGINE, Quantization, Shard, fde_params, token_params, translate
+from muvera_adapters.qdrant.edge.files import (
+    paths,
+    reaching,
+    read_sidecar,
+    read_sparse,
+    read_vectors,
+    set_params,
+    write_sidecar,
+)
+from muvera_adapters.qdrant.requests import Count, GetStatus, Where
 from muvera_adapters.qdrant.searching import Options, Rerank
-from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_adapters.results import (
+    BackfillReport,
+    Document,
+    DocumentId,
+    Hits,
+    StoreInfo,
+    VerifyReport,
+    WriteReport,
+)
+from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
@@ -34,8 +51,9 @@ class QdrantEdgeMuvera:
     """Two-stage search in an embedded Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
 
     A collection is a shard directory with a ``.muvera.json`` file beside it, which keeps the encoder. One process at
-    a time may have it open. The engine holds Python's global lock while it works. Nothing is indexed until
-    :meth:`wait_indexed`; until then the first stage scans. Writes survive a kill of the process (write-ahead log).
+    a time may have it open, and a fork of that process may not use it. The engine holds Python's global lock while it
+    works. Nothing is indexed until :meth:`wait_indexed`; until then the first stage scans. Writes survive a kill of the
+    process (write-ahead log).
 
     Made by :meth:`create`, :meth:`open` or :meth:`adopt`; close it, or use it in a ``with`` statement. Methods that
     read, write and search are those of :class:`~muvera_adapters.qdrant.QdrantMuvera` and take the same arguments, but
@@ -56,6 +74,13 @@ class QdrantEdgeMuvera:
     def __init__(self, shard: Shard, collection: Collection) -> None:
         self._shard = shard
         self._collection = collection
+
+    def __repr__(self) -> str:
+        encoder = self._collection.encoder
+        return (
+            f"QdrantEdgeMuvera({self.name!r}, encoder {encoder.fingerprint[:8]} of {encoder.dim} dimensions, {ENGINE}, "
+            f"{self._shard.path})"
+        )
 
     @property
     def encoder(self) -> Encoder:
@@ -98,30 +123,16 @@ class QdrantEdgeMuvera:
 
         Raises:
             CollectionExists: the directory is not empty.
+            StoreUnavailable: it cannot be made or written to.
         """
         path, sidecar = paths(directory, name)
+        check_encoder_type(encoder)
         check_encoder(encoder.dim)
-        state = new_state(encoder, FDE, TOKENS if store_tokens else None)
-        if path.exists() and any(path.iterdir()):
-            raise CollectionExists(f"{path} exists; open it, or drop it first")
-        # a sidecar without a directory: this creation was killed before, or the directory was moved away
-        if sidecar.exists() and read_sidecar(sidecar) != state:
-            raise CollectionExists(f"{sidecar} exists; put the directory of that collection back, or delete the file")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
         if store_tokens:
             vectors[TOKENS] = token_params(encoder, tokens_datatype)
-        # killed at any point, there is either no collection or a whole one
-        partial = path.with_name(f".{name}.creating")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            edge.EdgeShard.create(str(partial), edge.EdgeConfig(vectors=vectors, optimizers=optimizers)).close()
-        except Exception as error:  # the engine raises nothing more specific
-            raise translate(error, path) from error
-        write_sidecar(sidecar, state)
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
+        with reaching(path):
+            _make(path, sidecar, new_state(encoder, FDE, TOKENS if store_tokens else None), vectors, optimizers)
         return cls._of(_load(path), path, encoder, FDE, TOKENS if store_tokens else None)
 
     @classmethod
@@ -140,9 +151,12 @@ class QdrantEdgeMuvera:
             StoreUnavailable: another process has it open, or its files are damaged.
         """
         path, sidecar = paths(directory, name)
-        state = read_state(str(path), read_sidecar(sidecar))
-        if not path.is_dir():
-            raise CollectionNotFound(f"{path} is missing: it was moved, or its creation was interrupted")
+        if encoder is not None:
+            check_encoder_type(encoder)
+        with reaching(path):
+            state = read_state(str(path), read_sidecar(sidecar))
+            if not path.is_dir():
+                raise CollectionNotFound(f"{path} is missing: it was moved, or its creation was interrupted")
         chosen = choose_encoder(str(path), state["encoder"], encoder)
         return cls._of(_load(path), path, chosen, state["fde"], state["tokens"])
 
@@ -160,13 +174,15 @@ class QdrantEdgeMuvera:
 
         If it has a vector ``fde_vector`` with FDEs in it, a sample is compared with what the encoder makes of the
         stored tokens, and the encoder is written beside the directory. Else nothing is written; :meth:`backfill` adds
-        the FDEs.
+        the FDEs. Beside another FDE vector it works as in a server: :meth:`open` gives the old one until
+        :meth:`backfill` has filled ``fde_vector``.
 
         Args:
             directory: parent of the shard's directory.
             name: name of the shard's directory.
             encoder: encoder of its FDEs, or of those to come.
-            tokens_vector: name of its multivector (MaxSim; dot or cosine), None if it has none.
+            tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
+                has none.
             fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
 
         Raises:
@@ -176,19 +192,25 @@ class QdrantEdgeMuvera:
             StoreUnavailable: another process has it open.
         """
         path, sidecar = paths(directory, name)
-        known = sidecar.exists()
-        if known:
-            choose_encoder(str(path), read_state(str(path), read_sidecar(sidecar))["encoder"], encoder)
+        check_encoder_type(encoder)
+        with reaching(path):
+            state = read_state(str(path), read_sidecar(sidecar)) if sidecar.exists() else None
+        if state is not None and state["fde"] == fde_vector:
+            choose_encoder(str(path), state["encoder"], encoder)
         store = cls._of(_load(path), path, encoder, fde_vector, tokens_vector, need_fde=tokens_vector is None)
         collection = store._collection
+        if state is not None and state["fde"] != fde_vector:
+            # a vector that was added is filled by backfill() before it can be searched
+            store._collection = replace(collection, has_fde=False, kept=False)
+            return store
         try:
-            if collection.has_fde and not known:
+            if collection.has_fde and state is None:
                 if tokens_vector is not None and store._do(_filled(collection)) == 0:
                     # added, and nothing written: backfill() finishes what was begun
                     store._collection = replace(collection, has_fde=False)
                 else:
                     store._do(backfilling.check_adopted(collection))
-                    write_sidecar(sidecar, new_state(encoder, fde_vector, tokens_vector))
+                    store._keep(collection)
         except BaseException:
             store.close()
             raise
@@ -199,31 +221,65 @@ class QdrantEdgeMuvera:
         *,
         progress: bool = False,
         dry_run: bool = False,
+        refresh: bool = False,
         quantization: Quantization = "int8",
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens, in place.
 
-        Repeated after a kill at any point, it does what is left. At the end a random sample is checked.
+        Repeated after a kill at any point, it does what is left. At the end a random sample is compared with its
+        tokens; where one FDE is that of other tokens, all are compared, as with ``refresh``.
 
         Args:
             progress: whether to show a progress bar.
             dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
+            refresh: whether to compare the FDEs of all documents with their tokens, which reads all tokens.
             quantization: as for ``create``, like the next two; used when the vector is added.
             datatype: datatype of the FDEs as stored.
             hnsw_config: parameters of the FDE index.
 
         Raises:
-            MuveraError: the sample disagrees.
+            StoreUnavailable: the directory cannot be written to.
         """
 
         async def add() -> Collection:
             self._add_fde(fde_params(self.encoder, quantization, datatype, hnsw_config))
             return self._collection
 
-        report, self._collection = self._do(backfilling.backfill(self._collection, add, dry_run, progress))
+        async def keep(collection: Collection) -> Collection:
+            return self._keep(collection)
+
+        filled = backfilling.backfill(self._collection, add, keep, dry_run, progress, refresh=refresh)
+        report, self._collection = self._do(filled)
         return report
+
+    def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
+        """Compares the FDEs of documents with their stored tokens; nothing is written.
+
+        Args:
+            limit: number of documents to read, in the order of the points' ids; None: all of them.
+            progress: whether to show a progress bar.
+
+        Raises:
+            InvalidInput: no tokens are stored.
+        """
+        return self._do(backfilling.verify(self._collection, limit, progress))
+
+    def remove_fde(self) -> None:
+        """Removes the FDE vector and what is kept of it beside the directory, and leaves the rest as it is."""
+        fde, path = self._collection.fde, self._shard.path
+        sidecar = paths(path.parent, path.name)[1]
+        with reaching(path):
+            self._do(_check_open(self._collection))
+            there = fde in read_vectors(path)
+            if sidecar.exists() and read_state(str(path), read_sidecar(sidecar))["fde"] == fde:
+                sidecar.unlink()
+        self._shard.close()
+        if there:
+            _change(path, edge.UpdateOperation.delete_vector_name(fde))
+        left = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, self._collection.tokens, need_fde=False)
+        self._shard, self._collection = left._shard, replace(left._collection, seen=self._collection.seen)
 
     def upsert(
         self,
@@ -231,14 +287,23 @@ class QdrantEdgeMuvera:
         tokens: Any,
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
+        *,
+        vectors: Mapping[str, Sequence[Any]] | None = None,
+        replace: bool = False,
+        zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
         """Encodes and writes documents, as :meth:`muvera_adapters.qdrant.QdrantMuvera.upsert`.
+
+        Other ``vectors`` are arrays, lists or ``qdrant_edge.SparseVector``.
 
         Raises:
             InvalidInput: as there; nothing was written.
             WriteInterrupted: the engine stopped writing (disk full); ``report`` has what was written.
         """
-        return self._do(writing.upsert(self._collection, ids, tokens, payloads, progress))
+        written = writing.upsert(
+            self._collection, ids, tokens, payloads, progress, vectors=vectors, replace=replace, zero_rows=zero_rows
+        )
+        return self._do(written)
 
     def search(
         self,
@@ -253,6 +318,7 @@ class QdrantEdgeMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         search_params: edge.SearchParams | None = None,
     ) -> Hits:
         """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
@@ -271,7 +337,7 @@ class QdrantEdgeMuvera:
             fde_scores=with_fde_score,
             params=search_params,
         )
-        return self._do(searching.search(self._collection, [query_tokens], o))[0]
+        return self._do(searching.search(self._collection, [query_tokens], o, count_missing))[0]
 
     def search_batch(
         self,
@@ -286,6 +352,7 @@ class QdrantEdgeMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
         search_params: edge.SearchParams | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries."""
@@ -301,7 +368,7 @@ class QdrantEdgeMuvera:
             fde_scores=with_fde_score,
             params=search_params,
         )
-        return self._do(searching.search(self._collection, queries, o))
+        return self._do(searching.search(self._collection, queries, o, count_missing))
 
     def exact_search(
         self,
@@ -344,9 +411,21 @@ class QdrantEdgeMuvera:
         """The exact number of documents."""
         return self._do(reading.count(self._collection, filter))
 
-    def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: edge.Filter | None = None) -> None:
-        """Deletes documents by ids or by filter; ids that are not there are ignored."""
-        self._do(writing.delete(self._collection, ids, filter))
+    def delete(
+        self,
+        ids: Sequence[DocumentId] | None = None,
+        *,
+        filter: edge.Filter | None = None,
+        everything: bool = False,
+    ) -> None:
+        """Deletes documents by ids or by filter; ids that are not there are ignored.
+
+        Args:
+            ids: ids of the documents.
+            filter: filter of the documents.
+            everything: whether to delete all documents; a filter without conditions needs it.
+        """
+        self._do(writing.delete(self._collection, ids, filter, everything=everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Builds the index and the codes of what was written so far; ``timeout`` has no effect on the engine.
@@ -370,8 +449,11 @@ class QdrantEdgeMuvera:
         """Deletes the collection's directory and closes it."""
         self.close()
         path = self._shard.path
-        paths(path.parent, path.name)[1].unlink(missing_ok=True)
-        shutil.rmtree(path)
+        if self._shard.owner != os.getpid():
+            raise StoreUnavailable(f"{path} was opened by process {self._shard.owner}, of which this one is a fork")
+        with reaching(path):
+            paths(path.parent, path.name)[1].unlink(missing_ok=True)
+            shutil.rmtree(path)
 
     def __enter__(self) -> QdrantEdgeMuvera:
         return self
@@ -386,7 +468,8 @@ class QdrantEdgeMuvera:
         cls, shard: edge.EdgeShard, path: Path, encoder: Encoder, fde: str, tokens: str | None, need_fde: bool = True
     ) -> QdrantEdgeMuvera:
         try:
-            vectors = read_vectors(path)
+            with reaching(path):
+                vectors = read_vectors(path)
             known = describe(str(path), vectors, encoder, fde, tokens, EDGE, need_fde=need_fde, exclusive=True)
         except BaseException:
             shard.close()
@@ -397,29 +480,78 @@ class QdrantEdgeMuvera:
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
-        path, fde = self._shard.path, self._collection.fde
+        path, fde, kept = self._shard.path, self._collection.fde, self._collection.kept
         self._shard.close()
-        if fde not in read_vectors(path):
-            shard = _load(path)
-            operation = edge.UpdateOperation.create_dense_vector(
-                fde, params.size, params.distance, None, params.datatype
-            )
-            shard.update(operation)
-            shard.flush()
-            shard.close()
-        set_params(path, fde, params)
-        shard = _load(path)
-        state = new_state(self.encoder, fde, self._collection.tokens)
-        write_sidecar(paths(path.parent, path.name)[1], state)
-        reopened = QdrantEdgeMuvera._of(shard, path, self.encoder, fde, self._collection.tokens)
-        self._shard, self._collection = reopened._shard, reopened._collection
+        with reaching(path):
+            if fde not in read_vectors(path):
+                added = edge.UpdateOperation.create_dense_vector(
+                    fde, params.size, params.distance, None, params.datatype
+                )
+                _change(path, added)
+            set_params(path, fde, params)
+        reopened = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, self._collection.tokens)
+        self._shard = reopened._shard
+        self._collection = replace(reopened._collection, kept=kept, seen=self._collection.seen)
+        if kept:
+            self._keep(self._collection)
+
+    def _keep(self, collection: Collection) -> Collection:
+        """Writes the sidecar of this encoder and FDE vector."""
+        path = self._shard.path
+        with reaching(path):
+            state = new_state(collection.encoder, collection.fde, collection.tokens)
+            write_sidecar(paths(path.parent, path.name)[1], state)
+        return replace(collection, kept=True)
 
     def _do(self, operation: Operation[T]) -> T:
         return run(operation, lambda request: self._shard.send(request), _ONCE)
 
 
+def _make(
+    path: Path,
+    sidecar: Path,
+    state: dict[str, Any],
+    vectors: Mapping[str, edge.EdgeVectorParams],
+    optimizers: edge.EdgeOptimizersConfig | None,
+) -> None:
+    """Makes an empty shard and its sidecar; killed at any point, there is either no collection or a whole one."""
+    if path.exists() and any(path.iterdir()):
+        raise CollectionExists(f"{path} exists; open it, or drop it first")
+    # a sidecar without a directory: this creation was killed before, or the directory was moved away
+    if sidecar.exists() and read_sidecar(sidecar) != state:
+        raise CollectionExists(f"{sidecar} exists; put the directory of that collection back, or delete the file")
+    partial = path.with_name(f".{path.name}.creating")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        edge.EdgeShard.create(str(partial), edge.EdgeConfig(vectors=dict(vectors), optimizers=optimizers)).close()
+    except Exception as error:  # the engine raises nothing more specific
+        raise translate(error, path) from error
+    write_sidecar(sidecar, state)
+    if path.exists():
+        path.rmdir()
+    partial.rename(path)
+
+
 async def _filled(collection: Collection) -> int:
     return await Count(collection.name, Where(has=(collection.fde,)))
+
+
+async def _check_open(collection: Collection) -> None:
+    """Raises StoreUnavailable where the shard is closed, or of another process."""
+    await GetStatus(collection.name, collection.fde)
+
+
+def _change(path: Path, operation: edge.UpdateOperation) -> None:
+    """Carries out one operation on a closed shard."""
+    shard = _load(path)
+    try:
+        shard.update(operation)
+        shard.flush()
+    except Exception as error:  # the engine raises nothing more specific
+        raise translate(error, path) from error
+    finally:
+        shard.close()
 
 
 def _load(path: Path) -> edge.EdgeShard:
