@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.collection import Described
-from muvera_adapters.stores.payloads import INTEGERS, to_stored
+from muvera_adapters.stores.payloads import INTEGERS, UnstorableValue, to_stored
 from muvera_core import Encoder, FDEConfig, TokenBatch
 from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
 
@@ -59,6 +59,7 @@ class Prepared(Generic[K]):
         sizes: bytes of each on the way to the database.
         vectors: other vectors of each, by name, in the database's own types.
         zero_rows: number of all-zero token vectors that were left out.
+        unfit: position -> reason of documents that cannot be written, because of a value in their payload.
     """
 
     ids: list[DocumentId]
@@ -68,6 +69,7 @@ class Prepared(Generic[K]):
     sizes: list[int]
     vectors: list[dict[str, Any]]
     zero_rows: int = 0
+    unfit: dict[int, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -92,7 +94,8 @@ def prepare(
         zero_rows: whether all-zero token vectors are refused, or left out and counted.
 
     Raises:
-        InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, a vector is unknown
+        InvalidInput: lengths differ, an id is not valid or given twice, a payload has other types than JSON,
+            a vector is unknown
             or the library's own, or tokens cannot be encoded or exceed a limit of the database; the message says where.
     """
     if zero_rows not in get_args(ZeroRows):
@@ -103,17 +106,19 @@ def prepare(
     if zero_rows == "drop":
         matrices, dropped = _dropped(ids, matrices)
     seen: dict[K, int] = {}
+    unfit: dict[int, str] = {}
     stored: list[dict[str, Any]] = []
     sizes = []
     for position, document_id in enumerate(ids):
         key, kept = intake.key(document_id, position)
         if seen.setdefault(key, position) != position:
             raise InvalidInput(f"id {document_id!r} is given twice, at positions {seen[key]} and {position}")
-        given = to_stored(
-            (payloads[position] if payloads is not None else None) or {},
-            f"document {position} (id {document_id!r})",
-            intake.integers,
-        )
+        given: dict[str, Any] = {}
+        try:
+            payload = (payloads[position] if payloads is not None else None) or {}
+            given = to_stored(payload, f"document {position} (id {document_id!r})", intake.integers)
+        except UnstorableValue as error:
+            unfit[position] = str(error)
         stored.append({**intake.payload(given, position), **kept})
     for position, (document_id, payload) in enumerate(zip(ids, stored, strict=True)):
         where = f"document {position} (id {document_id!r})"
@@ -122,7 +127,7 @@ def prepare(
         sizes.append(intake.size(matrices[position], payload, where) + beside)
     if collection.cosine:
         matrices = [normalised(matrices[i]) for i in range(len(matrices))]
-    return Prepared(ids, list(seen), stored, matrices, sizes, others, dropped)
+    return Prepared(ids, list(seen), stored, matrices, sizes, others, dropped, unfit)
 
 
 def query_matrix(

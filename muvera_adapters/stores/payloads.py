@@ -30,6 +30,12 @@ from muvera_adapters.errors import InvalidInput
 INTEGERS = (-(2**63), 2**63 - 1)
 
 _DEEPEST = 100
+# types of which some values can be stored, and others cannot
+_JSON_TYPES = (str, int, float, np.integer, np.floating, np.datetime64, date, time)
+
+
+class UnstorableValue(InvalidInput):
+    """A value of a type that JSON has, and that no database keeps: it is the document's fault, not the call's."""
 
 
 def to_stored(payload: Mapping[str, Any], where: str, integers: tuple[int, int] = INTEGERS) -> dict[str, Any]:
@@ -41,14 +47,16 @@ def to_stored(payload: Mapping[str, Any], where: str, integers: tuple[int, int] 
         integers: least and largest integer that the database keeps.
 
     Raises:
-        InvalidInput: a key or value cannot be stored; the message names the key.
+        UnstorableValue: a text, number or date cannot be stored; the message names the key.
+        InvalidInput: a key or value is of a type that cannot be stored; the message names the key.
     """
     if not isinstance(payload, Mapping):
         raise InvalidInput(f"payload of {where} must be a dictionary, got a {type(payload).__name__}")
 
     def refuse(value: Any, path: str, problem: str) -> Any:
         key = f", key {path!r}" if path else ""
-        raise InvalidInput(f"payload of {where}{key}: {problem}")
+        kind = UnstorableValue if isinstance(value, _JSON_TYPES) else InvalidInput
+        raise kind(f"payload of {where}{key}: {problem}")
 
     converted: dict[str, Any] = _plain(payload, "", integers, refuse, 0)
     return converted

@@ -55,7 +55,7 @@ async def upsert(prepared: Prepared[K], encoder: Encoder, access: WriteAccess[W]
     with tqdm(total=len(ids), unit="doc", desc="upsert", disable=not progress) as bar:
         for i, j in slices(prepared.sizes, access.batch_bytes):
             fdes = await Compute(partial(encoder.encode_documents, prepared.tokens[i:j]))
-            unfit = access.unfit(fdes)
+            unfit = {**access.unfit(fdes), **{k - i: why for k, why in prepared.unfit.items() if i <= k < j}}
             report.failed.update({ids[i + k]: reason for k, reason in unfit.items()})
             positions = [k for k in range(j - i) if k not in unfit]
             items = access.items(i, j, fdes)
