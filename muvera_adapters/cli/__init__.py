@@ -22,6 +22,7 @@ from muvera_adapters.cli import (
     verify,
 )
 from muvera_adapters.errors import MuveraError, WrongUsage
+from muvera_core import InvalidTokens
 
 _typer = typer.Typer(
     name="muvera",
@@ -66,6 +67,7 @@ def app() -> None:
     except MuveraError as error:
         print(f"muvera: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
-    except OSError as error:  # files and directories that the user named
-        print(f"muvera: {type(error).__name__}: {error}", file=sys.stderr)
+    except (OSError, InvalidTokens) as error:
+        # directories and files that the user named, and tokens that cannot be encoded
+        print(f"muvera: {error}", file=sys.stderr)
         sys.exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,6 @@ from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources import open_queries, open_source
-from muvera_adapters.stores.checks import without_zero_rows
 from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
 
 Source = Annotated[
@@ -85,17 +83,7 @@ def read_documents(
         kept = [document for place, document in enumerate(bar) if place in chosen]
     finally:
         opened.close()
-    # zeros are padding, as a migration leaves it out
-    kept = [document._replace(tokens=without_zero_rows(document.tokens)) for document in kept]
     kept = [document for document in kept if len(document.tokens)]
-    finite = [document for document in kept if np.isfinite(document.tokens).all()]
-    if len(finite) < len(kept):
-        broken = [document.id for document in kept if not np.isfinite(document.tokens).all()]
-        warnings.warn(
-            f"{len(broken):,} documents have NaN or infinite values and are left out, the first is {broken[0]!r}",
-            stacklevel=2,
-        )
-        kept = finite
     if not kept:
         raise InvalidInput(f"{source} has no documents with tokens")
     return Input([d.id for d in kept], TokenBatch.from_list(d.tokens for d in kept), total)

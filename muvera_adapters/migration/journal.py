@@ -118,11 +118,8 @@ class Journal:
 
     def __init__(self, path: Path, migration: Migration) -> None:
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise MuveraError(f"{path} cannot be made: {error}; name another journal with --journal") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
             self._open(migration)
         except sqlite3.OperationalError as error:

@@ -359,8 +359,12 @@ class _Writer:
         if not documents:
             return []
         try:
+            # whole documents: the database need not look at what is there
             report = self._store.upsert(
-                [d.id for d in documents], [d.tokens for d in documents], [self._payload(d.payload) for d in documents]
+                [d.id for d in documents],
+                [d.tokens for d in documents],
+                [self._payload(d.payload) for d in documents],
+                replace=True,
             )
         except (InvalidInput, InvalidTokens) as error:
             # one document is enough to refuse the whole batch, before anything is sent

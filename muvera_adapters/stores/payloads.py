@@ -1,16 +1,14 @@
 """Payloads as stores keep them: plain JSON values, by one table for all databases.
 
-=============================================  ==================================================================
-value                                          what is stored
-=============================================  ==================================================================
-None, bool, int, float, str                    the same
-numpy scalars and arrays                       numbers, lists of numbers
-list, tuple                                    list
-dictionary with keys of text                   dictionary
-date, datetime, time, numpy.datetime64         text, ISO 8601
-uuid.UUID                                      text, with hyphens
-objects with ``latitude`` and ``longitude``    ``{"lat": ..., "lon": ...}``
-=============================================  ==================================================================
+| value | what is stored |
+|---|---|
+| `None`, `bool`, `int`, `float`, `str` | the same |
+| numpy scalars and arrays | numbers, lists of numbers |
+| `list`, `tuple` | list |
+| dictionary with keys of text | dictionary |
+| `date`, `datetime`, `time`, `numpy.datetime64` | text, ISO 8601 |
+| `uuid.UUID` | text, with hyphens |
+| objects with `latitude` and `longitude` | `{"lat": ..., "lon": ...}` |
 
 Anything else is refused with its key, and so are NaN, infinite numbers, integers outside the database's range, text
 with half a surrogate pair (UTF-8 cannot encode it), and nesting deeper than 100 levels.

@@ -38,6 +38,16 @@ class Store(Protocol):
         """Name of the collection."""
         ...
 
+    @property
+    def fde_name(self) -> str:
+        """Name of the vector with the FDEs, under which other programs can write them."""
+        ...
+
+    @property
+    def tokens_name(self) -> str | None:
+        """Name of the token matrices; None where none are stored."""
+        ...
+
     def upsert(
         self,
         ids: Sequence[DocumentId],

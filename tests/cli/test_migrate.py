@@ -106,16 +106,6 @@ def test_failures_are_told_and_end_with_status_1(tmp_path, tokens):
     assert "2 documents failed:\n  7 at position 7: " in result.stdout
 
 
-def test_paths_that_cannot_be_made(tmp_path, tokens):
-    (tmp_path / "occupied").write_text("")
-    np.savez(tmp_path / "tokens.npz", tokens=tokens.reshape(-1, DIM), lengths=np.full(N, 5))
-    migrate = ["migrate", "tokens.npz", "--collection", "x", *SIZES, "--to"]
-    assert "occupied" in complaint(*migrate, "qdrant-edge:occupied/data", cwd=tmp_path)
-    assert "--journal" in complaint(*migrate, "qdrant-edge:data", "--journal", "occupied/journal", cwd=tmp_path)
-    assert "occupied" in complaint("evaluate", "tokens.npz", "--report", "occupied/report", cwd=tmp_path)
-    assert "occupied" in complaint("quickstart", "--data", "occupied/data", cwd=tmp_path)
-
-
 def test_texts_of_a_plaid_index(tmp_path):
     path = INDEXES / "stanford_nbits2_updated" / "index"
     lengths = [json.loads(p.read_text()) for p in sorted(path.glob("doclens.*.json"))]
@@ -155,6 +145,18 @@ def test_backfill(tmp_path, tokens):
     assert "60 documents have no FDE" in dry.stdout
     assert json.loads(muvera(*command, "--json", cwd=tmp_path).stdout)["written"] == N
     assert "0 documents got their FDE" in muvera(*command, cwd=tmp_path).stdout
+    verify = ["verify", "qdrant:data", "--collection", "pages"]
+    assert "60 documents were compared: 0 have a stale FDE" in muvera(*verify, cwd=tmp_path).stdout
+    client = QdrantClient(path=str(tmp_path / "data"))
+    client.update_vectors("pages", [models.PointVectors(id=3, vector={"colbert": tokens[5].tolist()})])
+    client.upsert("pages", [models.PointStruct(id=100, vector={"colbert": tokens[6].tolist()})])
+    client.close()
+    found = json.loads(muvera(*verify, "--json", cwd=tmp_path, status=1).stdout)
+    assert (found["passed"], found["checked"], found["stale"], found["without_fde"]) == (False, N, [3], 1)
+    assert "3 is stale" in muvera(*verify, cwd=tmp_path, status=1).stdout
+    assert "1 stale FDEs were written again" in muvera(*command, "--refresh", cwd=tmp_path).stdout
+    assert json.loads(muvera(*verify, "--json", cwd=tmp_path).stdout)["passed"]
+    assert "--refresh" in complaint(*command, "--refresh", "--dry-run", cwd=tmp_path, status=2)
     np.save(tmp_path / "q.npy", tokens[4])
     found = muvera("search", "qdrant:data", "--collection", "pages", "--query-npy", "q.npy", "--json", cwd=tmp_path)
     assert json.loads(found.stdout)["results"][0][0]["id"] == 4

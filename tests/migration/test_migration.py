@@ -491,9 +491,3 @@ def test_verification_names_the_first_key_that_differs(tmp_path, path):
         checked = verify(Changed(source, second), store, report, sample=N)
     (wrong,) = [check for check in checked.checks if not check.passed]
     assert "'d0', key 'tags[1]': 'c' became 'b'" in wrong.text
-
-
-def test_a_journal_that_cannot_be_made(tmp_path, path):
-    (tmp_path / "occupied").write_text("")
-    with pytest.raises(MuveraError, match="--journal"):
-        run(path, tmp_path, journal=tmp_path / "occupied" / "journal")
