@@ -9,6 +9,7 @@
 - ``schema.py``: schema and indexes of a new collection, and how a schema is read
 - ``lifecycle.py``: create, open, adopt, add the FDE field, write the state, drop
 - ``copying.py``: backfill into a new collection
+- ``merging.py``: writes that keep what they do not name
 - ``prepare.py``: documents, checked before anything is sent
 - ``ids.py``: ids as primary keys; ``expressions.py``: filters; ``blobs.py``: tokens as text
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations

@@ -33,12 +33,15 @@ class AsyncMilvusMuvera:
     Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
     reconfigured. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as
     ``__cause__``: ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent), ``Rejected`` (by the
-    database), ``Unsupported`` or ``StoreUnavailable`` (after the retries). Filters are expressions of Milvus.
+    database), ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries). Filters are expressions
+    of Milvus.
 
     Attributes:
         client: the caller's client.
         encoder: encoder of documents and queries.
         name: name of the collection, or the alias it was opened by.
+        fde_name: name of the field with the FDEs.
+        tokens_name: name of the array of structs, or what the names of the text fields begin with.
         token_storage: how tokens are stored: ``"struct"``, ``"blob"`` (text) or ``"none"``.
 
     Example::
@@ -65,6 +68,16 @@ class AsyncMilvusMuvera:
     def name(self) -> str:
         """Name of the collection, or the alias it was opened by."""
         return self._connection.name
+
+    @property
+    def fde_name(self) -> str:
+        """Name of the field with the FDEs, under which other programs can write them."""
+        return self._collection.fde
+
+    @property
+    def tokens_name(self) -> str | None:
+        """Name of the array of structs, or what the names of the text fields begin with; None without tokens."""
+        return self._collection.tokens
 
     @property
     def token_storage(self) -> str:

@@ -22,7 +22,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from muvera_adapters.errors import CollectionNotFound, MuveraError, SchemaMismatch, StoreUnavailable, WrongUsage
+from muvera_adapters.errors import (
+    AccessDenied,
+    CollectionNotFound,
+    MuveraError,
+    SchemaMismatch,
+    StoreUnavailable,
+    WrongUsage,
+)
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
@@ -65,7 +72,10 @@ def _connect(target: Target) -> Any:
             raise StoreUnavailable(
                 f"{target} cannot be opened: does another process have it open? ({reason})"
             ) from error
-        raise unreachable(MILVUS, target, error) from error
+        from muvera_adapters.milvus.errors import translate
+
+        told = translate(error, "the connection", target.location)
+        raise (told if isinstance(told, AccessDenied) else unreachable(MILVUS, target, error)) from error
 
 
 def _token_dim(client: Any, name: str, vector: str) -> int:

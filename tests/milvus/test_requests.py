@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -15,9 +16,11 @@ pytest.importorskip("pymilvus")
 
 from pymilvus import DataType
 from pymilvus import exceptions as m
+from pymilvus.client.connection_manager import ConnectionConfig
 from pymilvus.client.types import LoadState
 
 from muvera_adapters.errors import (
+    AccessDenied,
     CollectionNotFound,
     InvalidInput,
     MuveraError,
@@ -26,14 +29,15 @@ from muvera_adapters.errors import (
     Unsupported,
 )
 from muvera_adapters.milvus import blobs
-from muvera_adapters.milvus.client import Call, Connection, send
-from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.client import Call, Connection, address_of, send
+from muvera_adapters.milvus.collection import Collection, Server
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import among, both, checked, literal
 from muvera_adapters.milvus.ids import from_key, to_key
-from muvera_adapters.milvus.lifecycle import add_fde
-from muvera_adapters.milvus.requests import count, fetch, near_fde, near_tokens, page
-from muvera_adapters.milvus.schema import Plan, check
+from muvera_adapters.milvus.lifecycle import add_fde, connect
+from muvera_adapters.milvus.merging import merge
+from muvera_adapters.milvus.requests import count, fetch, near_fde, near_tokens, page, to_row
+from muvera_adapters.milvus.schema import Plan, check, describe
 from muvera_adapters.stores.operations import Retry, run
 from muvera_core import FDEConfig, FDEEncoder
 
@@ -243,9 +247,82 @@ class TestErrors:
             (_Rpc(grpc.StatusCode.RESOURCE_EXHAUSTED), Rejected, None),
             (_Rpc(grpc.StatusCode.DEADLINE_EXCEEDED), StoreUnavailable, True),
             (_Rpc(grpc.StatusCode.UNIMPLEMENTED), Unsupported, None),
+            (_Rpc(grpc.StatusCode.UNAUTHENTICATED), AccessDenied, None),
+            (_Rpc(grpc.StatusCode.PERMISSION_DENIED), AccessDenied, None),
+            (m.MilvusException(grpc.StatusCode.UNAUTHENTICATED, "auth check failure"), AccessDenied, None),
+            (m.MilvusException(1401, "privilege not permitted"), AccessDenied, None),
+            (m.MilvusException(65535, "auth check failure, please check username and password"), AccessDenied, None),
+            (KeyError("a reply without its field"), Rejected, None),
         ],
     )
     def test_both_kinds_of_the_clients_errors_are_ours(self, error, kind, transient):
         found = translate(error, "c")
         assert type(found) is kind
         assert transient is None or found.transient is transient
+
+    @pytest.mark.parametrize(
+        "error", [_Rpc(grpc.StatusCode.UNAVAILABLE), m.MilvusException(2, "Fail connecting to server"), OSError("gone")]
+    )
+    def test_the_address_is_named(self, error):
+        assert "http://host:19530" in str(translate(error, "c", "http://host:19530"))
+
+    def test_a_secret_is_no_part_of_the_address(self):
+        client = SimpleNamespace(_config=ConnectionConfig.from_uri("https://me:secret@host:19530/db"))
+        assert address_of(client) == "https://host:19530"
+
+
+class TestServers:
+    """What the version tells."""
+
+    @pytest.mark.parametrize(
+        ("version", "merges", "known"),
+        [
+            ("v2.3.5", False, True),
+            ("2.6.19", False, True),
+            ("v2.6.20-dev", True, True),
+            ("3.0", True, True),
+            ("milvus_lite-3.2.2", True, True),
+            ("Zilliz Cloud Vector Database(Compatible with Milvus 2.6)", False, False),
+        ],
+    )
+    def test_which_servers_update_single_fields(self, version, merges, known):
+        server = run(connect(), lambda call: call.read(version), Retry(attempts=1))
+        assert (server.merges, server.known) == (merges, known)
+
+
+class TestSchema:
+    def test_what_the_server_computes_is_neither_a_vector_to_write_nor_payload(self):
+        fields = [
+            {"name": "pk", "type": DataType.INT64, "is_primary": True},
+            {"name": "text", "type": DataType.VARCHAR},
+            {"name": "bm25", "type": DataType.SPARSE_FLOAT_VECTOR, "is_function_output": True},
+            {"name": "dense", "type": DataType.FLOAT_VECTOR},
+            {"name": "old", "type": DataType.FLOAT_VECTOR},
+            {"name": "muvera_old", "type": DataType.VARCHAR},
+            {"name": "fde", "type": DataType.FLOAT_VECTOR, "params": {"dim": ENCODER.dim}, "nullable": True},
+            {"name": "muvera_fde", "type": DataType.VARCHAR},
+        ]
+        collection = describe({"fields": fields, "enable_dynamic_field": True}, "c", ENCODER, "fde", None, Server())
+        assert (collection.fields, set(collection.strangers)) == (("text",), {"dense", "old"})
+        assert set(collection.hidden) == {"bm25", "muvera_old"}
+        assert (collection.marker, collection.nullable) == (True, True)
+        row = to_row(collection, 1, {"pk": 1, "text": "x", "muvera_old": "old", "muvera_fde": "fde", "n": 1})
+        assert row.payload == {"text": "x", "n": 1}
+
+
+class TestMerges:
+    """Rows of one partial update name the same declared fields; keys of the dynamic field may differ."""
+
+    def test_rows_are_sent_by_the_fields_that_they_name(self):
+        collection = Collection("c", ENCODER, fields=("year",), strangers=("dense",), server=Server(merges=True))
+        sizes = []
+
+        class Client:
+            def upsert(self, *, data, partial_update, **_):
+                assert partial_update
+                sizes.append([sorted(row) for row in data])
+
+        rows = [{"muvera_id": "a", "year": 1}, {"muvera_id": "b", "k": 1}, {"muvera_id": "c", "year": 2, "x": 0}]
+        send_to = partial(send, Client(), Connection("c"))
+        run(merge(collection, rows), lambda call: call.read(send_to(call)), Retry(attempts=1))
+        assert sizes == [[["muvera_id", "year"], ["muvera_id", "x", "year"]], [["k", "muvera_id"]]]
