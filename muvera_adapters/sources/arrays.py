@@ -255,6 +255,7 @@ class ArraySource:
                         "expected an (n, dim) matrix of floats"
                     )
                 lengths.append(item.shape[-2] if item.size else 0)
+            self._check_no_padding(lengths)
             return _ends(np.array(lengths, np.int64))
         if wanted is not None:
             values = self._named(wanted, "--lengths")
@@ -264,18 +265,18 @@ class ArraySource:
             if offsets is None:
                 raise InvalidInput(f"{self._file.path}: {wanted!r} {self._misfit(values)}")
             return offsets
-        candidates = [
-            name
-            for name, s in self._file.shapes.items()
-            if s.kind in ("iub" if self._layout == "padded" else "iu") and self._may_part(s)
-        ]
+        kinds = "iubf" if self._layout == "padded" else "iu"
+        free = [name for name, s in self._file.shapes.items() if s.kind in kinds and name != self._tokens]
+        candidates = [name for name in free if self._may_part(self._file.shapes[name])]
         prefixes = ["", *n.DOCUMENT_PREFIXES]
         if self._queries:
             prefixes = [*n.QUERY_PREFIXES, ""] if n.is_of_queries(self._tokens) else ["", *n.QUERY_PREFIXES]
-        exact = n.exact(candidates, [*n.LENGTHS, *(n.MASKS if self._layout == "padded" else n.OF_TOKENS)], prefixes)
+        padded = self._layout == "padded"
+        # a mask of another shape must not be passed over, as nothing else would say what is padding
+        exact = n.exact(free if padded else candidates, [*n.LENGTHS, *(n.MASKS if padded else n.OF_TOKENS)], prefixes)
         for name in exact:
             values = self._file.read(name)
-            if self._layout == "padded":
+            if padded:
                 offsets = self._pad(values)
             elif n.exact([name], n.LENGTHS, prefixes):
                 offsets = self._part(values, numbers=False)
@@ -337,6 +338,18 @@ class ArraySource:
             f"{rows} rows of {self._tokens!r} (offsets from 0 to {rows}, or lengths that add up to it); it has "
             f"{_listed(self._file.shapes)}; name it with --lengths"
         )
+
+    def _check_no_padding(self, lengths: Sequence[int]) -> None:
+        """Refuses lengths or a mask beside a list that say that its matrices are padded."""
+        for name in n.exact(self._file.shapes, [*n.LENGTHS, *n.MASKS]):
+            values = self._file.read(name)
+            if values.dtype == object or values.ndim != 1 or values.tolist() not in (
+                list(lengths), np.cumsum([0, *lengths]).tolist(),
+            ):  # fmt: skip
+                raise InvalidInput(
+                    f"{self._file.path}: {name!r} beside the list of matrices {self._tokens!r} does not say their "
+                    "lengths; if they are padded, save them without padding, or as one (n, t, dim) array"
+                )
 
     def _may_part(self, shape: Shape) -> bool:
         if self._layout == "padded":
