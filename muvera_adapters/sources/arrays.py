@@ -41,7 +41,7 @@ class Shape:
     Attributes:
         shape: as numpy has it; of a list (number of items,).
         kind: numpy's letter of its type, ``f`` (bfloat16 too), ``i``, ``u``, ``b``, ``U`` ...; ``L`` for a list of
-            matrices, ``O`` for other objects.
+            matrices, ``O`` for other objects, ``?`` for what is not read.
     """
 
     shape: tuple[int, ...]
@@ -230,6 +230,8 @@ class ArraySource:
             ]
         if found:
             return found[0]
+        for name in n.exact([name for name, s in shapes.items() if s.kind == "?"], n.TOKENS, prefixes):
+            self._file.read(name)  # says why it cannot be
         others = [name for name in possible if not n.is_of_queries(name)] or possible
         if len(others) == 1:
             self._guess(f"tokens are taken from the array {others[0]!r}; --tokens names another")
@@ -560,10 +562,10 @@ def _plain_ids(values: npt.NDArray[Any], where: str, count: int | None = None) -
         ids = [i.decode() if isinstance(i, bytes) else i for i in values.tolist()]
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{where}: an id is not UTF-8: {error}") from error
-    wrong = next((i for i in ids if type(i) not in (int, str)), None)
-    if wrong is not None or values.dtype.kind not in "iuUSO":
+    wrong = [i for i in ids if type(i) not in (int, str)]
+    if wrong:
         raise InvalidInput(
-            f"{where} has {wrong!r} ({values.dtype}); ids are integers and strings: convert them, name another array "
+            f"{where} has {wrong[0]!r} ({values.dtype}); ids are integers and strings: convert them, name another array "
             f"or file with --ids, or say --ids {n.NO_IDS} for positions"
         )
     return ids

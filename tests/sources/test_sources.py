@@ -324,6 +324,18 @@ class TestNamesOfArrays:
             tmp_path / "x.npz", embeddings=self.TOKENS, lengths=self.LENGTHS, ids=np.array(["a", 2, "c", "d"], object)
         )
         assert [d.id for d in open_source(tmp_path / "x.npz").documents()] == ["a", 2, "c", "d"]
+        arrays = {"embeddings": self.TOKENS, "lengths": self.LENGTHS}
+        # objects that nobody asks for do no harm
+        np.savez(tmp_path / "x.npz", allow_pickle=True, **arrays, about=np.array([{"a": 1}], object))
+        assert "not read: 'about'" in open_source(tmp_path / "x.npz").format
+        for wrong, says in (
+            (None, "ids has None"),
+            (float("nan"), "ids has nan"),
+            ({"a": 1}, "ids: cut short, or refused"),
+        ):
+            np.savez(tmp_path / "x.npz", allow_pickle=True, **arrays, ids=np.array(["a", wrong, "c", "d"], object))
+            with pytest.raises(MuveraError, match=says):
+                open_source(tmp_path / "x.npz")
 
     @pytest.mark.parametrize("form", ["npz", "safetensors"])
     def test_no_document_is_left_out_by_its_name(self, tmp_path, form):
