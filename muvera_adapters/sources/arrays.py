@@ -565,8 +565,8 @@ def _plain_ids(values: npt.NDArray[Any], where: str, count: int | None = None) -
     wrong = [i for i in ids if type(i) not in (int, str)]
     if wrong:
         raise InvalidInput(
-            f"{where} has {wrong[0]!r} ({values.dtype}); ids are integers and strings: convert them, name another array "
-            f"or file with --ids, or say --ids {n.NO_IDS} for positions"
+            f"{where} has {wrong[0]!r} ({values.dtype}); ids are integers and strings: convert them, name another "
+            f"array or file with --ids, or say --ids {n.NO_IDS} for positions"
         )
     return ids
 

@@ -17,7 +17,7 @@ from muvera_adapters.errors import (
 )
 from muvera_adapters.migration import Condition, SourceChanged, estimate, migrate, read_rankings, verify
 from muvera_adapters.migration import pipeline as pipeline_module
-from muvera_adapters.migration.journal import Journal, default_path
+from muvera_adapters.migration.journal import Failure, Journal, Migration, default_path, snapshot_of
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.sources import open_source
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
@@ -451,3 +451,14 @@ def test_journal_places(tmp_path):
     assert place("qdrant-edge:data") == "data/c.migration.sqlite"
     assert place("milvus:x/m.db") == "x/m.db.c.migration.sqlite"
     assert place("qdrant:http://localhost:6333") == "c.qdrant-localhost-6333.migration.sqlite"
+
+
+def test_a_full_disk_under_the_journal(tmp_path, path):
+    source = open_source(path)
+    about = Migration(snapshot_of(source), str(path), "qdrant-edge:x", "x", ENCODER.fingerprint, [])
+    with Journal(tmp_path / "journal", about) as journal:
+        (pages,) = journal._database.execute("PRAGMA page_count").fetchone()
+        journal._database.execute(f"PRAGMA max_page_count = {pages}")
+        failures = [Failure(i, f"d{i}", "x" * 1000) for i in range(100)]
+        with pytest.raises(MuveraError, match=r"journal: the journal cannot be read or written: .*full"):
+            journal.advance(100, 100, 0, "d99", failures)
