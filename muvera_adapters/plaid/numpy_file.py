@@ -59,6 +59,9 @@ def load_object_array(path: Path) -> list[Array]:
         return unpickle_objects(path, file, shape)
 
 
+_PLAIN = (int, str, float, bool, type(None))
+
+
 def unpickle_objects(path: Path, file: IO[bytes], shape: tuple[int, ...], *, plain: bool = False) -> list[Any]:
     """The items of a one-dimensional object array, from the pickle at the file's position.
 
@@ -66,18 +69,18 @@ def unpickle_objects(path: Path, file: IO[bytes], shape: tuple[int, ...], *, pla
         path: of the file, for errors.
         file: after the header of a ``.npy`` file.
         shape: from the header.
-        plain: strings and integers are admitted beside arrays.
+        plain: strings, numbers and None are admitted beside arrays.
 
     Raises:
         IndexDamaged: cut short, or the pickle asks for anything but arrays of floats.
     """
     try:
-        check_opcodes(path, file, OBJECTS)
+        check_opcodes(path, file, OBJECTS | {"BINFLOAT"} if plain else OBJECTS)
         outer = SafeUnpickler(path, file, _NUMPY).load()
         values = outer.state[4]
         if outer.dtype().kind != "O" or not isinstance(values, list) or (len(values),) != shape:
             raise IndexDamaged(path, f"expected a list of {shape[0] if len(shape) == 1 else shape} arrays")
-        return [v if plain and type(v) in (int, str) else v.array() for v in values]
+        return [v if plain and type(v) in _PLAIN else v.array() for v in values]
     except PICKLE_ERRORS as error:
         raise IndexDamaged(path, f"cut short, or no arrays of floats: {type(error).__name__}: {error}") from error
 

@@ -242,6 +242,9 @@ class _ListUnpickler(_Tensors, PlainUnpickler):
     _dtypes: Mapping[str, Any] = _DTYPES | {"BFloat16Storage": BFLOAT16}
 
     def __init__(self, path: Path, file: IO[bytes], storage: _Storage) -> None:
-        table = self._table_of_tensors() | {("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor}
+        table = self._table_of_tensors() | {
+            ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+            ("collections", "OrderedDict"): lambda *_: {},
+        }
         PlainUnpickler.__init__(self, path, file, table)
         self._storage = storage

@@ -41,7 +41,7 @@ class Shape:
     Attributes:
         shape: as numpy has it; of a list (number of items,).
         kind: numpy's letter of its type, ``f`` (bfloat16 too), ``i``, ``u``, ``b``, ``U`` ...; ``L`` for a list of
-            matrices, ``O`` for other objects.
+            matrices, ``O`` for other objects, ``?`` for what is not read.
     """
 
     shape: tuple[int, ...]
@@ -230,6 +230,8 @@ class ArraySource:
             ]
         if found:
             return found[0]
+        for name in n.exact([name for name, s in shapes.items() if s.kind == "?"], n.TOKENS, prefixes):
+            self._file.read(name)  # says why it cannot be
         others = [name for name in possible if not n.is_of_queries(name)] or possible
         if len(others) == 1:
             self._guess(f"tokens are taken from the array {others[0]!r}; --tokens names another")
@@ -255,6 +257,7 @@ class ArraySource:
                         "expected an (n, dim) matrix of floats"
                     )
                 lengths.append(item.shape[-2] if item.size else 0)
+            self._check_no_padding(lengths)
             return _ends(np.array(lengths, np.int64))
         if wanted is not None:
             values = self._named(wanted, "--lengths")
@@ -264,18 +267,18 @@ class ArraySource:
             if offsets is None:
                 raise InvalidInput(f"{self._file.path}: {wanted!r} {self._misfit(values)}")
             return offsets
-        candidates = [
-            name
-            for name, s in self._file.shapes.items()
-            if s.kind in ("iub" if self._layout == "padded" else "iu") and self._may_part(s)
-        ]
+        kinds = "iubf" if self._layout == "padded" else "iu"
+        free = [name for name, s in self._file.shapes.items() if s.kind in kinds and name != self._tokens]
+        candidates = [name for name in free if self._may_part(self._file.shapes[name])]
         prefixes = ["", *n.DOCUMENT_PREFIXES]
         if self._queries:
             prefixes = [*n.QUERY_PREFIXES, ""] if n.is_of_queries(self._tokens) else ["", *n.QUERY_PREFIXES]
-        exact = n.exact(candidates, [*n.LENGTHS, *(n.MASKS if self._layout == "padded" else n.OF_TOKENS)], prefixes)
+        padded = self._layout == "padded"
+        # a mask of another shape must not be passed over, as nothing else would say what is padding
+        exact = n.exact(free if padded else candidates, [*n.LENGTHS, *(n.MASKS if padded else n.OF_TOKENS)], prefixes)
         for name in exact:
             values = self._file.read(name)
-            if self._layout == "padded":
+            if padded:
                 offsets = self._pad(values)
             elif n.exact([name], n.LENGTHS, prefixes):
                 offsets = self._part(values, numbers=False)
@@ -337,6 +340,18 @@ class ArraySource:
             f"{rows} rows of {self._tokens!r} (offsets from 0 to {rows}, or lengths that add up to it); it has "
             f"{_listed(self._file.shapes)}; name it with --lengths"
         )
+
+    def _check_no_padding(self, lengths: Sequence[int]) -> None:
+        """Refuses lengths or a mask beside a list that say that its matrices are padded."""
+        for name in n.exact(self._file.shapes, [*n.LENGTHS, *n.MASKS]):
+            values = self._file.read(name)
+            if values.dtype == object or values.ndim != 1 or values.tolist() not in (
+                list(lengths), np.cumsum([0, *lengths]).tolist(),
+            ):  # fmt: skip
+                raise InvalidInput(
+                    f"{self._file.path}: {name!r} beside the list of matrices {self._tokens!r} does not say their "
+                    "lengths; if they are padded, save them without padding, or as one (n, t, dim) array"
+                )
 
     def _may_part(self, shape: Shape) -> bool:
         if self._layout == "padded":
@@ -547,11 +562,11 @@ def _plain_ids(values: npt.NDArray[Any], where: str, count: int | None = None) -
         ids = [i.decode() if isinstance(i, bytes) else i for i in values.tolist()]
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{where}: an id is not UTF-8: {error}") from error
-    wrong = next((i for i in ids if type(i) not in (int, str)), None)
-    if wrong is not None or values.dtype.kind not in "iuUSO":
+    wrong = [i for i in ids if type(i) not in (int, str)]
+    if wrong:
         raise InvalidInput(
-            f"{where} has {wrong!r} ({values.dtype}); ids are integers and strings: convert them, name another array "
-            f"or file with --ids, or say --ids {n.NO_IDS} for positions"
+            f"{where} has {wrong[0]!r} ({values.dtype}); ids are integers and strings: convert them, name another "
+            f"array or file with --ids, or say --ids {n.NO_IDS} for positions"
         )
     return ids
 

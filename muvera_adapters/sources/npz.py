@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.plaid.numpy_file import unpickle_objects
 from muvera_adapters.sources.arrays import Shape
 
@@ -23,7 +23,6 @@ class NpzFile:
 
     Raises:
         InvalidInput: it is no such archive.
-        MuveraError: it holds other objects than arrays of floats, strings and integers.
     """
 
     single = False
@@ -35,14 +34,19 @@ class NpzFile:
         except (OSError, zipfile.BadZipFile) as error:
             raise InvalidInput(f"{path}: no .npz file: {error}") from error
         self.shapes: dict[str, Shape] = {}
-        self._objects: dict[str, npt.NDArray[Any]] = {}
+        #: object arrays, or why they are not read
+        self._objects: dict[str, npt.NDArray[Any] | MuveraError] = {}
         try:
             for entry in self._archive.namelist():
                 name = entry.removesuffix(".npy")
                 with self._array(name) as (file, shape, _, dtype):
                     if dtype.hasobject:
-                        self._objects[name] = _objects(path, file, shape)
-                        self.shapes[name] = Shape(shape, objects_kind(self._objects[name]))
+                        try:
+                            values = _objects(Path(f"{path}: {name}"), file, shape)
+                            self._objects[name], kind = values, objects_kind(values)
+                        except MuveraError as error:
+                            self._objects[name], kind = error, "?"
+                        self.shapes[name] = Shape(shape, kind)
                     else:
                         self.shapes[name] = Shape(shape, dtype.kind)
         except BaseException:
@@ -50,9 +54,16 @@ class NpzFile:
             raise
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """A whole array."""
-        if name in self._objects:
-            return self._objects[name]
+        """A whole array.
+
+        Raises:
+            MuveraError: it holds other objects than arrays of floats, strings and numbers.
+        """
+        found = self._objects.get(name)
+        if isinstance(found, MuveraError):
+            raise found
+        if found is not None:
+            return found
         with self._array(name) as (file, shape, fortran, dtype):
             return self._values(name, file, shape, dtype, fortran)
 

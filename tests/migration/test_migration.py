@@ -17,7 +17,7 @@ from muvera_adapters.errors import (
 )
 from muvera_adapters.migration import Condition, SourceChanged, estimate, migrate, read_rankings, verify
 from muvera_adapters.migration import pipeline as pipeline_module
-from muvera_adapters.migration.journal import Journal, default_path
+from muvera_adapters.migration.journal import Failure, Journal, Migration, default_path, snapshot_of
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.sources import open_source
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
@@ -491,3 +491,14 @@ def test_verification_names_the_first_key_that_differs(tmp_path, path):
         checked = verify(Changed(source, second), store, report, sample=N)
     (wrong,) = [check for check in checked.checks if not check.passed]
     assert "'d0', key 'tags[1]': 'c' became 'b'" in wrong.text
+
+
+def test_a_full_disk_under_the_journal(tmp_path, path):
+    source = open_source(path)
+    about = Migration(snapshot_of(source), str(path), "qdrant-edge:x", "x", ENCODER.fingerprint, [])
+    with Journal(tmp_path / "journal", about) as journal:
+        (pages,) = journal._database.execute("PRAGMA page_count").fetchone()
+        journal._database.execute(f"PRAGMA max_page_count = {pages}")
+        failures = [Failure(i, f"d{i}", "x" * 1000) for i in range(100)]
+        with pytest.raises(MuveraError, match=r"journal: the journal cannot be read or written: .*full"):
+            journal.advance(100, 100, 0, "d99", failures)

@@ -324,6 +324,18 @@ class TestNamesOfArrays:
             tmp_path / "x.npz", embeddings=self.TOKENS, lengths=self.LENGTHS, ids=np.array(["a", 2, "c", "d"], object)
         )
         assert [d.id for d in open_source(tmp_path / "x.npz").documents()] == ["a", 2, "c", "d"]
+        arrays = {"embeddings": self.TOKENS, "lengths": self.LENGTHS}
+        # objects that nobody asks for do no harm
+        np.savez(tmp_path / "x.npz", allow_pickle=True, **arrays, about=np.array([{"a": 1}], object))
+        assert "not read: 'about'" in open_source(tmp_path / "x.npz").format
+        for wrong, says in (
+            (None, "ids has None"),
+            (float("nan"), "ids has nan"),
+            ({"a": 1}, "ids: cut short, or refused"),
+        ):
+            np.savez(tmp_path / "x.npz", allow_pickle=True, **arrays, ids=np.array(["a", wrong, "c", "d"], object))
+            with pytest.raises(MuveraError, match=says):
+                open_source(tmp_path / "x.npz")
 
     @pytest.mark.parametrize("form", ["npz", "safetensors"])
     def test_no_document_is_left_out_by_its_name(self, tmp_path, form):
@@ -408,6 +420,33 @@ class TestFormsOfArrays:
         np.save(tmp_path / "x.npy", values)
         np.save(tmp_path / "mask.npy", part)
         self.same(open_source(tmp_path / "x.npy", lengths=tmp_path / "mask.npy"), matrices)
+
+    def test_masks_that_do_not_fit_are_refused(self, tmp_path, padded):
+        values, real = padded
+        np.savez(tmp_path / "x.npz", embeddings=values, mask=real.astype("f4"))
+        assert open_source(tmp_path / "x.npz").lengths.tolist() == list(self.LENGTHS)
+        wrong = {
+            "mask": np.ones((4, 6), bool), "attention_mask": real[:3], "lengths": np.array([3, 0, 6, 2]),
+            "masks": real * 2,
+        }  # fmt: skip
+        for name, part in wrong.items():
+            np.savez(tmp_path / "x.npz", embeddings=values, **{name: part})
+            with pytest.raises(
+                InvalidInput, match=rf"'{name}' is a .* mask of 0 and 1, or \(4,\) lengths of at most 5"
+            ):
+                open_source(tmp_path / "x.npz")
+
+    def test_lists_beside_lengths(self, tmp_path, matrices, padded):
+        objects = np.empty(4, object)
+        objects[:] = matrices
+        np.savez(tmp_path / "x.npz", allow_pickle=True, embeddings=objects, lengths=self.LENGTHS)
+        self.same(open_source(tmp_path / "x.npz"), matrices)
+        objects = np.empty(4, object)
+        objects[:] = list(padded[0])
+        for part in ({"lengths": self.LENGTHS}, {"mask": padded[1]}):
+            np.savez(tmp_path / "x.npz", allow_pickle=True, embeddings=objects, **part)
+            with pytest.raises(InvalidInput, match="if they are padded, save them without padding"):
+                open_source(tmp_path / "x.npz")
 
     def test_equal_lengths(self, tmp_path, rng):
         values = rng.normal(size=(4, 5, DIM)).astype("f4")
@@ -534,6 +573,12 @@ class TestTorchFiles:
         body += self.text("ids") + self.text(["a", "b", "c"]) + self.text("model") + self.text("colpali") + b"u"
         source = open_source(self.write(tmp_path / "x.pt", body, members))
         assert [(d.id, len(d.tokens)) for d in source.documents()] == [("a", 3), ("b", 5), ("c", 2)]
+
+    def test_an_ordered_dictionary(self, tmp_path, rng):
+        found, members = self.opcodes([rng.normal(size=(n, DIM)).astype("f4") for n in (3, 5)])
+        body = b"ccollections\nOrderedDict\n)R(" + self.text("a") + found[0] + self.text("b") + found[1] + b"u"
+        source = open_source(self.write(tmp_path / "x.pt", body, members))
+        assert [(d.id, len(d.tokens)) for d in source.documents()] == [("a", 3), ("b", 5)]
 
     def test_queries(self, tmp_path, rng):
         found, members = self.opcodes([rng.normal(size=(4, DIM)).astype("f4")])
