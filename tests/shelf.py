@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound
-from muvera_adapters.results import BackfillReport, Document, Hit, Hits, StoreInfo, WriteReport
+from muvera_adapters.results import BackfillReport, Document, Hit, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.database import DatabaseSpec, Form, Target, dim_of
 from muvera_adapters.stores.sizes import Part
 from muvera_core import encoder_from_dict, maxsim
@@ -41,10 +41,11 @@ class ShelfStore:
     def adopt(cls, client, name, encoder, *, tokens_vector, fde_vector):
         return cls.open(client, name, encoder)
 
-    def upsert(self, ids, tokens, payloads=None, progress=False):
+    def upsert(self, ids, tokens, payloads=None, progress=False, *, vectors=None, replace=False, zero_rows="refuse"):
         self.encoder.encode_documents(tokens)
         for i, matrix, payload in zip(ids, tokens, payloads or [{}] * len(ids), strict=True):
-            self._documents[i] = (np.asarray(matrix, np.float32), dict(payload or {}))
+            kept = {} if replace or i not in self._documents else self._documents[i][1]
+            self._documents[i] = (np.asarray(matrix, np.float32), {**kept, **(payload or {})})
         self._save()
         return WriteReport(len(ids))
 
@@ -69,13 +70,25 @@ class ShelfStore:
     def count(self, *, filter=None):
         return len(self._documents)
 
-    def delete(self, ids=None, *, filter=None):
-        for i in ids or ():
+    def delete(self, ids=None, *, filter=None, everything=False):
+        for i in list(self._documents) if everything else ids or ():
             self._documents.pop(i, None)
         self._save()
 
-    def backfill(self, *, progress=False, dry_run=False, into=None):
+    def backfill(self, *, progress=False, dry_run=False, refresh=False, into=None):
         return BackfillReport(written=0, dry_run=dry_run)
+
+    def verify(self, limit=None, progress=False):
+        return VerifyReport(checked=len(self._documents))
+
+    def remove_fde(self):
+        """There is nothing to remove: FDEs are made when they are needed."""
+
+    def repair(self, progress=False):
+        return 3
+
+    def close(self):
+        """Nothing is open between two calls."""
 
     def wait_indexed(self, timeout=None):
         return None
@@ -114,6 +127,7 @@ SHELF = DatabaseSpec(
     disconnect=lambda _: None,
     store="shelf:ShelfStore",
     retries=False,
+    repairs=True,
     token_dim=lambda client, name, vector: dim_of(
         name, vector, {"tokens": ShelfStore.open(client, name).encoder.token_dim}
     ),

@@ -84,6 +84,12 @@ def test_the_commands(shelf, tmp_path):
     assert (tmp_path / "data" / "x.migration.sqlite").exists()
     hits = json.loads(muvera("search", "shelf:data", "--collection", "x", "--query-npy", "q.npy", "--json"))
     assert hits["results"][0][0]["id"] == 7
+    assert "40 documents were compared: 0 have a stale FDE" in muvera("verify", "shelf:data", "--collection", "x")
+    assert json.loads(muvera("repair", "shelf:data", "--collection", "x", "--json")) == {"repaired": 3}
+    again = json.loads(muvera("migrate", "tokens.npz", "--to", "shelf:data", "--collection", "x", "--json"))
+    assert again["migration"]["repaired"] == 3
+    refused = muvera("repair", "qdrant-edge:data", "--collection", "x", status=2)
+    assert "needs no repair; the command applies to weaviate, shelf" in refused
     backfill = ["backfill", "shelf:data", "--collection", "x", "--tokens-vector"]
     assert "0 documents got their FDE" in muvera(*backfill, "tokens")
     assert "no vector 'other'; there are: 'tokens'" in muvera(*backfill, "other", status=1)

@@ -8,8 +8,21 @@ from typing import Annotated
 
 import typer
 
-from muvera_adapters.cli import backfill, diagnose, estimate, evaluate, inspect, migrate, quickstart, search, tune
+from muvera_adapters.cli import (
+    backfill,
+    diagnose,
+    estimate,
+    evaluate,
+    inspect,
+    migrate,
+    quickstart,
+    repair,
+    search,
+    tune,
+    verify,
+)
 from muvera_adapters.errors import MuveraError, WrongUsage
+from muvera_core import InvalidTokens
 
 _typer = typer.Typer(
     name="muvera",
@@ -39,6 +52,8 @@ _typer.command()(inspect.inspect)
 _typer.command()(migrate.migrate)
 _typer.command()(search.search)
 _typer.command()(backfill.backfill)
+_typer.command()(verify.verify)
+_typer.command()(repair.repair)
 _typer.command()(diagnose.diagnose)
 _typer.command()(evaluate.evaluate)
 _typer.command()(tune.tune)
@@ -52,3 +67,7 @@ def app() -> None:
     except MuveraError as error:
         print(f"muvera: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
+    except (OSError, InvalidTokens) as error:
+        # directories and files that the user named, and tokens that cannot be encoded
+        print(f"muvera: {error}", file=sys.stderr)
+        sys.exit(1)

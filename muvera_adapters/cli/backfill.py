@@ -41,6 +41,9 @@ def backfill(
         typer.Option(help=f"Field that the new collection does not get; repeat ({o.databases_with('leave_out')})."),
     ] = None,
     tenant: o.Tenant = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Compare every FDE with the stored tokens, and write stale ones again.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate only; write nothing.")] = False,
     as_json: o.Json = False,
 ) -> None:
@@ -57,11 +60,13 @@ def backfill(
                 )
         if "into" not in options and options:
             raise WrongUsage("--alias and --leave-out need --into, which names the new collection")
+        if refresh and ("into" in options or dry_run):
+            raise WrongUsage("--refresh goes with neither --into nor --dry-run")
         dim = database.token_dim(collection, tokens_vector)
         chosen = o.make_encoder(dim, encoder, r_reps, k_sim, d_proj, seed)
         store = database.adopt(collection, chosen, tokens_vector=tokens_vector, fde_vector=fde_vector)
         try:
-            report = store.backfill(progress=not as_json, dry_run=dry_run, **options)
+            report = store.backfill(progress=not as_json, dry_run=dry_run, refresh=refresh, **options)
         except KeyboardInterrupt as error:
             raise MuveraError("interrupted; run the same command again to go on") from error
     if as_json:
@@ -77,11 +82,14 @@ def backfill(
         print(
             (f"{report.copied:,} documents were copied, " if report.copied else "")
             + f"{report.written:,} documents got their FDE in {o.duration(report.seconds)}, "
-            f"{report.remaining:,} are left, {report.verified:,} of a sample were compared and agree"
+            + (f"{report.refreshed:,} stale FDEs were written again, " if report.refreshed else "")
+            + f"{report.remaining:,} are left, {report.verified:,} of a sample were compared and agree"
         )
     if not as_json:
         if report.without_tokens:
             print(f"{report.without_tokens:,} documents have no {tokens_vector!r} to encode")
+        if report.zero_rows:
+            print(f"{report.zero_rows:,} documents have all-zero token vectors, which their FDEs leave out")
         for identifier, reason in list(report.failed.items())[:_SHOWN]:
             print(f"  {identifier!r} failed: {reason}")
     if report.failed:

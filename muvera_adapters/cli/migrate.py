@@ -196,6 +196,10 @@ def _print_report(report: MigrationReport, to: str, collection: str) -> None:
     )
     if report.unindexed:
         print(f"{report.unindexed:,} documents have no index: searches go through all of them")
+    if report.zero_rows:
+        print(f"{report.zero_rows:,} token vectors are all zeros (padding) and were left out")
+    if report.repaired:
+        print(f"{report.repaired:,} documents were lost from the database's indexes and are indexed again")
     if not report.complete:
         print(
             f"the limit ended the run before the end of the source; the journal {report.journal} knows where to go on"

@@ -57,6 +57,11 @@ def databases_with(option: str) -> str:
     return ", ".join(spec.scheme for spec in _quiet_specs() if option in spec.backfill_options)
 
 
+def databases_to_repair() -> str:
+    """Names of the databases whose stores have ``repair``, for errors."""
+    return ", ".join(spec.scheme for spec in _quiet_specs() if spec.repairs) or "none"
+
+
 def quantizations() -> str:
     """Presets of all databases, for help texts."""
     shared: dict[tuple[str, ...], list[str]] = {}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from muvera_adapters.databases import spec_of
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.sources.base import TokenSource
@@ -112,7 +114,7 @@ def estimate(
     quantization: str | None = None,
     limit: int | None = None,
 ) -> MigrationEstimate:
-    """Reads and encodes the first 256 documents; nothing is written.
+    """Reads and encodes the first 256 documents that have tokens; nothing is written.
 
     Args:
         source: source of the documents.
@@ -126,7 +128,7 @@ def estimate(
         WrongUsage: the database has no such preset.
     """
     started = time.perf_counter()
-    first = [d for d in islice(source.documents(), _SAMPLE) if len(d.tokens)]
+    first = list(islice((d for d in source.documents() if len(d.tokens)), _SAMPLE))
     reading = time.perf_counter() - started
     if not first:
         raise InvalidInput(f"{source.place} has no documents with tokens")
@@ -135,7 +137,8 @@ def estimate(
     exact = source.n_tokens is not None and documents == len(source)
     tokens = source.n_tokens if exact and source.n_tokens is not None else round(documents * sum(lengths) / len(first))
     # only what can be encoded; the first use compiles
-    good = [d.tokens for d in first if d.tokens.any(axis=1).all()]
+    present = [d.tokens[d.tokens.any(axis=1)] for d in first if np.isfinite(d.tokens).all()]
+    good = [tokens for tokens in present if len(tokens)]
     encoding = 0.0
     if good:
         encoder.encode_documents(good[:1])

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tqdm import tqdm
@@ -36,6 +37,7 @@ from muvera_adapters.migration.journal import (
 )
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.sources.base import SourceDocument, TokenSource
+from muvera_adapters.stores.checks import without_zero_rows
 from muvera_adapters.stores.protocol import Store
 from muvera_core import Encoder, InvalidTokens
 
@@ -64,6 +66,8 @@ class MigrationReport:
         unindexed: number of documents that it left without index, as ``StoreInfo.unindexed``.
         journal: that the next run would go on with.
         there_before: documents in the collection before the migration.
+        zero_rows: all-zero token vectors that this run left out.
+        repaired: documents that the database had lost from its indexes, and that this run has indexed again.
         position: of the source, where the next run goes on.
     """
 
@@ -78,6 +82,8 @@ class MigrationReport:
     unindexed: int | None = None
     journal: str = ""
     there_before: int = 0
+    zero_rows: int = 0
+    repaired: int = 0
     position: int = 0
 
 
@@ -177,7 +183,11 @@ def migrate(
             there_before=kept.there_before,
             position=kept.position,
         )
+    report.zero_rows = write.zero_rows
     report.seconds = time.monotonic() - started
+    if resumed and database.spec.repairs:
+        # an earlier run may have ended because the server was killed
+        report.repaired = getattr(store, "repair")(progress=progress)  # noqa: B009 (not a part of the protocol)
     report.unindexed = store.wait_indexed()
     report.index_seconds = time.monotonic() - started - report.seconds
     return store, report
@@ -329,20 +339,39 @@ class _Writer:
     def __init__(self, store: Store, keep: Callable[[str], bool] | None) -> None:
         self._store = store
         self._keep = keep
+        self.zero_rows = 0
+        self._lock = Lock()  # several workers call it
 
     def __call__(self, documents: Sequence[SourceDocument]) -> list[Failure]:
+        # zeros are padding, which sources keep as they found it
+        present = [d._replace(tokens=without_zero_rows(d.tokens)) for d in documents]
+        without = [d for d in present if not len(d.tokens)]
+        failures = [Failure(d.position, d.id, "it has no tokens that are not all zeros") for d in without]
+        failures += self._write([d for d in present if len(d.tokens)])
+        lost = {failure.position for failure in failures}
+        pairs = zip(documents, present, strict=True)
+        dropped = sum(len(d.tokens) - len(p.tokens) for d, p in pairs if d.position not in lost)
+        with self._lock:
+            self.zero_rows += dropped
+        return failures
+
+    def _write(self, documents: Sequence[SourceDocument]) -> list[Failure]:
         if not documents:
             return []
         try:
+            # whole documents: the database need not look at what is there
             report = self._store.upsert(
-                [d.id for d in documents], [d.tokens for d in documents], [self._payload(d.payload) for d in documents]
+                [d.id for d in documents],
+                [d.tokens for d in documents],
+                [self._payload(d.payload) for d in documents],
+                replace=True,
             )
         except (InvalidInput, InvalidTokens) as error:
             # one document is enough to refuse the whole batch, before anything is sent
             if len(documents) == 1:
                 return [Failure(documents[0].position, documents[0].id, str(error))]
             half = len(documents) // 2
-            return [*self(documents[:half]), *self(documents[half:])]
+            return [*self._write(documents[:half]), *self._write(documents[half:])]
         return [Failure(d.position, d.id, report.failed[d.id]) for d in _found(documents, report.failed)]
 
     def _payload(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,6 +16,8 @@ from muvera_adapters.migration.pipeline import MigrationReport
 from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.results import Document, DocumentId
 from muvera_adapters.sources.base import SourceDocument, TokenSource
+from muvera_adapters.stores.checks import without_zero_rows
+from muvera_adapters.stores.payloads import first_difference, to_plain
 from muvera_adapters.stores.protocol import Store
 from muvera_adapters.stores.searching import maxsim_of_stored
 from muvera_core import TokenBatch
@@ -130,7 +132,7 @@ class _Chosen:
             if document.position >= self.end:
                 return
             if document.position not in self._lost and all(condition(document.payload) for condition in self._where):
-                yield document
+                yield document._replace(tokens=without_zero_rows(document.tokens))
 
     def blocks(self, sample: int, seed: int) -> Iterator[list[SourceDocument]]:
         """About ``sample`` documents, ten at a time, in order of their positions."""
@@ -158,6 +160,7 @@ class _Seen:
     missing: list[DocumentId] = field(default_factory=list)
     lengths: list[DocumentId] = field(default_factory=list)
     payloads: list[DocumentId] = field(default_factory=list)
+    difference: str = ""  # of the first of these payloads
     half: bool = True  # every value read back is one of float16
     error: float = 0.0
     tokens: int = 0
@@ -205,8 +208,9 @@ def _compare_sample(
     found.add(
         "payloads",
         not seen.payloads,
-        f"{n - len(seen.payloads):,} of {n:,} have the payload of the source" + _named(seen.payloads),
+        f"{n - len(seen.payloads):,} of {n:,} have the payload of the source" + seen.difference + _named(seen.payloads),
         differing=len(seen.payloads),
+        first_difference=seen.difference.removeprefix("; ") or None,
     )
     found.add(
         "vectors",
@@ -242,11 +246,11 @@ def _compare_document(
     if kept is None:
         seen.missing.append(document.id)
         return
-    wanted = {k for k, v in document.payload.items() if (keep is None or keep(k)) and v is not None}
-    same = wanted <= kept.payload.keys() and all(
-        kept.payload[k] == document.payload[k] for k in wanted if isinstance(document.payload[k], str | int | float)
-    )
-    if not same:
+    # some databases do not tell None from nothing
+    wanted = to_plain({k: v for k, v in document.payload.items() if (keep is None or keep(k)) and v is not None})
+    difference = first_difference(wanted, {k: v for k, v in kept.payload.items() if k in wanted})
+    if difference is not None:
+        seen.difference = seen.difference or f"; {document.id!r}, {difference}"
         seen.payloads.append(document.id)
     if kept.tokens is None or kept.tokens.shape != document.tokens.shape:
         seen.lengths.append(document.id)

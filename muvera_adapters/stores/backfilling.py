@@ -24,7 +24,7 @@ _SAME_ENCODER = 0.95
 _SAME_TOKENS = 0.999
 # tokens are rounded after they were encoded, which moves a few of them to other partitions: random roundings show how
 # much that can change the FDE, and three times as much is allowed
-_ROUNDINGS = 8
+_ROUNDINGS = 32
 _FLOAT16_STEP = 2.0**-11
 # of the encoder's length
 _SAME_LENGTH = 0.05
@@ -302,31 +302,32 @@ async def _stale(access: BackfillAccess, documents: Sequence[Stored]) -> list[St
     found = cosines(stored, ours)
     doubtful = [k for k in range(len(documents)) if not found[k] >= _SAME_TOKENS]
     rounded = [k for k in doubtful if _is_float16(documents[k].tokens)]
-    explained = set()
-    if rounded:
-        least = await Compute(partial(_least_of_roundings, access, [documents[k] for k in rounded], ours[rounded]))
-        explained = {k for k, cosine in zip(rounded, least, strict=True) if 1 - found[k] <= 3 * (1 - cosine)}
+    explained: set[int] = set()
+    draws = np.random.default_rng(0)
+    for _ in range(_ROUNDINGS):
+        rounded = [k for k in rounded if k not in explained]
+        if not rounded:
+            break
+        again = await Compute(partial(_encode_unrounded, access, [documents[k] for k in rounded], draws))
+        alike = cosines(ours[rounded], again)
+        explained |= {k for k, cosine in zip(rounded, alike, strict=True) if 1 - found[k] <= 3 * (1 - cosine)}
     return [documents[k] for k in doubtful if k not in explained]
 
 
 def _is_float16(tokens: npt.NDArray[Any]) -> bool:
-    return tokens.dtype == np.float16 or bool((tokens == tokens.astype(np.float16)).all())
+    with np.errstate(over="ignore"):
+        return tokens.dtype == np.float16 or bool((tokens == tokens.astype(np.float16)).all())
 
 
-def _least_of_roundings(
-    access: BackfillAccess, documents: Sequence[Stored], fdes: npt.NDArray[np.float32]
+def _encode_unrounded(
+    access: BackfillAccess, documents: Sequence[Stored], draws: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """(n,) least cosines of FDEs with those of tokens that round to the same float16 values."""
-    draws = np.random.default_rng(0)
-    least = np.ones(len(documents), np.float32)
-    for _ in range(_ROUNDINGS):
-        unrounded = [
-            each.tokens * (1 + _FLOAT16_STEP * draws.uniform(-1, 1, each.tokens.shape).astype(np.float32))
-            for each in documents
-        ]
-        again = encode_stored(access.collection.encoder, unrounded, cosine=access.collection.cosine)
-        least = np.minimum(least, cosines(fdes, again))
-    return least
+    """(n, dim) FDEs of random tokens that round to the same float16 values."""
+    tokens = [
+        each.tokens * (1 + _FLOAT16_STEP * draws.uniform(-1, 1, each.tokens.shape).astype(np.float32))
+        for each in documents
+    ]
+    return encode_stored(access.collection.encoder, tokens, cosine=access.collection.cosine)
 
 
 def _has_zero_rows(document: Stored) -> bool:

@@ -115,6 +115,8 @@ class DatabaseSpec:
         two_stages: parts of a collection that ``create`` makes with its defaults and the given quantization.
         per_token: parts of a collection with one graph node for each token.
         backfill_options: those of ``into``, ``alias`` and ``leave_out`` that the store's ``backfill`` takes.
+        repairs: whether stores have ``repair(progress=...)``, which indexes again what a killed server has lost
+            from its indexes, and gives the number of these documents.
         local_index: what measurements on a sample need; None: the database does not serve for them.
     """
 
@@ -137,6 +139,7 @@ class DatabaseSpec:
     two_stages: Callable[[Planned], list[Part]]
     per_token: Callable[[Planned], list[Part]]
     backfill_options: frozenset[str] = frozenset()
+    repairs: bool = False
     local_index: LocalIndex | None = None
 
     @property

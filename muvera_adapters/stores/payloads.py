@@ -1,16 +1,14 @@
 """Payloads as stores keep them: plain JSON values, by one table for all databases.
 
-=============================================  ==================================================================
-value                                          what is stored
-=============================================  ==================================================================
-None, bool, int, float, str                    the same
-numpy scalars and arrays                       numbers, lists of numbers
-list, tuple                                    list
-dictionary with keys of text                   dictionary
-date, datetime, time, numpy.datetime64         text, ISO 8601
-uuid.UUID                                      text, with hyphens
-objects with ``latitude`` and ``longitude``    ``{"lat": ..., "lon": ...}``
-=============================================  ==================================================================
+| value | what is stored |
+|---|---|
+| `None`, `bool`, `int`, `float`, `str` | the same |
+| numpy scalars and arrays | numbers, lists of numbers |
+| `list`, `tuple` | list |
+| dictionary with keys of text | dictionary |
+| `date`, `datetime`, `time`, `numpy.datetime64` | text, ISO 8601 |
+| `uuid.UUID` | text, with hyphens |
+| objects with `latitude` and `longitude` | `{"lat": ..., "lon": ...}` |
 
 Anything else is refused with its key, and so are NaN, infinite numbers, integers outside the database's range, text
 with half a surrogate pair (UTF-8 cannot encode it), and nesting deeper than 100 levels.
@@ -68,9 +66,9 @@ def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
         for key in {**expected, **found}:
             inner = f"{path}.{key}" if path else str(key)
             if key not in found:
-                return f"key {inner!r}: {expected[key]!r} became nothing"
+                return f"key {inner!r}: {_short(expected[key])} became nothing"
             if key not in expected:
-                return f"key {inner!r}: {found[key]!r} was added"
+                return f"key {inner!r}: {_short(found[key])} was added"
             difference = first_difference(expected[key], found[key], inner)
             if difference is not None:
                 return difference
@@ -81,7 +79,12 @@ def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
         return next((each for each in differences if each is not None), None)
     # True equals 1 in Python, but is another value in JSON; 2.0 and 2 are the same number there
     same = expected == found and isinstance(expected, bool) == isinstance(found, bool)
-    return None if same else f"key {path!r}: {expected!r} became {found!r}"
+    return None if same else f"key {path!r}: {_short(expected)} became {_short(found)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _plain(

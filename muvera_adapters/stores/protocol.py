@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, WriteReport
+from muvera_adapters.results import (
+    BackfillReport,
+    Document,
+    DocumentId,
+    Hits,
+    StoreInfo,
+    VerifyReport,
+    WriteReport,
+)
+from muvera_adapters.stores.checks import ZeroRows
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -29,20 +38,40 @@ class Store(Protocol):
         """Name of the collection."""
         ...
 
+    @property
+    def fde_name(self) -> str:
+        """Name of the vector with the FDEs, under which other programs can write them."""
+        ...
+
+    @property
+    def tokens_name(self) -> str | None:
+        """Name of the token matrices; None where none are stored."""
+        ...
+
     def upsert(
         self,
         ids: Sequence[DocumentId],
         tokens: Any,
         payloads: Sequence[Mapping[str, Any] | None] | None = None,
         progress: bool = False,
+        *,
+        vectors: Mapping[str, Sequence[Any]] | None = None,
+        replace: bool = False,
+        zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
-        """Encodes and writes n documents, replacing those whose id is there.
+        """Encodes and writes n documents.
+
+        A document that is there gets the new tokens and FDE, the payload keys that its payload names and the vectors
+        that ``vectors`` names. Everything else of it stays.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None.
+            payloads: n dictionaries (None: nothing), or None; :mod:`muvera_adapters.stores.payloads` has the types.
             progress: show a bar.
+            vectors: other vectors of the collection by name, n entries each (None: none), in the database's own types.
+            replace: whether documents that are there lose what the call does not name.
+            zero_rows: ``"refuse"`` documents with all-zero token vectors, or ``"drop"`` these vectors and count them.
         """
         ...
 
@@ -59,6 +88,7 @@ class Store(Protocol):
         with_payload: Any = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
     ) -> Hits:
         """Finds the best documents of ``prefetch`` candidates.
 
@@ -73,6 +103,8 @@ class Store(Protocol):
             with_payload: return payloads.
             with_tokens: return the stored tokens.
             with_fde_score: return the encoder's estimate of reranked hits too.
+            count_missing: count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at most every
+                30 seconds, beside the search.
         """
         ...
 
@@ -89,6 +121,7 @@ class Store(Protocol):
         with_payload: Any = True,
         with_tokens: bool = False,
         with_fde_score: bool = False,
+        count_missing: bool = True,
     ) -> list[Hits]:
         """Searches for several queries; the arguments are those of :meth:`search`."""
         ...
@@ -119,16 +152,40 @@ class Store(Protocol):
         """Exact number of documents."""
         ...
 
-    def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: Any = None) -> None:
-        """Deletes documents; pass exactly one of ids and filter."""
+    def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: Any = None, everything: bool = False) -> None:
+        """Deletes documents; pass exactly one of ids and filter.
+
+        Args:
+            ids: ids of the documents.
+            filter: condition on the payload, in the database's own type.
+            everything: whether a filter without conditions, or none, is meant to delete all documents.
+        """
         ...
 
-    def backfill(self, *, progress: bool = False, dry_run: bool = False) -> BackfillReport:
+    def backfill(self, *, progress: bool = False, dry_run: bool = False, refresh: bool = False) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens.
 
         Args:
             progress: show a bar.
             dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
+            refresh: compare the FDE of every document with its tokens, and write those again that are stale.
+        """
+        ...
+
+    def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
+        """Compares FDEs with the stored tokens; nothing is written.
+
+        Args:
+            limit: number of documents to read; None: all of them.
+            progress: show a bar.
+        """
+        ...
+
+    def remove_fde(self) -> None:
+        """Removes the FDEs and what this library keeps with the collection; the collection can be adopted again.
+
+        Raises:
+            Unsupported: the database cannot drop a vector; the rest has been removed.
         """
         ...
 
@@ -149,4 +206,8 @@ class Store(Protocol):
 
     def drop(self) -> None:
         """Deletes the collection."""
+        ...
+
+    def close(self) -> None:
+        """Ends the use of the store; a client of the caller stays open."""
         ...

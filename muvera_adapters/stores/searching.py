@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -158,8 +159,10 @@ async def with_missing(
         both: list[Operation[Any]] = [search, missing_fdes(collection, count)]
         try:
             found, _ = await Together(both, at_once)
-        finally:
-            count.close()  # the search may fail before it begins
+        except BaseException:
+            if inspect.getcoroutinestate(cast(Any, count)) == inspect.CORO_CREATED:
+                count.close()  # the search failed before it was its turn
+            raise
     if wanted:
         for hits in found:
             hits.without_fde = seen.without_fde

@@ -842,6 +842,10 @@ class TestDocumentsOfOthers:
         assert store.search(QUERIES[0]).without_fde == 0
         assert [hit.id for hit in store.search(QUERIES[0], 5, 60)] == best(truth(QUERIES[0], DOCUMENTS[:60]), 5)
 
+    def test_names_for_programs_that_write_beside_the_store(self, pages: Any) -> None:
+        """``fde_name`` and ``tokens_name`` are the names under which other programs write."""
+        assert (pages.fde_name, pages.tokens_name) == ("fde", "colbert")
+
     def test_tokens_that_others_replaced_are_found_and_refreshed(self, session: Session, pages: Any) -> None:
         """``verify`` names documents whose FDE is of other tokens, and ``backfill(refresh=True)`` repairs them."""
         changed = [3, 17, 48]

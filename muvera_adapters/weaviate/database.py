@@ -172,6 +172,7 @@ WEAVIATE = DatabaseSpec(
     connect=_connect,
     store="muvera_adapters.weaviate:WeaviateMuvera",
     store_options=frozenset({"tenant"}),
+    repairs=True,
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
     two_stages=_two_stages,

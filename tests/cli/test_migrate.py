@@ -90,15 +90,20 @@ def test_dry_run_writes_nothing(home):
 
 def test_failures_are_told_and_end_with_status_1(tmp_path, tokens):
     broken = tokens.reshape(-1, DIM).copy()
-    broken[37] = 0
+    broken[37, 3] = np.nan
+    broken[12] = 0  # padding, which is left out
+    broken[50:55] = 0
     np.savez(tmp_path / "tokens.npz", tokens=broken, lengths=np.full(N, 5))
     command = ["migrate", "tokens.npz", "--to", "qdrant:data", "--collection", "x", *SIZES]
     report = json.loads(muvera(*command, "--json", cwd=tmp_path, status=1).stdout)
-    assert [(f["id"], f["position"]) for f in report["migration"]["failed"]] == [(7, 7)]
-    assert "all zeros" in report["migration"]["failed"][0]["reason"]
+    assert [(f["id"], f["position"]) for f in report["migration"]["failed"]] == [(7, 7), (10, 10)]
+    reasons = [failure["reason"] for failure in report["migration"]["failed"]]
+    assert "token 2 has a NaN" in reasons[0]
+    assert "not all zeros" in reasons[1]
+    assert (report["migration"]["written"], report["migration"]["zero_rows"]) == (N - 2, 1)
     assert report["verification"]["passed"]
     result = muvera(*command, cwd=tmp_path, status=1)
-    assert "1 documents failed:\n  7 at position 7: " in result.stdout
+    assert "2 documents failed:\n  7 at position 7: " in result.stdout
 
 
 def test_texts_of_a_plaid_index(tmp_path):
@@ -140,6 +145,18 @@ def test_backfill(tmp_path, tokens):
     assert "60 documents have no FDE" in dry.stdout
     assert json.loads(muvera(*command, "--json", cwd=tmp_path).stdout)["written"] == N
     assert "0 documents got their FDE" in muvera(*command, cwd=tmp_path).stdout
+    verify = ["verify", "qdrant:data", "--collection", "pages"]
+    assert "60 documents were compared: 0 have a stale FDE" in muvera(*verify, cwd=tmp_path).stdout
+    client = QdrantClient(path=str(tmp_path / "data"))
+    client.update_vectors("pages", [models.PointVectors(id=3, vector={"colbert": tokens[5].tolist()})])
+    client.upsert("pages", [models.PointStruct(id=100, vector={"colbert": tokens[6].tolist()})])
+    client.close()
+    found = json.loads(muvera(*verify, "--json", cwd=tmp_path, status=1).stdout)
+    assert (found["passed"], found["checked"], found["stale"], found["without_fde"]) == (False, N, [3], 1)
+    assert "3 is stale" in muvera(*verify, cwd=tmp_path, status=1).stdout
+    assert "1 stale FDEs were written again" in muvera(*command, "--refresh", cwd=tmp_path).stdout
+    assert json.loads(muvera(*verify, "--json", cwd=tmp_path).stdout)["passed"]
+    assert "--refresh" in complaint(*command, "--refresh", "--dry-run", cwd=tmp_path, status=2)
     np.save(tmp_path / "q.npy", tokens[4])
     found = muvera("search", "qdrant:data", "--collection", "pages", "--query-npy", "q.npy", "--json", cwd=tmp_path)
     assert json.loads(found.stdout)["results"][0][0]["id"] == 4

@@ -451,3 +451,43 @@ def test_journal_places(tmp_path):
     assert place("qdrant-edge:data") == "data/c.migration.sqlite"
     assert place("milvus:x/m.db") == "x/m.db.c.migration.sqlite"
     assert place("qdrant:http://localhost:6333") == "c.qdrant-localhost-6333.migration.sqlite"
+
+
+def test_padding_is_left_out_and_counted(tmp_path, path, matrices):
+    zeros = np.zeros((2, DIM), np.float32)
+
+    def padded(document):
+        if document.position in (3, 9):
+            return document._replace(tokens=np.vstack([document.tokens, zeros]))
+        return document._replace(tokens=zeros) if document.position == 20 else document
+
+    report, found = run(Changed(open_source(path), padded), tmp_path)
+    assert [failure.position for failure in report.failed] == [20]
+    assert (report.written, report.zero_rows) == (N - 1, 4)
+    np.testing.assert_allclose(found["d3"].tokens, matrices[3], atol=1e-3)
+
+
+def test_a_payload_that_cannot_be_stored_fails_alone(tmp_path, path):
+    def changed(document):
+        return document._replace(payload={"a": {"b": b"x"}} if document.position == 20 else {"n": document.position})
+
+    report, found = run(Changed(open_source(path), changed), tmp_path)
+    assert [failure.position for failure in report.failed] == [20]
+    assert "key 'a.b'" in report.failed[0].reason
+    assert found["d3"].payload == {"n": 3}
+
+
+def test_verification_names_the_first_key_that_differs(tmp_path, path):
+    def first(document):
+        return document._replace(payload={"n": document.position, "tags": ["a", "b"]})
+
+    def second(document):
+        return document._replace(payload={"n": document.position, "tags": ["a", "c"]})
+
+    with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
+        source = open_source(path)
+        store, report = migrate(Changed(source, first), database, "x", ENCODER)
+        assert verify(Changed(source, first), store, report, sample=N).passed
+        checked = verify(Changed(source, second), store, report, sample=N)
+    (wrong,) = [check for check in checked.checks if not check.passed]
+    assert "'d0', key 'tags[1]': 'c' became 'b'" in wrong.text

@@ -38,6 +38,7 @@ def test_another_encoder_is_an_error_that_shows_both():
     assert OTHER.fingerprint in str(caught.value)
     assert "seed=42 there, 7 given" in str(caught.value)
     assert "r_reps" not in str(caught.value)
+    assert "fingerprint=" not in str(caught.value)
 
 
 def test_a_config_is_not_an_encoder():
