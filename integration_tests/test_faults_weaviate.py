@@ -21,7 +21,10 @@ from weaviate.classes.query import Filter
 from weaviate.exceptions import WeaviateGRPCUnavailableError, WeaviateStartUpError
 
 from integration_tests.engines.weaviate import foreign_id
+from muvera_adapters import databases
 from muvera_adapters.errors import InvalidInput, MuveraError, StoreUnavailable, WriteInterrupted
+from muvera_adapters.migration import migrate
+from muvera_adapters.sources import open_source
 from muvera_adapters.testing import Blocking, CannotStart
 from muvera_adapters.weaviate import AsyncWeaviateMuvera, Retry, WeaviateMuvera, backfilling, requests
 from muvera_core import FDEConfig, FDEEncoder, maxsim
@@ -129,6 +132,8 @@ def kill_after(server: WeaviateServer, documents: int, then: Any) -> threading.T
 
     def watch() -> None:
         with patiently(server.connect) as client:
+            while not client.collections.exists("Load"):
+                time.sleep(0.005)
             collection = client.collections.use("Load")
             while (collection.aggregate.over_all(total_count=True).total_count or 0) < documents:
                 time.sleep(0.005)
@@ -235,6 +240,32 @@ def test_a_lasting_outage_is_reported_and_a_rerun_completes(servers, small_batch
     assert again.upsert(IDS, TOKENS, [{"n": i} for i in IDS]).written == COUNT
     again.repair()
     check_whole(again)
+
+
+def test_a_migration_into_a_killed_server_is_repaired_by_the_second_run(servers, small_batches, monkeypatch, tmp_path):
+    server = servers.start()
+    monkeypatch.setattr(databases, "_PATIENT", Retry(attempts=1))
+    np.savez(tmp_path / "all.npz", embeddings=np.vstack(TOKENS), lengths=[len(t) for t in TOKENS], ids=IDS)
+
+    def run() -> Any:
+        source = open_source(tmp_path / "all.npz")
+        with databases.Database(f"weaviate:http://127.0.0.1:{server.port}?grpc_port={server.grpc_port}") as database:
+            try:
+                store, report = migrate(source, database, "Load", ENCODER, journal=tmp_path / "journal")
+                assert [d.id for d in store.get(IDS) if d is not None] == IDS
+                assert store.repair() == 0, "nothing is left to repair"
+            finally:
+                source.close()
+        return report
+
+    watcher = kill_after(server, 100, lambda: None)
+    with pytest.raises(StoreUnavailable, match="run the same command again"):
+        run()
+    watcher.join()
+    server.start()
+    patiently(server.connect).close()
+    report = run()
+    assert (report.written, report.failed) == (COUNT, [])
 
 
 def test_a_backfill_is_resumed_after_a_kill(servers, monkeypatch):

@@ -147,6 +147,11 @@ def migrate(
                     prefetch=prefetch,
                     progress=not as_json,
                 )
+            if checked is not None and not checked.passed and database.spec.repairs:
+                print(
+                    f"muvera: if the server was killed meanwhile: muvera repair {to} --collection {collection}",
+                    file=sys.stderr,
+                )
             _finish(as_json, opened, size, report, checked)
         finally:
             opened.close()

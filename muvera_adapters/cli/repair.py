@@ -10,8 +10,9 @@ from muvera_adapters.databases import Database
 from muvera_adapters.errors import WrongUsage
 
 
-def repair(target: o.Target, collection: o.CollectionName, as_json: o.Json = False) -> None:
+def repair(target: o.Target, collection: o.CollectionName, tenant: o.Tenant = None, as_json: o.Json = False) -> None:
     """Find documents that a killed server has lost from its indexes, and index them again."""
+    target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
         if not database.spec.repairs:
             applies = o.databases_to_repair()

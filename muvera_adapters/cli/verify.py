@@ -18,12 +18,14 @@ def verify(
     target: o.Target,
     collection: o.CollectionName,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of documents to read. Default: all.")] = None,
+    tenant: o.Tenant = None,
     as_json: o.Json = False,
 ) -> None:
     """Compare the FDEs of a collection with its stored tokens. Nothing is written.
 
     The exit status is 1 where documents have no FDE, a stale one, or tokens that cannot be encoded.
     """
+    target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
         report = database.open(collection).verify(limit, progress=not as_json)
     if as_json:

@@ -146,6 +146,7 @@ def migrate(
         before, source.place, str(database.target), collection, encoder.fingerprint, [c.text for c in where]
     )
     with Journal(path, about) as kept:
+        begun = kept.phase != "new"
         try:
             store = _open_store(database, collection, encoder, kept, into_existing, options)
         except BaseException:
@@ -185,8 +186,8 @@ def migrate(
         )
     report.zero_rows = write.zero_rows
     report.seconds = time.monotonic() - started
-    if resumed and database.spec.repairs:
-        # an earlier run may have ended because the server was killed
+    if begun and database.spec.repairs:
+        # an earlier run may have ended because the server was killed, perhaps before it acknowledged a document
         report.repaired = getattr(store, "repair")(progress=progress)  # noqa: B009 (not a part of the protocol)
     report.unindexed = store.wait_indexed()
     report.index_seconds = time.monotonic() - started - report.seconds

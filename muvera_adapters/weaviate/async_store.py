@@ -95,6 +95,11 @@ class AsyncWeaviateMuvera:
         return self._collection.fde
 
     @property
+    def tokens_name(self) -> str | None:
+        """Name of the multi-vector with the tokens; None where none are stored."""
+        return self._collection.tokens
+
+    @property
     def tenant(self) -> str | None:
         """Tenant that all calls are about; None in a collection without tenants."""
         return self._connection.tenant

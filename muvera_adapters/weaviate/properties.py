@@ -72,7 +72,7 @@ def undeclared(payloads: Iterable[Mapping[str, Any]], declared: Mapping[str, Kin
     payloads = list(payloads)
     for payload in payloads:
         for key, value in payload.items():
-            name = property_name(key)
+            name = None if key in RESERVED else property_name(key)
             if name is not None and name not in declared and (kind := _kind(value)) is not None:
                 found[name] = _common(found[name], kind) if name in found else kind
     if JSON_KEY not in declared and any(_is_beside(p, {**declared, **found}) for p in payloads):

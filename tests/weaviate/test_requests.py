@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from weaviate import WeaviateAsyncClient, WeaviateClient
 from weaviate import exceptions as w
-from weaviate.classes.config import Configure
+from weaviate.classes.config import Configure, DataType
+from weaviate.classes.query import Filter
+from weaviate.collections.classes.filters import _FilterAnd, _FilterOr
 
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
+from muvera_adapters.databases import Database, parse_target, with_store_options
+from muvera_adapters.errors import (
+    AccessDenied,
+    CollectionNotFound,
+    InvalidInput,
+    Rejected,
+    StoreUnavailable,
+    WrongUsage,
+)
+from muvera_adapters.migration.journal import default_path
 from muvera_adapters.stores.checks import prepare
 from muvera_adapters.stores.operations import Compute, Retry, Together, run
 from muvera_adapters.stores.searching import SearchOptions
@@ -25,11 +40,12 @@ from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate.client import Connection
 from muvera_adapters.weaviate.collection import Collection, Seen
 from muvera_adapters.weaviate.errors import refused_write, translate
-from muvera_adapters.weaviate.ids import ID_KEY, from_uuid, to_uuid
+from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, from_uuid, to_uuid
 from muvera_adapters.weaviate.prepare import intake, to_writes
+from muvera_adapters.weaviate.properties import Kind
 from muvera_adapters.weaviate.schema import creation, fde_vector, token_vector
 from muvera_adapters.weaviate.searching import search
-from muvera_adapters.weaviate.writing import upsert
+from muvera_adapters.weaviate.writing import delete, has_conditions, upsert
 from muvera_core import FDEConfig, FDEEncoder
 
 ENCODER = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
@@ -122,15 +138,16 @@ class TestWrites:
 
         def send(call):
             name, given, _ = asked(call)
-            if name == "query.fetch_objects":
-                return []
+            if name != "data.insert_many":
+                return {"aggregate.over_all": 9, "query.fetch_objects": []}[name]
             (objects,) = given
             inserted.append(len(objects))
             if 2 in [o.properties["n"] for o in objects]:
                 raise Rejected("message too large")
             return {k: "n is odd" for k, o in enumerate(objects) if o.properties["n"] % 2}
 
-        report = run(upsert(COLLECTION, IDS, [QUERY] * 4, [{"n": i} for i in range(4)], False), send, Retry(1))
+        collection = replace(COLLECTION, seen=Seen(kinds={"n": Kind(DataType.INT)}))
+        report = run(upsert(collection, IDS, [QUERY] * 4, [{"n": i} for i in range(4)], False), send, Retry(1))
         assert inserted == [4, 2, 2, 1, 1]
         assert (report.written, sorted(report.failed)) == (1, [1, 2, 3])
         assert report.failed[2] == "message too large"
@@ -146,6 +163,143 @@ class TestWrites:
         with pytest.raises(Rejected, match="tenant"):
             run(upsert(COLLECTION, IDS, [QUERY] * 4, None, False), send, Retry(1))
         assert len(requests) == 1
+
+    def answers(self, replies):
+        """A sender that replies by the name of the client's method, and the names it was asked for."""
+        names = []
+
+        def send(call):
+            name, given, _ = asked(call)
+            names.append(name)
+            reply = replies[name]
+            return reply(*given) if callable(reply) else reply
+
+        return send, names
+
+    @pytest.mark.parametrize(("there", "replaces"), [(0, False), (9, True)])
+    def test_nothing_is_looked_up_where_nothing_is_merged(self, there, replaces):
+        send, names = self.answers({"aggregate.over_all": there, "data.insert_many": {}})
+        run(upsert(COLLECTION, IDS, [QUERY] * 4, None, False, replace=replaces), send, Retry(1))
+        assert names == (["data.insert_many"] if replaces else ["aggregate.over_all", "data.insert_many"])
+
+    def test_an_object_with_more_than_the_write_is_patched(self):
+        rows = [r.Row(to_uuid(i, i)[0], {"n": i, "other": 1} if i == 2 else {"n": i}, {}) for i in IDS]
+        patched, inserted = [], []
+        send, _ = self.answers(
+            {
+                "aggregate.over_all": 4,
+                "query.fetch_objects": rows,
+                "data.insert_many": lambda objects: inserted.extend(o.uuid for o in objects) or {},
+                "data.update": lambda key, properties: patched.append((key, properties["n"])),
+            }
+        )
+        collection = replace(COLLECTION, seen=Seen(kinds={"n": Kind(DataType.INT)}))
+        run(upsert(collection, IDS, [QUERY] * 4, [{"n": i + 10} for i in IDS], False), send, Retry(1))
+        assert patched == [(rows[2].id, 12)]
+        assert [str(i) for i in inserted] == [rows[i].id for i in (0, 1, 3)]
+
+    def test_properties_are_declared_before_the_first_write(self):
+        added = []
+        send, names = self.answers(
+            {
+                "config.get": SimpleNamespace(properties=[]),
+                "config.add_property": lambda own: added.append((own.name, own.dataType)),
+                "aggregate.over_all": 0,
+                "data.insert_many": {},
+            }
+        )
+        collection = replace(COLLECTION, seen=Seen())
+        payloads = [{"seen": "2024-01-02T00:00:00Z"}, {"page": 7}, {}, {"page": None}]
+        run(upsert(collection, IDS, [QUERY] * 4, payloads, False), send, Retry(1))
+        run(upsert(collection, IDS, [QUERY] * 4, payloads, False), send, Retry(1))
+        assert added == [("seen", DataType.TEXT), ("page", DataType.INT), ("muvera_json", DataType.TEXT)]
+        assert names[-3:] == ["data.insert_many", "aggregate.over_all", "data.insert_many"]
+
+    def test_another_writer_may_declare_a_property_first(self):
+        text = SimpleNamespace(name="seen", data_type=DataType.TEXT, nested_properties=None)
+        configs = iter([SimpleNamespace(properties=[]), SimpleNamespace(properties=[text])])
+
+        def refuse(own):
+            raise InvalidInput("already exists")
+
+        send, _ = self.answers(
+            {
+                "config.get": lambda: next(configs),
+                "config.add_property": refuse,
+                "aggregate.over_all": 0,
+                "data.insert_many": {},
+            }
+        )
+        collection = replace(COLLECTION, seen=Seen())
+        report = run(upsert(collection, IDS, [QUERY] * 4, [{"seen": "x"}] * 4, False), send, Retry(1))
+        assert report.written == 4
+
+
+class TestDeletes:
+    def test_a_filter_without_conditions_is_everything(self):
+        one = Filter.by_property("n").equal(1)
+        assert has_conditions(one)
+        assert has_conditions(one & one)
+        assert not has_conditions(_FilterAnd([]))
+        assert not has_conditions(_FilterAnd([_FilterOr([])]))
+        for operation in (delete(COLLECTION, None, _FilterAnd([]), False), delete(COLLECTION, None, None, False)):
+            with pytest.raises(InvalidInput, match="everything=True"):
+                run(operation, None, Retry(1))
+
+
+class TestLogs:
+    def test_vectors_of_our_objects_are_left_out(self, caplog):
+        logger = logging.getLogger("weaviate-client")
+        ours, theirs = (
+            SimpleNamespace(
+                message="refused", object_=SimpleNamespace(uuid="u", properties=properties, vector={"v": [0.125] * 9})
+            )
+            for properties in ({FDE_KEY: "fde"}, {})
+        )
+        logger.error({"message": "Failed to send 1 objects", "errors": {0: ours}})
+        assert "0.125" not in caplog.text
+        assert "Failed to send 1 objects" in caplog.text
+        assert "u: refused" in caplog.text
+        logger.error({"message": "Failed to send 1 objects", "errors": {0: theirs}})
+        assert "0.125" in caplog.text, "what others write is logged as the client does it"
+
+
+class TestClients:
+    def test_another_kind_of_client_is_refused(self):
+        sync, asynchronous = (object.__new__(kind) for kind in (WeaviateClient, WeaviateAsyncClient))
+        for call, problem in [
+            (lambda: WeaviateMuvera.open(asynchronous, "C"), "use AsyncWeaviateMuvera"),
+            (lambda: asyncio.run(AsyncWeaviateMuvera.open(sync, "C")), "use WeaviateMuvera"),
+            (lambda: WeaviateMuvera.create("http://localhost:8080", "C", ENCODER), "WeaviateClient"),
+            (lambda: WeaviateMuvera.adopt(sync, "C", ENCODER.config), r"FDEEncoder\(config\)"),
+        ]:
+            with pytest.raises(InvalidInput, match=problem):
+                call()
+
+
+class TestTargets:
+    @pytest.mark.parametrize("url", ["http://localhost:8080/behind/a/path", "http://localhost/x?grpc_port=1"])
+    def test_a_path_is_refused(self, url):
+        with pytest.raises(WrongUsage, match="takes no path"):
+            Database(f"weaviate:{url}")
+
+    def test_addresses_of_ipv6_are_reached(self):
+        with pytest.raises(StoreUnavailable, match=r"http://\[::1\]:9") as caught:
+            Database("weaviate:http://[::1]:9?grpc_port=10").open("C")
+        assert "nvalid port" not in str(caught.value)
+
+    def test_a_tenant_is_given_to_the_store(self):
+        text = with_store_options("weaviate:http://localhost:8080?grpc_port=1", tenant="a b&c")
+        target = parse_target(text)
+        assert target.store_options == {"tenant": "a b&c"}
+        assert target.location == "http://localhost:8080"
+        assert default_path(target, "C") != default_path(parse_target("weaviate:http://localhost:8080"), "C")
+
+    @pytest.mark.parametrize("text", ["milvus:http://localhost:19530", "index"])
+    def test_others_have_no_tenants(self, text):
+        assert with_store_options(text, tenant=None) == text
+        with pytest.raises(WrongUsage, match="--tenant applies to weaviate"):
+            with_store_options(text, tenant="one")
 
 
 class TestSearches:
@@ -214,7 +368,8 @@ class TestErrors:
             (grpc.StatusCode.DEADLINE_EXCEEDED, StoreUnavailable, True),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, Rejected, None),
             (grpc.StatusCode.UNKNOWN, Rejected, None),
-            (grpc.StatusCode.PERMISSION_DENIED, MuveraError, None),
+            (grpc.StatusCode.PERMISSION_DENIED, AccessDenied, None),
+            (grpc.StatusCode.UNAUTHENTICATED, AccessDenied, None),
         ],
     )
     def test_the_status_is_found_where_the_client_leaves_it(self, code, kind, transient):
@@ -223,6 +378,16 @@ class TestErrors:
         error = translate(caught.value, "c")
         assert type(error) is kind
         assert getattr(error, "transient", None) is transient
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_rejected_credentials(self, status):
+        reply = httpx.Response(status, json={"error": [{"message": "forbidden"}]})
+        assert type(translate(w.UnexpectedStatusCodeError("Object", reply), "c")) is AccessDenied
+        assert type(translate(w.InsufficientPermissionsError(reply), "c")) is AccessDenied
+
+    def test_the_server_is_named(self):
+        error = translate(w.WeaviateConnectionError("refused"), "c", "http://localhost:8080 (gRPC localhost:50051)")
+        assert "http://localhost:8080 (gRPC localhost:50051)" in str(error)
 
     def test_a_batch_that_the_client_gave_up_may_be_repeated(self):
         assert translate(w.WeaviateRetryError("gone", 3), "c").transient
