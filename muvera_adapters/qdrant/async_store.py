@@ -81,6 +81,16 @@ class AsyncQdrantMuvera:
         """Name of the collection, or of the alias by which it was opened."""
         return self._collection.name
 
+    @property
+    def fde_name(self) -> str:
+        """Name of the vector with the FDEs."""
+        return self._collection.fde
+
+    @property
+    def tokens_name(self) -> str | None:
+        """Name of the multivector with the tokens, None where none are stored."""
+        return self._collection.tokens
+
     @classmethod
     async def create(
         cls,

@@ -59,14 +59,17 @@ async def upsert(
     which depends on the segment where the point lies.
     """
     need_fde(collection)
-    names = (await GetStatus(collection.name, collection.fde)).vectors if vectors or replace else ()
+    names = (await GetStatus(collection.name, collection.fde)).vectors if vectors else ()
     takes = intake(collection, names)
     prepared = prepare(collection, ids, tokens, payloads, takes, vectors=vectors, zero_rows=zero_rows)
     # an empty collection spares the reads of ids of all batches, a single batch is one read anyway
     empty = sum(prepared.sizes) > collection.wire.target and await _is_empty(collection, shard_key)
 
     async def write(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
+        nonlocal names
         there = frozenset[str]() if empty else await _there(collection, points, shard_key)
+        if there and replace and not names:
+            names = (await GetStatus(collection.name, collection.fde)).vectors
         # the database applies writes in order, so waiting for the last is waiting for all; but what is wrong with
         # vectors of the user it says only to those who wait
         wait = last or bool(vectors)

@@ -52,7 +52,7 @@ def files(directory: Path) -> None:
 
 @contextmanager
 def qdrant(directory: Path) -> Iterator[dict[str, Any]]:
-    """Local mode, with a collection "pages" of someone else."""
+    """Local mode, with a collection "pages" of someone else, which has dense and sparse vectors too."""
     from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
     client = QdrantClient(":memory:")
@@ -61,13 +61,21 @@ def qdrant(directory: Path) -> Iterator[dict[str, Any]]:
         distance=models.Distance.COSINE,
         multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
     )
-    client.create_collection("pages", vectors_config={"colbert": colbert})
+    client.create_collection(
+        "pages",
+        vectors_config={"colbert": colbert, "dense": models.VectorParams(size=4, distance=models.Distance.COSINE)},
+        sparse_vectors_config={"bm25": models.SparseVectorParams()},
+    )
     points = [
         models.PointStruct(id=i, vector={"colbert": t.tolist()}) for i, t in enumerate(common()["token_matrices"])
     ]
     client.upsert("pages", points)
     try:
-        yield {"client": client, "async_client": AsyncQdrantClient(":memory:")}
+        yield {
+            "client": client,
+            "async_client": AsyncQdrantClient(":memory:"),
+            "dense_vectors": [[1.0, 2.0, 3.0, float(i)] for i in range(COUNT)],
+        }
     finally:
         client.close()
 
