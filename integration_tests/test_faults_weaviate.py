@@ -22,7 +22,14 @@ from weaviate.exceptions import WeaviateGRPCUnavailableError, WeaviateStartUpErr
 
 from integration_tests.engines.weaviate import foreign_id
 from muvera_adapters import databases
-from muvera_adapters.errors import InvalidInput, MuveraError, StoreUnavailable, WriteInterrupted
+from muvera_adapters.errors import (
+    CollectionNotFound,
+    InvalidInput,
+    MuveraError,
+    StoreUnavailable,
+    Unsupported,
+    WriteInterrupted,
+)
 from muvera_adapters.migration import migrate
 from muvera_adapters.sources import open_source
 from muvera_adapters.testing import Blocking, CannotStart
@@ -397,6 +404,19 @@ def test_vectors_of_another_width_are_refused_under_their_ids(servers):
     report = store.upsert(["a", "b"], TOKENS[:2])
     assert (report.written, sorted(report.failed)) == (0, ["a", "b"])
     assert "length" in report.failed["a"]
+
+
+def test_a_server_that_drops_no_vectors_keeps_only_these(servers):
+    server = servers.start(ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT="false")
+    store = servers.store("sync", server, "create", encoder=ENCODER)
+    store.upsert(IDS[:9], TOKENS[:9], [{"n": i} for i in IDS[:9]])
+    with pytest.raises(Unsupported, match="ENABLE_EXPERIMENTAL"):
+        store.remove_fde()
+    with pytest.raises(CollectionNotFound):
+        servers.store("sync", server, "open")
+    again = servers.store("sync", server, "adopt", encoder=ENCODER, tokens_vector="tokens", fde_vector="fde_v2")
+    assert again.backfill().written == 9
+    assert [d.payload for d in again.get(IDS[:9])] == [{"n": i} for i in IDS[:9]]
 
 
 def test_a_servers_default_quantization_does_not_creep_in(servers):

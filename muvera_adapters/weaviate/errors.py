@@ -20,6 +20,8 @@ from muvera_adapters.errors import (
 )
 
 _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
+# over REST, and over gRPC (permission denied, unauthenticated), whose number the client gives instead
+_DENIED_STATUS = (401, 403, 7, 16)
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 # what the server says when it takes no writes at all, in errors that are otherwise about one object
@@ -60,7 +62,9 @@ def translate(error: Exception, name: str, server: str = "") -> MuveraError:
 
 
 def refused_write(message: str, name: str) -> MuveraError:
-    """The error for an object that was not written: Rejected, or StoreUnavailable if the server takes no writes."""
+    """The error for an object that was not written: Rejected; StoreUnavailable or AccessDenied if none would be."""
+    if "insufficient permissions" in message:
+        return AccessDenied(f"Weaviate takes no writes to {name}: {message}")
     if any(text in message.lower() for text in _NO_WRITES):
         return StoreUnavailable(f"Weaviate takes no writes to {name}: {message}")
     return Rejected(f"Weaviate refused it: {message}")
@@ -79,10 +83,14 @@ def starting(problem: MuveraError) -> StoreUnavailable:
     return StoreUnavailable(f"Weaviate is still starting: {problem}", transient=True)
 
 
+def _hint(text: str) -> str:
+    return "; name the tenant: tenant=..., or --tenant" if "without tenant" in text else ""
+
+
 def _of_status(error: Any, name: str) -> MuveraError:
     status = error.status_code
-    text = f"Weaviate answered {status} for {name}: {error.message}"
-    if status in (401, 403):
+    text = f"Weaviate answered {status} for {name}: {error.message}{_hint(str(error))}"
+    if status in _DENIED_STATUS or isinstance(error, w.InsufficientPermissionsError):
         return AccessDenied(text)
     if status == 404:
         return CollectionNotFound(text)
@@ -97,7 +105,7 @@ def _of_status(error: Any, name: str) -> MuveraError:
 
 def _of_grpc(error: Exception, name: str, at: str) -> MuveraError:
     code, repeated = _code(error)
-    text = f"Weaviate{at} answered {code.name if code else 'an error'} for {name}: {error}"
+    text = f"Weaviate{at} answered {code.name if code else 'an error'} for {name}: {error}{_hint(str(error))}"
     if code in _DOWN:
         # the client has repeated a query for a minute by then
         return StoreUnavailable(text, transient=not repeated)

@@ -10,7 +10,14 @@ from typing import Any
 from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import WeaviateInsertManyAllFailedError
 
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
+from muvera_adapters.errors import (
+    AccessDenied,
+    CollectionNotFound,
+    InvalidInput,
+    MuveraError,
+    Rejected,
+    StoreUnavailable,
+)
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
 from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
@@ -166,7 +173,7 @@ async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, 
         raise
     errors = {k: refused_write(message, collection.name) for k, message in messages.items()}
     for problem in errors.values():
-        if isinstance(problem, StoreUnavailable):
+        if isinstance(problem, StoreUnavailable | AccessDenied):
             raise problem
     return errors
 
