@@ -18,6 +18,7 @@ from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
     InvalidInput,
+    MissingFDEs,
     MuveraError,
     StoreUnavailable,
     Unsupported,
@@ -527,6 +528,24 @@ class TestGuests:
         assert store.get([1])[0].payload == {"n": 6, "new": 1}
         store.delete(["-5", "1"])
         assert store.count() == 10
+
+    def test_text_that_is_no_tokens_is_reported_and_ends_nothing(self, stub):
+        client, _ = stub
+        store = self.adopted(client)
+        client.upsert("c", [{"pk": 2, "colbert_0": "no tokens"}], partial_update=True)
+        report = store.backfill()
+        assert (report.written, list(report.failed)) == (11, [2])
+        assert "cannot be read" in report.failed[2]
+        client.upsert("c", [{"pk": 1, "colbert_0": "no tokens"}], partial_update=True)
+        found = store.verify()
+        assert (found.checked, sorted(found.unreadable)) == (10, [1, 2])
+        with pytest.warns(MissingFDEs, match="1 documents"):
+            hits = store.search(QUERIES[0], 20, 20)
+        assert sum(hit.reranked for hit in hits) == 10
+        assert 1 in [hit.id for hit in hits.unscored]
+        assert store.get([2])[0].payload == {"n": 7}
+        with pytest.raises(MuveraError, match="cannot be read"):
+            store.get([2], with_tokens=True)
 
     def test_marks_and_vectors_are_no_payload(self, stub):
         store = self.adopted(stub[0])

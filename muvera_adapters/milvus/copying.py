@@ -183,8 +183,8 @@ async def _write(
 
 def _has_no_tokens(collection: Collection, row: dict[str, Any]) -> bool:
     """Whether there is nothing to encode: no tokens, or only all-zero ones."""
-    tokens = to_row(collection, row[collection.key], row).tokens
-    return tokens is None or not tokens.any()
+    read = to_row(collection, row[collection.key], row)
+    return not read.problem and (read.tokens is None or not read.tokens.any())
 
 
 async def _prune(collection: Collection, copied: Collection) -> int:

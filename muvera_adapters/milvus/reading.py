@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pymilvus import DataType
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import literal
@@ -201,4 +201,6 @@ def _bytes_per_float(collection: Collection) -> float:
 
 
 def _document(collection: Collection, row: Row) -> Document:
+    if row.problem:
+        raise MuveraError(row.problem)
     return Document(document_id_of(collection, row), row.payload, row.tokens)

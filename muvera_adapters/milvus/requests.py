@@ -13,6 +13,7 @@ from pymilvus import CollectionSchema, DataType
 from pymilvus.client.embedding_list import EmbeddingList
 from pymilvus.milvus_client import IndexParams
 
+from muvera_adapters.errors import MuveraError
 from muvera_adapters.milvus.blobs import unpack
 from muvera_adapters.milvus.client import Call
 from muvera_adapters.milvus.collection import Collection
@@ -49,6 +50,7 @@ class Row:
         tokens: (n, token_dim); None where none are stored or none were asked for.
         fde: (dim,); None where there is none or none was asked for.
         distance: score of a search; None where the request gave none.
+        problem: why the stored text of its tokens cannot be read; "" where it can.
     """
 
     key: Key
@@ -56,6 +58,7 @@ class Row:
     tokens: npt.NDArray[np.float32] | None = None
     fde: npt.NDArray[np.float32] | None = None
     distance: float | None = None
+    problem: str = ""
 
 
 def server_version() -> Request[str]:
@@ -320,9 +323,12 @@ def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance
         }
     )
     fde = values.get(collection.fde) if collection.fde_exists else None
-    return Row(
-        key, payload, _tokens(collection, key, values), None if fde is None else np.asarray(fde, np.float32), distance
-    )
+    tokens, problem = None, ""
+    try:
+        tokens = _tokens(collection, key, values)
+    except MuveraError as error:  # someone else wrote it, and it must not end a search or a backfill
+        problem = str(error)
+    return Row(key, payload, tokens, None if fde is None else np.asarray(fde, np.float32), distance, problem)
 
 
 def _search(
