@@ -142,7 +142,7 @@ def access(collection: Collection) -> BackfillAccess:
         rows = await fetch_all(collection, keys, fields, strong=True)
         return to_stored(collection, rows), following
 
-    return BackfillAccess(collection, partial(_check, collection), partial(_sample, collection), read, write, page=page)
+    return BackfillAccess(collection, partial(_check, collection), partial(_sample, collection), read, write, page)
 
 
 def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:

@@ -106,8 +106,8 @@ def _payload(
 def _size(
     collection: Collection, declared: frozenset[str], matrix: npt.NDArray[Any], payload: Mapping[str, Any], where: str
 ) -> int:
-    text = json_of(payload, where)
-    undeclared = len(json_of({k: v for k, v in payload.items() if k not in declared}, where).encode())
+    text = json_of(payload)
+    undeclared = len(json_of({k: v for k, v in payload.items() if k not in declared}).encode())
     if undeclared > _MAX_DYNAMIC:
         raise InvalidInput(
             f"the undeclared part of the payload of {where} has {undeclared} bytes, at most {_MAX_DYNAMIC} fit: "

@@ -107,9 +107,9 @@ def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
         sample,
         read,
         write,
+        page,
         _equal,
         collection.exclusive,
-        page,
     )
 
 

@@ -112,7 +112,7 @@ def _size(collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str
     floats = collection.encoder.dim + (matrix.size if collection.tokens is not None else 0)
     size = int(floats * collection.wire.bytes_per_float)
     if payload:
-        size += len(json_of(payload, where))
+        size += len(json_of(payload))
     cap = collection.wire.cap
     if cap is not None and size > cap:
         raise InvalidInput(

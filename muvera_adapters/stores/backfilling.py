@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError, Unsupported
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.results import BackfillReport, DocumentId, VerifyReport
 from muvera_adapters.stores.checks import cosines, encode_stored, without_zero_rows
 from muvera_adapters.stores.collection import Described
@@ -57,10 +57,10 @@ class BackfillAccess:
         sample: at most so many documents that have tokens, with the FDEs that are there.
         read: documents of these keys, without FDEs; those that are gone or have no tokens are left out.
         write: writes FDEs by key and gives the number written; documents deleted meanwhile are left out.
-        same: whether tokens that were read twice are equal.
-        exclusive: nobody else can write.
         page: next page of all documents that have tokens, with the FDEs that are there, and the cursor of the page
             after it (None: there is none); it is given the cursor, None for the first page.
+        same: whether tokens that were read twice are equal.
+        exclusive: nobody else can write.
     """
 
     collection: Described
@@ -68,9 +68,9 @@ class BackfillAccess:
     sample: Callable[[int], Operation[list[Stored]]]
     read: Callable[[list[Any]], Operation[list[Stored]]]
     write: Callable[[list[tuple[Any, npt.NDArray[np.float32]]]], Operation[int]]
+    page: Callable[[Any], Operation[tuple[list[Stored], Any]]]
     same: Callable[[npt.NDArray[Any], npt.NDArray[Any]], bool] = np.array_equal
     exclusive: bool = False
-    page: Callable[[Any], Operation[tuple[list[Stored], Any]]] | None = None
 
 
 async def backfill_passes(
@@ -244,7 +244,7 @@ async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: 
     with tqdm(unit="doc", desc="refresh", disable=not progress) as bar:
         cursor = None
         while True:
-            documents, cursor = await _next_page(access, cursor)
+            documents, cursor = await access.page(cursor)
             bar.update(len(documents))
             documents = encodable(access, documents, scratch)
             lacking = [each for each in documents if each.fde is None]
@@ -270,7 +270,7 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
     report, seen, cursor = VerifyReport(), 0, None
     with tqdm(total=limit, unit="doc", desc="verify", disable=not progress) as bar:
         while True:
-            documents, cursor = await _next_page(access, cursor)
+            documents, cursor = await access.page(cursor)
             if limit is not None:
                 documents = documents[: limit - seen]
             seen += len(documents)
@@ -285,12 +285,6 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
             report.stale += [each.id for each in await _stale(access, with_fde)]
             if cursor is None or seen == limit:
                 return report
-
-
-async def _next_page(access: BackfillAccess, cursor: Any) -> tuple[list[Stored], Any]:
-    if access.page is None:
-        raise Unsupported(f"{access.collection.name}: this store cannot go through all documents")
-    return await access.page(cursor)
 
 
 async def _stale(access: BackfillAccess, documents: Sequence[Stored]) -> list[Stored]:

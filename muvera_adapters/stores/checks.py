@@ -360,21 +360,6 @@ def check_encodable(matrix: npt.NDArray[Any], where: str) -> None:
         check_present(matrix, where)
 
 
-def json_of(payload: Mapping[str, Any], where: str) -> str:
-    """The payload as JSON.
-
-    Raises:
-        InvalidInput: it is not valid JSON.
-    """
-    try:
-        return json.dumps(payload, default=_readable)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"the payload of {where} is not valid JSON: {error}") from error
-
-
-def _readable(value: Any) -> str:
-    # dates and the like, which clients write as text
-    isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
-    if isoformat is None:
-        raise TypeError(f"{type(value).__name__} cannot be stored")
-    return isoformat()
+def json_of(payload: Mapping[str, Any]) -> str:
+    """A payload of plain JSON values as text; :func:`prepare` has made it so."""
+    return json.dumps(payload)

@@ -89,7 +89,7 @@ def _access(collection: Collection) -> BackfillAccess:
         rows = await page(collection, size, after, False, (*_tokens(collection), collection.fde))
         return _with_tokens(collection, rows), rows[-1].id if len(rows) == size else None
 
-    return BackfillAccess(collection, check_matrix, partial(_sample, collection), read, write, page=next_page)
+    return BackfillAccess(collection, check_matrix, partial(_sample, collection), read, write, next_page)
 
 
 async def _sample(collection: Collection, size: int) -> list[Stored]:

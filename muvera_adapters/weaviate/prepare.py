@@ -82,7 +82,7 @@ def _properties(collection: Collection, payload: Mapping[str, Any], position: in
 
 def _size(collection: Collection, matrix: npt.NDArray[Any], properties: Mapping[str, Any], where: str) -> int:
     floats = collection.encoder.dim + (matrix.size if collection.tokens is not None else 0)
-    size = 4 * floats + len(json_of(properties, where)) + _OVERHEAD
+    size = 4 * floats + len(json_of(properties)) + _OVERHEAD
     cap = collection.server.max_message
     if size > cap:
         raise InvalidInput(

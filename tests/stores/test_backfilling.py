@@ -56,7 +56,7 @@ class Documents:
             end = (cursor or 0) + PAGE
             return [self.stored(key) for key in keys[end - PAGE : end]], end if end < len(keys) else None
 
-        return BackfillAccess(self, check_encodable, sample, read, write, page=page)
+        return BackfillAccess(self, check_encodable, sample, read, write, page)
 
     def stored(self, key):
         return Stored(key, key, self.tokens[key], self.fdes.get(key))
@@ -121,7 +121,7 @@ def test_what_changes_for_ever_is_an_error_with_advice():
     async def lost(fdes):
         return len(fdes)
 
-    stubborn = BackfillAccess(database, access.check, access.sample, access.read, lost, page=access.page)
+    stubborn = BackfillAccess(database, access.check, access.sample, access.read, lost, access.page)
     with pytest.raises(MuveraError, match=r"3.*backfill\(refresh=True\)"):
         go(verify(stubborn, BackfillReport()))
 
