@@ -152,7 +152,7 @@ class Nothing:
         self.encoder = encoder
         return self
 
-    def upsert(self, ids: Sequence[Any], tokens: Any, payloads: Any = None) -> WriteReport:
+    def upsert(self, ids: Sequence[Any], tokens: Any, payloads: Any = None, *, replace: bool = False) -> WriteReport:
         self.encoder.encode_documents(tokens)
         self.written += len(ids)
         return WriteReport(len(ids))

@@ -368,7 +368,7 @@ def test_estimate_is_what_the_collection_takes(tmp_path, path):
         (lambda s, d: s.upsert([d[0].id], [d[0].tokens * 0.99], [{"n": 0}]), {"vectors"}),
         (lambda s, d: s.upsert([d[0].id], [d[0].tokens[:-1]], [{"n": 0}]), {"token counts"}),
         (lambda s, d: s.upsert([d[0].id], [d[0].tokens], [{"n": 1}]), {"payloads"}),
-        (lambda s, d: s.upsert([d[0].id], [d[0].tokens], [{}]), {"payloads"}),
+        (lambda s, d: s.upsert([d[0].id], [d[0].tokens], [{}], replace=True), {"payloads"}),
         (lambda s, d: s.upsert(["more"], [d[0].tokens]), {"count"}),
         # every document under the id of its neighbour, as a shifted map would have it
         (
