@@ -44,15 +44,6 @@ def test_presets_are_valid_for_a_client(preset):
     client.close()
 
 
-def test_a_second_payload_replaces_the_first():
-    client = QdrantClient(":memory:")
-    store = QdrantMuvera.create(client, "c", ENCODER)
-    store.upsert([1], DOCUMENTS[:1], [{"old": 1}])
-    store.upsert([1], DOCUMENTS[:1], [{"new": True}])
-    assert store.get([1])[0].payload == {"new": True}
-    client.close()
-
-
 def test_an_unknown_preset_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(InvalidInput, match="int8, turbo4"):
         QdrantEdgeMuvera.create(tmp_path, "c", ENCODER, quantization="int3")
@@ -103,17 +94,6 @@ def test_shard_keys_are_passed_to_the_client_which_says_what_it_lacks():
     client.query_points = query_points
     store.search(QUERIES[0], shard_key_selector="eu")
     assert seen == ["eu"]
-    client.close()
-
-
-def test_an_unnamed_multivector_is_refused_with_the_reason():
-    client = QdrantClient(":memory:")
-    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    client.create_collection(
-        "c", models.VectorParams(size=DIM, distance=models.Distance.DOT, multivector_config=comparator)
-    )
-    with pytest.raises(SchemaMismatch, match="unnamed"):
-        QdrantMuvera.adopt(client, "c", ENCODER, tokens_vector="")
     client.close()
 
 
