@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,14 @@ from muvera_adapters.testing.corpus import DIM, DOCUMENTS
 from muvera_adapters.weaviate import WeaviateMuvera
 from muvera_core import FDEConfig, FDEEncoder
 from servers import shared, weaviate_server
-from tests.cli.command import run
 
 COUNT = 12
+MUVERA = [sys.executable, "-c", "from muvera_adapters.cli import app; app()"]
 SIZES = ["--r-reps", "2", "--k-sim", "2", "--d-proj", "8"]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MUVERA, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
 
 
 @pytest.fixture
