@@ -119,8 +119,16 @@ class TestVectors:
 def test_payloads_are_converted_and_refused_with_their_key():
     prepared = prepare(collection(), ["a"], [gaussian(0, 2, 8)], [{"n": np.int64(7)}], INTAKE)
     assert prepared.payloads == [{"n": 7}]
-    with pytest.raises(InvalidInput, match=r"payload of document 0 \(id 'a'\), key 'n': nan"):
-        prepare(collection(), ["a"], [gaussian(0, 2, 8)], [{"n": float("nan")}], INTAKE)
+    with pytest.raises(InvalidInput, match=r"payload of document 0 \(id 'a'\), key 'n': a value of type bytes"):
+        prepare(collection(), ["a"], [gaussian(0, 2, 8)], [{"n": b"x"}], INTAKE)
+
+
+def test_a_value_that_cannot_be_stored_is_told_of_its_document_alone():
+    payloads = [{"n": 1}, {"n": float("nan")}, {"n": "a \ud83d b"}]
+    prepared = prepare(collection(), ["a", "b", "c"], [gaussian(i, 2, 8) for i in range(3)], payloads, INTAKE)
+    assert prepared.payloads[0] == {"n": 1}
+    assert list(prepared.unfit) == [1, 2]
+    assert prepared.unfit[1].startswith("payload of document 1 (id 'b'), key 'n': nan")
 
 
 @pytest.mark.parametrize(
