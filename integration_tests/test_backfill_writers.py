@@ -87,7 +87,7 @@ def test_documents_that_arrive_are_picked_up_wherever_their_ids_lie(client):
             client.upsert("pages", [point(new, DOCUMENTS[source])])
             break
 
-    watched.after["update_vectors"] = arrive
+    watched.after["batch_update_points"] = arrive
     store = QdrantMuvera.adopt(watched, "pages", ENCODER)
     report = store.backfill(quantization=None)
     assert report.remaining == 0
@@ -104,11 +104,12 @@ def test_a_document_replaced_meanwhile_gets_the_fde_of_its_new_tokens(client, mo
     def replace(arguments: Any) -> None:
         for tokens in versions:
             # the owner updates tokens alone, so the point keeps whatever FDE it has
-            vector = models.PointVectors(id=arguments["points"][0].id, vector={"colbert": tokens.tolist()})
+            written = arguments["update_operations"][0].update_vectors.points[0]
+            vector = models.PointVectors(id=written.id, vector={"colbert": tokens.tolist()})
             client.update_vectors("pages", [vector])
             break
 
-    getattr(watched, moment)["update_vectors"] = replace
+    getattr(watched, moment)["batch_update_points"] = replace
     report = QdrantMuvera.adopt(watched, "pages", ENCODER).backfill(quantization=None)
     assert report.written == N
     check_fdes(client, "pages")
@@ -130,7 +131,7 @@ def test_documents_deleted_meanwhile_are_left_out(client):
     def delete(_: Any) -> None:
         client.delete("pages", models.PointIdsList(points=[3, 7]))
 
-    watched.before["update_vectors"] = delete
+    watched.before["batch_update_points"] = delete
     report = QdrantMuvera.adopt(watched, "pages", ENCODER).backfill(quantization=None)
     assert (report.written, report.remaining, client.count("pages").count) == (N - 2, 0, N - 2)
     check_fdes(client, "pages")
@@ -150,7 +151,7 @@ def test_nothing_that_was_not_named_is_touched(client):
     assert {call for call in watched.calls if not call.startswith(("get", "scroll", "retrieve", "count", "query"))} == {
         "create_vector_name",
         "update_collection",
-        "update_vectors",
+        "batch_update_points",
     }
 
 

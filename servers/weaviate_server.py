@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -34,11 +35,26 @@ class WeaviateServer:
         self._path = path
         self.environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, self.grpc_port = _free_ports(2)
+        self._take_ports()
+
+    def _take_ports(self) -> None:
         # a cluster on localhost takes its data port for the gossip port + 1, its raft RPC port for the raft port + 1
-        self.gossip, self.raft = _free_pair(), _free_pair()
+        self.gossip, self.raft, self.port, self.grpc_port = _free_ports(4)
 
     def start(self) -> None:
+        """Starts the server, and waits until it is ready; with a port that somebody took meanwhile, on other ports."""
+        for _ in range(5):
+            new = not (self._path / "data").exists()
+            try:
+                return self._start()
+            except RuntimeError as error:
+                if not new or "address already in use" not in str(error):
+                    raise
+                shutil.rmtree(self._path / "data", ignore_errors=True)
+                self._take_ports()
+        raise CannotStart("Weaviate finds no free ports")
+
+    def _start(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
         environment = {
             "PATH": os.environ.get("PATH", ""),
@@ -175,21 +191,16 @@ def running() -> Iterator[tuple[str, int, int]]:
 
 
 def _free_ports(n: int) -> list[int]:
-    """Below those that systems give to outgoing connections, which could take one while a server is down."""
+    """Ports of which the next is free, too, and no other's.
+
+    They lie below those that systems give to outgoing connections, which could take one while a server is down.
+    """
     found: list[int] = []
     while len(found) < n:
-        port = random.randrange(15_000, 32_000)
-        if _is_free(port) and port not in found:
+        port = random.randrange(15_000, 32_000, 2)
+        if port not in found and _is_free(port) and _is_free(port + 1):
             found.append(port)
     return found
-
-
-def _free_pair() -> int:
-    """The first of two neighbouring ports."""
-    while True:
-        (port,) = _free_ports(1)
-        if _is_free(port + 1):
-            return port
 
 
 def _is_free(port: int) -> bool:

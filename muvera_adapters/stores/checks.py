@@ -249,6 +249,8 @@ def check_encoder_type(encoder: Any) -> None:
 def check_client(client: Any, kind: type | tuple[type, ...], others: Mapping[type, str] | None = None) -> None:
     """Raises InvalidInput for a client of another kind than the store works with.
 
+    A wrapper that has the public methods of such a client is taken for one.
+
     Args:
         client: what was given as the client.
         kind: class of the clients that the store works with; of several, the first is named.
@@ -257,9 +259,11 @@ def check_client(client: Any, kind: type | tuple[type, ...], others: Mapping[typ
     for other, store in (others or {}).items():
         if isinstance(client, other):
             raise InvalidInput(f"got a client of class {_named(client)}: use {store} with it")
-    if isinstance(client, kind):
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    methods = [name for name, value in vars(kinds[0]).items() if callable(value) and not name.startswith("_")]
+    if isinstance(client, kinds) or (methods and all(hasattr(client, name) for name in methods)):
         return
-    wanted = (kind[0] if isinstance(kind, tuple) else kind).__name__
+    wanted = kinds[0].__name__
     made = f": connect first, and pass the client ({wanted})" if isinstance(client, str | PathLike) else ""
     raise InvalidInput(f"expected a client of class {wanted}, got a {_named(client)}{made}")
 

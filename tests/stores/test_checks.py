@@ -141,11 +141,22 @@ def test_what_is_not_an_encoder(wrong, advice):
 
 
 def test_clients_of_another_kind():
-    class Right: ...
+    class Right:
+        def ask(self): ...
 
     class Async: ...
 
+    class Wrapper:
+        def __init__(self, client):
+            self._client = client
+
+        def __getattr__(self, name):
+            return getattr(self._client, name)
+
     check_client(Right(), Right)
+    check_client(Wrapper(Right()), Right)
+    with pytest.raises(InvalidInput, match="Right, got a Wrapper"):
+        check_client(Wrapper(3), Right)
     check_client(Right(), (Async, Right))
     with pytest.raises(InvalidInput, match="use AsyncStore"):
         check_client(Async(), Right, {Async: "AsyncStore"})
