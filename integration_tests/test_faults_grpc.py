@@ -14,7 +14,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client import grpc as messages
 
-from muvera_adapters.errors import AccessDenied, MuveraError, WriteInterrupted
+from muvera_adapters.errors import AccessDenied, WriteInterrupted
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera, Retry
 from muvera_adapters.qdrant.client import Connection, wire_of
 from muvera_adapters.qdrant.collection import GRPC, Collection
@@ -230,13 +230,12 @@ def _changes(store: Any, points: Points, ids: Any, payloads: Any, vectors: Any, 
     return points.changes
 
 
-def test_a_document_that_grpc_cannot_carry_is_refused_by_name(store, points):
-    """What the client cannot convert is an error of this library, whichever the document."""
-    for value in ("a \ud83d b", 2**63):
-        payloads = [{"text": "fine"}, {"text": value}, {"text": "fine"}]
-        with pytest.raises(MuveraError, match=r"document 1 \(id 1\), key 'text'"):
-            store.upsert([0, 1, 2], TOKENS[:3], payloads)
-        assert points.received == {}
+@pytest.mark.parametrize("value", ["a \ud83d b", 2**63])
+def test_a_payload_that_grpc_cannot_carry_fails_its_document_alone(store, points, value):
+    report = store.upsert([0, 1, 2], TOKENS[:3], [{"text": "fine"}, {"text": value}, {"text": "fine"}])
+    assert (report.written, list(report.failed)) == (2, [1])
+    assert "key 'text'" in report.failed[1]
+    assert sorted(points.received) == [0, 2]
 
 
 def test_what_the_client_cannot_convert_fails_alone(store, points):
