@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from muvera_adapters.errors import (
+    AccessDenied,
     CollectionExists,
     CollectionNotFound,
     EncoderMismatch,
     InvalidInput,
     MissingExtra,
+    MissingFDEs,
     MuveraError,
     Rejected,
     SchemaMismatch,
@@ -20,11 +22,13 @@ from muvera_adapters.errors import (
 )
 
 __all__ = [
+    "AccessDenied",
     "CollectionExists",
     "CollectionNotFound",
     "EncoderMismatch",
     "InvalidInput",
     "MissingExtra",
+    "MissingFDEs",
     "MuveraError",
     "Rejected",
     "SchemaMismatch",

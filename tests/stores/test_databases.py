@@ -169,3 +169,11 @@ def test_ids_of_tokens_survive(tmp_path):
         store = database.create("passages", ENCODER)
         store.upsert([7, "x"], [np.ones((2, 16)), np.eye(16)[:3]])
         assert {d.id for d in store.scroll()} == {7, "x"}
+
+
+def test_every_error_is_at_the_top():
+    import muvera_adapters
+    from muvera_adapters import errors
+
+    own = {name for name, value in vars(errors).items() if getattr(value, "__module__", "") == errors.__name__}
+    assert own <= set(muvera_adapters.__all__)
