@@ -1157,6 +1157,11 @@ class TestInAndOutAgain:
             assert after[i][1].keys() == vectors.keys() or not session.removes_fdes()
         assert session.adopt("pages", OTHER_ENCODER).backfill().written == 20
 
+    def test_a_filter_with_conditions_deletes_its_documents_only(self, session: Session, filled: Any) -> None:
+        """``everything=True`` means the documents of the filter, where it has conditions."""
+        filled.delete(filter=session.equals("parity", 1), everything=True)
+        assert sorted(document.id for document in filled.scroll()) == IDS[::2]
+
     def test_an_empty_filter_deletes_nothing_unless_everything_is_meant(self, session: Session, filled: Any) -> None:
         """``delete`` refuses a filter without conditions, and ``everything=True`` deletes all documents."""
         empty = session.empty_filter()

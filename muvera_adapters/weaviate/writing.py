@@ -88,12 +88,13 @@ async def _declare_one(collection: Collection, name: str, kind: Kind) -> None:
 async def delete(
     collection: Collection, ids: Sequence[DocumentId] | None, chosen: FilterReturn | None, everything: bool
 ) -> None:
-    """Deletes documents by ids, by filter, or all."""
-    check_named(ids, chosen, everything, matches_all=chosen is not None and not has_conditions(chosen))
-    if ids is None and everything:
+    """Deletes documents by ids, by a filter that has conditions, or all."""
+    conditions = None if chosen is None or not has_conditions(chosen) else chosen
+    check_named(ids, chosen, everything, matches_all=chosen is not None and conditions is None)
+    if conditions is not None:
+        await _delete_all(conditions)
+    elif ids is None:
         await _delete_everything(collection)
-    elif chosen is not None:
-        await _delete_all(chosen)
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids or ())]
     for i in range(0, len(objects), r.FILTER_IDS):
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
