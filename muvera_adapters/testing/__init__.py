@@ -24,7 +24,7 @@ import pytest
 
 from muvera_adapters.testing.session import Blocking, CannotStart, Engine, Session
 
-# must come before the first import of the module, which no other code can do earlier than its package
+# all modules of the contract; must come before their first import, and nothing can import them before this package
 pytest.register_assert_rewrite("muvera_adapters.testing.contract")
 
 __all__ = ["Blocking", "CannotStart", "Engine", "Session"]

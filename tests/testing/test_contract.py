@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -54,7 +56,9 @@ def test_every_test_is_collected(tmp_path):
     listed, _ = run(tmp_path, "--collect-only")
     collected = {re.match(r"test_mine\.py::(\w+)", line)[1] for line in listed.splitlines() if "::" in line}
     assert len(collected) > 5
-    assert collected == {name for name in vars(contract) if re.match(r"(test_|Test)", name)}
+    names = [m.name for m in pkgutil.iter_modules(contract.__path__, f"{contract.__name__}.")]
+    modules = [contract, *map(importlib.import_module, names)]
+    assert collected == {name for module in modules for name in vars(module) if re.match(r"(test_|Test)", name)}
 
 
 def test_a_store_of_another_package_passes(tmp_path):

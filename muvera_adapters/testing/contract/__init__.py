@@ -1,0 +1,49 @@
+"""What every store must do, compared with numpy on the same vectors.
+
+Import everything into a test module that has a fixture ``session`` (see :mod:`muvera_adapters.testing`).
+"""
+
+from muvera_adapters.testing.contract.adoption import TestAdoption, TestInAndOutAgain
+from muvera_adapters.testing.contract.collections import (
+    TestCollections,
+    TestEncoderKeptInAFile,
+    TestErrors,
+    TestOwnership,
+)
+from muvera_adapters.testing.contract.documents import (
+    TestDocuments,
+    TestSpellingsOfIds,
+    TestStoredTokens,
+    test_large_loads_are_split_and_complete,
+)
+from muvera_adapters.testing.contract.guests import TestDocumentsOfOthers, TestWritesTouchOnlyWhatTheyName
+from muvera_adapters.testing.contract.payloads import TestPayloadsComeOutAsTheyWentIn
+from muvera_adapters.testing.contract.searching import (
+    TestDocumentsWithoutTokens,
+    TestPartlyIndexed,
+    TestSearch,
+    test_results_are_plain_values,
+)
+from muvera_adapters.testing.contract.shared import filled, native_scoring
+
+__all__ = [
+    "TestAdoption",
+    "TestCollections",
+    "TestDocuments",
+    "TestDocumentsOfOthers",
+    "TestDocumentsWithoutTokens",
+    "TestEncoderKeptInAFile",
+    "TestErrors",
+    "TestInAndOutAgain",
+    "TestOwnership",
+    "TestPartlyIndexed",
+    "TestPayloadsComeOutAsTheyWentIn",
+    "TestSearch",
+    "TestSpellingsOfIds",
+    "TestStoredTokens",
+    "TestWritesTouchOnlyWhatTheyName",
+    "filled",
+    "native_scoring",
+    "test_large_loads_are_split_and_complete",
+    "test_results_are_plain_values",
+]

@@ -1,0 +1,31 @@
+"""Ids and payloads of the documents, and the fixtures that tests of several modules use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from muvera_adapters.testing import Session
+from muvera_adapters.testing.corpus import COUNT, DOCUMENTS, ENCODER
+
+IDS = list(range(COUNT))
+PAYLOADS = [{"n": i, "parity": i % 2, "text": f"document {i}"} for i in IDS]
+RERANKED = ["auto", "native", "client"]
+
+
+@pytest.fixture(autouse=True)
+def native_scoring(request: pytest.FixtureRequest, session: Session) -> None:
+    """Skips tests with ``rerank="native"`` where the database does not compute MaxSim."""
+    rerank = getattr(request.node, "callspec", None) and request.node.callspec.params.get("rerank")
+    if rerank == "native" and not session.scores_natively():
+        pytest.skip("the database has no MaxSim")
+
+
+@pytest.fixture
+def filled(session: Session) -> Any:
+    """All documents, with FDEs that are not quantized: nothing is approximate, so answers are exact."""
+    store = session.create("filled", ENCODER, **session.exact())
+    report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
+    assert (report.written, report.failed) == (COUNT, {})
+    return store
