@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sqlite3
 import struct
 import zipfile
 from pathlib import Path
@@ -63,3 +64,11 @@ def save_objects(path, arrays):
     values = np.empty(len(arrays), object)
     values[:] = arrays
     np.save(path, values, allow_pickle=True)
+
+
+def execute(path, *statements):
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()

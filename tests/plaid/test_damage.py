@@ -18,6 +18,7 @@ from muvera_adapters.plaid import IndexDamaged, IndexWarning, UnknownFormat, ope
 from muvera_adapters.plaid.numpy_file import load_array, load_object_array
 from muvera_adapters.plaid.pickles import load_plain
 from muvera_adapters.plaid.torch_file import load_tensors
+from tests.plaid.conftest import read
 from tests.plaid.files import INDEXES, Evil, save, save_objects, write_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::muvera_adapters.plaid.IndexWarning")
@@ -61,10 +62,6 @@ def index(request, tmp_path):
         (path / "embeddings_lengths.json").write_text(json.dumps([len(x) for x in flat]))
     assert open_index(path).format == request.param.removesuffix(" with chunks")
     return path
-
-
-def read(path):
-    return list(open_index(path).documents())
 
 
 def read_or_refused(index):
