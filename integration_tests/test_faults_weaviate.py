@@ -294,7 +294,7 @@ def test_a_backfill_is_resumed_after_a_kill(servers, monkeypatch):
             while "fde" not in (other.collections.use("Load").config.get().vector_config or {}):
                 time.sleep(0.005)
             seen = other.collections.use("Load").query
-            while sum("fde" in o.vector for o in seen.fetch_objects(limit=500, include_vector=["fde"]).objects) < 20:
+            while sum("fde" in o.vector for o in seen.fetch_objects(limit=500, include_vector=["fde"]).objects) < 40:
                 time.sleep(0.005)
         server.kill()
 
@@ -305,8 +305,8 @@ def test_a_backfill_is_resumed_after_a_kill(servers, monkeypatch):
         store.backfill()
     watcher.join()
     server.start()
-    done = marked()
-    assert 20 <= done < 200
+    done = marked()  # objects of the batch that the kill interrupted were seen, but need not have been written
+    assert 0 < done < 200
     report = WeaviateMuvera.open(servers.connect(server), "Load").backfill()
     assert report.written == 200 - done, "what was done is not done again"
     assert (report.remaining, marked()) == (0, 200)
