@@ -16,6 +16,7 @@ from muvera_adapters.cli import (
     inspect,
     migrate,
     quickstart,
+    recommend,
     repair,
     search,
     tune,
@@ -55,6 +56,7 @@ _typer.command()(backfill.backfill)
 _typer.command()(verify.verify)
 _typer.command()(repair.repair)
 _typer.command()(diagnose.diagnose)
+_typer.command()(recommend.recommend)
 _typer.command()(evaluate.evaluate)
 _typer.command()(tune.tune)
 _typer.command()(estimate.estimate)

@@ -24,7 +24,7 @@ from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefet
 def tune(
     data: i.Source,
     queries: i.QueryFile = None,
-    target: Annotated[float, typer.Option("--recall", help="Wanted, of the exact top k after reranking.")] = 0.95,
+    target: i.Target = 0.95,
     k: Annotated[int, typer.Option("-k", min=1, help="Of the exact top k.")] = 10,
     max_bytes: Annotated[
         float | None, typer.Option(help="Most bytes of a document in memory in the first stage.")
