@@ -11,6 +11,7 @@ from muvera_adapters.cli import evidence_input as i
 from muvera_adapters.cli import options as o
 from muvera_adapters.evidence.recommendation import SAMPLE
 from muvera_adapters.evidence.recommendation import recommend as choose
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 
 
 def recommend(
@@ -20,7 +21,7 @@ def recommend(
     max_bytes: Annotated[
         float | None, typer.Option("--bytes", help="Most bytes of a document in memory in the first stage.")
     ] = None,
-    max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = 500,
+    max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = MAX_PREFETCH,
     sample: i.SampleSize = SAMPLE,
     ids: o.Ids = None,
     tokens: o.Tokens = None,

@@ -14,6 +14,7 @@ from muvera_adapters.evidence.encoder_choices import FIT_FROM, default_encoders,
 from muvera_adapters.evidence.measuring import Interval, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import Queries
 from muvera_adapters.evidence.recommendation import SAMPLE, drawn, queries_for
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 from muvera_adapters.evidence.tuning_trials import Setting, Trials, best_setting
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from muvera_core._draws import draw
@@ -147,7 +148,7 @@ def diagnose(
     queries: Any = None,
     *,
     recall: float = 0.95,
-    max_prefetch: int = 500,
+    max_prefetch: int = MAX_PREFETCH,
     sample: int = SAMPLE,
     seed: int = 42,
     progress: bool = False,

@@ -11,7 +11,7 @@ import numpy as np
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
 #: dimensions of the FDEs
-FDE_SIZES = (640, 2_560, 10_240)
+FDE_DIMS = (640, 2_560, 10_240)
 REGRESSION_DIMS = (256, 512)
 # docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
 # (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
@@ -47,7 +47,7 @@ def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
     """
     found = []
     fitted = documents.dim > 1 and squared_mean_norm(documents) >= FIT_FROM
-    for size in FDE_SIZES:
+    for size in FDE_DIMS:
         config = fde_of_size(documents.dim, size, documents, seed)
         text = (
             f"FDEConfig(dim={config.dim}, r_reps={config.r_reps}, k_sim={config.k_sim}, d_proj={config.d_proj}, "

@@ -8,6 +8,8 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.measuring import Float64
 
 _STEPS = (1, 1.5, 2, 3, 5, 7)  # of a decade of numbers of candidates
+#: what a search reranks unless it is told otherwise
+MAX_PREFETCH = 200
 _NORMAL = 1.6449  # one-sided 95 % quantile
 
 

@@ -15,6 +15,7 @@ from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_enco
 from muvera_adapters.evidence.local_index import no_index
 from muvera_adapters.evidence.local_index import quantizations as known_quantizations
 from muvera_adapters.evidence.queries import as_queries
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 from muvera_adapters.evidence.tuning_trials import Setting, Trials, best_setting
 from muvera_core.tokens import to_batch
 
@@ -78,7 +79,7 @@ def tune(
     *,
     k: int = 10,
     max_bytes: float | None = None,
-    max_prefetch: int = 500,
+    max_prefetch: int = MAX_PREFETCH,
     encoders: Sequence[EncoderChoice] | None = None,
     quantizations: Sequence[str] | None = None,
     seed: int = 42,

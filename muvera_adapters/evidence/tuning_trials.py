@@ -13,7 +13,7 @@ from muvera_adapters.evidence.evaluation import brute_force
 from muvera_adapters.evidence.local_index import Remembering, first_stage_bytes, local_index
 from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, exact_top, positions, recalls
 from muvera_adapters.evidence.queries import Queries
-from muvera_adapters.evidence.target_recall import check, grid_of_sample, reaches
+from muvera_adapters.evidence.target_recall import check, grid_of_sample, lower_bound, reaches
 from muvera_core import Encoder, TokenBatch
 
 _Recall: TypeAlias = Callable[[Queries, Sequence[Ranking], int], Float64]
@@ -158,7 +158,8 @@ class Trials:
         encoder = Remembering(choice.make(self._documents))
         places = self._by_scan(encoder, self.first, self._exact, self.steps[-1])
         least = next((n for n in self.steps if reaches(recalls(places, self._k, n), self._target)), None)
-        recall = Interval.of(recalls(places, self._k, least or self.steps[-1]), self._seed)
+        values = recalls(places, self._k, least or self.steps[-1])
+        recall = Interval.of(values, self._seed)
         alone = Setting(
             encoder=choice.name,
             code=choice.code,
@@ -169,7 +170,7 @@ class Trials:
             scanned=least,
             prefetch=least,
             chosen=recall,
-            note="" if least else f"recall {recall.mean:.3f} at {self.steps[-1]} candidates, by brute force",
+            note="" if least else f"{self._missed(values)}, by brute force",
         )
         for quantization in quantizations:
             size = first_stage_bytes(encoder.dim, quantization)
@@ -205,14 +206,13 @@ class Trials:
         with self._searched(trial) as recall:
             for n in [n for n in self.steps if n >= trial.least]:
                 values = recall(self.first, self._exact, n)
-                setting = replace(setting, chosen=Interval.of(values, self._seed))
+                setting = replace(setting, chosen=Interval.of(values, self._seed), note=self._missed(values))
                 if reaches(values, self._target):
-                    trial.setting = replace(setting, prefetch=n)
+                    trial.setting = replace(setting, prefetch=n, note="")
                     if report:
                         self._report(trial, recall)
                     return
-        assert setting.chosen is not None
-        trial.setting = replace(setting, note=f"recall {setting.chosen.mean:.3f} at {self.steps[-1]} candidates")
+        trial.setting = setting
 
     def report(self, trial: Trial) -> None:
         """Asks the second half of the queries, with the setting's number of candidates."""
@@ -254,6 +254,9 @@ class Trials:
         """All settings, by size."""
         every = [trial.setting for trial in self._trials] + self._given_up
         return sorted(every, key=lambda s: (s.bytes_per_document, s.encoder))
+
+    def _missed(self, values: Float64) -> str:
+        return f"recall {values.mean():.3f} (to rely on: {lower_bound(values):.3f}) at {self.steps[-1]} candidates"
 
     def _report(self, trial: Trial, recall: _Recall) -> None:
         n = trial.setting.prefetch or self.steps[-1]

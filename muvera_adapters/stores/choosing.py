@@ -14,9 +14,6 @@ from muvera_core import Encoder, InvalidTokens
 
 EncoderOption: TypeAlias = Encoder | Literal["auto"]
 
-#: ``prefetch`` of a search that is not told otherwise
-_PREFETCH = 200
-
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -76,7 +73,7 @@ def chosen(
     by_bits = {bits[name]: name for name in names if name in bits}
     tried = {name: by_bits[n] for name in quantizations() if (n := local_spec().quantizations[name]) in by_bits}
     try:
-        found = recommend(sample, max_prefetch=_PREFETCH, travels=True, quantizations=list(tried))
+        found = recommend(sample, travels=True, quantizations=list(tried))
     except InvalidTokens as error:
         raise InvalidInput(f"sample: {error}") from error
     if not found.reached:

@@ -43,7 +43,7 @@ def found(documents, queries):
 
 
 def test_the_choice_is_ready_and_measured(found, documents, queries):
-    assert (found.reached, found.held, found.documents) == (True, True, 500)
+    assert (found.reached, found.held, found.documents, found.warnings) == (True, True, 500, [])
     assert (found.chosen_with, found.reported_on, found.queries_are) == (28, 27, "given")
     assert found.setting in found.tried
     assert found.setting.travels
@@ -99,6 +99,17 @@ def test_held_out_queries_have_no_part_in_the_choice(documents, queries):
     assert len(first) == once.chosen_with
 
 
+def test_the_code_of_a_choice_makes_its_encoder(documents):
+    names = {"FDEConfig": FDEConfig, "FDEEncoder": FDEEncoder, "documents": documents}
+    shifted = anisotropic(documents, documents.values.mean(axis=0), 1.5)
+    for vectors in (documents, shifted):
+        for choice in fdes(vectors):
+            made = choice.make(vectors)
+            assert choice.name.startswith(f"FDE {made.dim:,}")
+            assert eval(choice.code, {**names, "documents": vectors}).fingerprint == made.fingerprint
+            assert choice.name.endswith("fitted") == (made.mean is not None) == (vectors is shifted)
+
+
 def test_a_shared_direction_is_fitted(documents, queries):
     mean = documents.values.mean(axis=0)
     found = recommend(
@@ -142,10 +153,10 @@ def test_without_queries_pseudo_queries_are_drawn_and_said_to_be_so(documents):
 
 
 def test_a_sample_is_drawn_and_few_queries_are_said(documents, queries):
-    found = recommend(documents, queries[:20], recall=0.5, encoders=fdes(documents)[:1], quantizations=[], sample=200)
+    found = recommend(documents, queries[:4], recall=0.5, encoders=fdes(documents)[:1], quantizations=[], sample=200)
     assert found.documents == 200
     assert any("200 of 500 documents" in warning for warning in found.warnings)
-    assert any("only 10 queries" in warning for warning in found.warnings)
+    assert any("2 queries are too few" in warning for warning in found.warnings)
 
 
 def test_what_cannot_be_chosen_for_is_refused(documents, queries):
