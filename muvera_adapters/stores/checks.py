@@ -272,6 +272,11 @@ def _named(thing: Any) -> str:
     return f"class ({thing.__name__})" if isinstance(thing, type) else type(thing).__name__
 
 
+def has_zero_rows(matrix: npt.NDArray[Any]) -> bool:
+    """Whether a token is all zeros."""
+    return _zero_row(matrix) is not None
+
+
 def without_zero_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The tokens that are not all zeros (padding, which adds nothing to MaxSim); the matrix itself where none is."""
     present = matrix.any(axis=1)
