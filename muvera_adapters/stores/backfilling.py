@@ -102,7 +102,7 @@ async def backfill_passes(
             report.without_tokens = without_tokens  # a pass counts documents of all-zero tokens, each pass anew
             if not await one_pass(bar):
                 break
-    access.collection.seen.without_fde = None
+    access.collection.seen.without_fde.forget()
     if refresh:
         await refresh_all(access, report, progress)
     report.verified = await verify(access, report, progress)
@@ -264,7 +264,7 @@ async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: 
             if cursor is None:
                 break
     report.failed.update(scratch.failed)
-    access.collection.seen.without_fde = None
+    access.collection.seen.without_fde.forget()
 
 
 async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) -> VerifyReport:
