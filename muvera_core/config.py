@@ -19,9 +19,8 @@ MAX_FDE_DIM = 1 << 24
 # of of_size(), as measured with documents of 48 to 900 tokens
 _D_PROJ = 8
 _LEAST_REPS, _MOST_K_SIM = 10, 5
-_SHORT, _LONG = 60, 500  # tokens
-_SHORT_MOST_K_SIM = 3
-_LONG_LEAST_REPS = 20
+_SHORT, _SHORT_MOST_K_SIM = 60, 3  # below 60 tokens, k_sim is at most 3
+_ENOUGH_REPS = ((500, 20), (200, 40))  # above 500 tokens, 20 repetitions are enough; above 200, 40
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:
@@ -148,9 +147,10 @@ class FDEConfig:
         """The config for a number of dimensions, with the sizes that ranked best in measurements (docs/encoders.md).
 
         ``d_proj`` is 8 (None where ``dim`` is at most 8). ``k_sim`` is the largest for which enough repetitions are
-        left: five times as many as partitions, so 1 from 160 dimensions on, 2 from 640, 3 from 2,560, 4 from 10,240
-        and 5 from 40,960. For documents of more than 500 tokens 20 repetitions are enough: 3 from 1,280 on, 4 from
-        2,560 and 5 from 5,120. For documents of fewer than 60 tokens ``k_sim`` is at most 3.
+        left: five times as many as partitions. That is 1 from 160 dimensions on, 2 from 640, 3 from 2,560, 4 from
+        10,240 and 5 from 40,960. For documents of more than 200 tokens, 40 repetitions are enough (4 from 5,120 on,
+        5 from 10,240); above 500 tokens, 20 are enough (3 from 1,280 on, 4 from 2,560, 5 from 5,120). For documents
+        of fewer than 60 tokens, ``k_sim`` is at most 3.
 
         The result's ``fde_dim`` is the largest multiple of ``2**k_sim * d_proj`` that is not above the given one: the
         given one where it is such a multiple, and else fewer by less than one repetition. More dimensions asked for
@@ -211,8 +211,7 @@ class FDEConfig:
 
 def _least_reps(k_sim: int, tokens: float | None) -> float:
     """Repetitions from which on ``k_sim`` hyperplanes rank better than fewer, for documents of ``tokens`` tokens."""
-    if tokens is not None and tokens > _LONG:
-        return min(_LONG_LEAST_REPS, _LEAST_REPS << (k_sim - 1))
     if tokens is not None and tokens < _SHORT and k_sim > _SHORT_MOST_K_SIM:
         return math.inf
-    return _LEAST_REPS << (k_sim - 1)
+    enough = next((reps for above, reps in _ENOUGH_REPS if tokens is not None and tokens > above), math.inf)
+    return min(enough, _LEAST_REPS << (k_sim - 1))

@@ -27,7 +27,9 @@ SIZES = [160, 320, 640, 1280, 2560, 5120, 10_240, 20_480, 40_960, 81_920]
     [
         (None, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
         (60, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
-        (500, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
+        (200, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
+        (200.1, [1, 1, 2, 2, 3, 4, 5, 5, 5, 5]),
+        (500, [1, 1, 2, 2, 3, 4, 5, 5, 5, 5]),
         (59.9, [1, 1, 2, 2, 3, 3, 3, 3, 3, 3]),
         (500.1, [1, 1, 2, 3, 4, 5, 5, 5, 5, 5]),
     ],
@@ -47,7 +49,7 @@ def test_of_size_is_the_default_at_its_size():
     assert FDEConfig.of_size(np.int64(128), np.int32(640)).fingerprint == FDEConfig.of_size(128, 640).fingerprint
 
 
-@pytest.mark.parametrize("tokens", [None, 20, 62, 900])
+@pytest.mark.parametrize("tokens", [None, 20, 62, 300, 900])
 @pytest.mark.parametrize("dim", [1, 3, 8, 128])
 def test_of_size_stays_just_below_the_dimensions_asked_for(dim, tokens):
     block = min(dim, 8)
