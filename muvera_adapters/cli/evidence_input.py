@@ -15,6 +15,7 @@ from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources import SourceDocument, open_queries, open_source
+from muvera_adapters.stores.checks import has_zero_rows, without_zero_rows
 from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
 
 Source = Annotated[
@@ -115,10 +116,10 @@ def _usable(documents: list[SourceDocument]) -> tuple[list[SourceDocument], list
         shown = ", ".join(map(repr, broken[:5])) + (" ..." if len(broken) > 5 else "")
         notes.append(f"{len(broken):,} documents with NaN or infinite values are left out: {shown}.")
         documents = [d for d in documents if np.isfinite(d.tokens).all()]
-    padded = sum(not d.tokens.any(axis=1).all() for d in documents)
+    padded = sum(has_zero_rows(d.tokens) for d in documents)
     if padded:
         notes.append(f"{padded:,} documents have rows of zeros (padding), which are left out.")
-        documents = [d._replace(tokens=d.tokens[d.tokens.any(axis=1)]) for d in documents]
+        documents = [d._replace(tokens=without_zero_rows(d.tokens)) for d in documents]
     return [d for d in documents if len(d.tokens)], notes
 
 
@@ -148,8 +149,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
         kind, _, size = name.partition(":")
         try:
             if kind in ("fde", "fitted"):
-                r_reps, k_sim, d_proj = (int(x) for x in (size or "20,5,16").split(","))
-                config = FDEConfig(documents.dim, r_reps, k_sim, None if d_proj >= documents.dim else d_proj, seed)
+                tokens = float(documents.lengths.mean())
+                config = FDEConfig.of_size(documents.dim, int(size or o.FDE_DIM), tokens, seed=seed)
                 plain = kind == "fde"
                 encoder: Encoder = FDEEncoder(config) if plain else FDEEncoder.fit(config, documents)
                 found[f"FDE {encoder.dim:,}{'' if plain else ', fitted'}"] = encoder
@@ -163,8 +164,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
                 found[Path(name).stem] = encoder
             else:
                 raise WrongUsage(
-                    f"{name!r} is no encoder: write fde, fitted, fde:R,K,P (repetitions, hyperplanes, projected "
-                    "dimensions), regression, regression:DIM, or the path of a saved one"
+                    f"{name!r} is no encoder: write fde, fitted, regression, each with :DIM for another "
+                    "number of dimensions, or the path of a saved one"
                 )
         except InvalidInput:
             raise

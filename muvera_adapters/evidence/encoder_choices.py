@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,6 @@ REGRESSION_DIMS = (256, 512)
 # docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
 # (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
 FIT_FROM = 0.2
-_R_K_P = {640: (20, 2, 8), 2_560: (40, 3, 8), 10_240: (40, 4, 16)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,10 @@ def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
     found = []
     fitted = documents.dim > 1 and squared_mean_norm(documents) >= FIT_FROM
     for size in FDE_DIMS:
-        config = fde_of_size(documents.dim, size, documents, seed)
-        text = (
-            f"FDEConfig(dim={config.dim}, r_reps={config.r_reps}, k_sim={config.k_sim}, d_proj={config.d_proj}, "
-            f"seed={seed})"
-        )
+        config = FDEConfig.of_size(documents.dim, size, float(documents.lengths.mean()), seed=seed)
+        # the sizes themselves: the code makes this encoder even where the rule of of_size() changes
+        sizes = f"r_reps={config.r_reps}, k_sim={config.k_sim}, d_proj={config.d_proj}"
+        text = f"FDEConfig(dim={config.dim}, {sizes}, seed={seed})"
         name, code, make = f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)
         if fitted:
             name, code, make = f"{name}, fitted", f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)
@@ -61,12 +59,6 @@ def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
         code = f"RegressionEncoder.fit(documents, dim={dim}, seed={seed})"
         found.append(EncoderChoice(f"regression {dim:,}", code, partial(_regression, dim, seed), travels=False))
     return found
-
-
-def fde_of_size(token_dim: int, fde_dim: int, documents: TokenBatch, seed: int) -> FDEConfig:
-    """Sizes of an FDE of about ``fde_dim`` dimensions for documents like these."""
-    r_reps, k_sim, d_proj = _R_K_P[fde_dim]
-    return replace(FDEConfig(token_dim, r_reps, k_sim, min(d_proj, token_dim)), seed=seed)
 
 
 def squared_mean_norm(documents: TokenBatch) -> float:

@@ -12,7 +12,7 @@ from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.evidence.queries import as_queries
 from muvera_adapters.evidence.tuning_trials import Setting, best_setting
 from muvera_adapters.samples import anisotropic
-from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, RegressionEncoder, maxsim
+from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, RegressionEncoder, TokenBatch, maxsim
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,13 @@ def test_the_code_of_a_choice_makes_its_encoder(documents):
             assert choice.name.startswith(f"FDE {made.dim:,}")
             assert eval(choice.code, {**names, "documents": vectors}).fingerprint == made.fingerprint
             assert choice.name.endswith("fitted") == (made.mean is not None) == (vectors is shifted)
+
+
+def test_the_sizes_are_those_for_the_length_of_documents(documents):
+    long = TokenBatch(documents.values, documents.offsets[::10])
+    for vectors, sizes in ((documents, (40, 3)), (long, (20, 4))):
+        config = fdes(vectors)[1].make(vectors).config
+        assert (config.fde_dim, config.r_reps, config.k_sim) == (2560, *sizes)
 
 
 def test_a_shared_direction_is_fitted(documents, queries):
