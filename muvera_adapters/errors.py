@@ -75,6 +75,10 @@ class MissingFDEs(UserWarning):
     """Some documents have no FDE, so that no search finds them; ``backfill()`` computes the missing FDEs."""
 
 
+class SharedDirection(UserWarning):
+    """Tokens share a direction, in which a plain FDE loses recall; ``FDEEncoder.fit(config, sample)`` cures it."""
+
+
 class WriteInterrupted(StoreUnavailable):
     """The database stopped taking writes; the same call, repeated, completes them.
 

@@ -23,6 +23,7 @@ from muvera_adapters.stores.backfilling import encodable, encode, verify
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 500
@@ -158,6 +159,7 @@ async def _write(
     stored = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
     documents = encodable(there, stored, report)
     report.zero_rows += sum(not each.tokens.any(axis=1).all() for each in documents)
+    await warn_of_shared_direction(copied, [each.tokens for each in documents])
     fdes = (await Compute(partial(encode, there, documents))) if documents else []
     by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
     with_tokens = {each.key for each in stored}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from muvera_adapters.stores.shared_direction import DirectionOfTokens
 from muvera_core import Encoder
 
 
@@ -17,12 +18,14 @@ class Seen:
         without_fde: number of documents without an FDE at the last count, None before the first.
         without_fde_at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`).
         warned: whether documents without an FDE have been warned of.
+        direction: how much the tokens of the first documents written share a direction.
     """
 
     fde_length: float | None = None
     without_fde: int | None = None
     without_fde_at: float = 0.0
     warned: bool = False
+    direction: DirectionOfTokens = field(default_factory=DirectionOfTokens)
 
 
 class Described(Protocol):
