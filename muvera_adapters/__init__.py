@@ -12,6 +12,7 @@ from muvera_adapters.errors import (
     InvalidInput,
     MissingExtra,
     MissingFDEs,
+    ModelMismatch,
     MuveraError,
     Rejected,
     SchemaMismatch,
@@ -21,6 +22,7 @@ from muvera_adapters.errors import (
     WriteInterrupted,
     WrongUsage,
 )
+from muvera_adapters.stores.token_model import TokenModel
 
 __all__ = [
     "AccessDenied",
@@ -30,11 +32,13 @@ __all__ = [
     "InvalidInput",
     "MissingExtra",
     "MissingFDEs",
+    "ModelMismatch",
     "MuveraError",
     "Rejected",
     "SchemaMismatch",
     "SharedDirection",
     "StoreUnavailable",
+    "TokenModel",
     "Unsupported",
     "WriteInterrupted",
     "WrongUsage",

@@ -33,6 +33,10 @@ class EncoderMismatch(MuveraError):
     """The collection was filled with another encoder."""
 
 
+class ModelMismatch(MuveraError):
+    """The collection's token vectors are of another model, or were made with other prompts."""
+
+
 class SchemaMismatch(MuveraError):
     """The collection's vectors are not what the encoder and two-stage search need; the message names each."""
 

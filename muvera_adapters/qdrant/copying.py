@@ -77,7 +77,7 @@ async def _make(
     fde: models.VectorParams,
 ) -> None:
     into = copied.name
-    state = new_state(copied.encoder, copied.fde, copied.tokens) | {"copy_of": collection.name}
+    state = new_state(copied.encoder, copied.fde, copied.tokens, copied.model) | {"copy_of": collection.name}
     if await exists(into):
         there = await fetch_info(into)
         if (there.config.metadata or {}).get(STATE_KEY) != state:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from muvera_adapters.stores.shared_direction import DirectionOfTokens
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 
@@ -38,6 +39,7 @@ class Described(Protocol):
         tokens: name of the token matrices, None where none are stored.
         has_fde: FDEs can be searched and written (False: adopted, and not backfilled yet).
         cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
+        model: model of its tokens, None where nobody named it.
         seen: what operations have learned of it.
     """
 
@@ -53,5 +55,7 @@ class Described(Protocol):
     def has_fde(self) -> bool: ...  # noqa: D102
     @property
     def cosine(self) -> bool: ...  # noqa: D102
+    @property
+    def model(self) -> TokenModel | None: ...  # noqa: D102
     @property
     def seen(self) -> Seen: ...  # noqa: D102

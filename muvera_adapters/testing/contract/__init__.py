@@ -25,7 +25,7 @@ from muvera_adapters.testing.contract.searching import (
     test_results_are_plain_values,
 )
 from muvera_adapters.testing.contract.shared import filled, native_scoring
-from muvera_adapters.testing.contract.token_models import TestSharedDirection
+from muvera_adapters.testing.contract.token_models import TestSharedDirection, TestTokenModel
 
 __all__ = [
     "TestAdoption",
@@ -43,6 +43,7 @@ __all__ = [
     "TestSharedDirection",
     "TestSpellingsOfIds",
     "TestStoredTokens",
+    "TestTokenModel",
     "TestWritesTouchOnlyWhatTheyName",
     "filled",
     "native_scoring",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
-from muvera_adapters.errors import SharedDirection
+from muvera_adapters.errors import CollectionNotFound, InvalidInput, ModelMismatch, SharedDirection
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.testing import Session
 from muvera_adapters.testing.contract.shared import IDS
-from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER
+from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERIES
 from muvera_core import FDEEncoder
 
+_MODEL, _PROMPTS = "org/model@1234", {"query": "[Q] ", "document": "[D] "}
 # as of models whose token vectors share a direction: the squared norm of their mean is about .6
 _DIRECTED = [(m + 1.2 * np.eye(DIM, dtype=np.float32)[0]).astype(np.float16).astype(np.float32) for m in DOCUMENTS]
 
@@ -61,3 +64,67 @@ class TestSharedDirection:
             for _ in range(3):
                 store.upsert([1000], [alike])
             assert store.upsert(IDS, DOCUMENTS).written == COUNT
+
+
+class TestTokenModel:
+    """The model that made the tokens is kept where it was named, and another one is refused."""
+
+    def test_it_is_kept(self, session: Session) -> None:
+        """``create(model=...)`` keeps it, and ``open``, ``model`` and ``info`` give it back."""
+        store = session.create("named", ENCODER, model=TokenModel(_MODEL, _PROMPTS))
+        store.upsert(IDS[:3], DOCUMENTS[:3])
+        for options in ({}, {"model": None}, {"model": _MODEL}):
+            assert store.model == TokenModel(_MODEL, _PROMPTS)
+            assert store.info().model == store.model
+            store = session.open("named", **options)
+        assert store.count() == 3
+
+    @pytest.mark.parametrize("model", ["org/other", "org/model@5678", TokenModel("org/model", {"query": "search: "})])
+    def test_another_one_is_an_error_that_shows_both(self, session: Session, model: Any) -> None:
+        """``open`` with another name, revision or prompt raises ``ModelMismatch`` with both."""
+        session.create("named", ENCODER, model=TokenModel(_MODEL, _PROMPTS))
+        with pytest.raises(ModelMismatch) as caught:
+            session.open("named", model=model)
+        assert _MODEL in str(caught.value)
+        assert str(model) in str(caught.value)
+        assert session.open("named", model="org/model").count() == 0
+
+    def test_without_one_every_model_is_accepted(self, session: Session) -> None:
+        """A collection whose model nobody named is opened with any, and none is kept by that."""
+        session.create("unnamed", ENCODER)
+        store = session.open("unnamed", model=_MODEL)
+        store.upsert(IDS[:3], DOCUMENTS[:3])
+        assert store.model is None
+        assert session.open("unnamed", model="org/other").info().model is None
+
+    def test_adopt_names_it(self, session: Session) -> None:
+        """``adopt(model=...)`` names the model of a collection of others, and keeps it with the FDEs."""
+        session.foreign("theirs", IDS[:9], DOCUMENTS[:9])
+        store = session.adopt("theirs", ENCODER, model=_MODEL)
+        assert store.model == TokenModel(_MODEL)
+        store.backfill()
+        assert session.open("theirs").model == TokenModel(_MODEL)
+        assert session.adopt("theirs", ENCODER).model == TokenModel(_MODEL)
+        with pytest.raises(ModelMismatch, match="org/other"):
+            session.adopt("theirs", ENCODER, model="org/other")
+
+    def test_adopt_names_it_later(self, session: Session) -> None:
+        """``adopt`` of an adopted collection names its model where that is unknown; nothing else of it changes."""
+        session.foreign("theirs", IDS[:9], DOCUMENTS[:9])
+        session.adopt("theirs", ENCODER).backfill()
+        assert session.open("theirs").model is None
+        before = session.content("theirs")
+        session.adopt("theirs", ENCODER, model=_MODEL)
+        store = session.open("theirs", ENCODER)
+        assert store.model == TokenModel(_MODEL)
+        assert len(store.search(QUERIES[0], 5)) == 5
+        assert session.content("theirs").keys() == before.keys()
+
+    def test_what_is_no_model_is_refused(self, session: Session) -> None:
+        """An empty name, or prompts of other sides, raise ``InvalidInput`` before anything is made."""
+        with pytest.raises(InvalidInput, match="org/model@revision"):
+            session.create("named", ENCODER, model="")
+        with pytest.raises(InvalidInput, match="'query' and 'document'"):
+            TokenModel(_MODEL, {"passage": "x"})
+        with pytest.raises(CollectionNotFound):
+            session.open("named")
