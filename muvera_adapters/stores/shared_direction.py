@@ -37,6 +37,7 @@ class DirectionOfTokens:
     def __init__(self) -> None:
         self._sums: list[npt.NDArray[np.float64]] = []
         self._counts: list[int] = []
+        self._known: set[bytes] = set()
         self._lock = Lock()
         #: whether an estimate was given, so that nothing more is looked at
         self.settled = False
@@ -57,6 +58,7 @@ class DirectionOfTokens:
             self.settled = True
             sums, counts = np.array(self._sums), np.array(self._counts)
             self._sums.clear()
+            self._known.clear()
             total = sums.sum(axis=0)
             return float((total @ total - (sums**2).sum()) / (counts.sum() ** 2 - (counts**2).sum()))
 
@@ -65,7 +67,8 @@ class DirectionOfTokens:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = (rows / np.where(norms > 0, norms, 1)).sum(axis=0)
         # a document that is written again and again says nothing of the collection
-        if norms.any() and not any(np.array_equal(rows, known) for known in self._sums):
+        if norms.any() and rows.tobytes() not in self._known:
+            self._known.add(rows.tobytes())
             self._sums.append(rows)
             self._counts.append(int((norms > 0).sum()))
 
