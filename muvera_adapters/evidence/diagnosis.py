@@ -10,12 +10,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.evidence.encoder_choices import FIT_FROM, default_encoders, squared_mean_norm
+from muvera_adapters.evidence.encoder_choices import default_encoders, squared_mean_norm
 from muvera_adapters.evidence.measuring import Interval, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import Queries
 from muvera_adapters.evidence.recommendation import SAMPLE, drawn, queries_for
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 from muvera_adapters.evidence.tuning_trials import Setting, Trials, best_setting
+from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from muvera_core._draws import draw
 from muvera_core.tokens import to_batch

@@ -8,14 +8,12 @@ from functools import partial
 
 import numpy as np
 
+from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
 #: dimensions of the FDEs
 FDE_DIMS = (640, 2_560, 10_240)
 REGRESSION_DIMS = (256, 512)
-# docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
-# (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
-FIT_FROM = 0.2
 
 
 @dataclass(frozen=True, slots=True)
