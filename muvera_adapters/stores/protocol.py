@@ -15,7 +15,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 
@@ -89,6 +89,7 @@ class Store(Protocol):
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
     ) -> Hits:
         """Finds the best documents of ``prefetch`` candidates.
 
@@ -105,6 +106,7 @@ class Store(Protocol):
             with_fde_score: return the encoder's estimate of reranked hits too.
             count_missing: count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at most every
                 30 seconds, beside the search.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
         """
         ...
 
@@ -122,6 +124,7 @@ class Store(Protocol):
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
     ) -> list[Hits]:
         """Searches for several queries; the arguments are those of :meth:`search`."""
         ...
@@ -178,6 +181,30 @@ class Store(Protocol):
         Args:
             limit: number of documents to read; None: all of them.
             progress: show a bar.
+        """
+        ...
+
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim); None: they are made of tokens of documents.
+            documents: maximum number of documents to read, drawn at random.
+            rank: rank of the correction.
+            seed: seed of all choices.
+            progress: show a bar.
+
+        Raises:
+            NoGain: recall is not higher on documents and queries that the fit has not seen.
+            Unsupported: no tokens are stored, or the encoder cannot be corrected.
         """
         ...
 
