@@ -14,7 +14,7 @@ import typer
 from muvera_adapters.databases import forms, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec
-from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
+from muvera_core import Encoder, FDEConfig, FDEEncoder, QueryFit, load_encoder
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 CollectionName = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
@@ -48,6 +48,7 @@ DProj = Annotated[int, typer.Option(help="Dimensions of a partition.")]
 Seed = Annotated[int, typer.Option(help="Of the FDE's randomness.")]
 Target = Annotated[str, typer.Argument(help=forms())]
 QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt.")]
+QueryFitFile = Annotated[Path | None, typer.Option(help="Fit of the query FDEs that muvera fit-queries wrote.")]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
 
 
@@ -121,6 +122,22 @@ def make_encoder(dim: int, file: Path | None, r_reps: int, k_sim: int, d_proj: i
     if encoder.token_dim != dim:
         raise InvalidInput(f"{file} is an encoder for tokens of width {encoder.token_dim}; these have {dim}")
     return encoder
+
+
+def load_query_fit(file: Path | None) -> QueryFit | None:
+    """The fit in the file; None without a file.
+
+    Raises:
+        InvalidInput: there is no such file, or it is not a saved query fit.
+    """
+    if file is None:
+        return None
+    try:
+        return QueryFit.load(file)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{file}: no such file") from error
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 @contextmanager
