@@ -21,7 +21,7 @@ def access(collection: Collection) -> FitAccess:
         return await next_keys(collection, chosen, MAX_RESULTS, cursor)
 
     async def read(some: list[Any]) -> list[Stored]:
-        rows = await fetch_all(collection, some, [*collection.token_fields, collection.fde])
+        rows = await fetch_all(collection, some, [*collection.token_fields, collection.fde], strong=True)
         return to_stored(collection, rows)
 
     return FitAccess(collection, check_encodable, keys, read, collection.fde_metric == "COSINE")

@@ -13,7 +13,7 @@ from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.query_fitting import FitAccess
 
 # ids in one page; a reply has nothing else
-_PAGE = 10_000
+_PAGE = 1_000
 
 
 def access(collection: Collection) -> FitAccess:

@@ -30,17 +30,17 @@ class TestQueryFits:
     def test_a_fit_changes_the_first_stage_and_nothing_else(self, session: Session, tmp_path: Path) -> None:
         """A fit gains on what it has not seen; it ranks as numpy does with its vectors, also after save and load."""
         documents, queries, _ = sample()
-        documents = documents[:1600:4]
+        asked, documents = [document[:12] for document in documents[2::8]], documents[::4]
         # small and not scaled, as others fill collections: there is much to correct
         encoder = FDEEncoder(FDEConfig(dim=128, r_reps=5, k_sim=3, d_proj=8, normalize=False))
         store = session.create("fitted", encoder, **session.exact())
         store.upsert(range(len(documents)), documents)
         before = store.search_batch(queries[:3], 10, len(documents))
 
-        fit = store.fit_queries(queries, documents=len(documents))
+        fit = store.fit_queries(asked, documents=len(documents))
         assert fit.report.gained
         assert (fit.report.fitted_documents, fit.report.judged_documents) == (200, 200)
-        assert (fit.report.fitted_queries, fit.report.judged_queries) == (27, 28)
+        assert (fit.report.fitted_queries, fit.report.judged_queries) == (100, 100)
         assert fit.report.corrected[0] > fit.report.plain[0]
         fit.save(tmp_path / "fit.npz")
         loaded = QueryFit.load(tmp_path / "fit.npz")
