@@ -17,6 +17,7 @@ from muvera_adapters.cli import (
     inspect,
     migrate,
     quickstart,
+    recommend,
     repair,
     search,
     tune,
@@ -57,6 +58,7 @@ _typer.command()(verify.verify)
 _typer.command()(repair.repair)
 _typer.command()(fit_queries.fit_queries)
 _typer.command()(diagnose.diagnose)
+_typer.command()(recommend.recommend)
 _typer.command()(evaluate.evaluate)
 _typer.command()(tune.tune)
 _typer.command()(estimate.estimate)

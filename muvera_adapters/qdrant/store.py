@@ -26,6 +26,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
@@ -104,8 +105,9 @@ class QdrantMuvera:
         cls,
         client: QdrantClient,
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
         datatype: models.Datatype = models.Datatype.FLOAT16,
@@ -131,6 +133,9 @@ class QdrantMuvera:
             client: client of a server >= 1.16, or of local mode.
             name: name of the collection.
             encoder: encoder of documents and queries; it is kept in the collection's metadata.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
                 >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
             store_tokens: whether to keep token matrices for the second stage.
@@ -157,13 +162,16 @@ class QdrantMuvera:
         Raises:
             CollectionExists: the name is taken; nothing was changed.
             Unsupported: the server is too old.
+            InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be used.
         """
-        check_kind(client, QdrantClient)
-        check_encoder_type(encoder)
         named = as_token_model(model)
+        connection = _connect(client, name, timeout, retry)
+        choosing = lifecycle.choose(connection, encoder, sample, quantization)
+        choice = _run(client, connection, choosing, retry)
+        check_encoder_type(choice.encoder)
         planned = plan(
-            encoder,
-            quantization=quantization,
+            choice.encoder,
+            quantization=choice.quantization,
             store_tokens=store_tokens,
             datatype=datatype,
             on_disk=on_disk,
@@ -179,8 +187,7 @@ class QdrantMuvera:
             on_disk_payload=on_disk_payload,
             model=named,
         )
-        connection = _connect(client, name, timeout, retry)
-        made = lifecycle.create(connection, encoder, planned, tenant_field, named)
+        made = lifecycle.create(connection, choice.encoder, planned, tenant_field, named)
         return cls(client, connection, _run(client, connection, made, retry), retry)
 
     @classmethod

@@ -15,6 +15,7 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import SearchOptions
@@ -23,6 +24,7 @@ from muvera_adapters.weaviate import backfilling, lifecycle, query_fitting, read
 from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
 from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.database import WEAVIATE, WORTH_TRYING
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
@@ -115,8 +117,9 @@ class WeaviateMuvera:
         cls,
         client: WeaviateClient,
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "rq8",
         store_tokens: bool = True,
         vector_index_config: VectorIndexConfigCreate | None = None,
@@ -134,6 +137,9 @@ class WeaviateMuvera:
             client: client connected to a server >= 1.31.
             name: name of the new collection.
             encoder: encoder of documents and queries; the description of the property ``muvera_id`` keeps it.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole
                 objects), ``"rq1"`` (rescores 512), None (float32), or an object of
                 ``Configure.VectorIndex.Quantizer``.
@@ -161,17 +167,27 @@ class WeaviateMuvera:
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
-            InvalidInput: an option is not valid, or this library sets it.
+            InvalidInput: an option is not valid, or this library sets it; ``"auto"`` without a sample, a sample without
+                ``"auto"``, or a sample that cannot be used.
             Unsupported: the server is too old.
         """
         check_kind(client)
-        check_encoder_type(encoder)
         named = as_token_model(model)
-        arguments = creation(
-            encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options, named
-        )
         connection = Connection(name, tenant, consistency_level)
-        created = _run(client, connection, lifecycle.create(name, encoder, arguments, tenant), retry)
+        choosing = choose(encoder, sample, quantization, WEAVIATE.quantizations, WORTH_TRYING)
+        choice = _run(client, connection, choosing, retry)
+        check_encoder_type(choice.encoder)
+        arguments = creation(
+            choice.encoder,
+            choice.quantization,
+            store_tokens,
+            vector_index_config,
+            tokens_index,
+            properties,
+            options,
+            named,
+        )
+        created = _run(client, connection, lifecycle.create(name, choice.encoder, arguments, tenant), retry)
         return cls(client, connection, created, retry)
 
     @classmethod

@@ -15,6 +15,7 @@ import qdrant_edge as edge
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
+from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
 from muvera_adapters.qdrant.edge.client import ENGINE, Quantization, Shard, fde_params, token_params, translate
 from muvera_adapters.qdrant.edge.files import (
     paths,
@@ -37,6 +38,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption, chosen
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.stores.query_fitting import fit_queries
@@ -114,8 +116,9 @@ class QdrantEdgeMuvera:
         cls,
         directory: str | os.PathLike[str],
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
@@ -130,6 +133,9 @@ class QdrantEdgeMuvera:
             directory: parent of the collection's directory; made if missing.
             name: name of the collection.
             encoder: encoder of documents and queries; kept in ``directory/name.muvera.json``.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``,
                 ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The FDEs
                 themselves stay on disk.
@@ -144,8 +150,11 @@ class QdrantEdgeMuvera:
         Raises:
             CollectionExists: the directory is not empty.
             StoreUnavailable: it cannot be made or written to.
+            InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be used.
         """
         path, sidecar = paths(directory, name)
+        choice = chosen(encoder, sample, quantization, QDRANT_EDGE.quantizations, WORTH_TRYING)
+        encoder, quantization = choice.encoder, choice.quantization
         check_encoder_type(encoder)
         check_dimensions(encoder, MAX_DIM, "Qdrant")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
