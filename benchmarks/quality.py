@@ -150,7 +150,7 @@ def settings(group: str, data: Data) -> Iterator[Setting]:
             yield Setting(f"FDE {r} x {2**k} x {p} = {r * 2**k * p:,}", partial(fde, r_reps=r, k_sim=k, d_proj=p))
     if group == "projections":
         for projection in ("orthonormal", "rademacher", "count_sketch"):
-            yield Setting(f"FDE 10,240, {projection}", partial(fde, projection=projection))
+            yield Setting(f"FDE 10,240, {projection}", partial(fde, projection=projection, algorithm="muvera-1"))
     if group == "fit":
         yield Setting("FDE 10,240", fde)
         yield Setting("FDE 10,240, fit (mean kept)", fitted)

@@ -13,6 +13,7 @@ from muvera_adapters.cli import (
     diagnose,
     estimate,
     evaluate,
+    fit_queries,
     inspect,
     migrate,
     quickstart,
@@ -55,6 +56,7 @@ _typer.command()(search.search)
 _typer.command()(backfill.backfill)
 _typer.command()(verify.verify)
 _typer.command()(repair.repair)
+_typer.command()(fit_queries.fit_queries)
 _typer.command()(diagnose.diagnose)
 _typer.command()(recommend.recommend)
 _typer.command()(evaluate.evaluate)

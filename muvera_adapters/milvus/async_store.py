@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pymilvus import AsyncMilvusClient, DataType, FieldSchema
 
 from muvera_adapters.errors import InvalidInput, MuveraError
-from muvera_adapters.milvus import backfilling, copying, lifecycle, reading, searching, writing
+from muvera_adapters.milvus import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
@@ -23,8 +23,9 @@ from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, 
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.operations import Operation, Retry, run_async
+from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
@@ -325,6 +326,43 @@ class AsyncMilvusMuvera:
         """
         return await self._do(backfilling.verify(self._collection, limit, progress))
 
+    async def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
+        ``search(query_fit=...)``, or save it to a file with its ``save``.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
+                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
+                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
+                read first.
+            rank: rank of the correction, to which the size of the saved fit is proportional.
+            seed: seed of all choices.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
+            not seen.
+
+        Raises:
+            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
+                ``report`` has what was measured.
+            InvalidInput: there are too few documents or queries, or a query cannot be encoded.
+            Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
+        """
+        access = query_fitting.access(self._collection)
+        return await self._do(fit_queries(access, queries, documents, rank, seed, progress))
+
     async def remove_fde(self) -> None:
         """Undoes an adoption: removes the FDE field and what this library keeps with the collection, and nothing else.
 
@@ -394,6 +432,7 @@ class AsyncMilvusMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: Mapping[str, Any] | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
@@ -417,12 +456,15 @@ class AsyncMilvusMuvera:
                 candidates in HNSW, what DISKANN needs at least, and the server's defaults elsewhere.
             count_missing: count the documents that have no FDE, which no search finds; at most every 30 seconds,
                 beside the search.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
+                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
 
         Returns:
             At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
             ``without_fde`` is the number of documents that no search finds (None where Milvus cannot tell).
 
         Raises:
+            EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, an expression's brackets or quotes are
                 not closed, or tokens are not stored.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
@@ -436,6 +478,7 @@ class AsyncMilvusMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             search_params=search_params,
             count_missing=count_missing,
         )
@@ -456,6 +499,7 @@ class AsyncMilvusMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: Mapping[str, Any] | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
@@ -473,6 +517,7 @@ class AsyncMilvusMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             search_params=search_params,
             count_missing=count_missing,
         )
