@@ -13,7 +13,7 @@ from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
-from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
+from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import (
     BackfillReport,
@@ -98,7 +98,7 @@ class AsyncQdrantMuvera:
         name: str,
         encoder: Encoder,
         *,
-        quantization: Quantization = "int8",
+        quantization: FDEQuantization = "auto",
         store_tokens: bool = True,
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
@@ -123,7 +123,8 @@ class AsyncQdrantMuvera:
             name: name of the collection.
             encoder: encoder of documents and queries; it is kept in the collection's metadata.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
-                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
+                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``. ``"auto"``:
+                ``"turbo2"`` from 1,280 dimensions on where the server has it, else ``"int8"``.
             store_tokens: whether to keep token matrices for the second stage.
             datatype: datatype of the FDEs as stored.
             on_disk: whether to keep FDEs out of memory; None: only if there are codes.
@@ -149,8 +150,10 @@ class AsyncQdrantMuvera:
         """
         check_kind(client, AsyncQdrantClient)
         check_encoder_type(encoder)
+        connection = await _connect(client, name, timeout, retry)
         planned = plan(
             encoder,
+            connection.version,
             quantization=quantization,
             store_tokens=store_tokens,
             datatype=datatype,
@@ -166,7 +169,6 @@ class AsyncQdrantMuvera:
             write_consistency_factor=write_consistency_factor,
             on_disk_payload=on_disk_payload,
         )
-        connection = await _connect(client, name, timeout, retry)
         made = lifecycle.create(connection, encoder, planned, tenant_field)
         return cls(client, connection, await _run(client, connection, made, retry), retry)
 
@@ -244,7 +246,7 @@ class AsyncQdrantMuvera:
         progress: bool = False,
         dry_run: bool = False,
         refresh: bool = False,
-        quantization: Quantization = "int8",
+        quantization: FDEQuantization = "auto",
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
@@ -281,7 +283,8 @@ class AsyncQdrantMuvera:
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
             MuveraError: documents kept changing.
         """
-        params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)
+        version = self._connection.version
+        params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk, version)
         if into is not None and not dry_run:
             return await self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
         add = partial(lifecycle.add_fde, self._connection, self._collection, params)

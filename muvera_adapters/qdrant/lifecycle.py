@@ -111,16 +111,18 @@ async def add_fde(connection: Connection, collection: Collection, params: models
                     f"{connection.engine} adds no vector beside the unnamed one of {name} ({error}): give "
                     "into='NEW_NAME', which copies everything into a collection where it has a name"
                 ) from error
-    diff = models.VectorParamsDiff(
-        hnsw_config=params.hnsw_config,
-        quantization_config=params.quantization_config,
-        on_disk=params.on_disk,
-    )
-    await tell(
-        lambda client: client.update_collection(
-            collection_name=name, vectors_config={collection.fde: diff}, timeout=timeout
+    # a vector that was there keeps its codes; without any it may be that of a run which was killed here
+    if collection.fde not in there or there[collection.fde].quantization is None:
+        diff = models.VectorParamsDiff(
+            hnsw_config=params.hnsw_config,
+            quantization_config=params.quantization_config,
+            on_disk=params.on_disk,
         )
-    )
+        await tell(
+            lambda client: client.update_collection(
+                collection_name=name, vectors_config={collection.fde: diff}, timeout=timeout
+            )
+        )
     if collection.kept:
         await write_state(connection, collection)
     added = schema.vector_infos(await fetch_info(name))[collection.fde]

@@ -14,7 +14,7 @@ from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
-from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
+from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import (
     BackfillReport,
@@ -99,7 +99,7 @@ class QdrantMuvera:
         name: str,
         encoder: Encoder,
         *,
-        quantization: Quantization = "int8",
+        quantization: FDEQuantization = "auto",
         store_tokens: bool = True,
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
@@ -124,7 +124,8 @@ class QdrantMuvera:
             name: name of the collection.
             encoder: encoder of documents and queries; it is kept in the collection's metadata.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
-                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
+                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``. ``"auto"``:
+                ``"turbo2"`` from 1,280 dimensions on where the server has it, else ``"int8"``.
             store_tokens: whether to keep token matrices for the second stage.
             datatype: datatype of the FDEs as stored.
             on_disk: whether to keep FDEs out of memory; None: only if there are codes.
@@ -150,8 +151,10 @@ class QdrantMuvera:
         """
         check_kind(client, QdrantClient)
         check_encoder_type(encoder)
+        connection = _connect(client, name, timeout, retry)
         planned = plan(
             encoder,
+            connection.version,
             quantization=quantization,
             store_tokens=store_tokens,
             datatype=datatype,
@@ -167,7 +170,6 @@ class QdrantMuvera:
             write_consistency_factor=write_consistency_factor,
             on_disk_payload=on_disk_payload,
         )
-        connection = _connect(client, name, timeout, retry)
         made = lifecycle.create(connection, encoder, planned, tenant_field)
         return cls(client, connection, _run(client, connection, made, retry), retry)
 
@@ -245,7 +247,7 @@ class QdrantMuvera:
         progress: bool = False,
         dry_run: bool = False,
         refresh: bool = False,
-        quantization: Quantization = "int8",
+        quantization: FDEQuantization = "auto",
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
@@ -282,7 +284,8 @@ class QdrantMuvera:
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
             MuveraError: documents kept changing.
         """
-        params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)
+        version = self._connection.version
+        params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk, version)
         if into is not None and not dry_run:
             return self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
         add = partial(lifecycle.add_fde, self._connection, self._collection, params)
