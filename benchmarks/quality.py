@@ -36,6 +36,7 @@ CANDIDATES = (20, 100, 200)
 GROUPS = ("sizes", "projections", "fit", "final", "scale", "codes", "regression", "graph", "held-out", "pooling")
 # r_reps, k_sim, d_proj of 10,240 dimensions, and of 2,560
 SIZES = ((20, 5, 16), (40, 4, 16), (10, 6, 16), (40, 5, 8), (10, 5, 32), (20, 4, 8), (40, 3, 8), (10, 5, 8))
+LARGE = {"r_reps": 20, "k_sim": 5, "d_proj": 16}  # of rows that name no other sizes
 # small collections are scanned unless told otherwise
 GRAPH = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10)
 SCAN = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10**9)
@@ -133,10 +134,10 @@ def settings(group: str, data: Data) -> Iterator[Setting]:
     d = data.documents.dim
 
     def fde(seed: int, **sizes: Any) -> FDEEncoder:
-        return FDEEncoder(FDEConfig(d, seed=seed, **sizes))
+        return FDEEncoder(FDEConfig(d, seed=seed, **{**LARGE, **sizes}))
 
     def fitted(seed: int, **sizes: Any) -> FDEEncoder:
-        return FDEEncoder.fit(FDEConfig(d, seed=seed, **sizes), data.documents)
+        return FDEEncoder.fit(FDEConfig(d, seed=seed, **{**LARGE, **sizes}), data.documents)
 
     def scaled(seed: int, **sizes: Any) -> FittedScale:
         return FittedScale(fde(seed, normalize=False, **sizes), data.documents)
@@ -149,7 +150,7 @@ def settings(group: str, data: Data) -> Iterator[Setting]:
             yield Setting(f"FDE {r} x {2**k} x {p} = {r * 2**k * p:,}", partial(fde, r_reps=r, k_sim=k, d_proj=p))
     if group == "projections":
         for projection in ("orthonormal", "rademacher", "count_sketch"):
-            yield Setting(f"FDE 10,240, {projection}", partial(fde, projection=projection))
+            yield Setting(f"FDE 10,240, {projection}", partial(fde, projection=projection, algorithm="muvera-1"))
     if group == "fit":
         yield Setting("FDE 10,240", fde)
         yield Setting("FDE 10,240, fit (mean kept)", fitted)

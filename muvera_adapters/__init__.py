@@ -12,14 +12,18 @@ from muvera_adapters.errors import (
     InvalidInput,
     MissingExtra,
     MissingFDEs,
+    ModelMismatch,
     MuveraError,
+    NoGain,
     Rejected,
     SchemaMismatch,
+    SharedDirection,
     StoreUnavailable,
     Unsupported,
     WriteInterrupted,
     WrongUsage,
 )
+from muvera_adapters.stores.token_model import TokenModel
 
 __all__ = [
     "AccessDenied",
@@ -29,10 +33,14 @@ __all__ = [
     "InvalidInput",
     "MissingExtra",
     "MissingFDEs",
+    "ModelMismatch",
     "MuveraError",
+    "NoGain",
     "Rejected",
     "SchemaMismatch",
+    "SharedDirection",
     "StoreUnavailable",
+    "TokenModel",
     "Unsupported",
     "WriteInterrupted",
     "WrongUsage",

@@ -17,9 +17,11 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
+from muvera_adapters.stores.choosing import EncoderOption
 from muvera_adapters.stores.database import DatabaseSpec, Target
 from muvera_adapters.stores.operations import Retry
 from muvera_adapters.stores.protocol import Store
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 #: entry points of other distributions
@@ -149,12 +151,12 @@ class Database:
         self._exits = ExitStack()
         self._client: Any = None
 
-    def create(self, name: str, encoder: Encoder, **options: Any) -> Store:
+    def create(self, name: str, encoder: EncoderOption, **options: Any) -> Store:
         """Makes an empty collection.
 
         Args:
             name: name of the collection.
-            encoder: encoder of its documents and queries.
+            encoder: encoder of its documents and queries, or ``"auto"`` with the option ``sample``.
             **options: options of the store's ``create``.
 
         Raises:
@@ -164,20 +166,22 @@ class Database:
         """
         return self._store("create", name, encoder, **options)
 
-    def open(self, name: str, encoder: Encoder | None = None) -> Store:
+    def open(self, name: str, encoder: Encoder | None = None, *, model: TokenModel | str | None = None) -> Store:
         """Opens a collection of this library.
 
         Args:
             name: name of the collection.
             encoder: encoder that the collection was filled with; None: rebuild it from what the collection keeps.
+            model: model that makes the query's tokens; None: it is not compared.
 
         Raises:
             CollectionNotFound: there is no such collection, or this library did not make it.
             EncoderMismatch: the collection was filled with another encoder.
+            ModelMismatch: the collection keeps another model.
             StoreUnavailable: the database cannot be reached.
             MissingExtra: the client is not installed.
         """
-        return self._store("open", name, encoder)
+        return self._store("open", name, encoder, **({} if model is None else {"model": model}))
 
     def adopt(self, name: str, encoder: Encoder, **options: Any) -> Store:
         """Takes over a collection that this library did not make.
@@ -217,7 +221,7 @@ class Database:
         self.close()
 
     def _store(
-        self, method: Literal["create", "open", "adopt"], name: str, encoder: Encoder | None, **options: Any
+        self, method: Literal["create", "open", "adopt"], name: str, encoder: EncoderOption | None, **options: Any
     ) -> Store:
         client = self._connected(creating=method == "create")
         options = {**self.target.store_options, **options}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from muvera_adapters.results import WriteReport
+    from muvera_core import FitReport
 
 
 class MuveraError(Exception):
@@ -31,6 +32,10 @@ class CollectionNotFound(MuveraError):
 
 class EncoderMismatch(MuveraError):
     """The collection was filled with another encoder."""
+
+
+class ModelMismatch(MuveraError):
+    """The collection's token vectors are of another model, or were made with other prompts."""
 
 
 class SchemaMismatch(MuveraError):
@@ -71,8 +76,24 @@ class StoreUnavailable(MuveraError):
         self.retry_after = retry_after
 
 
+class NoGain(MuveraError):
+    """A fit of query vectors does not find more than the plain ones, on documents and queries that it has not seen.
+
+    Attributes:
+        report: what was measured.
+    """
+
+    def __init__(self, message: str, report: FitReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 class MissingFDEs(UserWarning):
     """Some documents have no FDE, so that no search finds them; ``backfill()`` computes the missing FDEs."""
+
+
+class SharedDirection(UserWarning):
+    """Tokens share a direction, in which a plain FDE loses recall; ``FDEEncoder.fit(config, sample)`` cures it."""
 
 
 class WriteInterrupted(StoreUnavailable):

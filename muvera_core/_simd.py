@@ -26,6 +26,8 @@ ROW = 128
 # Rows of a register tile: 16 accumulators fill AVX-512's 32 registers well, AVX2 and NEON hold 6 x 16 floats.
 _HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 TALL, SHORT = (16, 8) if _HAS_AVX512 else (6, 6)
+# levels of a Walsh-Hadamard transform done in registers
+MAX_LEVELS = 4 if _HAS_AVX512 else 2
 
 STEP = 1 << 26  # one Hamming step in the fill's keys; token indices stay below it
 
@@ -126,6 +128,38 @@ def _tile(b: Builder, rows: Any, plane_bytes: Any, panel: Any, d: Any, height: i
 
     planes = b.sdiv(b.add(d, _const(ROW - 1)), _const(ROW))
     return _loop(b, planes, [_ZERO] * height, plane)
+
+
+def _narrow_tile(b: Builder, rows: Any, plane_bytes: Any, panel: Any, d: Any, height: int) -> list[Any]:
+    """(height, d) rows times a panel of pairs (see ``paired_panels``); the upper half of each vector is zero."""
+
+    def plane(p: Any, sums: list[Any]) -> list[Any]:
+        left = b.sub(d, b.mul(p, _const(ROW)))
+        width = b.select(b.icmp_signed("<", left, _const(ROW)), left, _const(ROW))
+        row0 = b.add(rows, b.mul(p, plane_bytes))
+        panel0 = _at(b, panel, p, ROW // 2 * VEC_BYTES)
+
+        def pair(j: Any, sums: list[Any]) -> list[Any]:
+            x = _at(b, row0, j, 8)
+            y = _load(b, _at(b, panel0, j, VEC_BYTES), _VEC)
+            return [_multiply_add(b, _splat_pair(b, x, i * ROW_BYTES), y, s) for i, s in enumerate(sums)]
+
+        # a row's float past an odd width is zero, and so is its partner
+        return _loop(b, b.sdiv(b.add(width, _const(1)), _const(2)), sums, pair)
+
+    planes = b.sdiv(b.add(d, _const(ROW - 1)), _const(ROW))
+    columns = [2 * lane if lane < LANES // 2 else LANES for lane in range(LANES)]
+    even, odd = (ir.Constant(_IVEC, [c + (c < LANES) * i for c in columns]) for i in (0, 1))
+    sums = _loop(b, planes, [_ZERO] * height, plane)
+    return [b.fadd(b.shuffle_vector(s, _ZERO, even), b.shuffle_vector(s, _ZERO, odd)) for s in sums]
+
+
+def _splat_pair(b: Builder, address: Any, offset: int) -> Any:
+    pairs = ir.VectorType(ir.DoubleType(), LANES // 2)
+    undefined = ir.Constant(pairs, ir.Undefined)
+    pair = b.insert_element(undefined, _load(b, address, ir.DoubleType(), offset), ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, LANES // 2), [0] * (LANES // 2))
+    return b.bitcast(b.shuffle_vector(pair, undefined, zeros), _VEC)
 
 
 def _void(count: int) -> Any:
@@ -256,6 +290,98 @@ def hash_tile(
 
 
 @intrinsic
+def transpose_tile(_: Any, rows: Any, target: Any) -> Any:
+    """target[j, i] = rows[i, j] of LANES rows (of a plane) and LANES columns."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        rows, target = args
+        vectors = [_load(b, rows, _VEC, i * ROW_BYTES) for i in range(LANES)]
+        for distance in (8, 4, 2, 1):  # exchanges the off-diagonal quarters of every block of 2 * distance
+            low = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
+            high = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
+            for i in range(LANES):
+                if not i & distance:
+                    x, y = vectors[i], vectors[i + distance]
+                    vectors[i] = b.shuffle_vector(x, y, ir.Constant(_IVEC, low))
+                    vectors[i + distance] = b.shuffle_vector(x, y, ir.Constant(_IVEC, high))
+        for j, x in enumerate(vectors):
+            _store(b, x, target, j * VEC_BYTES)
+        return c.get_dummy_value()
+
+    return _void(2), generate
+
+
+def _butterflies(levels: int, flip: bool = False) -> Any:
+    count = 1 << levels
+
+    def transform(b: Builder, vectors: Any, step: Any, signs: Any) -> None:
+        addresses = [b.add(vectors, b.mul(step, _const(i))) for i in range(count)]
+        values = [_load(b, address, _VEC, align=VEC_BYTES) for address in addresses]
+        if flip:
+            values = [b.fmul(x, _splat(b, _load(b, signs, _F32, 4 * i))) for i, x in enumerate(values)]
+        for level in range(levels):
+            distance = 1 << level
+            for i in range(count):
+                if not i & distance:
+                    x, y = values[i], values[i + distance]
+                    values[i], values[i + distance] = b.fadd(x, y), b.fsub(x, y)
+        for x, address in zip(values, addresses, strict=True):
+            _store(b, x, address, align=VEC_BYTES)
+
+    @intrinsic
+    def butterflies(_: Any, vectors: Any, step: Any) -> Any:
+        """Walsh-Hadamard transform of 2**levels vectors in place, ``step`` bytes apart."""
+
+        def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+            transform(b, *args, None)
+            return c.get_dummy_value()
+
+        return _void(2), generate
+
+    @intrinsic
+    def flipped_butterflies(_: Any, vectors: Any, signs: Any) -> Any:
+        """The same of successive vectors, multiplied by the float32 at ``signs`` before."""
+
+        def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+            transform(b, args[0], _const(VEC_BYTES), args[1])
+            return c.get_dummy_value()
+
+        return _void(2), generate
+
+    return flipped_butterflies if flip else butterflies
+
+
+flipped_butterflies = _butterflies(MAX_LEVELS, flip=True)
+butterflies_1, butterflies_2, butterflies_3, butterflies_4 = (_butterflies(levels) for levels in (1, 2, 3, 4))
+
+
+@intrinsic
+def tile_sides(_: Any, dots: Any, limits: Any, margins: Any, bits: Any, bits_step: Any) -> Any:
+    """bits[lane] = dots[:, lane] > limits, 16 bits a lane, of LANES vectors ``dots`` and as many ``limits``.
+
+    Returns a bit for each lane, set where a value is not farther from its limit than the lane's margin.
+    """
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        dots, limits, margins, bits, bits_step = args
+        words = ir.Constant(_IVEC, [0] * LANES)
+        nearest = ir.Constant(_VEC, [3e38] * LANES)
+        for i in range(LANES):
+            x, limit = _load(b, dots, _VEC, i * VEC_BYTES, VEC_BYTES), _splat(b, _load(b, limits, _F32, 4 * i))
+            bit = b.or_(words, ir.Constant(_IVEC, [1 << i] * LANES))
+            words = b.select(b.fcmp_ordered(">", x, limit), bit, words)
+            distance = _absolute(b, b.fsub(x, limit))
+            nearest = b.select(b.fcmp_ordered("<", distance, nearest), distance, nearest)
+        for lane in range(LANES):
+            word = b.trunc(b.extract_element(words, ir.Constant(_I32, lane)), _I16)
+            _store(b, word, b.add(bits, b.mul(bits_step, _const(lane))), align=1)
+        close = b.fcmp_ordered("<=", nearest, _load(b, margins, _VEC))
+        return b.zext(b.bitcast(close, _I16), _I64)
+
+    return types.intp(*[types.intp] * 5), generate
+
+
+@intrinsic
 def segment_sums(_: Any, source: Any, order: Any, sizes: Any, count: Any, sums: Any) -> Any:
     """sums[s] = sum of the next sizes[s] rows source[order[i]], in order."""
 
@@ -306,14 +432,16 @@ def cube_sweep(_: Any, keys: Any, vectors: Any) -> Any:
     return _void(2), generate
 
 
-def _project_tile(height: int) -> Any:
+def _project_tile(height: int, narrow: bool = False) -> Any:
+    multiply = _narrow_tile if narrow else _tile
+
     @intrinsic
     def project(_: Any, rows: Any, plane: Any, panel: Any, d: Any, scales: Any, target: Any, target_step: Any) -> Any:
         """target[i] = scales[i] * (rows[i] @ panel)"""
 
         def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
             rows, plane, panel, d, scales, target, target_step = args
-            for i, dots in enumerate(_tile(b, rows, plane, panel, d, height)):
+            for i, dots in enumerate(multiply(b, rows, plane, panel, d, height)):
                 _store(b, b.fmul(dots, _splat(b, _load(b, scales, _F32, 4 * i))), target)
                 target = b.add(target, target_step)
             return c.get_dummy_value()
@@ -324,6 +452,7 @@ def _project_tile(height: int) -> Any:
 
 
 project_tall, project_short = _project_tile(TALL), _project_tile(SHORT)
+project_narrow_tall, project_narrow_short = _project_tile(TALL, narrow=True), _project_tile(SHORT, narrow=True)
 
 
 @intrinsic

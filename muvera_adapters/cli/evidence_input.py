@@ -32,6 +32,7 @@ QueryIds = Annotated[
     Path | None, typer.Option(help="Ids of the queries, one a line, as in the judgements; else their positions.")
 ]
 Pseudo = Annotated[int, typer.Option(min=4, help="Without --queries: how many to draw from documents.")]
+Target = Annotated[float, typer.Option("--recall", help="Wanted, of the exact ranking after reranking.")]
 CollectionName = Annotated[str | None, typer.Option("--collection", help="Name of the collection, of a target.")]
 TokensVector = Annotated[str | None, typer.Option(help="Its multivector, if muvera did not make the collection.")]
 SampleSize = Annotated[int, typer.Option("--sample", min=20, help="At most so many random documents.")]
@@ -148,8 +149,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
         kind, _, size = name.partition(":")
         try:
             if kind in ("fde", "fitted"):
-                r_reps, k_sim, d_proj = (int(x) for x in (size or "20,5,16").split(","))
-                config = FDEConfig(documents.dim, r_reps, k_sim, None if d_proj >= documents.dim else d_proj, seed)
+                tokens = float(documents.lengths.mean())
+                config = FDEConfig.of_size(documents.dim, int(size or o.FDE_DIM), tokens, seed=seed)
                 plain = kind == "fde"
                 encoder: Encoder = FDEEncoder(config) if plain else FDEEncoder.fit(config, documents)
                 found[f"FDE {encoder.dim:,}{'' if plain else ', fitted'}"] = encoder
@@ -163,8 +164,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
                 found[Path(name).stem] = encoder
             else:
                 raise WrongUsage(
-                    f"{name!r} is no encoder: write fde, fitted, fde:R,K,P (repetitions, hyperplanes, projected "
-                    "dimensions), regression, regression:DIM, or the path of a saved one"
+                    f"{name!r} is no encoder: write fde, fitted, regression, each with :DIM for another "
+                    "number of dimensions, or the path of a saved one"
                 )
         except InvalidInput:
             raise

@@ -43,7 +43,7 @@ def inspect(
         )
         try:
             first = next(iter(opened.documents()), None)
-            encoder = FDEEncoder(FDEConfig(opened.dim, d_proj=min(16, opened.dim)))
+            encoder = FDEEncoder(FDEConfig.of_size(opened.dim, o.FDE_DIM))
             # one for each form of targets, where no database is reached
             targets = [Target(spec.scheme, form.location, form.place) for spec in specs() for form in spec.forms]
             size = estimate(opened, encoder, targets[0])
@@ -72,7 +72,7 @@ def _facts(source: TokenSource, first: Any, size: MigrationEstimate) -> dict[str
         if lengths is None or not len(lengths)
         else {"least": int(lengths.min()), "median": float(np.median(lengths)), "most": int(lengths.max())},
         "source_bytes": size.source_bytes,
-        "model": getattr(source, "model", None),
+        "model": None if source.model is None else str(source.model),
         "first_id": None if first is None else first.id if isinstance(first.id, int) else str(first.id),
         "payload_keys": sorted(first.payload) if first is not None else [],
     }

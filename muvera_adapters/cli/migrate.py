@@ -57,13 +57,13 @@ def migrate(
         str | None, typer.Option(help="Keys of the payload to take along, between commas; 'none'. Default: all.")
     ] = None,
     encoder: o.EncoderFile = None,
-    r_reps: o.RReps = 20,
-    k_sim: o.KSim = 5,
-    d_proj: o.DProj = 16,
+    fde_dim: o.FdeDim = o.FDE_DIM,
+    fde_tokens: o.FdeTokens = None,
     seed: o.Seed = 42,
     quantization: Annotated[
         str, typer.Option(help=f"Codes of the FDEs: auto, or a preset of the database ({o.quantizations()}).")
     ] = AUTO,
+    model: o.Model = None,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Batches written at a time, to a server.")] = 1,
     journal: Annotated[Path | None, typer.Option(help="File with the progress, to go on by.")] = None,
     into_existing: Annotated[
@@ -100,7 +100,7 @@ def migrate(
             payload=None if kept is None else {*kept, *(condition.key for condition in conditions)},
         )
         try:
-            chosen = o.make_encoder(opened.dim, encoder, r_reps, k_sim, d_proj, seed)
+            chosen = o.make_encoder(opened.dim, encoder, fde_dim, fde_tokens, seed)
             # before hours of work
             queries = open_queries(query_npy) if query_npy is not None else None
             if queries is not None and queries.dim != opened.dim:
@@ -125,6 +125,7 @@ def migrate(
                     keep=keep,
                     workers=workers,
                     into_existing=into_existing,
+                    model=model,
                     progress=not as_json,
                     **quantization_option(quantization),
                 )

@@ -40,7 +40,7 @@ def test_diagnose(data):
 
 def test_evaluate_writes_the_report(data, tmp_path):
     pytest.importorskip("matplotlib")
-    arguments = ["evaluate", str(data / "docs.npz"), "--queries", str(data / "queries.npz"), "--encoder", "fde:10,4,8"]
+    arguments = ["evaluate", str(data / "docs.npz"), "--queries", str(data / "queries.npz"), "--encoder", "fde:1280"]
     arguments += ["--judgements", str(data / "qrels.tsv"), "--candidates", "10,100", "--quantization", "int8"]
     result = run(*arguments, "--report", "out", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -53,7 +53,7 @@ def test_evaluate_writes_the_report(data, tmp_path):
 
 def test_evaluate_without_an_index_is_the_same_for_the_same_seed(data):
     def once(seed):
-        result = run("evaluate", "docs.npz", "--encoder", "fitted:10,4,8", "--quantization", "none", "--pseudo", "20",
+        result = run("evaluate", "docs.npz", "--encoder", "fitted:1280", "--quantization", "none", "--pseudo", "20",
                      "--candidates", "20", "--seed", seed, "--json", cwd=data)  # fmt: skip
         assert result.returncode == 0, result.stderr
         content = json.loads(result.stdout)
@@ -81,6 +81,22 @@ def test_evaluate_a_collection(data):
     sampled = run(*arguments, "--truth", "sample", "--sample", "100", "--json", cwd=data)
     assert sampled.returncode == 0, sampled.stderr
     assert json.loads(sampled.stdout)["documents"] == 100
+
+
+def test_recommend(data):
+    arguments = ["recommend", "docs.npz", "--queries", "queries.npz", "--recall", "0.8"]
+    result = run(*arguments, "--json", cwd=data)
+    assert result.returncode == 0, result.stderr + result.stdout
+    content = json.loads(result.stdout)
+    assert (content["documents"], content["queries_are"], content["held"]) == (300, "given", True)
+    assert content["encoder"]["type"] == "fde"
+    shown = run(*arguments, cwd=data)
+    assert shown.returncode == 0, shown.stderr
+    for text in (content["setting"]["encoder"], f"prefetch={content['prefetch']}", "recall, unseen", "wait_indexed()"):
+        assert text in shown.stdout
+    small = run(*arguments, "--bytes", "10", cwd=data)
+    assert small.returncode == 1
+    assert "the least is" in small.stderr
 
 
 def test_tune_a_collection(data):

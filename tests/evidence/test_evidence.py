@@ -293,7 +293,10 @@ def test_a_regression_encoder_is_tried_like_any_other(documents, asked):
 
 
 def test_a_miss_on_held_out_queries_is_said(documents, asked, monkeypatch):
-    monkeypatch.setattr(tuning_module.Trials, "recall_of", lambda *_: Interval(0.5, 0.4, 0.6))
+    def missed(self, trial):
+        trial.setting = replace(trial.setting, held_out=Interval(0.5, 0.4, 0.6))
+
+    monkeypatch.setattr(tuning_module.Trials, "report", missed)
     found = tune(documents, asked["plain"], 0.9, encoders=choices()[1:2], quantizations=[])
     assert found.held is False
     assert "MISSES the target" in found.verdict

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
-from muvera_adapters.qdrant import backfilling, reading, searching, writing
+from muvera_adapters.qdrant import backfilling, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
+from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
 from muvera_adapters.qdrant.edge.client import ENGINE, Quantization, Shard, fde_params, token_params, translate
 from muvera_adapters.qdrant.edge.files import (
     paths,
@@ -37,9 +38,12 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
-from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_adapters.stores.choosing import EncoderOption, chosen
+from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
-from muvera_core import Encoder
+from muvera_adapters.stores.query_fitting import fit_queries
+from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
@@ -102,19 +106,26 @@ class QdrantEdgeMuvera:
         """Name of the multivector with the tokens, None where none are stored."""
         return self._collection.tokens
 
+    @property
+    def model(self) -> TokenModel | None:
+        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        return self._collection.model
+
     @classmethod
     def create(
         cls,
         directory: str | os.PathLike[str],
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "auto",
         store_tokens: bool = True,
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
         tokens_datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         optimizers: edge.EdgeOptimizersConfig | None = None,
+        model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
         """Makes an empty collection ``directory/name``.
 
@@ -122,6 +133,9 @@ class QdrantEdgeMuvera:
             directory: parent of the collection's directory; made if missing.
             name: name of the collection.
             encoder: encoder of documents and queries; kept in ``directory/name.muvera.json``.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``,
                 ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. ``"auto"``:
                 ``"turbo2"`` from 1,280 dimensions on, else ``"int8"``. The FDEs themselves stay on disk.
@@ -130,33 +144,48 @@ class QdrantEdgeMuvera:
             hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
             tokens_datatype: datatype of the token matrices as stored.
             optimizers: settings of the optimizers, None: the defaults of the engine.
+            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
+                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
 
         Raises:
             CollectionExists: the directory is not empty.
             StoreUnavailable: it cannot be made or written to.
+            InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be used.
         """
         path, sidecar = paths(directory, name)
+        choice = chosen(encoder, sample, quantization, QDRANT_EDGE.quantizations, WORTH_TRYING)
+        encoder, quantization = choice.encoder, choice.quantization
         check_encoder_type(encoder)
         check_dimensions(encoder, MAX_DIM, "Qdrant")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
         if store_tokens:
             vectors[TOKENS] = token_params(encoder, tokens_datatype)
+        named, tokens = as_token_model(model), TOKENS if store_tokens else None
         with reaching(path):
-            _make(path, sidecar, new_state(encoder, FDE, TOKENS if store_tokens else None), vectors, optimizers)
-        return cls._of(_load(path), path, encoder, FDE, TOKENS if store_tokens else None)
+            _make(path, sidecar, new_state(encoder, FDE, tokens, named), vectors, optimizers)
+        return cls._of(_load(path), path, encoder, FDE, tokens, named)
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str], name: str, encoder: Encoder | None = None) -> QdrantEdgeMuvera:
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        name: str,
+        encoder: Encoder | None = None,
+        *,
+        model: TokenModel | str | None = None,
+    ) -> QdrantEdgeMuvera:
         """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
 
         Args:
             directory: as given to ``create``.
             name: as given to ``create``.
             encoder: encoder to use; None: rebuild it from what the collection keeps.
+            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
 
         Raises:
             CollectionNotFound: there is no such collection.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            ModelMismatch: the collection keeps another model.
             SchemaMismatch: its vectors were changed.
             StoreUnavailable: another process has it open, or its files are damaged.
         """
@@ -168,7 +197,9 @@ class QdrantEdgeMuvera:
             if not path.is_dir():
                 raise CollectionNotFound(f"{path} is missing: it was moved, or its creation was interrupted")
         chosen = choose_encoder(str(path), state["encoder"], encoder)
-        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"])
+        kept = kept_model(state)
+        check_model(str(path), kept, model)
+        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"], kept)
 
     @classmethod
     def adopt(
@@ -179,6 +210,7 @@ class QdrantEdgeMuvera:
         *,
         tokens_vector: str | None = "colbert",
         fde_vector: str = FDE,
+        model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
         """Takes over a shard directory of someone else.
 
@@ -194,11 +226,13 @@ class QdrantEdgeMuvera:
             tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
                 has none.
             fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
+            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
 
         Raises:
             CollectionNotFound: there is no shard.
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
+            ModelMismatch: the collection keeps another model.
             StoreUnavailable: another process has it open.
         """
         path, sidecar = paths(directory, name)
@@ -207,14 +241,17 @@ class QdrantEdgeMuvera:
             state = read_state(str(path), read_sidecar(sidecar)) if sidecar.exists() else None
         if state is not None and state["fde"] == fde_vector:
             choose_encoder(str(path), state["encoder"], encoder)
-        store = cls._of(_load(path), path, encoder, fde_vector, tokens_vector, need_fde=tokens_vector is None)
+        kept, named = adopted_model(str(path), state, as_token_model(model))
+        store = cls._of(_load(path), path, encoder, fde_vector, tokens_vector, kept, need_fde=tokens_vector is None)
         collection = store._collection
-        if state is not None and state["fde"] != fde_vector:
-            # a vector that was added is filled by backfill() before it can be searched
-            store._collection = replace(collection, has_fde=False, kept=False)
-            return store
         try:
-            if collection.has_fde and state is None:
+            if named is not None:
+                with reaching(path):
+                    write_sidecar(sidecar, named)
+            if state is not None and state["fde"] != fde_vector:
+                # a vector that was added is filled by backfill() before it can be searched
+                store._collection = replace(collection, has_fde=False, kept=False)
+            elif collection.has_fde and state is None:
                 if tokens_vector is not None and store._do(_filled(collection)) == 0:
                     # added, and nothing written: backfill() finishes what was begun
                     store._collection = replace(collection, has_fde=False)
@@ -276,6 +313,43 @@ class QdrantEdgeMuvera:
         """
         return self._do(backfilling.verify(self._collection, limit, progress))
 
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
+        ``search(query_fit=...)``, or save it to a file with its ``save``.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
+                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
+                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
+                read first.
+            rank: rank of the correction, to which the size of the saved fit is proportional.
+            seed: seed of all choices.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
+            not seen.
+
+        Raises:
+            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
+                ``report`` has what was measured.
+            InvalidInput: there are too few documents or queries, or a query cannot be encoded.
+            Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
+        """
+        access = query_fitting.access(self._collection)
+        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+
     def remove_fde(self) -> None:
         """Removes the FDE vector and what is kept of it beside the directory, and leaves the rest as it is."""
         fde, path = self._collection.fde, self._shard.path
@@ -288,7 +362,8 @@ class QdrantEdgeMuvera:
         self._shard.close()
         if there:
             _change(path, edge.UpdateOperation.delete_vector_name(fde))
-        left = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, self._collection.tokens, need_fde=False)
+        tokens, model = self._collection.tokens, self._collection.model
+        left = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, tokens, model, need_fde=False)
         self._shard, self._collection = left._shard, replace(left._collection, seen=self._collection.seen)
 
     def upsert(
@@ -329,6 +404,7 @@ class QdrantEdgeMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> Hits:
         """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
@@ -344,6 +420,7 @@ class QdrantEdgeMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             fde_scores=with_fde_score,
             params=search_params,
         )
@@ -363,6 +440,7 @@ class QdrantEdgeMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries."""
@@ -375,6 +453,7 @@ class QdrantEdgeMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             fde_scores=with_fde_score,
             params=search_params,
         )
@@ -475,7 +554,14 @@ class QdrantEdgeMuvera:
 
     @classmethod
     def _of(
-        cls, shard: edge.EdgeShard, path: Path, encoder: Encoder, fde: str, tokens: str | None, need_fde: bool = True
+        cls,
+        shard: edge.EdgeShard,
+        path: Path,
+        encoder: Encoder,
+        fde: str,
+        tokens: str | None,
+        model: TokenModel | None,
+        need_fde: bool = True,
     ) -> QdrantEdgeMuvera:
         try:
             with reaching(path):
@@ -486,7 +572,8 @@ class QdrantEdgeMuvera:
             raise
         info = vectors.get(fde)
         sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
-        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path))), replace(known, name=path.name))
+        known = replace(known, name=path.name, model=model)
+        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path))), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
@@ -502,7 +589,8 @@ class QdrantEdgeMuvera:
             # a vector that was there keeps its codes; without any it may be that of a run which was killed here
             if fde not in there or there[fde].quantization is None:
                 set_params(path, fde, params)
-        reopened = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, self._collection.tokens)
+        tokens, model = self._collection.tokens, self._collection.model
+        reopened = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, tokens, model)
         self._shard = reopened._shard
         self._collection = replace(reopened._collection, kept=kept, seen=self._collection.seen)
         if kept:
@@ -512,7 +600,7 @@ class QdrantEdgeMuvera:
         """Writes the sidecar of this encoder and FDE vector."""
         path = self._shard.path
         with reaching(path):
-            state = new_state(collection.encoder, collection.fde, collection.tokens)
+            state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
             write_sidecar(paths(path.parent, path.name)[1], state)
         return replace(collection, kept=True)
 

@@ -18,6 +18,7 @@ from muvera_adapters.testing.contract.documents import (
 )
 from muvera_adapters.testing.contract.guests import TestDocumentsOfOthers, TestWritesTouchOnlyWhatTheyName
 from muvera_adapters.testing.contract.payloads import TestPayloadsComeOutAsTheyWentIn
+from muvera_adapters.testing.contract.query_fits import TestQueryFits
 from muvera_adapters.testing.contract.searching import (
     TestDocumentsWithoutTokens,
     TestPartlyIndexed,
@@ -25,6 +26,7 @@ from muvera_adapters.testing.contract.searching import (
     test_results_are_plain_values,
 )
 from muvera_adapters.testing.contract.shared import filled, native_scoring
+from muvera_adapters.testing.contract.token_models import TestSharedDirection, TestTokenModel
 
 __all__ = [
     "TestAdoption",
@@ -38,9 +40,12 @@ __all__ = [
     "TestOwnership",
     "TestPartlyIndexed",
     "TestPayloadsComeOutAsTheyWentIn",
+    "TestQueryFits",
     "TestSearch",
+    "TestSharedDirection",
     "TestSpellingsOfIds",
     "TestStoredTokens",
+    "TestTokenModel",
     "TestWritesTouchOnlyWhatTheyName",
     "filled",
     "native_scoring",
