@@ -78,10 +78,10 @@ def run(uri: str, count: int, rounds: int, prefetches: list[int]) -> dict[str, A
     ids: list[Any] = list(range(count))
     ratios, seconds = [], []
     for _ in range(rounds):
-        by_hand = MilvusMuvera.create(client, "hand", encoder, consistency_level=LEVEL)
+        by_hand = MilvusMuvera.create(client, "hand", encoder, quantization=None, consistency_level=LEVEL)
         b = timed(partial(load_by_hand, client, "hand", encoder, documents, uri.endswith(".db")))
         by_hand.drop()
-        store = MilvusMuvera.create(client, "bench", encoder, consistency_level=LEVEL)
+        store = MilvusMuvera.create(client, "bench", encoder, quantization=None, consistency_level=LEVEL)
         a = timed(lambda s=store: s.upsert(ids, documents))  # type: ignore[misc]
         ratios.append(a / b)
         seconds.append(a)

@@ -65,7 +65,7 @@ def load_rates(documents: TokenBatch, rounds: int) -> dict[str, float]:
             store.upsert(ids, documents)
 
     def bare(directory: Path) -> None:
-        vectors = {"fde": fde_params(encoder, "int8", HALF, None), "tokens": token_params(encoder, HALF)}
+        vectors = {"fde": fde_params(encoder, "auto", HALF, None), "tokens": token_params(encoder, HALF)}
         (directory / "bare").mkdir()
         shard = edge.EdgeShard.create(str(directory / "bare"), edge.EdgeConfig(vectors=vectors))
         for i, j in slices(sizes, EDGE.target):

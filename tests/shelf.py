@@ -22,7 +22,7 @@ class ShelfStore:
         self.name = path.stem
 
     @classmethod
-    def create(cls, client, name, encoder, *, quantization=None):
+    def create(cls, client, name, encoder, *, quantization="auto"):
         path = Path(client) / f"{name}.shelf"
         if path.exists():
             raise CollectionExists(f"{path} exists")
@@ -134,6 +134,7 @@ SHELF = DatabaseSpec(
         name, vector, {"tokens": ShelfStore.open(client, name).encoder.token_dim}
     ),
     quantizations={"none": 0},
+    auto_quantization=lambda dim, place: "none",
     two_stages=_two_stages,
     per_token=lambda planned: _two_stages(planned)[1:],
     backfill_options=frozenset({"into"}),

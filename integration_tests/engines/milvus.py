@@ -59,14 +59,14 @@ class MilvusSession:
         storage: str,
         async_client: Any = None,
         loop: asyncio.AbstractEventLoop | None = None,
-        sq8: bool = False,
+        one_vector: bool = False,
     ) -> None:
         self.client = client
         self.storage = storage
         self._prefix = f"muvera_test_{uuid.uuid4().hex[:8]}_"
         self._async_client = async_client
         self._loop = loop
-        self._sq8 = sq8
+        self._one_vector = one_vector
         self._names: set[str] = set()
         self._copies: dict[str, str] = {}
         self._cosine: set[str] = set()
@@ -86,12 +86,7 @@ class MilvusSession:
         return f"{key} == {value!r}"
 
     def exact(self) -> dict[str, Any]:
-        return {}
-
-    def quantized(self) -> dict[str, Any]:
-        if self._sq8:
-            return {"index_type": "IVF_SQ8", "index_params": {"nlist": 4}}
-        return {"index_type": "HNSW_SQ", "index_params": {"sq_type": "SQ8", "M": 16, "efConstruction": 100}}
+        return {"quantization": None}
 
     def fdes_are_float16(self) -> bool:
         return False
@@ -103,7 +98,7 @@ class MilvusSession:
         return self.storage == "struct"
 
     def has_other_vectors(self) -> bool:
-        return not self._sq8  # 2.3 takes one vector
+        return not self._one_vector
 
     def removes_fdes(self) -> bool:
         return False
@@ -268,11 +263,11 @@ def untext(stored: str) -> np.ndarray:
 
 
 @contextmanager
-def connected(uri: str, storage: str, asynchronous: bool = False, sq8: bool = False) -> Iterator[Session]:
+def connected(uri: str, storage: str, asynchronous: bool = False, one_vector: bool = False) -> Iterator[Session]:
     client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=60)
     loop = asyncio.new_event_loop() if asynchronous else None
     async_client = AsyncMilvusClient(uri) if asynchronous else None
-    session = MilvusSession(client, storage, async_client, loop, sq8)
+    session = MilvusSession(client, storage, async_client, loop, one_vector)
     try:
         yield session
     finally:
@@ -292,7 +287,7 @@ def _file(path: Path, *, asynchronous: bool = False) -> Iterator[Session]:
 
 @contextmanager
 def _shared(path: Path, *, start: Any, asynchronous: bool = False) -> Iterator[Session]:
-    with connected(shared(start), "blob", asynchronous, sq8=start is milvus_server.standalone) as session:
+    with connected(shared(start), "blob", asynchronous, one_vector=start is milvus_server.standalone) as session:
         yield session
 
 

@@ -49,9 +49,6 @@ class ClientSession:
     def exact(self) -> dict[str, Any]:
         return {"quantization": None, "datatype": models.Datatype.FLOAT32}
 
-    def quantized(self) -> dict[str, Any]:
-        return {"quantization": "int8"}
-
     def fdes_are_float16(self) -> bool:
         return True
 
@@ -189,9 +186,6 @@ class EdgeSession:
 
     def exact(self) -> dict[str, Any]:
         return {"quantization": None, "datatype": edge.VectorStorageDatatype.Float32}
-
-    def quantized(self) -> dict[str, Any]:
-        return {"quantization": "int8"}
 
     def fdes_are_float16(self) -> bool:
         return True

@@ -114,9 +114,6 @@ class WeaviateSession:
     def exact(self) -> dict[str, Any]:
         return {"quantization": None}
 
-    def quantized(self) -> dict[str, Any]:
-        return {"quantization": "rq8"}
-
     def fdes_are_float16(self) -> bool:
         return False
 

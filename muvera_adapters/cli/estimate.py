@@ -12,7 +12,7 @@ from rich.table import Table
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import forms
 from muvera_adapters.evidence.sizes import estimate as estimate_sizes
-from muvera_adapters.stores.sizes import FORMULA
+from muvera_adapters.stores.sizes import AUTO, FORMULA
 
 
 def estimate(
@@ -24,9 +24,8 @@ def estimate(
         list[str] | None, typer.Option(help=f"Name of a database, or its target ({forms()}); repeat. Default: all.")
     ] = None,
     quantization: Annotated[
-        str | None,
-        typer.Option(help=f"Codes of the encodings ({o.quantizations()}). Default: the store's."),
-    ] = None,
+        str, typer.Option(help=f"Codes of the encodings: auto, or a preset ({o.quantizations()}).")
+    ] = AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Estimate memory and disk of N documents in each database, and of a vector per token there."""

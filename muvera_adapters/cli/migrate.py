@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,6 +26,8 @@ from muvera_adapters.migration import (
 )
 from muvera_adapters.migration import migrate as run
 from muvera_adapters.sources import TokenSource, open_queries, open_source
+from muvera_adapters.stores.database import quantization_option
+from muvera_adapters.stores.sizes import AUTO
 
 # failures that are printed; all are in the JSON report
 _SHOWN = 10
@@ -59,8 +61,8 @@ def migrate(
     fde_tokens: o.FdeTokens = None,
     seed: o.Seed = 42,
     quantization: Annotated[
-        str | None, typer.Option(help=f"Codes of the FDEs, a preset of the database ({o.quantizations()}).")
-    ] = None,
+        str, typer.Option(help=f"Codes of the FDEs: auto, or a preset of the database ({o.quantizations()}).")
+    ] = AUTO,
     model: o.Model = None,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Batches written at a time, to a server.")] = 1,
     journal: Annotated[Path | None, typer.Option(help="File with the progress, to go on by.")] = None,
@@ -111,9 +113,6 @@ def migrate(
                 _finish(as_json, opened, size)
                 return
             _check_space(target.location if not target.is_server else None, size)
-            options: dict[str, Any] = {}
-            if quantization is not None:
-                options = database.spec.quantization_options(quantization)
             try:
                 store, report = run(
                     opened,
@@ -128,7 +127,7 @@ def migrate(
                     into_existing=into_existing,
                     model=model,
                     progress=not as_json,
-                    **options,
+                    **quantization_option(quantization),
                 )
             except KeyboardInterrupt as error:
                 raise MuveraError("interrupted; run the same command again to go on") from error

@@ -72,7 +72,7 @@ def quickstart(
             rows.append(next(r for r in curve if r.candidates == PREFETCH))
             rows.append(row("exact", store.exact_search))
             progress.update()
-        sizes = _bytes_per_document(encoder, documents)
+        sizes = _bytes_per_document(store, documents)
         answers = {i: store.search(sample.queries[i], limit=3, prefetch=PREFETCH) for i in SHOWN}
     seconds = time.perf_counter() - started
     if as_json:
@@ -121,16 +121,16 @@ def _load(
     console.print("prepare the encoder (its first use on a machine compiles it) ...")
     encoder.encode_documents(documents[:1])
     store.upsert(sample.ids, documents, progress=not quiet)
-    console.print("build the index (HNSW over int8 codes) ...")
+    console.print("build the index (HNSW over quantized codes) ...")
     store.wait_indexed()
     return store
 
 
-def _bytes_per_document(encoder: FDEEncoder, documents: TokenBatch) -> dict[str, float]:
-    values = documents.values.size / len(documents)
+def _bytes_per_document(store: Store, documents: TokenBatch) -> dict[str, float]:
+    info, values = store.info(), documents.values.size / len(documents)
     return {
-        "fde_int8_codes": encoder.dim,
-        "fde_float16_on_disk": 2 * encoder.dim,
+        "fde_codes": info.code_bytes / info.documents,
+        "fde_float16_on_disk": info.fde_bytes / info.documents,
         "tokens_float16": 2 * values,
     }
 
@@ -168,7 +168,7 @@ def _print_tables(
     table.add_row("p50 ms", *(f"{r.measured.p50_ms:.1f}" for r in curve))
     console.print(table)
     table = Table("part", "bytes per document", "read when")
-    table.add_row("FDE, int8 codes (HNSW)", f"{sizes['fde_int8_codes']:,.0f}", "searching, in memory")
+    table.add_row("codes of the FDE (HNSW)", f"{sizes['fde_codes']:,.0f}", "searching, in memory")
     table.add_row("FDE, float16 on disk", f"{sizes['fde_float16_on_disk']:,.0f}", "indexing")
     table.add_row("tokens, float16", f"{sizes['tokens_float16']:,.0f}", "reranking candidates")
     console.print(table)

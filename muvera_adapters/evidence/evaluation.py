@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.judgements import Judgements, quality
-from muvera_adapters.evidence.local_index import Remembering, local_index, no_index
-from muvera_adapters.evidence.local_index import quantizations as known_quantizations
+from muvera_adapters.evidence.local_index import Remembering, auto_quantization, have_index, local_index, no_index
 from muvera_adapters.evidence.measuring import Interval, Latency, Ranking, ask, exact_search, positions, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries
 from muvera_core import Encoder, FDEEncoder, TokenBatch
@@ -133,8 +132,8 @@ def evaluate(
         queries: :class:`Queries` (also of ``pseudo_queries``), or token matrices.
         judgements: of :func:`read_judgements`.
         document_ids: as in the judgements; None: positions.
-        quantizations: of the indexes to measure through of the embedded engine; ``()``: none; None: its default if it
-            is installed.
+        quantizations: of the indexes to measure through of the embedded engine; ``()``: none; None: what its store
+            chooses for the encoder, if it is installed.
         tops: k of recall of the exact top k.
         candidates: numbers of candidates; those above the number of documents are left out.
         seed: of the bootstrap.
@@ -149,10 +148,9 @@ def evaluate(
     if len(names) != len(batch):
         raise InvalidInput(f"{len(names)} document ids, {len(batch)} documents: the numbers must be equal")
     depths, notes = _depths(candidates, len(batch)), list(asked.notes)
-    if quantizations is None:
-        quantizations = known_quantizations()[:1]
-        if not quantizations:
-            notes.append(f"{no_index()}, so nothing was measured through an index.")
+    if quantizations is None and not have_index():
+        quantizations = ()
+        notes.append(f"{no_index()}, so nothing was measured through an index.")
     chosen = encoders if isinstance(encoders, Mapping) else {describe(encoders): encoders}
     plain: list[Any] = list(range(len(batch)))
     exact, seconds = ask(
@@ -160,12 +158,16 @@ def evaluate(
     )
     judge = _Judge(asked, judgements, names)
     curves = []
-    with tqdm(total=len(chosen) * (1 + len(quantizations)), desc="encodings", disable=not progress) as bar:
+    tried = {
+        name: [auto_quantization(encoder.dim)] if quantizations is None else quantizations
+        for name, encoder in chosen.items()
+    }
+    with tqdm(total=sum(1 + len(each) for each in tried.values()), desc="encodings", disable=not progress) as bar:
         for name, encoder in chosen.items():
             remembering = Remembering(encoder)
             curves.append(_brute_force(name, remembering, batch, asked, exact, depths, tops, judge, seed))
             bar.update()
-            for quantization in quantizations:
+            for quantization in tried[name]:
                 with local_index(remembering, batch, quantization, store_tokens=True) as store:
                     label = f"{name}, {quantization or 'float16'}, HNSW"
                     curve = _searched(label, "index", store, quantization, asked, exact, depths, tops, judge, seed)

@@ -31,8 +31,13 @@ def no_index() -> str:
 
 
 def quantizations() -> Sequence[str]:
-    """Presets of the embedded engine that are worth trying, its default first; none where it is not installed."""
+    """Presets of the embedded engine that are worth trying; none where it is not installed."""
     return _engine().quantizations if have_index() else ()
+
+
+def auto_quantization(dim: int) -> str:
+    """The preset that the embedded engine's store chooses for encodings of so many dimensions."""
+    return local_spec().auto_quantization(dim, "directory")
 
 
 def first_stage_bytes(dim: int, quantization: str | None) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from muvera_adapters.databases import parse_target, schemes, spec_of
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.stores.database import DatabaseSpec
-from muvera_adapters.stores.sizes import NO_CODES, Part, Place, Planned, disk_of, ram_of
+from muvera_adapters.stores.sizes import AUTO, NO_CODES, Part, Place, Planned, disk_of, ram_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def estimate(
     *,
     token_dim: int = 128,
     databases: Sequence[str] | None = None,
-    quantization: str | None = None,
+    quantization: str = AUTO,
 ) -> list[Estimate]:
     """Sizes of collections as the stores of this library make them, each followed by a vector per token there.
 
@@ -67,7 +67,7 @@ def estimate(
         dim: dimensions of an encoding.
         token_dim: dimensions of a token vector.
         databases: names of databases, or targets; a name stands for the first form of its targets. None: all.
-        quantization: preset of the encodings; None: the default of each store.
+        quantization: preset of the encodings; ``"auto"``: what each store chooses.
 
     Raises:
         InvalidInput: an unknown name, or a number below 1.
@@ -80,8 +80,7 @@ def estimate(
     found = []
     for name in schemes() if databases is None else databases:
         spec, target, place = _resolved(name)
-        chosen = quantization or spec.default_quantization
-        spec.check_quantization(chosen)
+        chosen = spec.quantization(quantization, dim, place)
         planned = Planned(documents, tokens_per_document, dim, token_dim, chosen, place)
         found.append(Estimate(spec.scheme, target, "two stages", chosen, documents, spec.two_stages(planned)))
         parts = spec.per_token(planned)

@@ -14,7 +14,7 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.sources.base import TokenSource
 from muvera_adapters.stores.checks import without_zero_rows
 from muvera_adapters.stores.database import Target
-from muvera_adapters.stores.sizes import Part, Planned, disk_of, ram_of
+from muvera_adapters.stores.sizes import AUTO, Part, Planned, disk_of, ram_of
 from muvera_core import Encoder
 
 _SAMPLE = 256
@@ -77,12 +77,12 @@ class MigrationEstimate:
         """Bytes of all parts in memory."""
         return ram_of(self.parts)
 
-    def into(self, target: Target, quantization: str | None = None) -> MigrationEstimate:
+    def into(self, target: Target, quantization: str = AUTO) -> MigrationEstimate:
         """The estimate for another target.
 
         Args:
             target: database to migrate to.
-            quantization: preset of the FDEs; None: the default of the store.
+            quantization: preset of the FDEs; ``"auto"``: what the store chooses.
 
         Raises:
             WrongUsage: the database has no such preset.
@@ -112,7 +112,7 @@ def estimate(
     encoder: Encoder,
     target: Target,
     *,
-    quantization: str | None = None,
+    quantization: str = AUTO,
     limit: int | None = None,
 ) -> MigrationEstimate:
     """Reads and encodes the first 256 documents that have tokens; nothing is written.
@@ -121,7 +121,7 @@ def estimate(
         source: source of the documents.
         encoder: encoder for them.
         target: database to migrate to; it is not reached.
-        quantization: preset of the FDEs; None: the default of the store.
+        quantization: preset of the FDEs; ``"auto"``: what the store chooses.
         limit: maximum number of documents.
 
     Raises:
@@ -159,10 +159,7 @@ def estimate(
     )
 
 
-def _parts(
-    target: Target, quantization: str | None, documents: int, tokens: int, dim: int, token_dim: int
-) -> list[Part]:
+def _parts(target: Target, quantization: str, documents: int, tokens: int, dim: int, token_dim: int) -> list[Part]:
     spec = spec_of(target.scheme)
-    chosen = quantization or spec.default_quantization
-    spec.check_quantization(chosen)
+    chosen = spec.quantization(quantization, dim, target.place)
     return spec.two_stages(Planned(documents, tokens / max(1, documents), dim, token_dim, chosen, target.place))

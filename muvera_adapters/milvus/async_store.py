@@ -17,7 +17,7 @@ from muvera_adapters.milvus.collection import FDE, Collection, Metric
 from muvera_adapters.milvus.database import MILVUS
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
-from muvera_adapters.milvus.schema import Plan
+from muvera_adapters.milvus.schema import Plan, Quantization, check_codes
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
@@ -109,6 +109,7 @@ class AsyncMilvusMuvera:
         tokens_index_type: str | None = None,
         tokens_index_params: Mapping[str, Any] | None = None,
         datatype: DataType = DataType.FLOAT_VECTOR,
+        quantization: Quantization = "auto",
         index_type: str | None = None,
         index_params: Mapping[str, Any] | None = None,
         fields: Sequence[FieldSchema] = (),
@@ -139,9 +140,12 @@ class AsyncMilvusMuvera:
             tokens_index_params: parameters of the structs' index. ``{"emb_list_strategy": "muvera"}`` is Milvus 3's own
                 encoding, for ``rerank="native_muvera"``.
             datatype: data type of FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (which needs ``ml_dtypes``).
-            index_type: type of the FDEs' index, any that the server has: ``"HNSW_SQ"``, ``"IVF_RABITQ"``, ``"DISKANN"``
-                ...; None: HNSW, or ``AUTOINDEX`` of a managed service.
-            index_params: parameters of the FDEs' index, such as ``{"M": 16, "efConstruction": 200, "sq_type": "SQ8"}``.
+            quantization: codes of the FDEs in the index: ``"sq8"``, 8 bits a dimension (``HNSW_SQ``), or None, float32
+                (``HNSW``). ``"auto"``: ``"sq8"`` in milvus-lite and Milvus >= 2.5, else None. A managed service, which
+                does not tell its version, has ``AUTOINDEX`` in place of ``HNSW``.
+            index_type: type of the FDEs' index, any that the server has, such as ``"IVF_RABITQ"`` or ``"DISKANN"``, in
+                place of ``quantization``.
+            index_params: parameters of the FDEs' index, such as ``{"M": 32, "efConstruction": 400}``.
             fields: declared fields of the payload; one of them may be the partition key.
             dynamic: whether payloads may have keys that are not declared.
             model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
@@ -169,6 +173,7 @@ class AsyncMilvusMuvera:
             precision=tokens_datatype,
             metric=tokens_metric,
             datatype=datatype,
+            quantization=quantization,
             index_type=index_type,
             index_params=index_params or {},
             token_index_type=tokens_index_type,
@@ -272,6 +277,7 @@ class AsyncMilvusMuvera:
         leave_out: Sequence[str] = (),
         refresh: bool = False,
         datatype: DataType = DataType.FLOAT_VECTOR,
+        quantization: Quantization = "auto",
         index_type: str | None = None,
         index_params: Mapping[str, Any] | None = None,
     ) -> BackfillReport:
@@ -292,19 +298,23 @@ class AsyncMilvusMuvera:
             leave_out: fields that the copy does not get, such as the old vector where a server takes only one.
             refresh: compare the FDE of every document with its tokens, and write those that are stale again. Otherwise
                 only a sample is compared, and all documents where the sample has stale ones.
-            datatype: as for ``create``, like the next two; used when the field is added.
+            datatype: as for ``create``, like the next three; used when the field is added.
+            quantization: codes of the FDEs in the index.
             index_type: type of the FDEs' index.
             index_params: parameters of the FDEs' index.
 
         Raises:
             Unsupported: the server cannot add a vector and ``into`` is not given.
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
-            InvalidInput: ``refresh`` and ``into`` are both given.
+            InvalidInput: ``refresh`` and ``into`` are both given, or the codes do not fit the index.
             MuveraError: documents kept changing, or the sample disagrees.
         """
         if refresh and into is not None:
             raise InvalidInput("refresh=True compares the FDEs of this collection: it does not go with into=")
-        plan = Plan(datatype=datatype, index_type=index_type, index_params=index_params or {})
+        plan = Plan(
+            datatype=datatype, quantization=quantization, index_type=index_type, index_params=index_params or {}
+        )
+        check_codes(plan)
         if into is not None and not dry_run:
             return await self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
         add, keep = partial(lifecycle.add_fde, self._collection, plan), lifecycle.write_state

@@ -43,12 +43,14 @@ class Server:
         lite: whether it is milvus-lite, which returns pages in no order.
         known: whether the version is one of Milvus; managed services have versions of their own.
         merges: whether an upsert may name single fields, and keeps the others and the keys of the dynamic field.
+        sq8: whether a graph can be built over codes of 8 bits (``HNSW_SQ``).
     """
 
     engine: str = "Milvus"
     lite: bool = False
     known: bool = True
     merges: bool = False
+    sq8: bool = False
 
 
 @dataclass(slots=True)

@@ -38,13 +38,13 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import FORMULA, Part, Planned
+from muvera_adapters.stores.sizes import FORMULA, Part, Place, Planned
 
 _SECONDS = 120
 #: links of a node in the index
 _M = 16
-#: bits of one dimension
-_QUANTIZATIONS = {"none": 0, "sq8": 8}
+#: bits of one dimension by preset
+_QUANTIZATIONS = {"sq8": 8, "none": 0}
 
 
 def _parse(location: str) -> Target:
@@ -129,10 +129,8 @@ def _listed(dims: Mapping[str, int]) -> str:
     return ", ".join(repr(each) for each in sorted(dims)) or "none"
 
 
-def _quantization_options(preset: str) -> dict[str, Any]:
-    if preset == "none":
-        return {}
-    return {"index_type": "HNSW_SQ", "index_params": {"sq_type": "SQ8", "M": _M, "efConstruction": 200}}
+def _auto_quantization(_dim: int, _place: Place) -> str:
+    return "sq8"
 
 
 def _two_stages(planned: Planned) -> list[Part]:
@@ -194,7 +192,7 @@ MILVUS = DatabaseSpec(
     store="muvera_adapters.milvus:MilvusMuvera",
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
-    quantization_options=_quantization_options,
+    auto_quantization=_auto_quantization,
     two_stages=_two_stages,
     per_token=_per_token,
     backfill_options=frozenset({"into", "alias", "leave_out"}),

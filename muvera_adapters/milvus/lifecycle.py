@@ -30,6 +30,8 @@ from muvera_core import Encoder
 
 # updates of single fields, struct arrays included
 _MERGES = (2, 6, 20)
+# HNSW_SQ
+_SQ8 = (2, 5, 0)
 
 # what follows MAX_SIM in the name of an index's metric
 _TOKEN_METRICS: dict[str, Metric] = {"": "COSINE", "IP": "IP", "COSINE": "COSINE"}
@@ -42,10 +44,15 @@ async def connect() -> Server:
     except Unsupported:  # milvus-lite before 3
         return Server("milvus-lite", lite=True, merges=True)
     lite = version.startswith("milvus_lite")
-    number = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
-    merges = lite or (number is not None and tuple(int(part or 0) for part in number.groups()) >= _MERGES)
-    known = lite or number is not None
-    return Server(version.replace("_", "-") if lite else f"Milvus {version}", lite, known, merges)
+    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    number = tuple(int(part or 0) for part in found.groups()) if found else ()
+    return Server(
+        version.replace("_", "-") if lite else f"Milvus {version}",
+        lite,
+        known=lite or bool(number),
+        merges=lite or number >= _MERGES,
+        sq8=lite or number >= _SQ8,
+    )
 
 
 async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:

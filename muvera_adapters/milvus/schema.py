@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
 
@@ -39,8 +39,13 @@ MAX_DIM = 32_768
 #: largest number of fields of a collection
 MAX_FIELDS = 64
 
-#: index of FDEs on a server whose version is known
+#: codes of FDEs in the index; ``"auto"`` leaves them to the store
+Quantization: TypeAlias = Literal["auto", "sq8"] | None
+
+#: index of FDEs without codes on a server whose version is known
 DEFAULT_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
+#: index of FDEs with codes of 8 bits
+SQ8_INDEX: dict[str, Any] = {"index_type": "HNSW_SQ", "params": {**DEFAULT_INDEX["params"], "sq_type": "SQ8"}}
 # a managed service chooses its own
 _AUTO_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX", "params": {}}
 _TOKEN_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}
@@ -70,6 +75,7 @@ class Plan:
     precision: TokenType = "float16"
     metric: Metric = "IP"
     datatype: DataType = DataType.FLOAT_VECTOR
+    quantization: Quantization = "auto"
     index_type: str | None = None
     index_params: Mapping[str, Any] = field(default_factory=dict)
     token_index_type: str | None = None
@@ -84,6 +90,7 @@ class Plan:
 def check(encoder: Encoder, plan: Plan) -> None:
     """Raises InvalidInput for what no Milvus can make."""
     check_dimensions(encoder, MAX_DIM, "Milvus")
+    check_codes(plan)
     unknown = sorted(set(plan.options) - _OPTIONS)
     if unknown:
         raise InvalidInput(f"no option {', '.join(unknown)}; of Milvus's there are {', '.join(sorted(_OPTIONS))}")
@@ -107,6 +114,16 @@ def check(encoder: Encoder, plan: Plan) -> None:
     taken = sorted(name for name in names if is_reserved(name))
     if taken:
         raise InvalidInput(f"fields {', '.join(taken)} are reserved for this library")
+
+
+def check_codes(plan: Plan) -> None:
+    """Raises InvalidInput for codes that there are not, or that an index type excludes."""
+    if plan.quantization not in ("auto", "sq8", None):
+        raise InvalidInput(f"quantization must be 'auto', 'sq8' or None, got {plan.quantization!r}")
+    if plan.index_type is not None and plan.quantization != "auto":
+        raise InvalidInput(
+            f"index_type={plan.index_type!r} decides the codes: leave out quantization={plan.quantization!r}"
+        )
 
 
 def is_reserved(name: str) -> bool:
@@ -141,10 +158,13 @@ def schema_of(encoder: Encoder, plan: Plan, storage: TokenStorage) -> Collection
 
 def fde_index(plan: Plan, server: Server) -> dict[str, Any]:
     """The index of the FDEs, as ``add_index`` takes it."""
-    default = DEFAULT_INDEX if server.known else _AUTO_INDEX
-    if plan.index_type is None:
-        return {"index_type": default["index_type"], "params": {**default["params"], **plan.index_params}}
-    return {"index_type": plan.index_type, "params": dict(plan.index_params)}
+    if plan.index_type is not None:
+        return {"index_type": plan.index_type, "params": dict(plan.index_params)}
+    if plan.quantization == "sq8" or (plan.quantization == "auto" and server.sq8):
+        default = SQ8_INDEX
+    else:
+        default = DEFAULT_INDEX if server.known else _AUTO_INDEX
+    return {"index_type": default["index_type"], "params": {**default["params"], **plan.index_params}}
 
 
 def token_index(plan: Plan) -> dict[str, Any]:

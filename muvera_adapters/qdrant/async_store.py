@@ -13,7 +13,7 @@ from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
-from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
+from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import (
     BackfillReport,
@@ -107,7 +107,7 @@ class AsyncQdrantMuvera:
         encoder: EncoderOption,
         *,
         sample: Any = None,
-        quantization: Quantization = "int8",
+        quantization: FDEQuantization = "auto",
         store_tokens: bool = True,
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
@@ -136,7 +136,8 @@ class AsyncQdrantMuvera:
             sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
                 minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
-                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
+                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``. ``"auto"``:
+                ``"turbo2"`` from 1,280 dimensions on where the server has it, else ``"int8"``.
             store_tokens: whether to keep token matrices for the second stage.
             datatype: datatype of the FDEs as stored.
             on_disk: whether to keep FDEs out of memory; None: only if there are codes.
@@ -170,6 +171,7 @@ class AsyncQdrantMuvera:
         check_encoder_type(choice.encoder)
         planned = plan(
             choice.encoder,
+            connection.version,
             quantization=choice.quantization,
             store_tokens=store_tokens,
             datatype=datatype,
@@ -271,7 +273,7 @@ class AsyncQdrantMuvera:
         progress: bool = False,
         dry_run: bool = False,
         refresh: bool = False,
-        quantization: Quantization = "int8",
+        quantization: FDEQuantization = "auto",
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
@@ -308,7 +310,8 @@ class AsyncQdrantMuvera:
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
             MuveraError: documents kept changing.
         """
-        params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk)
+        version = self._connection.version
+        params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk, version)
         if into is not None and not dry_run:
             return await self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
         add = partial(lifecycle.add_fde, self._connection, self._collection, params)

@@ -157,7 +157,7 @@ def to_call(request: Any, connection: Connection) -> Call[Any, Any] | None:
         case r.Count():
             return _count(request, timeout)
         case r.GetStatus():
-            return _get_status(request, connection.engine)
+            return _get_status(request, connection)
         case r.Upsert():
             return _upsert(request, connection)
         case r.Update():
@@ -288,10 +288,10 @@ def _count(request: r.Count, timeout: int | None) -> Call[models.CountResult, in
     )
 
 
-def _get_status(request: r.GetStatus, engine: str) -> Call[models.CollectionInfo, r.Status]:
+def _get_status(request: r.GetStatus, connection: Connection) -> Call[models.CollectionInfo, r.Status]:
     return Call(
         lambda client: client.get_collection(collection_name=request.collection),
-        lambda info: _status(info, request.fde, engine),
+        lambda info: _status(info, request.fde, connection),
     )
 
 
@@ -500,15 +500,16 @@ def _vectors(vector: Any) -> r.Vectors:
     return {name: np.asarray(v, np.float32) for name, v in named.items() if not hasattr(v, "indices")}
 
 
-def _status(info: models.CollectionInfo, name: str, engine: str) -> r.Status:
+def _status(info: models.CollectionInfo, name: str, connection: Connection) -> r.Status:
     fde = vector_infos(info).get(name)
     return r.Status(
-        engine=engine,
+        engine=connection.engine,
         status=str(getattr(info.status, "value", info.status)),
         points=info.points_count or 0,
         segments=info.segments_count,
         vectors=(*vector_infos(info), *(info.config.params.sparse_vectors or {})),
         indexed_vectors=info.indexed_vectors_count or 0,
         fde_float_bytes=fde.float_bytes if fde else 4.0,
-        code_bits=fde.code_bits if fde else 0.0,
+        # local mode makes no codes, whatever its configuration says
+        code_bits=fde.code_bits if fde and connection.wire is not LOCAL else 0.0,
     )

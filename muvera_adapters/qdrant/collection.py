@@ -22,6 +22,9 @@ STATE_KEY = "muvera"
 #: codes that the stores know by name
 Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
 
+#: dimensions from which two-bit codes of FDEs find what int8 codes find (docs/qdrant.md)
+TWO_BITS_FROM = 1_280
+
 #: largest dimension of a vector: lib/common/common/src/validation.rs; the engine and local mode do not check it
 MAX_DIM = 65_536
 
@@ -134,7 +137,8 @@ class VectorInfo:
     def from_json(cls, vector: Mapping[str, Any], inherited: Mapping[str, Any] | None = None) -> VectorInfo:
         """From Qdrant's JSON of the vector, and of the collection's quantization that it inherits without one."""
         codes = vector.get("quantization_config") or inherited or {}
-        kind = next((key for key, value in codes.items() if value), None)
+        # a value may be empty: binary codes with nothing but defaults
+        kind = next((key for key, value in codes.items() if value is not None), None)
         return cls(
             size=int(vector["size"]),
             distance=str(vector["distance"]).lower(),
@@ -199,6 +203,11 @@ def describe(
         exclusive=exclusive,
         wire=wire,
     )
+
+
+def auto_preset(dim: int, turbo: bool = True) -> Preset:
+    """The codes that ``quantization="auto"`` gives FDEs; ``turbo``: the engine has TurboQuant."""
+    return "turbo2" if turbo and dim >= TWO_BITS_FROM else "int8"
 
 
 def _fde_problems(fde: str, info: VectorInfo, encoder: Encoder) -> list[str]:

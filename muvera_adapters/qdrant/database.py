@@ -28,7 +28,7 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Planned, code_bytes, link_bits
+from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes, link_bits
 from muvera_core import Encoder
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 120
 
-#: bits of one dimension
+#: bits of one dimension by preset
 _QUANTIZATIONS = {"int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2, "none": 0}
 #: presets that lose little
 WORTH_TRYING = ("int8", "turbo4", "turbo2")
@@ -191,12 +191,18 @@ def _links(bits: int) -> float:
     return (2 * _M + _M / (_M - 1)) * bits / 8
 
 
+def _auto_quantization(dim: int, _place: Place) -> str:
+    from muvera_adapters.qdrant.collection import auto_preset
+
+    return auto_preset(dim)
+
+
 def _first_stage_bytes(dim: int, quantization: str | None) -> float:
     """Codes, and links of a graph over a million documents; without codes, float32 values and no graph."""
     if quantization is None:
         return 4.0 * dim
-    QDRANT_EDGE.check_quantization(quantization)
-    return code_bytes(dim, _QUANTIZATIONS[quantization], _BESIDE.get(quantization, 0)) + _links(_MILLION_BITS)
+    preset = QDRANT_EDGE.quantization(quantization, dim, "directory")
+    return code_bytes(dim, _QUANTIZATIONS[preset], _BESIDE.get(preset, 0)) + _links(_MILLION_BITS)
 
 
 def _create_local_index(
@@ -240,6 +246,7 @@ QDRANT = DatabaseSpec(
     store="muvera_adapters.qdrant:QdrantMuvera",
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
+    auto_quantization=_auto_quantization,
     two_stages=_two_stages,
     per_token=_per_token,
     backfill_options=frozenset({"into", "alias"}),
@@ -259,6 +266,7 @@ QDRANT_EDGE = DatabaseSpec(
     retries=False,
     token_dim=_edge_token_dim,
     quantizations=_QUANTIZATIONS,
+    auto_quantization=_auto_quantization,
     two_stages=_engine,
     per_token=_edge_per_token,
     local_index=LocalIndex(_create_local_index, WORTH_TRYING, _first_stage_bytes),

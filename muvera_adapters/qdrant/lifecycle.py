@@ -35,7 +35,7 @@ async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> C
 
 async def choose(connection: Connection, encoder: EncoderOption, sample: Any, quantization: Any) -> Chosen:
     """Encoder and codes of a collection to come; an old server has fewer codes to choose from."""
-    auto = WORTH_TRYING if connection.version >= schema.ADD_VECTOR_VERSION else ("int8",)
+    auto = WORTH_TRYING if connection.version >= schema.TURBO_VERSION else ("int8",)
     return await choosing.choose(encoder, sample, quantization, QDRANT.quantizations, auto)
 
 
@@ -135,16 +135,18 @@ async def add_fde(connection: Connection, collection: Collection, params: models
                     f"{connection.engine} adds no vector beside the unnamed one of {name} ({error}): give "
                     "into='NEW_NAME', which copies everything into a collection where it has a name"
                 ) from error
-    diff = models.VectorParamsDiff(
-        hnsw_config=params.hnsw_config,
-        quantization_config=params.quantization_config,
-        on_disk=params.on_disk,
-    )
-    await tell(
-        lambda client: client.update_collection(
-            collection_name=name, vectors_config={collection.fde: diff}, timeout=timeout
+    # a vector that was there keeps its codes; without any it may be that of a run which was killed here
+    if collection.fde not in there or there[collection.fde].quantization is None:
+        diff = models.VectorParamsDiff(
+            hnsw_config=params.hnsw_config,
+            quantization_config=params.quantization_config,
+            on_disk=params.on_disk,
         )
-    )
+        await tell(
+            lambda client: client.update_collection(
+                collection_name=name, vectors_config={collection.fde: diff}, timeout=timeout
+            )
+        )
     if collection.kept:
         await write_state(connection, collection)
     added = schema.vector_infos(await fetch_info(name))[collection.fde]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.qdrant.collection import FDE, MAX_DIM, STATE_KEY, TOKENS, Preset, VectorInfo
+from muvera_adapters.qdrant.collection import FDE, MAX_DIM, STATE_KEY, TOKENS, Preset, VectorInfo, auto_preset
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 Quantization: TypeAlias = Preset | models.QuantizationConfig | None
+#: codes of FDEs, which may be left to the store
+FDEQuantization: TypeAlias = Literal["auto"] | Quantization
 
 #: oldest server that keeps metadata of collections
 MINIMUM_VERSION = (1, 16)
-#: oldest server that adds vectors to a collection, and that has TurboQuant
+#: oldest server that adds vectors to a collection
 ADD_VECTOR_VERSION = (1, 18)
+#: oldest server that has TurboQuant
+TURBO_VERSION = (1, 18)
 
 # documents in a segment before its index is built; the server counts kilobytes of the largest vector
 _INDEX_AFTER = 2_000
@@ -51,17 +55,23 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
     if quantization == "product":
         product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
         return models.ProductQuantization(product=product)
-    raise InvalidInput(f"quantization must be one of {', '.join(get_args(Preset))}, None or a Qdrant object")
+    raise InvalidInput(f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or a Qdrant object")
 
 
 def fde_params(
     encoder: Encoder,
-    quantization: Quantization,
+    quantization: FDEQuantization,
     datatype: models.Datatype,
     hnsw_config: models.HnswConfigDiff | None,
     on_disk: bool | None,
+    version: tuple[int, ...],
 ) -> models.VectorParams:
-    """Parameters of the FDE vector; codes are set here, as tokens would inherit those of the collection."""
+    """Parameters of the FDE vector; codes are set here, as tokens would inherit those of the collection.
+
+    ``version`` is the server's, on which the codes of ``"auto"`` depend.
+    """
+    if quantization == "auto":
+        quantization = auto_preset(encoder.dim, version >= TURBO_VERSION)
     codes = quantization_config(quantization)
     return models.VectorParams(
         size=encoder.dim,
@@ -113,8 +123,9 @@ class Plan:
 
 def plan(
     encoder: Encoder,
+    version: tuple[int, ...],
     *,
-    quantization: Quantization,
+    quantization: FDEQuantization,
     store_tokens: bool,
     datatype: models.Datatype,
     on_disk: bool | None,
@@ -126,9 +137,12 @@ def plan(
     model: TokenModel | None,
     **passed: Any,
 ) -> Plan:
-    """What ``create`` of the stores is asked for; ``passed`` go to ``create_collection`` where they are not None."""
+    """What ``create`` of the stores is asked for; ``passed`` go to ``create_collection`` where they are not None.
+
+    ``version`` is the server's.
+    """
     check_dimensions(encoder, MAX_DIM, "Qdrant")
-    vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk)}
+    vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk, version)}
     if store_tokens:
         vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)
     arguments = {
@@ -145,8 +159,8 @@ def check_version(version: tuple[int, ...], vectors: dict[str, models.VectorPara
     if version < MINIMUM_VERSION:
         raise Unsupported(f"Qdrant {dotted(version)} keeps no collection metadata; {dotted(MINIMUM_VERSION)} does")
     turbo = any(isinstance(params.quantization_config, models.TurboQuantization) for params in vectors.values())
-    if turbo and version < ADD_VECTOR_VERSION:
-        raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(ADD_VECTOR_VERSION)} has")
+    if turbo and version < TURBO_VERSION:
+        raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(TURBO_VERSION)} has")
 
 
 def dotted(version: tuple[int, ...]) -> str:

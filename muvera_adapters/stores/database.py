@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from muvera_adapters.errors import MissingExtra, MuveraError, SchemaMismatch, StoreUnavailable, WrongUsage
-from muvera_adapters.stores.sizes import NO_CODES, Part, Place, Planned
+from muvera_adapters.stores.sizes import AUTO, NO_CODES, Part, Place, Planned
 from muvera_core import Encoder
 
 
@@ -62,7 +62,7 @@ class LocalIndex:
     Attributes:
         create: makes an empty collection in a directory, from ``(directory, name, encoder, quantization,
             store_tokens)``. Its index is built and used however few the documents are. The store is a context manager.
-        quantizations: presets worth trying, the default first.
+        quantizations: presets worth trying, those with the most bits first.
         first_stage_bytes: bytes of one document in memory in the first stage, from ``(dim, quantization)``; with the
             quantization None, without an index.
     """
@@ -73,7 +73,7 @@ class LocalIndex:
 
 
 def quantization_option(preset: str) -> dict[str, Any]:
-    """Options of ``create`` for a preset, where it has an argument ``quantization``."""
+    """Options of ``create`` for a preset."""
     return {"quantization": None if preset == NO_CODES else preset}
 
 
@@ -101,7 +101,8 @@ class DatabaseSpec:
             opened. An engine without a client gives the directory. It is called only after ``check_installed``.
         disconnect: closes the client.
         store: class of the store as ``"module:Class"``. Its class methods ``create``, ``open`` and ``adopt`` take
-            ``(client, name, encoder)`` and ``model=``, ``create`` also ``"auto"`` with ``sample=``, ``adopt`` also
+            ``(client, name, encoder)`` and ``model=``, ``create`` also ``"auto"`` with ``sample=``, and
+            ``quantization=`` (a preset, None for no codes, or ``"auto"``, its default), ``adopt`` also
             ``tokens_vector=`` and ``fde_vector=``. A store that is a context manager is closed with its database.
         retries: these methods take ``retry=``.
         store_options: options of a target's URL that these methods and ``token_dim`` take by keyword, as text. Commands
@@ -110,8 +111,9 @@ class DatabaseSpec:
             vector)`` and the store options. The collection may be one that this library did not make. Raises
             ``CollectionNotFound``, or ``SchemaMismatch`` where there is no such vector, or no document from which its
             width can be told.
-        quantizations: bits of one dimension by preset, the default of ``create`` first; ``"none"`` has 0.
-        quantization_options: options of ``create`` for a preset.
+        quantizations: bits of one dimension by preset; ``"none"`` has 0.
+        auto_quantization: the preset that ``create`` chooses for ``quantization="auto"``, from the dimensions of an
+            encoding and the place of the database; of a server, the choice of its newest version.
         two_stages: parts of a collection that ``create`` makes with its defaults and the given quantization.
         per_token: parts of a collection with one graph node for each token.
         backfill_options: those of ``into``, ``alias`` and ``leave_out`` that the store's ``backfill`` takes.
@@ -135,7 +137,7 @@ class DatabaseSpec:
     store_options: frozenset[str] = frozenset()
     token_dim: Callable[..., int]
     quantizations: Mapping[str, float]
-    quantization_options: Callable[[str], dict[str, Any]] = quantization_option
+    auto_quantization: Callable[[int, Place], str]
     two_stages: Callable[[Planned], list[Part]]
     per_token: Callable[[Planned], list[Part]]
     backfill_options: frozenset[str] = frozenset()
@@ -146,11 +148,6 @@ class DatabaseSpec:
     def targets(self) -> list[str]:
         """Forms of the targets, for help texts."""
         return [f"{self.scheme}:{form.location}" for form in self.forms]
-
-    @property
-    def default_quantization(self) -> str:
-        """Preset that ``create`` uses unless it is told otherwise."""
-        return next(iter(self.quantizations))
 
     def check_installed(self) -> None:
         """Imports the client.
@@ -179,10 +176,23 @@ class DatabaseSpec:
         self.check_installed()
         return getattr(importlib.import_module(module), name)
 
-    def check_quantization(self, preset: str) -> None:
-        """Raises WrongUsage for an unknown preset."""
+    def quantization(self, preset: str, dim: int, place: Place) -> str:
+        """The preset itself, or the one that ``create`` chooses for ``"auto"``.
+
+        Args:
+            preset: name of a preset, or ``"auto"``.
+            dim: dimensions of an encoding.
+            place: where the database keeps its data.
+
+        Raises:
+            WrongUsage: there is no such preset.
+        """
+        if preset == AUTO:
+            return self.auto_quantization(dim, place)
         if preset not in self.quantizations:
-            raise WrongUsage(f"{self.scheme} has no quantization {preset!r}; there are {', '.join(self.quantizations)}")
+            there = ", ".join([AUTO, *self.quantizations])
+            raise WrongUsage(f"{self.scheme} has no quantization {preset!r}; there are {there}")
+        return preset
 
 
 def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()) -> Target:

@@ -15,7 +15,8 @@ Place: TypeAlias = Literal["server", "directory", "file"]
 #: what a part holds; "other": graphs, ids, logs
 Holds: TypeAlias = Literal["encodings", "codes", "tokens", "other"]
 
-NO_CODES = "none"
+#: presets that every database has: no codes, and those that the store chooses
+NO_CODES, AUTO = "none", "auto"
 
 #: source of a part that was not compared with a real collection
 FORMULA = "formula"

@@ -38,9 +38,6 @@ class Session(Protocol):
     def exact(self) -> dict[str, Any]:
         """Options of ``create`` and ``backfill`` that keep FDEs exact: as float32, not quantized."""
 
-    def quantized(self) -> dict[str, Any]:
-        """Options of ``create`` that choose the least lossy quantization."""
-
     def fdes_are_float16(self) -> bool:
         """Whether FDEs are stored as float16 without options of ``create``."""
 

@@ -121,7 +121,7 @@ class AsyncWeaviateMuvera:
         encoder: EncoderOption,
         *,
         sample: Any = None,
-        quantization: Quantization = "rq8",
+        quantization: Quantization = "auto",
         store_tokens: bool = True,
         vector_index_config: VectorIndexConfigCreate | None = None,
         tokens_index: TokensIndex = "rerank",
@@ -143,7 +143,7 @@ class AsyncWeaviateMuvera:
                 minute.
             quantization: codes of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole
                 objects), ``"rq1"`` (rescores 512), None (float32), or an object of
-                ``Configure.VectorIndex.Quantizer``.
+                ``Configure.VectorIndex.Quantizer``. ``"auto"``: ``"rq8"``.
             store_tokens: whether to keep token matrices for the second stage.
             vector_index_config: index of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections.
                 Distance and quantizer are set where it leaves them open. ``hfresh`` compares by cosine, which needs
@@ -289,7 +289,7 @@ class AsyncWeaviateMuvera:
         progress: bool = False,
         dry_run: bool = False,
         refresh: bool = False,
-        quantization: Quantization = "rq8",
+        quantization: Quantization = "auto",
         vector_index_config: VectorIndexConfigCreate | None = None,
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens, in place.

@@ -29,12 +29,12 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Planned, code_bytes
+from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes
 
 _SECONDS = 120
 _GRPC_PORT = 50051
 
-#: bits of one dimension
+#: bits of one dimension by preset
 _QUANTIZATIONS = {"rq8": 8, "rq4": 4, "rq1": 1, "none": 0}
 #: presets that lose little
 WORTH_TRYING = ("rq8",)
@@ -118,6 +118,10 @@ def _width(client: Any, name: str, vector: str, tenant: str | None) -> int:
     return dim_of(name, vector, dims)
 
 
+def _auto_quantization(_dim: int, _place: Place) -> str:
+    return "rq8"
+
+
 def _two_stages(planned: Planned) -> list[Part]:
     n, dim, preset = planned.documents, planned.dim, planned.quantization
     parts = []
@@ -177,6 +181,7 @@ WEAVIATE = DatabaseSpec(
     store_options=frozenset({"tenant"}),
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
+    auto_quantization=_auto_quantization,
     two_stages=_two_stages,
     per_token=_per_token,
 )

@@ -30,7 +30,9 @@ from muvera_adapters.weaviate.properties import json_property, kinds
 from muvera_core import Encoder
 
 Preset = Literal["rq8", "rq4", "rq1"]
-Quantization: TypeAlias = Preset | QuantizerConfig | None
+Quantization: TypeAlias = Literal["auto"] | Preset | QuantizerConfig | None
+#: what ``"auto"`` means, for any encoder (docs/weaviate.md)
+AUTO_PRESET: Preset = "rq8"
 #: ``rerank``, ``none``, ``hnsw``, or an encoding of Weaviate's own
 TokensIndex: TypeAlias = Literal["rerank", "none", "hnsw"] | _MuveraConfigCreate
 
@@ -67,12 +69,13 @@ def quantizer(quantization: Quantization) -> QuantizerConfig:
         return _VI.Quantizer.none()
     if not isinstance(quantization, str):
         return quantization
+    preset = AUTO_PRESET if quantization == "auto" else quantization
     # rescoring reads whole objects, tokens included, and the second stage makes it needless but for 1-bit codes
-    if quantization in ("rq8", "rq4"):
-        return _VI.Quantizer.rq(bits=8 if quantization == "rq8" else 4, rescore_limit=0)
-    if quantization == "rq1":
+    if preset in ("rq8", "rq4"):
+        return _VI.Quantizer.rq(bits=8 if preset == "rq8" else 4, rescore_limit=0)
+    if preset == "rq1":
         return _VI.Quantizer.rq(bits=1, rescore_limit=512)
-    raise InvalidInput(f"quantization must be one of {', '.join(get_args(Preset))}, None or a Weaviate object")
+    raise InvalidInput(f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or a Weaviate object")
 
 
 def fde_vector(name: str, quantization: Quantization, index: VectorIndexConfigCreate | None) -> VectorConfigCreate:

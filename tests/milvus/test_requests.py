@@ -37,7 +37,7 @@ from muvera_adapters.milvus.ids import from_key, to_key
 from muvera_adapters.milvus.lifecycle import add_fde, connect
 from muvera_adapters.milvus.merging import merge
 from muvera_adapters.milvus.requests import count, fetch, near_fde, near_tokens, page, to_row
-from muvera_adapters.milvus.schema import Plan, check, describe
+from muvera_adapters.milvus.schema import Plan, check, describe, fde_index
 from muvera_adapters.stores.operations import Retry, run
 from muvera_core import FDEConfig, FDEEncoder
 
@@ -181,11 +181,27 @@ class TestRequests:
             Plan(precision="int8"),
             Plan(metric="L2"),
             Plan(datatype=5),
+            Plan(quantization="sq4"),
+            Plan(quantization="sq8", index_type="DISKANN"),
         ],
     )
     def test_what_no_milvus_makes_is_refused(self, plan):
         with pytest.raises(InvalidInput):
             check(ENCODER, plan)
+
+    @pytest.mark.parametrize(
+        ("server", "options", "index"),
+        [
+            (Server(sq8=True), {}, "HNSW_SQ"),
+            (Server(), {}, "HNSW"),
+            (Server(known=False), {}, "AUTOINDEX"),
+            (Server(sq8=True), {"quantization": None}, "HNSW"),
+            (Server(known=False), {"quantization": "sq8"}, "HNSW_SQ"),
+            (Server(sq8=True), {"index_type": "DISKANN"}, "DISKANN"),
+        ],
+    )
+    def test_the_index_has_codes_where_the_server_has_them(self, server, options, index):
+        assert fde_index(Plan(**options), server)["index_type"] == index
 
 
 class _Resumed:
@@ -275,19 +291,19 @@ class TestServers:
     """What the version tells."""
 
     @pytest.mark.parametrize(
-        ("version", "merges", "known"),
+        ("version", "merges", "sq8", "known"),
         [
-            ("v2.3.5", False, True),
-            ("2.6.19", False, True),
-            ("v2.6.20-dev", True, True),
-            ("3.0", True, True),
-            ("milvus_lite-3.2.2", True, True),
-            ("Zilliz Cloud Vector Database(Compatible with Milvus 2.6)", False, False),
+            ("v2.3.5", False, False, True),
+            ("2.6.19", False, True, True),
+            ("v2.6.20-dev", True, True, True),
+            ("3.0", True, True, True),
+            ("milvus_lite-3.2.2", True, True, True),
+            ("Zilliz Cloud Vector Database(Compatible with Milvus 2.6)", False, False, False),
         ],
     )
-    def test_which_servers_update_single_fields(self, version, merges, known):
+    def test_what_servers_can_do(self, version, merges, sq8, known):
         server = run(connect(), lambda call: call.read(version), Retry(attempts=1))
-        assert (server.merges, server.known) == (merges, known)
+        assert (server.merges, server.sq8, server.known) == (merges, sq8, known)
 
 
 class TestSchema:

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,7 @@ from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.client import Connection
 from muvera_adapters.qdrant.collection import LOCAL, REST, Collection, Wire
 from muvera_adapters.qdrant.copying import copy
+from muvera_adapters.qdrant.edge.files import read_vectors
 from muvera_adapters.qdrant.errors import translate
 from muvera_adapters.qdrant.lifecycle import add_fde, remove_fde
 from muvera_adapters.qdrant.schema import fde_params
@@ -376,7 +378,7 @@ def described(client, name, **params):
     )
 
 
-PARAMS = fde_params(ENCODER, "int8", models.Datatype.FLOAT16, None, None)
+PARAMS = fde_params(ENCODER, "int8", models.Datatype.FLOAT16, None, None, (1, 20))
 SERVER = Connection("pages", "Qdrant 1.18.3", (1, 18), REST, 60)
 
 
@@ -385,6 +387,36 @@ def test_a_collection_with_custom_shards_is_not_copied_into_one_without():
     collection = Collection("pages", ENCODER, tokens="", has_fde=False)
     with pytest.raises(Unsupported, match="sharded by keys"):
         run(copy(SERVER, collection, "copied", None, PARAMS, False), served(info), ONCE)
+
+
+def test_a_vector_that_is_there_keeps_its_codes():
+    def server(codes):
+        fde = models.VectorParams(size=ENCODER.dim, distance=models.Distance.DOT, quantization_config=codes)
+        return served(described(unnamed(), "pages", vectors={"fde": fde}))
+
+    operation = partial(add_fde, SERVER, Collection("pages", ENCODER, has_fde=False, kept=False), PARAMS)
+    binary = models.BinaryQuantization(binary=models.BinaryQuantizationConfig())
+    assert run(operation(), server(binary), ONCE).rescore
+    # it may be that of a run which was killed before it gave the vector its codes
+    with pytest.raises(Rejected, match="update_collection"):
+        run(operation(), server(None), ONCE)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_vector_of_a_shard_keeps_its_codes(tmp_path, kept):
+    (tmp_path / "pages").mkdir()
+    multi = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+    codes = edge.BinaryQuantizationConfig() if kept else None
+    vectors = {
+        "colbert": edge.EdgeVectorParams(DIM, edge.Distance.Dot, multivector_config=multi),
+        "fde": edge.EdgeVectorParams(ENCODER.dim, edge.Distance.Dot, quantization_config=codes),
+    }
+    shard = edge.EdgeShard.create(str(tmp_path / "pages"), edge.EdgeConfig(vectors=vectors))
+    shard.update(edge.UpdateOperation.upsert_points([edge.Point(1, {"colbert": TOKENS[0]}, {})]))
+    shard.close()
+    with QdrantEdgeMuvera.adopt(tmp_path, "pages", ENCODER) as store:
+        assert store.backfill().written == 1
+    assert read_vectors(tmp_path / "pages")["fde"].quantization == ("binary" if kept else "scalar")
 
 
 def test_a_server_that_takes_no_name_beside_none_is_told_with_the_way_out():

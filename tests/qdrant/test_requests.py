@@ -38,9 +38,9 @@ REST = Connection("passages", "Qdrant 1.19", (1, 19), c.REST, 60)
 GRPC = Connection("passages", "Qdrant 1.19", (1, 19), c.GRPC, None)
 
 
-def planned(**options):
+def planned(encoder=ENCODER, version=(1, 19), **options):
     defaults = {
-        "quantization": "int8",
+        "quantization": "auto",
         "store_tokens": True,
         "datatype": models.Datatype.FLOAT16,
         "on_disk": None,
@@ -50,7 +50,7 @@ def planned(**options):
         "tokens_on_disk": True,
         "optimizers_config": None,
     }
-    return plan(ENCODER, **{**defaults, **options})
+    return plan(encoder, version, **{**defaults, **options})
 
 
 class Recorded(Exception):
@@ -104,6 +104,19 @@ class TestSchema:
         assert made.vectors["tokens"].quantization_config is None
         assert "quantization_config" not in made.arguments
 
+    @pytest.mark.parametrize(
+        ("encoder", "version", "codes"),
+        [
+            (ENCODER, (1, 18), models.TurboQuantization),
+            (ENCODER, (1, 17), models.ScalarQuantization),
+            (SMALL, (1, 18), models.ScalarQuantization),
+        ],
+    )
+    def test_codes_are_chosen_by_dimensions_and_the_servers_version(self, encoder, version, codes):
+        made = planned(encoder, version)
+        assert isinstance(made.vectors["fde"].quantization_config, codes)
+        check_version(version, made.vectors)
+
     def test_no_quantization_keeps_fdes_in_memory(self):
         assert planned(quantization=None).vectors["fde"].on_disk is False
         assert planned().vectors["fde"].on_disk is True
@@ -133,8 +146,8 @@ class TestSchema:
 
     def test_features_are_gated_by_the_servers_version(self):
         with pytest.raises(Unsupported, match="metadata"):
-            check_version((1, 15), planned().vectors)
-        check_version((1, 16), planned().vectors)
+            check_version((1, 15), planned(version=(1, 15)).vectors)
+        check_version((1, 16), planned(version=(1, 16)).vectors)
         with pytest.raises(Unsupported, match="TurboQuant"):
             check_version((1, 17), planned(quantization="turbo4").vectors)
         check_version((1, 18), planned(quantization="turbo4").vectors)

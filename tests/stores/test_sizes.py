@@ -10,6 +10,7 @@ from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence import estimate
 from muvera_adapters.migration import estimate as estimate_migration
 from muvera_adapters.sources import open_source
+from muvera_adapters.stores.database import quantization_option
 from muvera_adapters.stores.sizes import Planned, disk_of
 from muvera_core import FDEConfig, FDEEncoder
 from tests.cli.test_migrate import muvera
@@ -77,8 +78,10 @@ def test_every_preset_of_every_form(spec):
             if bits and not (spec.scheme == "qdrant" and form.place == "directory"):
                 assert disk_of(parts, "codes") == pytest.approx(1000 * 10_240 * bits / 8, rel=0.02)
         assert disk_of(spec.per_token(Planned(1000, 80, 10_240, 128, place=form.place))) >= 1000 * 80 * 128 * 4
+        for dim in (512, 10_240):
+            assert spec.quantization("auto", dim, form.place) in spec.quantizations
     with pytest.raises(WrongUsage, match="has no quantization 'q3'"):
-        spec.check_quantization("q3")
+        spec.quantization("q3", 2_560, "server")
 
 
 # --- against files on disk: documents of 40 tokens of 128 dimensions, encodings of 2,560
@@ -92,8 +95,7 @@ def _fill(target, quantization):
     rng = np.random.default_rng(0)
     encoder = FDEEncoder(FDEConfig(128, r_reps=5, k_sim=5, d_proj=16))
     with Database(target) as database:
-        options = database.spec.quantization_options(quantization)
-        store = database.create("x", encoder, **options)
+        store = database.create("x", encoder, **quantization_option(quantization))
         for start in range(0, COUNT, 250):
             tokens = rng.normal(size=(250, LENGTH, 128)).astype("f4")
             store.upsert([f"d{i}" for i in range(start, start + 250)], list(tokens))

@@ -81,7 +81,8 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("quantization", "expected"),
         [
-            ("rq8", {"rq": {"enabled": True, "bits": 8, "rescoreLimit": 0}}),
+            ("auto", {"rq": {"enabled": True, "bits": 8, "rescoreLimit": 0}}),
+            ("rq4", {"rq": {"enabled": True, "bits": 4, "rescoreLimit": 0}}),
             ("rq1", {"rq": {"enabled": True, "bits": 1, "rescoreLimit": 512}}),
             (None, {"skipDefaultQuantization": True}),
         ],

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant import requests as r
-from muvera_adapters.qdrant.collection import Preset
+from muvera_adapters.qdrant.collection import Preset, auto_preset
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_core import Encoder
 
@@ -24,7 +24,8 @@ EdgeQuantization: TypeAlias = (
     | edge.BinaryQuantizationConfig
     | edge.TurboQuantQuantizationConfig
 )
-Quantization: TypeAlias = Preset | EdgeQuantization | None
+#: codes of FDEs, which may be left to the store
+Quantization: TypeAlias = Literal["auto"] | Preset | EdgeQuantization | None
 
 ENGINE = f"Qdrant Edge {version('qdrant-edge-py')}"
 
@@ -159,8 +160,8 @@ def translate(error: Exception, path: Path) -> MuveraError:
     return Rejected(f"{ENGINE} refused the request on {path}: {text}")
 
 
-def quantization_config(quantization: Quantization) -> EdgeQuantization | None:
-    """A preset in the engine's type; codes are kept in memory.
+def quantization_config(quantization: Quantization, dim: int) -> EdgeQuantization | None:
+    """A preset in the engine's type, for FDEs of ``dim`` dimensions; codes are kept in memory.
 
     Raises:
         InvalidInput: there is no such preset.
@@ -168,6 +169,7 @@ def quantization_config(quantization: Quantization) -> EdgeQuantization | None:
     cached = edge.Memory.Cached
     if quantization is None or not isinstance(quantization, str):
         return quantization
+    preset = auto_preset(dim) if quantization == "auto" else quantization
     presets: dict[str, Callable[[], EdgeQuantization]] = {
         "int8": lambda: edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, memory=cached),
         "turbo4": lambda: edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits4, memory=cached),
@@ -179,11 +181,11 @@ def quantization_config(quantization: Quantization) -> EdgeQuantization | None:
         ),
         "product": lambda: edge.ProductQuantizationConfig(edge.CompressionRatio.X16, memory=cached),
     }
-    if quantization not in presets:
+    if preset not in presets:
         raise InvalidInput(
-            f"quantization must be one of {', '.join(get_args(Preset))}, None or an object of the engine"
+            f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or an object of the engine"
         )
-    return presets[quantization]()
+    return presets[preset]()
 
 
 def fde_params(
@@ -193,7 +195,7 @@ def fde_params(
     hnsw_config: edge.HnswIndexConfig | None,
 ) -> edge.EdgeVectorParams:
     """Parameters of the FDE vector: a graph, and codes in memory."""
-    codes = quantization_config(quantization)
+    codes = quantization_config(quantization, encoder.dim)
     return edge.EdgeVectorParams(
         encoder.dim,
         edge.Distance.Dot,

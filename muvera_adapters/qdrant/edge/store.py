@@ -119,7 +119,7 @@ class QdrantEdgeMuvera:
         encoder: EncoderOption,
         *,
         sample: Any = None,
-        quantization: Quantization = "int8",
+        quantization: Quantization = "auto",
         store_tokens: bool = True,
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
@@ -137,8 +137,8 @@ class QdrantEdgeMuvera:
             sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
                 minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``,
-                ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The FDEs
-                themselves stay on disk.
+                ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. ``"auto"``:
+                ``"turbo2"`` from 1,280 dimensions on, else ``"int8"``. The FDEs themselves stay on disk.
             store_tokens: whether to keep token matrices for the second stage.
             datatype: datatype of the FDEs as stored.
             hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
@@ -269,7 +269,7 @@ class QdrantEdgeMuvera:
         progress: bool = False,
         dry_run: bool = False,
         refresh: bool = False,
-        quantization: Quantization = "int8",
+        quantization: Quantization = "auto",
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
     ) -> BackfillReport:
@@ -580,12 +580,15 @@ class QdrantEdgeMuvera:
         path, fde, kept = self._shard.path, self._collection.fde, self._collection.kept
         self._shard.close()
         with reaching(path):
-            if fde not in read_vectors(path):
+            there = read_vectors(path)
+            if fde not in there:
                 added = edge.UpdateOperation.create_dense_vector(
                     fde, params.size, params.distance, None, params.datatype
                 )
                 _change(path, added)
-            set_params(path, fde, params)
+            # a vector that was there keeps its codes; without any it may be that of a run which was killed here
+            if fde not in there or there[fde].quantization is None:
+                set_params(path, fde, params)
         tokens, model = self._collection.tokens, self._collection.model
         reopened = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, tokens, model)
         self._shard = reopened._shard

@@ -62,6 +62,20 @@ class TestAdoption:
             QUERIES[0], 3, COUNT
         )
 
+    def test_a_vector_that_backfill_adds_has_the_codes_of_create(self, session: Session) -> None:
+        """``backfill`` chooses codes as ``create`` does for a new FDE vector, and leaves those of one that is there."""
+        created = session.create("created", ENCODER)
+        created.upsert(IDS, DOCUMENTS)
+        session.foreign("without", IDS, DOCUMENTS)
+        store = session.adopt("without", ENCODER)
+        store.backfill()
+        assert store.info().code_bytes == created.info().code_bytes
+        session.foreign("with", IDS, DOCUMENTS, fdes=ENCODER.encode_documents(DOCUMENTS))
+        before = session.adopt("with", ENCODER)
+        codes = before.info().code_bytes
+        before.backfill()
+        assert session.open("with").info().code_bytes == codes == 0
+
     def test_documents_added_later_are_like_those_backfilled(self, session: Session) -> None:
         """An upsert after the backfill gives a document the FDE that the backfill gives it."""
         longest = max(IDS, key=lambda i: len(DOCUMENTS[i]))

@@ -121,6 +121,23 @@ class TestCollections:
         filled.wait_indexed()
         assert filled.info().indexed
 
+    def test_codes_are_chosen_by_create_unless_they_are_given(self, session: Session) -> None:
+        """``quantization="auto"`` is the default, None means no codes, and ``info`` has the size of the codes."""
+        choices: dict[str, dict[str, Any]] = {
+            "default": {},
+            "automatic": {"quantization": "auto"},
+            "none": {"quantization": None},
+        }
+        codes = {}
+        for name, options in choices.items():
+            store = session.create(name, ENCODER, **options)
+            store.upsert(IDS, DOCUMENTS)
+            codes[name] = store.info().code_bytes
+        assert codes["default"] == codes["automatic"]
+        assert codes["none"] == 0
+        with pytest.raises(InvalidInput, match="auto"):
+            session.create("unknown", ENCODER, quantization="int3")
+
     def test_encoders_too_long_for_the_database_are_refused(self, session: Session) -> None:
         """``create`` raises ``InvalidInput`` for an encoder with more dimensions than the database takes."""
         encoder = FDEEncoder(FDEConfig(dim=128, k_sim=7, d_proj=32, r_reps=20))
@@ -152,8 +169,8 @@ class TestEncoderKeptInAFile:
             assert np.allclose([hit.fde_score for hit in hits], expected[found], atol=1e-4)
 
     def test_quantized_and_indexed_search_keeps_the_recall_of_the_first_stage(self, session: Session) -> None:
-        """With quantized and indexed FDEs, a search finds at least 90 % of what an exact first stage finds."""
-        store = session.create("quantized", FITTED_ENCODER, **session.quantized())
+        """With the codes that ``create`` chooses, an indexed search finds 90 % of what an exact first stage finds."""
+        store = session.create("quantized", FITTED_ENCODER)
         store.upsert(IDS, DOCUMENTS)
         store.wait_indexed()
         found = [[hit.id for hit in store.search(query, 10, 40)] for query in QUERIES]
