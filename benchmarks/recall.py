@@ -1,0 +1,148 @@
+"""Recall of an encoding among its candidates, by a scan and through an index, with intervals; shared by benchmarks.
+
+Recall is the share of the ten best documents by exact MaxSim among the first 20, 100 and 200 of the first stage. "scan"
+compares float32 vectors with all documents. "index" asks Qdrant Edge: an HNSW graph (m=16, ef_construct=100, ef 200)
+over codes that are not rescored. An interval is a 95 % bootstrap interval over queries, of each query's mean over the
+seeds; that of a difference resamples the queries' differences, so it is paired.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+
+from benchmarks.sets import BEST, Data
+from muvera_adapters.evidence.measuring import Float64, Interval, positions, queries_of, recalls
+from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_core import Encoder, TokenBatch
+
+CANDIDATES = (20, 100, 200)
+BITS = {None: 32, "int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2}
+# small collections are scanned unless told otherwise
+GRAPH = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10)
+SCAN = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10**9)
+ALWAYS = edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row: an encoder for each seed, and how the index keeps its vectors.
+
+    Attributes:
+        name: text for tables.
+        make: makes the encoder of a seed.
+        codes: quantization of the index; None: float32 vectors.
+        documents: what is encoded in place of the set's documents, the same number of them; None: the set's.
+        graph: parameters of the index.
+        ef: search width of the graph.
+        among: documents whose recall is counted; None: all.
+    """
+
+    name: str
+    make: Callable[[int], Encoder]
+    codes: str | None = "turbo2"
+    documents: TokenBatch | None = None
+    graph: edge.HnswIndexConfig = GRAPH
+    ef: int = 200
+    among: frozenset[int] | None = None
+
+
+def measure(setting: Setting, data: Data, seeds: int) -> dict[str, Any]:
+    """One row, as JSON values: ``scan`` and ``index`` hold (seeds, queries, candidates) recalls."""
+    documents = setting.documents or data.documents
+    scans, indexed = [], []
+    for seed in range(1, seeds + 1):
+        encoder = setting.make(seed)
+        scores = encoder.encode_queries(data.queries) @ encoder.encode_documents(documents).T
+        scanned = [row.tolist() for row in np.argsort(-scores, axis=1, kind="stable")[:, : max(CANDIDATES)]]
+        scans.append(shares(scanned, data, setting.among))
+        found = through_index(
+            encoder, documents, data.queries, max(CANDIDATES), codes=setting.codes, graph=setting.graph, ef=setting.ef
+        )
+        indexed.append(shares(found, data, setting.among))
+    return {
+        "setting": setting.name,
+        "dim": encoder.dim,
+        "codes": setting.codes,
+        "bytes": encoder.dim * BITS[setting.codes] // 8,
+        "scan": np.round(scans, 4).tolist(),
+        "index": np.round(indexed, 4).tolist(),
+    }
+
+
+def shares(found: list[list[Any]], data: Data, among: frozenset[int] | None = None) -> Float64:
+    """(queries, candidates) recall; with ``among`` of the best documents that are in it, and NaN where none is."""
+    places = positions(found, data.best)
+    if among is None:
+        return np.stack([recalls(places, BEST, n) for n in CANDIDATES], axis=1)
+    counted = np.array([[best in among for best in row] for row in data.best])
+    inside = np.stack([((places < n) & counted).sum(axis=1) for n in CANDIDATES], axis=1)
+    with np.errstate(invalid="ignore"):
+        return inside / counted.sum(axis=1, keepdims=True)
+
+
+def through_index(
+    encoder: Encoder,
+    documents: TokenBatch,
+    queries: TokenBatch,
+    limit: int,
+    *,
+    codes: str | None = "turbo2",
+    graph: edge.HnswIndexConfig = GRAPH,
+    ef: int = 200,
+) -> list[list[Any]]:
+    """Positions of the documents that the index finds first, for each query."""
+    half, single = edge.VectorStorageDatatype.Float16, edge.VectorStorageDatatype.Float32
+    with tempfile.TemporaryDirectory() as directory:
+        store = QdrantEdgeMuvera.create(
+            directory,
+            "recall",
+            encoder,
+            quantization=codes,  # type: ignore[arg-type] # a plain string
+            datatype=half if codes else single,
+            store_tokens=False,
+            hnsw_config=graph,
+            optimizers=ALWAYS,
+        )
+        with store:
+            report = store.upsert(range(len(documents)), documents)
+            assert not report.failed, report.failed
+            store.wait_indexed()
+            params = edge.SearchParams(hnsw_ef=ef, quantization=edge.QuantizationSearchParams(rescore=False))
+            return [
+                [hit.id for hit in store.search(query, limit, rerank="none", search_params=params)]
+                for query in queries_of(queries)
+            ]
+
+
+def by_query(row: dict[str, Any], how: str) -> Float64:
+    """(queries, candidates) recall of a row, its mean over the seeds."""
+    return np.nanmean(np.asarray(row[how], float), axis=0)
+
+
+def interval(values: Float64) -> list[Interval]:
+    """One for each number of candidates."""
+    values = values[~np.isnan(values).any(axis=1)]
+    return [Interval.of(column, seed=0) for column in values.T]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of one group as text: means, and differences through the index from the first row with their intervals."""
+    head = "".join(f"{n:>7}" for n in CANDIDATES)
+    lines = [f"{'':<46}{'bytes':>7}  scan {head}  index{head}  index less that of the first row, at {CANDIDATES}"]
+    for row in rows:
+        scan, index = by_query(row, "scan"), by_query(row, "index")
+        figures = "  ".join(
+            "     " + "".join(f"{x:>7.3f}" for x in np.nanmean(values, axis=0)) for values in (scan, index)
+        )
+        line = f"{row['setting']:<46}{row['bytes']:>7,}  {figures}  "
+        if row is not rows[0]:
+            differences = interval(index - by_query(rows[0], "index"))
+            line += "".join(f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})  " for d in differences)
+        lines.append(line.rstrip())
+    return "\n".join(lines)
