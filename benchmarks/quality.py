@@ -5,7 +5,9 @@ minutes, so run some at a time: the JSON file keeps the other groups' rows, and 
 group are compared with its first one.
 
     python -m benchmarks.quality [--sets pydocs pydocs:direction=1.5 FILE.npz] [--groups sizes codes] [--json FILE]
-    python -m benchmarks.quality --plot docs/figures/bytes.svg     # needs the extra "eval"; plots "sizes" and "regression"
+    python -m benchmarks.quality --plot docs/figures/bytes.svg
+
+The plot shows the groups "sizes" and "regression" of all sets in the JSON file and needs the extra ``eval``.
 """
 
 from __future__ import annotations

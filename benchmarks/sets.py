@@ -5,7 +5,7 @@
 
 - ``cut=40``: passages of 40 tokens of one document; a rest of less than half of that is left out.
 - ``join=5``: five consecutive documents become one.
-- ``draw=3000``: three thousand documents, drawn in random order without replacement.
+- ``draw=3000``: three thousand documents in random order. More than there are: each again in another random order.
 - ``direction=1.5``: 1.5 times the direction of the documents' mean is added to every token of documents and queries,
   which are scaled back to unit length: vectors that share a direction.
 - ``noise=0.5``: a random vector of that length is added to every token of documents and queries, and tokens are scaled
@@ -62,7 +62,7 @@ class Data:
 def load(name: str) -> Data:
     """The set of that name."""
     place, _, changes = name.partition(":")
-    documents, queries = _read(place)
+    documents, queries = read(place)
     for change in filter(None, changes.split(",")):
         what, _, amount = change.partition("=")
         documents, queries = CHANGES[what](documents, queries, float(amount))
@@ -70,7 +70,8 @@ def load(name: str) -> Data:
     return Data(short, documents, queries, exact_top(queries, documents, range(len(documents)), BEST))
 
 
-def _read(place: str) -> tuple[TokenBatch, TokenBatch]:
+def read(place: str) -> tuple[TokenBatch, TokenBatch]:
+    """Documents and queries of the sample or of a file, as they are."""
     if place == "pydocs":
         sample = load_pydocs()
         return TokenBatch.from_list(d.tokens for d in sample.source.documents()), sample.queries
@@ -98,8 +99,10 @@ def join(documents: TokenBatch, queries: TokenBatch, count: float) -> Pair:
 
 
 def drawn(documents: TokenBatch, queries: TokenBatch, count: float) -> Pair:
-    """So many of the documents, in random order."""
-    order = np.random.default_rng(_SEED).permutation(len(documents))[: int(count)]
+    """So many of the documents in random order, or all of them several times."""
+    rng = np.random.default_rng(_SEED)
+    rounds = -(-int(count) // len(documents))
+    order = np.concatenate([rng.permutation(len(documents)) for _ in range(rounds)])[: int(count)]
     return TokenBatch.from_list(documents[int(i)] for i in order), queries
 
 
