@@ -1,6 +1,6 @@
 """How many candidates a larger collection of the same kind needs.
 
-A document is two runs of 24 tokens from random places of the set, with noise of length .5 at every token, scaled back
+A document is two runs of 24 tokens from random places of the set, with noise of length .3 at every token, scaled back
 to unit length; the first 2,000 of 20,000 documents are the collection of 2,000. The queries are the set's. The truth is
 exact MaxSim over the collection. The default FDE is scanned in float32, and searched in Qdrant Edge with two-bit codes
 (m=16, ef_construct=100, the store's own search parameters).
@@ -25,7 +25,7 @@ from muvera_adapters.evidence.measuring import Float64, positions, queries_of, r
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
-RUN, RUNS, NOISE = 24, 2, 0.5
+RUN, RUNS, NOISE = 24, 2, 0.3
 CANDIDATES = (20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000)
 TARGET = 0.95
 _CHUNK = 1000  # documents that are held at a time

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from benchmarks.recall import ALWAYS, CANDIDATES, GRAPH, shares, table, through_index
+from benchmarks.recall import ALWAYS, CANDIDATES, GRAPH, Index, shares, table, through_index
 from benchmarks.sets import Data, each, load
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, pool_tokens
@@ -43,7 +43,7 @@ def ways(data: Data, further: TokenBatch | None) -> Iterator[Way]:
         return FDEEncoder(FDEConfig(dim, r_reps=r_reps, k_sim=k_sim, d_proj=d_proj, seed=seed), threads=1)
 
     def whole(shape: tuple[int, int, int], given: TokenBatch) -> Callable[[int], Found]:
-        return lambda seed: through_index(fde(seed, *shape), given, data.queries, MOST)
+        return lambda seed: through_index(Index(), fde(seed, *shape), given, data.queries)
 
     for r, k, p in SHAPES:
         yield f"one FDE, {r} x {2**k} x {p}", r * 2**k * p / 4, whole((r, k, p), documents)
@@ -53,7 +53,7 @@ def ways(data: Data, further: TokenBatch | None) -> Iterator[Way]:
     for k in (2, 3):
 
         def by_segments(seed: int, k: int = k) -> Found:
-            found = through_index(fde(seed, 40, k, 8), segments, data.queries, 5 * MOST)
+            found = through_index(Index(), fde(seed, 40, k, 8), segments, data.queries, 5 * MOST)
             return [list(dict.fromkeys(owner[ids]))[:MOST] for ids in found]
 
         yield (
@@ -72,7 +72,7 @@ def ways(data: Data, further: TokenBatch | None) -> Iterator[Way]:
 
         def regression(seed: int) -> Found:
             encoder = RegressionEncoder.fit(sample, 2048, seed, sample_tokens=4000, features=2048)
-            return through_index(encoder, documents, data.queries, MOST)
+            return through_index(Index(), encoder, documents, data.queries)
 
         yield "regression 2,048, 4,000 sample tokens", 512, regression
 

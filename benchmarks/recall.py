@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as edge
 
 from benchmarks.sets import BEST, Data
 from muvera_adapters.evidence.measuring import Float64, Interval, positions, queries_of, recalls
 from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_adapters.qdrant.collection import Preset
 from muvera_core import Encoder, TokenBatch
 
 CANDIDATES = (20, 100, 200)
-BITS = {None: 32, "int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2}
+BITS: dict[Preset | None, int] = {None: 32, "int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2}
 # small collections are scanned unless told otherwise
 GRAPH = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10)
 SCAN = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10**9)
@@ -30,26 +32,57 @@ ALWAYS = edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=
 
 
 @dataclass(frozen=True)
+class Index:
+    """How the index keeps its vectors and is searched.
+
+    Attributes:
+        codes: quantization; None: float32 vectors.
+        graph: parameters of the graph.
+        ef: search width of the graph.
+    """
+
+    codes: Preset | None = "turbo2"
+    graph: edge.HnswIndexConfig = GRAPH
+    ef: int = 400
+
+
+@dataclass(frozen=True)
 class Setting:
-    """A row: an encoder for each seed, and how the index keeps its vectors.
+    """A row: an encoder for each seed, and its index.
 
     Attributes:
         name: text for tables.
         make: makes the encoder of a seed.
-        codes: quantization of the index; None: float32 vectors.
+        index: how its vectors are kept.
         documents: what is encoded in place of the set's documents, the same number of them; None: the set's.
-        graph: parameters of the index.
-        ef: search width of the graph.
         among: documents whose recall is counted; None: all.
     """
 
     name: str
     make: Callable[[int], Encoder]
-    codes: str | None = "turbo2"
+    index: Index = Index()
     documents: TokenBatch | None = None
-    graph: edge.HnswIndexConfig = GRAPH
-    ef: int = 400
     among: frozenset[int] | None = None
+
+
+class Remembered:
+    """Encodes a document once, however many indexes are filled with it."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[bytes, npt.NDArray[np.float32]] = {}
+        self.token_dim, self.dim, self.fingerprint = encoder.token_dim, encoder.dim, encoder.fingerprint
+        self.document_norm = getattr(encoder, "document_norm", None)
+        self.encode_queries, self.to_dict = encoder.encode_queries, encoder.to_dict
+
+    def encode_documents(self, docs: Any, mask: Any = None) -> npt.NDArray[np.float32]:
+        """As the encoder's."""
+        keys = [docs[i].tobytes() for i in range(len(docs))]
+        new = [i for i, key in enumerate(keys) if key not in self._known]
+        if new:
+            vectors = self._encoder.encode_documents([docs[i] for i in new])
+            self._known.update(zip((keys[i] for i in new), vectors, strict=True))
+        return np.stack([self._known[key] for key in keys])
 
 
 def measure(setting: Setting, data: Data, seeds: int) -> dict[str, Any]:
@@ -61,15 +94,13 @@ def measure(setting: Setting, data: Data, seeds: int) -> dict[str, Any]:
         scores = encoder.encode_queries(data.queries) @ encoder.encode_documents(documents).T
         scanned = [row.tolist() for row in np.argsort(-scores, axis=1, kind="stable")[:, : max(CANDIDATES)]]
         scans.append(shares(scanned, data, setting.among))
-        found = through_index(
-            encoder, documents, data.queries, max(CANDIDATES), codes=setting.codes, graph=setting.graph, ef=setting.ef
-        )
+        found = through_index(setting.index, encoder, documents, data.queries)
         indexed.append(shares(found, data, setting.among))
     return {
         "setting": setting.name,
         "dim": encoder.dim,
-        "codes": setting.codes,
-        "bytes": encoder.dim * BITS[setting.codes] // 8,
+        "codes": setting.index.codes,
+        "bytes": encoder.dim * BITS[setting.index.codes] // 8,
         "scan": np.round(scans, 4).tolist(),
         "index": np.round(indexed, 4).tolist(),
     }
@@ -87,14 +118,7 @@ def shares(found: list[list[Any]], data: Data, among: frozenset[int] | None = No
 
 
 def through_index(
-    encoder: Encoder,
-    documents: TokenBatch,
-    queries: TokenBatch,
-    limit: int,
-    *,
-    codes: str | None = "turbo2",
-    graph: edge.HnswIndexConfig = GRAPH,
-    ef: int = 400,
+    index: Index, encoder: Encoder, documents: TokenBatch, queries: TokenBatch, limit: int = max(CANDIDATES)
 ) -> list[list[Any]]:
     """Positions of the documents that the index finds first, for each query."""
     half, single = edge.VectorStorageDatatype.Float16, edge.VectorStorageDatatype.Float32
@@ -103,17 +127,17 @@ def through_index(
             directory,
             "recall",
             encoder,
-            quantization=codes,  # type: ignore[arg-type] # a plain string
-            datatype=half if codes else single,
+            quantization=index.codes,
+            datatype=half if index.codes else single,
             store_tokens=False,
-            hnsw_config=graph,
+            hnsw_config=index.graph,
             optimizers=ALWAYS,
         )
         with store:
             report = store.upsert(range(len(documents)), documents)
             assert not report.failed, report.failed
             store.wait_indexed()
-            params = edge.SearchParams(hnsw_ef=ef, quantization=edge.QuantizationSearchParams(rescore=False))
+            params = edge.SearchParams(hnsw_ef=index.ef, quantization=edge.QuantizationSearchParams(rescore=False))
             return [
                 [hit.id for hit in store.search(query, limit, rerank="none", search_params=params)]
                 for query in queries_of(queries)

@@ -34,21 +34,21 @@ _ASKED_TOKENS = 12
 _SEED = 20260
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
     """A set with its truth.
 
     Attributes:
-        name: text that names it, short enough for a table.
         documents: the documents' tokens.
         queries: the queries' tokens.
         best: positions of each query's :data:`BEST` best documents by exact MaxSim.
+        name: text that names it, short enough for a table.
     """
 
-    name: str
     documents: TokenBatch
     queries: TokenBatch
     best: list[list[Any]]
+    name: str = ""
 
     def __str__(self) -> str:
         values = self.documents.values
@@ -67,7 +67,12 @@ def load(name: str) -> Data:
         what, _, amount = change.partition("=")
         documents, queries = CHANGES[what](documents, queries, float(amount))
     short = f"{Path(place).stem}{':' if changes else ''}{changes}"
-    return Data(short, documents, queries, exact_top(queries, documents, range(len(documents)), BEST))
+    return with_truth(documents, queries, short)
+
+
+def with_truth(documents: TokenBatch, queries: TokenBatch, name: str = "") -> Data:
+    """A set of these, with its exact MaxSim."""
+    return Data(documents, queries, exact_top(queries, documents, range(len(documents)), BEST), name)
 
 
 def read(place: str) -> tuple[TokenBatch, TokenBatch]:
