@@ -1,9 +1,8 @@
 """Long documents: what finds most at equal bytes, through an index.
 
 Beside one FDE of the whole document: FDEs of segments (points that are grouped by document; the best segment counts),
-FDEs of pooled tokens, a few pooled tokens under a graph whose distance is MaxSim, and a regression encoder fitted to
-the collection and to the documents of ``--further``. The truth is MaxSim of all tokens. Recall and intervals are those
-of ``benchmarks/recall.py``; differences are from the first row.
+FDEs of pooled tokens, and a few pooled tokens under a graph whose distance is MaxSim. The truth is MaxSim of all tokens.
+Recall and intervals are those of ``benchmarks/recall.py``; differences are from the first row.
 
     python -m benchmarks.long_documents [--sets pydocs:join=5 FILE.npz:draw=5000,join=5] [--json FILE]
 """
@@ -23,20 +22,20 @@ import qdrant_edge as edge
 from benchmarks.recall import ALWAYS, CANDIDATES, GRAPH, Index, shares, table, through_index
 from benchmarks.sets import Data, each, load
 from muvera_adapters.evidence.measuring import queries_of
-from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, pool_tokens
+from muvera_core import FDEConfig, FDEEncoder, TokenBatch, pool_tokens
 
 MOST = max(CANDIDATES)
-SHAPES = ((40, 3, 8), (40, 4, 8), (40, 5, 8), (40, 6, 8))  # r_reps, k_sim, d_proj
+SHAPES = ((40, 3, 8), (40, 4, 8), (20, 5, 8), (40, 5, 8), (40, 6, 8))  # r_reps, k_sim, d_proj
 SEGMENT_TOKENS = 128
-ROWS = (8, 16)  # of a document, after pooling
+ROWS = (16,)  # of a document, after pooling
 
 Found = list[list[Any]]
 # name, bytes of codes a document, and what is found with a seed
 Way = tuple[str, float, Callable[[int], Found]]
 
 
-def ways(data: Data, further: TokenBatch | None) -> Iterator[Way]:
-    """Every way of finding long documents; ``further``: documents that a regression encoder is fitted to as well."""
+def ways(data: Data) -> Iterator[Way]:
+    """Every way of finding long documents."""
     documents, dim = data.documents, data.documents.dim
 
     def fde(seed: int, r_reps: int, k_sim: int, d_proj: int) -> FDEEncoder:
@@ -66,15 +65,6 @@ def ways(data: Data, further: TokenBatch | None) -> Iterator[Way]:
         pooled = to_rows(documents, rows)
         bytes_each = len(pooled.values) * dim / len(documents)
         yield f"{rows} pooled tokens, MaxSim, int8", bytes_each, lambda seed, p=pooled: by_maxsim(p, data.queries)  # type: ignore[misc]
-
-    if further is not None:
-        sample = TokenBatch.from_list([*each(documents), *each(further)])
-
-        def regression(seed: int) -> Found:
-            encoder = RegressionEncoder.fit(sample, 2048, seed, sample_tokens=4000, features=2048)
-            return through_index(Index(), encoder, documents, data.queries)
-
-        yield "regression 2,048, 4,000 sample tokens", 512, regression
 
 
 def cut_up(documents: TokenBatch) -> tuple[TokenBatch, np.ndarray]:
@@ -121,19 +111,17 @@ def main() -> None:
     """Prints a table for each set and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["pydocs:join=5", "pydocs:draw=10000,join=5"])
-    parser.add_argument("--further", help="set whose documents a regression encoder is fitted to beside the collection")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/long_documents.json"))
     arguments = parser.parse_args()
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    further = load(arguments.further).documents if arguments.further else None
     for name in arguments.sets:
         data = load(name)
         print(f"\n{data}", flush=True)
         rows: list[dict[str, Any]] = []
         results[data.name] = rows
-        for label, size, find in ways(data, further):
+        for label, size, find in ways(data):
             recall = [shares(find(seed), data).round(4).tolist() for seed in range(1, arguments.seeds + 1)]
             rows.append({"setting": label, "bytes": round(size), "index": recall})
             arguments.json.write_text(json.dumps(results))
