@@ -17,12 +17,16 @@ Float64 = npt.NDArray[np.float64]
 
 HYPERPLANES, PROJECTION, SKETCH = 0, 1, 2  # roles
 
+# narrower tokens leave three rounds of sign flips too few different rotations
+_MIN_FAST_DIM = 64
+_ROUNDS = 3
+
 
 class Stream:
-    """Random numbers that depend on (seed, repetition, role) alone."""
+    """Random numbers that depend on (seed, index, role) alone; the index is a repetition's or a rotation's."""
 
-    def __init__(self, seed: int, repetition: int, role: int) -> None:
-        self._bits = np.random.PCG64(np.random.SeedSequence([seed, repetition, role]))
+    def __init__(self, seed: int, index: int, role: int) -> None:
+        self._bits = np.random.PCG64(np.random.SeedSequence([seed, index, role]))
 
     def integers(self, below: int, count: int) -> npt.NDArray[np.int64]:
         # modulo 2**64: the bias is below 2**-40 for everything asked here
@@ -50,11 +54,13 @@ class Draws:
     """Matrices of all repetitions.
 
     Attributes:
-        hyperplanes: (r_reps, k_sim, dim) normals g.
+        hyperplanes: (r_reps, k_sim, dim) normals g, of any length.
         thresholds: (r_reps, k_sim); bit j of a token's partition is 1 where g_j . x > threshold_j.
         projections: (r_reps, dim, d_proj), or None without inner projection.
         shifts, signs: (r_reps, partitions) and (r_reps, partitions, block_dim) of the final sketch, or None: element
             e of a partition's block is added, with its sign, to output (shift + e) modulo d_final.
+        flips: (rotations, rounds, dim) signs of the fast rotations whose rows are the hyperplanes, or None: see
+            :func:`_fast_rotation`.
     """
 
     hyperplanes: Float64
@@ -62,12 +68,17 @@ class Draws:
     projections: Float64 | None
     shifts: npt.NDArray[np.int64] | None
     signs: Float64 | None
+    flips: Float64 | None = None
 
 
 def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draws:
     """Draws an encoder's matrices; ``mean`` (dim,) is what ``FDEEncoder.fit`` measured."""
+    flips = None
     if config.algorithm == "fastembed-1":
         hyperplanes, projections = _fastembed(config)
+    elif config.algorithm == "muvera-2":
+        hyperplanes, flips = _orthogonal_hyperplanes(config)
+        projections = None if config.d_proj is None else _coupled_projections(config, config.d_proj, mean)
     else:
         reps = range(config.r_reps)
         hyperplanes = np.stack([Stream(config.seed, r, HYPERPLANES).normals(config.k_sim, config.dim) for r in reps])
@@ -78,11 +89,74 @@ def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draw
     if mean is not None:
         thresholds = hyperplanes @ mean.astype(np.float64)
     if config.d_final is None:
-        return Draws(hyperplanes, thresholds, projections, None, None)
+        return Draws(hyperplanes, thresholds, projections, None, None, flips)
     streams = [Stream(config.seed, r, SKETCH) for r in range(config.r_reps)]
     shifts = np.stack([s.integers(config.d_final, config.n_partitions) for s in streams])
     signs = np.stack([s.signs(config.n_partitions, config.block_dim) for s in streams])
-    return Draws(hyperplanes, thresholds, projections, shifts, signs)
+    return Draws(hyperplanes, thresholds, projections, shifts, signs, flips)
+
+
+def _orthogonal_hyperplanes(config: FDEConfig) -> tuple[Float64, Float64 | None]:
+    """(r_reps, k_sim, dim): successive rows of successive rotations; and the flips of these where they are fast."""
+    d, count = config.dim, config.r_reps * config.k_sim
+    rotations = range(-(-count // d))
+    flips = None
+    if _is_fast(d):  # not scaled: the entries are integers, so that no machine rounds a dot product differently
+        flips = np.array([_flips(config.seed, i, HYPERPLANES, d) for i in rotations]).reshape(-1, _ROUNDS, d)
+        rows = [_fast_rotation(signs) for signs in flips]
+    else:
+        rows = [_rotation(config.seed, i, HYPERPLANES, d) for i in rotations]
+    return np.concatenate([np.empty((0, d)), *rows])[:count].reshape(config.r_reps, config.k_sim, d), flips
+
+
+def _coupled_projections(config: FDEConfig, d_proj: int, mean: npt.NDArray[np.float32] | None) -> Float64:
+    """(r_reps, dim, d_proj): disjoint rows of rotations for successive repetitions, as many as a rotation has room for.
+
+    Each has E[S S^T] = I over the draws. With a mean, its direction is column 0 of all, and the rotations are those of
+    its complement.
+    """
+    if mean is None:
+        return _rotation_slices(config, config.dim, d_proj)
+    basis = _basis(mean.astype(np.float64))
+    inner = _rotation_slices(config, config.dim - 1, d_proj - 1)
+    first = np.broadcast_to(basis[:, :1], (config.r_reps, config.dim, 1))
+    return np.concatenate([first, basis[:, 1:] @ inner], axis=2)
+
+
+def _rotation_slices(config: FDEConfig, dim: int, width: int) -> Float64:
+    shared = dim // width  # repetitions of a rotation
+    rotations = [_rotation(config.seed, i, PROJECTION, dim) for i in range(-(-config.r_reps // shared))]
+    slices = [rows[s * width : (s + 1) * width].T for rows in rotations for s in range(shared)]
+    return np.stack(slices[: config.r_reps]) * np.sqrt(dim / width)
+
+
+def _rotation(seed: int, index: int, role: int, d: int) -> Float64:
+    """(d, d) random rotation: a fast one where there is one, else of uniform distribution."""
+    if _is_fast(d):
+        return _fast_rotation(_flips(seed, index, role, d)) / d**1.5
+    return orthonormal(Stream(seed, index, role).normals(d, d)).T
+
+
+def _is_fast(d: int) -> bool:
+    return d >= _MIN_FAST_DIM and d & (d - 1) == 0
+
+
+def _flips(seed: int, index: int, role: int, d: int) -> Float64:
+    return Stream(seed, index, role).signs(_ROUNDS, d)
+
+
+def _fast_rotation(flips: Float64) -> Float64:
+    """(d, d) rotation times d**1.5, of integers: H D3 H D2 H D1 of Walsh-Hadamard matrices H and diagonal signs D."""
+    d = flips.shape[1]
+    rotation = np.eye(d)
+    for signs in flips:
+        rotation = signs[:, None] * rotation
+        distance = 1
+        while distance < d:
+            pairs = rotation.reshape(-1, 2, distance, d)
+            rotation = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(d, d)
+            distance *= 2
+    return rotation
 
 
 def _projection(config: FDEConfig, repetition: int, mean: npt.NDArray[np.float32] | None) -> Float64:

@@ -13,6 +13,7 @@ import numpy as np
 from muvera_core._jit import jit
 from muvera_core._simd import (
     LANES,
+    MAX_LEVELS,
     ROW,
     ROW_BYTES,
     ROW_VECS,
@@ -21,9 +22,14 @@ from muvera_core._simd import (
     TALL,
     VEC_BYTES,
     add_signed,
+    butterflies_1,
+    butterflies_2,
+    butterflies_3,
+    butterflies_4,
     check_singles,
     copy_scaled,
     cube_sweep,
+    flipped_butterflies,
     from_bits,
     hash_tile,
     load_half,
@@ -38,11 +44,16 @@ from muvera_core._simd import (
     segment_sums,
     stream_scaled,
     sum_squares,
+    tile_sides,
+    transpose_tile,
 )
 
 OK, NOT_FINITE, ALL_ZERO = 0, 1, 2
 # the smallest magnitudes (see pack_vectors) of what is not finite; float16's infinity is packed as 65536
 _NOT_FINITE_SINGLE, _NOT_FINITE_HALF = 0x7F800000, 0x47800000
+
+# packed tokens are whole tiles of both kinds of hashing
+_PADDING = int(np.lcm(TALL, LANES))
 
 FAR = 30 * STEP  # key of an empty partition: farther away than any other
 
@@ -101,8 +112,9 @@ class _Matrices(NamedTuple):
     """An encoder's; fde.py makes them, _draws.py says what they are."""
 
     hyperplanes: Any  # (reps * k, d + 1) float64, the threshold last
-    thresholds: Any  # (panels, LANES)
-    panels: Any  # (panels, d, LANES)
+    thresholds: Any  # (panels * LANES,)
+    panels: Any  # (panels, d, LANES); none where the hyperplanes are fast rotations
+    flips: Any  # (rotations, rounds, d) of the fast rotations
     projections: Any  # (reps, panels, d, LANES), no panels: no projection
     shifts: Any  # (reps, buckets), no buckets: no final sketch
     negative: Any  # (reps, buckets, vectors) 16 bits each
@@ -125,7 +137,7 @@ class _Partitions(NamedTuple):
 
 @jit
 def encode(
-    addresses, offsets, half, d, hyperplanes, thresholds, panels, margin, slack, k, projections, d_proj, shifts,
+    addresses, offsets, half, d, hyperplanes, thresholds, panels, flips, margin, slack, k, projections, d_proj, shifts,
     negative, d_final, is_query, fill, fill_by_bucket, normalize, out,
 ):
     """FDEs of documents into the rows of ``out``.
@@ -133,7 +145,7 @@ def encode(
     Document i has its (offsets[i + 1] - offsets[i], d) tokens at addresses[i], float16 where ``half``, else float32.
     Returns (OK, 0, 0), or what is wrong and with which document and token of it; ``out`` is then incomplete.
     """
-    matrices = _Matrices(hyperplanes, thresholds, panels, projections, shifts, negative)
+    matrices = _Matrices(hyperplanes, thresholds, panels, flips, projections, shifts, negative)
     reps, buckets = shifts.shape[0], 1 << k
     block = d_proj if d_proj > 0 else d
     width = d_final if d_final > 0 else reps * buckets * block
@@ -142,10 +154,11 @@ def encode(
     )
 
     first, tokens = offsets[0], offsets[-1] - offsets[0]
-    padded = (tokens + TALL - 1) // TALL * TALL
+    padded = (tokens + _PADDING - 1) // _PADDING * _PADDING
     packed = aligned(size.planes * padded, ROW)
     margins = np.full(padded, np.float32(-1))  # no padding is near a hyperplane
     row_bytes = d * (2 if half else 4)
+    too_large = np.float32(1e37) / np.float32(d * d) if len(flips) else np.float32(np.inf)
     longest = 0
     for i in range(len(offsets) - 1):
         begin, count = offsets[i] - first, offsets[i + 1] - offsets[i]
@@ -155,7 +168,12 @@ def encode(
             if state != OK:
                 return state, i, t
             margins[begin + t] = margin * largest + slack
-    bits = _hash(packed, padded, margins, matrices, size)
+            if largest > too_large:  # its products may overflow
+                margins[begin + t] = np.inf
+    if len(flips):
+        bits = _hash_by_rotations(packed, padded, margins, matrices, size)
+    else:
+        bits = _hash(packed, padded, margins, matrices, size)
 
     parts = _new_partitions(size, longest)
     rows = aligned(size.planes * size.rows, ROW)
@@ -246,16 +264,75 @@ def _decide(packed, plane_rows, d, hyperplanes, panel, near, bits, t):
     for i in range(TALL):
         for lane in range(LANES):
             if (near[i] >> lane) & 1:
-                h = panel * LANES + lane
-                dot = -hyperplanes[h, d]
-                for j in range(d):
-                    dot += np.float64(packed[(j // ROW) * plane_rows + t + i, j % ROW]) * hyperplanes[h, j]
-                at = 2 * panel + (lane >> 3)
-                bit = np.uint8(1 << (lane & 7))
-                if dot > 0:
-                    bits[t + i, at] |= bit
-                else:
-                    bits[t + i, at] &= np.uint8(0xFF) ^ bit
+                _decide_one(packed, plane_rows, d, hyperplanes, panel * LANES + lane, bits, t + i)
+
+
+@jit
+def _decide_one(packed, plane_rows, d, hyperplanes, h, bits, t):
+    dot = -hyperplanes[h, d]
+    for j in range(d):
+        dot += np.float64(packed[(j // ROW) * plane_rows + t, j % ROW]) * hyperplanes[h, j]
+    bit = np.uint8(1 << (h & 7))
+    if dot > 0:
+        bits[t, h >> 3] |= bit
+    else:
+        bits[t, h >> 3] &= np.uint8(0xFF) ^ bit
+
+
+@jit
+def _hash_by_rotations(packed, padded, margins, matrices, size):
+    """The same as ``_hash``, of hyperplanes that are the rows of fast rotations; LANES tokens at a time."""
+    d, count = size.d, size.reps * size.k
+    hash_panels = (count + LANES - 1) // LANES
+    step = 2 * hash_panels + 4
+    bits = np.zeros((padded, step), np.uint8)
+    tile = aligned(d, LANES)
+    for t in range(0, padded, LANES):
+        for rotation in range(len(matrices.flips)):
+            for j in range(0, d, LANES):
+                rows = packed.ctypes.data + ((j // ROW) * padded + t) * ROW_BYTES + 4 * (j % ROW)
+                transpose_tile(rows, tile.ctypes.data + j * VEC_BYTES)
+            _rotate(tile, matrices.flips[rotation], d)
+            first = rotation * d
+            for h in range(first, min(first + d, count), LANES):
+                doubtful = tile_sides(
+                    tile.ctypes.data + (h - first) * VEC_BYTES, matrices.thresholds.ctypes.data + 4 * h,
+                    margins.ctypes.data + 4 * t, bits.ctypes.data + t * step + h // 8, step,
+                )
+                if doubtful:
+                    for lane in range(LANES):
+                        if (doubtful >> lane) & 1:
+                            for i in range(h, min(h + LANES, count)):
+                                distance = abs(tile[i - first, lane] - matrices.thresholds[i])
+                                if not distance > margins[t + lane]:
+                                    _decide_one(packed, padded, d, matrices.hyperplanes, i, bits, t + lane)
+    return bits
+
+
+@jit
+def _rotate(tile, flips, d):
+    """Random signs and a Walsh-Hadamard transform of the rows of a (d, LANES) tile, as often as there are flips."""
+    base = tile.ctypes.data
+    for i in range(len(flips)):
+        for v in range(0, d, 1 << MAX_LEVELS):
+            flipped_butterflies(base + v * VEC_BYTES, flips.ctypes.data + 4 * (i * d + v))
+        apart = 1 << MAX_LEVELS
+        while apart < d:
+            levels = 1
+            while levels < MAX_LEVELS and apart << (levels + 1) <= d:
+                levels += 1
+            for start in range(0, d, apart << levels):
+                for v in range(start, start + apart):
+                    vectors = base + v * VEC_BYTES
+                    if levels == 4:
+                        butterflies_4(vectors, apart * VEC_BYTES)
+                    elif levels == 3:
+                        butterflies_3(vectors, apart * VEC_BYTES)
+                    elif levels == 2:
+                        butterflies_2(vectors, apart * VEC_BYTES)
+                    else:
+                        butterflies_1(vectors, apart * VEC_BYTES)
+            apart <<= levels
 
 
 @jit

@@ -26,6 +26,8 @@ ROW = 128
 # Rows of a register tile: 16 accumulators fill AVX-512's 32 registers well, AVX2 and NEON hold 6 x 16 floats.
 _HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 TALL, SHORT = (16, 8) if _HAS_AVX512 else (6, 6)
+# levels of a Walsh-Hadamard transform done in registers
+MAX_LEVELS = 4 if _HAS_AVX512 else 2
 
 STEP = 1 << 26  # one Hamming step in the fill's keys; token indices stay below it
 
@@ -253,6 +255,98 @@ def hash_tile(
         return b.zext(union, _I64)
 
     return types.intp(*[types.intp] * 9), generate
+
+
+@intrinsic
+def transpose_tile(_: Any, rows: Any, target: Any) -> Any:
+    """target[j, i] = rows[i, j] of LANES rows (of a plane) and LANES columns."""
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        rows, target = args
+        vectors = [_load(b, rows, _VEC, i * ROW_BYTES) for i in range(LANES)]
+        for distance in (8, 4, 2, 1):  # exchanges the off-diagonal quarters of every block of 2 * distance
+            low = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
+            high = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
+            for i in range(LANES):
+                if not i & distance:
+                    x, y = vectors[i], vectors[i + distance]
+                    vectors[i] = b.shuffle_vector(x, y, ir.Constant(_IVEC, low))
+                    vectors[i + distance] = b.shuffle_vector(x, y, ir.Constant(_IVEC, high))
+        for j, x in enumerate(vectors):
+            _store(b, x, target, j * VEC_BYTES)
+        return c.get_dummy_value()
+
+    return _void(2), generate
+
+
+def _butterflies(levels: int, flip: bool = False) -> Any:
+    count = 1 << levels
+
+    def transform(b: Builder, vectors: Any, step: Any, signs: Any) -> None:
+        addresses = [b.add(vectors, b.mul(step, _const(i))) for i in range(count)]
+        values = [_load(b, address, _VEC, align=VEC_BYTES) for address in addresses]
+        if flip:
+            values = [b.fmul(x, _splat(b, _load(b, signs, _F32, 4 * i))) for i, x in enumerate(values)]
+        for level in range(levels):
+            distance = 1 << level
+            for i in range(count):
+                if not i & distance:
+                    x, y = values[i], values[i + distance]
+                    values[i], values[i + distance] = b.fadd(x, y), b.fsub(x, y)
+        for x, address in zip(values, addresses, strict=True):
+            _store(b, x, address, align=VEC_BYTES)
+
+    @intrinsic
+    def butterflies(_: Any, vectors: Any, step: Any) -> Any:
+        """Walsh-Hadamard transform of 2**levels vectors in place, ``step`` bytes apart."""
+
+        def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+            transform(b, *args, None)
+            return c.get_dummy_value()
+
+        return _void(2), generate
+
+    @intrinsic
+    def flipped_butterflies(_: Any, vectors: Any, signs: Any) -> Any:
+        """The same of successive vectors, multiplied by the float32 at ``signs`` before."""
+
+        def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+            transform(b, args[0], _const(VEC_BYTES), args[1])
+            return c.get_dummy_value()
+
+        return _void(2), generate
+
+    return flipped_butterflies if flip else butterflies
+
+
+flipped_butterflies = _butterflies(MAX_LEVELS, flip=True)
+butterflies_1, butterflies_2, butterflies_3, butterflies_4 = (_butterflies(levels) for levels in (1, 2, 3, 4))
+
+
+@intrinsic
+def tile_sides(_: Any, dots: Any, limits: Any, margins: Any, bits: Any, bits_step: Any) -> Any:
+    """bits[lane] = dots[:, lane] > limits, 16 bits a lane, of LANES vectors ``dots`` and as many ``limits``.
+
+    Returns a bit for each lane, set where a value is not farther from its limit than the lane's margin.
+    """
+
+    def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
+        dots, limits, margins, bits, bits_step = args
+        words = ir.Constant(_IVEC, [0] * LANES)
+        nearest = ir.Constant(_VEC, [3e38] * LANES)
+        for i in range(LANES):
+            x, limit = _load(b, dots, _VEC, i * VEC_BYTES, VEC_BYTES), _splat(b, _load(b, limits, _F32, 4 * i))
+            bit = b.or_(words, ir.Constant(_IVEC, [1 << i] * LANES))
+            words = b.select(b.fcmp_ordered(">", x, limit), bit, words)
+            distance = _absolute(b, b.fsub(x, limit))
+            nearest = b.select(b.fcmp_ordered("<", distance, nearest), distance, nearest)
+        for lane in range(LANES):
+            word = b.trunc(b.extract_element(words, ir.Constant(_I32, lane)), _I16)
+            _store(b, word, b.add(bits, b.mul(bits_step, _const(lane))), align=1)
+        close = b.fcmp_ordered("<=", nearest, _load(b, margins, _VEC))
+        return b.zext(b.bitcast(close, _I16), _I64)
+
+    return types.intp(*[types.intp] * 5), generate
 
 
 @intrinsic

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 Projection = Literal["orthonormal", "rademacher", "count_sketch"]
-Algorithm = Literal["muvera-1", "fastembed-1"]
+Algorithm = Literal["muvera-2", "muvera-1", "fastembed-1"]
 
 MAX_K_SIM = 16
 # what every supported database could hold is smaller still; this bounds memory, not quality
@@ -28,21 +28,34 @@ class FDEConfig:
 
     Two encoders of equal configs give interchangeable FDEs, on every machine.
 
+    ``algorithm`` says how the random matrices are drawn:
+
+    - ``"muvera-2"``: orthogonal draws. Random rotations give ``dim`` orthogonal hyperplanes each, and successive
+      repetitions take the next ``k_sim`` of them ("super-bit" LSH, Ji et al., NIPS 2012). Further rotations are cut
+      into disjoint projections of ``d_proj`` dimensions, one for each repetition (orthogonal random features, Yu et
+      al., NIPS 2016). Repetitions then repeat less of each other, and the same recall takes fewer dimensions. Where
+      ``dim`` is a power of two from 64 on, a rotation is three rounds of random signs and a Walsh-Hadamard transform,
+      which makes hashing several times faster; otherwise it is drawn uniformly.
+    - ``"muvera-1"``: the paper's independent draws: Gaussian hyperplanes, and a projection for each repetition.
+    - ``"fastembed-1"``: those of fastembed's ``Muvera``, see :meth:`fastembed`.
+
     Args:
         dim: width of a token vector, d in the paper.
-        r_reps: independent repetitions, R. More repetitions lower the noise; with everything else equal, the FDE of
+        r_reps: repetitions, R. More repetitions lower the noise; with everything else equal, the FDE of
             fewer repetitions is a prefix of the longer one (before scaling; not with ``d_final``).
         k_sim: hyperplanes of a partition; a repetition has 2**k_sim partitions.
         d_proj: dimensions of a partition after the inner projection, at most ``dim``; None: no projection.
-        seed: of all randomness, at least 0. Repetition r depends on (seed, r) alone.
-        projection: the inner projection. ``"orthonormal"``: rows of a random rotation scaled by sqrt(d / d_proj), the
-            lowest variance; ``"rademacher"``: the paper's +-1/sqrt(d_proj); ``"count_sketch"``: one +-1 a dimension.
+        seed: seed of all randomness, at least 0. A repetition's matrices depend on the seed, its number and, with
+            ``"muvera-2"``, on ``k_sim`` and ``d_proj``; never on ``r_reps``.
+        projection: the inner projection. ``"orthonormal"``: columns of a random rotation scaled by sqrt(d / d_proj),
+            the lowest variance and the only one of ``"muvera-2"``; ``"rademacher"``: the paper's +-1/sqrt(d_proj);
+            ``"count_sketch"``: one +-1 a dimension.
         fill_empty: give a document's empty partitions the token nearest in Hamming distance (ties: the first token).
         normalize: scale documents' FDEs to unit length. It is not in the paper (``False`` is the paper's), costs
             nothing, and raised recall on every collection measured; queries are never scaled.
         d_final: dimensions after a final count sketch over all repetitions (appendix C.2 has a dense matrix here);
             None: no final projection.
-        algorithm: version of the construction. ``"fastembed-1"`` is set by :meth:`fastembed`.
+        algorithm: version of the construction, see above.
 
     Raises:
         ValueError: a size is out of range or sizes contradict each other.
@@ -58,7 +71,7 @@ class FDEConfig:
     fill_empty: bool = True
     normalize: bool = True
     d_final: int | None = None
-    algorithm: Algorithm = "muvera-1"
+    algorithm: Algorithm = "muvera-2"
 
     def __post_init__(self) -> None:
         for name in ("dim", "r_reps", "k_sim", "d_proj", "seed", "d_final"):
@@ -76,6 +89,11 @@ class FDEConfig:
         for name, allowed in (("projection", get_args(Projection)), ("algorithm", get_args(Algorithm))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        if self.algorithm == "muvera-2" and self.projection != "orthonormal":
+            raise ValueError(
+                f"projection={self.projection!r} is not possible with algorithm='muvera-2', whose projections are "
+                "parts of rotations; use projection='orthonormal' or algorithm='muvera-1'"
+            )
         if self.k_sim > MAX_K_SIM:
             raise ValueError(f"k_sim={self.k_sim} makes 2**{self.k_sim} partitions; at most {MAX_K_SIM} is supported")
         if self.d_proj is not None and self.d_proj > self.dim:

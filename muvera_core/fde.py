@@ -78,7 +78,7 @@ class FDEEncoder:
             InvalidTokens: the sample is empty, of another width, or not finite.
             ValueError: the config cannot be fitted, or the sample's mean is zero.
         """
-        if config.algorithm != "muvera-1":
+        if config.algorithm == "fastembed-1":
             raise ValueError(f"a config of algorithm {config.algorithm} cannot be fitted: nothing else would match it")
         if config.d_proj is not None and config.d_proj < 2:
             raise ValueError(f"d_proj={config.d_proj} has no room for the mean's direction; use at least 2")
@@ -217,15 +217,21 @@ class FDEEncoder:
         padded = -(-n // LANES) * LANES
         limits = np.full(padded, np.float32(3e38))  # no padded hyperplane is ever passed
         limits[:n] = thresholds
-        # float32 rounding of g . x - threshold, relative to max |x_i|: (d + 2) roundings of at most half an ulp
-        norms = np.abs(hyperplanes).sum(axis=1)
-        margin = np.float32((config.dim + 2) * 2.0**-23 * norms.max()) if n else np.float32(0)
+        # float32 rounding of g . x - threshold, relative to max |x_i|, with half an ulp counted as a whole one
+        if draws.flips is None:  # d + 2 roundings, each relative to the sum of |g_i x_i|
+            rounding = (config.dim + 2) * np.abs(hyperplanes).sum(axis=1).max(initial=0)
+            hash_panels = panels(hyperplanes.T[None]).reshape(padded // LANES, config.dim, LANES)
+        else:  # levels are rotations: each adds one rounding, relative to the length d**1.5 |x| of the result
+            rounding = (draws.flips.shape[1] * np.log2(config.dim) + 2) * config.dim**2
+            hash_panels = np.zeros((0, config.dim, LANES), np.float32)
+        margin = np.float32(rounding * 2.0**-23)
         # a token far shorter than the mean: the rounding of the thresholds themselves
         slack = np.float32(2.0**-22 * np.abs(thresholds).max()) if n else np.float32(0)
         return (
             np.column_stack([hyperplanes, thresholds]),
             aligned(limits),
-            panels(hyperplanes.T[None]).reshape(padded // LANES, config.dim, LANES),
+            hash_panels,
+            aligned(draws.flips if draws.flips is not None else np.zeros((0, 1, config.dim))),
             margin,
             slack,
             config.k_sim,

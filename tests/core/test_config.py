@@ -24,7 +24,8 @@ def test_survives_json():
 def test_fingerprint_changes_with_everything():
     changes = [
         {}, {"dim": 127}, {"r_reps": 19}, {"k_sim": 4}, {"d_proj": 15}, {"d_proj": None}, {"seed": 43},
-        {"projection": "rademacher"}, {"projection": "count_sketch"}, {"fill_empty": False}, {"normalize": False},
+        {"algorithm": "muvera-1"}, {"algorithm": "muvera-1", "projection": "rademacher"},
+        {"algorithm": "muvera-1", "projection": "count_sketch"}, {"fill_empty": False}, {"normalize": False},
         {"d_final": 1000}, {"algorithm": "fastembed-1"},
     ]  # fmt: skip
     prints = {FDEConfig(**{"dim": 128, **change}).fingerprint for change in changes}
@@ -34,7 +35,9 @@ def test_fingerprint_changes_with_everything():
 
 def test_fingerprint_is_stable():
     """What stored collections hold: a change needs a new algorithm version."""
-    assert FDEConfig(128).fingerprint == "e0c4464fe7f4f41f948d9385bd3abfd2"
+    sizes = {"r_reps": 20, "k_sim": 5, "d_proj": 16}
+    assert FDEConfig(128, **sizes, algorithm="muvera-1").fingerprint == "e0c4464fe7f4f41f948d9385bd3abfd2"
+    assert FDEConfig(128, **sizes).fingerprint == "032feb18cd3545b4054c48b9c6f3222b"
 
 
 def test_numpy_integers_are_plain_afterwards():
@@ -65,6 +68,7 @@ def test_fastembed():
         ({"d_proj": 129}, ValueError, "larger than dim=128"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"seed": None}, TypeError, "seed must be an integer"),
+        ({"projection": "rademacher"}, ValueError, "not possible with algorithm='muvera-2'"),
         ({"projection": "gaussian"}, ValueError, "projection must be one of"),
         ({"algorithm": "muvera-0"}, ValueError, "algorithm must be one of"),
         ({"normalize": 1}, TypeError, "normalize must be True or False"),

@@ -19,8 +19,9 @@ from tests.drawn import configs, gaussian
 
 CONFIGS = {
     "default": {},
-    "paper": {"projection": "rademacher", "normalize": False},
-    "sketch": {"projection": "count_sketch"},
+    "independent": {"algorithm": "muvera-1"},
+    "paper": {"algorithm": "muvera-1", "projection": "rademacher", "normalize": False},
+    "sketch": {"algorithm": "muvera-1", "projection": "count_sketch"},
     "unprojected": {"d_proj": None},
     "no fill": {"fill_empty": False},
     "narrow": {"d_proj": 5},
@@ -38,7 +39,7 @@ def config(request):
     return FDEConfig(48, **{"r_reps": 5, **request.param})
 
 
-@pytest.mark.parametrize("dim", [48, 300])
+@pytest.mark.parametrize("dim", [48, 128, 300])
 def test_matches_the_reference(config, dim):
     config = FDEConfig(**{**config.to_dict(), "dim": dim})
     encoder = FDEEncoder(config)
@@ -94,9 +95,10 @@ def test_equals_fastembed_on_real_vectors(pydocs, pydocs_documents):
 def test_golden_vectors():
     """A change here changes every FDE that users have stored: raise the algorithm's version."""
     golden = json.loads((Path(__file__).parents[1] / "data" / "golden.json").read_text())
-    tokens = np.array(golden["tokens"], np.float32)
+    short = np.array(golden["tokens"], np.float32)
     for case in golden["cases"]:
         config = FDEConfig.from_dict(case["config"])
+        tokens = np.resize(short, (len(short), config.dim))
         encoder = FDEEncoder.fit(config, tokens) if case["fitted"] else FDEEncoder(config)
         assert encoder.fingerprint == case["fingerprint"]
         np.testing.assert_allclose(encoder.encode_document(tokens), case["document"], rtol=0, atol=1e-6)
@@ -208,7 +210,7 @@ class TestFit:
 
     def test_matches_the_reference(self):
         sample = self.sample()
-        for options in ({}, {"d_proj": None}, {"projection": "rademacher", "d_final": 200}):
+        for options in ({}, {"d_proj": None}, {"algorithm": "muvera-1", "projection": "rademacher", "d_final": 200}):
             config = FDEConfig(32, r_reps=4, **options)
             encoder = FDEEncoder.fit(config, sample)
             tokens = sample[:50]
@@ -224,7 +226,9 @@ class TestFit:
     @pytest.mark.parametrize("projection", ["orthonormal", "rademacher", "count_sketch"])
     def test_is_unbiased_for_the_original_dot_product(self, projection):
         sample = self.sample()
-        config = FDEConfig(32, r_reps=3000, k_sim=0, d_proj=8, projection=projection, normalize=False)
+        config = FDEConfig(
+            32, r_reps=3000, k_sim=0, d_proj=8, projection=projection, normalize=False, algorithm="muvera-1"
+        )
         encoder = FDEEncoder.fit(config, sample)
         x, y = gaussian(8, 1, 32), gaussian(9, 1, 32)
         products = (encoder.encode_query(x) * encoder.encode_document(y)).reshape(3000, 8).sum(axis=1)
