@@ -32,7 +32,7 @@ def sets() -> dict[str, tuple[TokenBatch, TokenBatch]]:
 
 def evaluated(documents: TokenBatch, queries: TokenBatch) -> Evaluation:
     """Three encoders, int8 in the index."""
-    config = FDEConfig(documents.dim)
+    config = FDEConfig(documents.dim, r_reps=20, k_sim=5, d_proj=16)
     encoders: dict[str, Encoder] = {
         "FDE 10,240": FDEEncoder(config),
         "FDE 10,240, fitted": FDEEncoder.fit(config, documents),

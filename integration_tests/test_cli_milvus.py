@@ -28,7 +28,7 @@ from servers import milvus_stub
 
 COUNT = 30
 IDS = list(range(COUNT))
-SIZES = ["--r-reps", "4", "--k-sim", "2", "--d-proj", "8"]
+SIZES = ["--fde-dim", "160"]
 
 
 class Output(NamedTuple):
@@ -110,7 +110,7 @@ def test_a_vector_that_is_not_a_multivector(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("store_tokens", [True, False])
 def test_collections_of_this_library(tmp_path: Path, store_tokens: bool) -> None:
-    encoder = FDEEncoder(FDEConfig(DIM, r_reps=4, k_sim=2, d_proj=8))
+    encoder = FDEEncoder(FDEConfig.of_size(DIM, 160))
     with Database(f"milvus:{tmp_path / 'data.db'}") as database:
         store = database.create("own", encoder, store_tokens=store_tokens)
         says = "no document has tokens" if store_tokens else "no vector 'muvera_tokens'; there are: none"

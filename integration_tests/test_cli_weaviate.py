@@ -25,7 +25,7 @@ from servers import shared, weaviate_server
 
 COUNT = 12
 MUVERA = [sys.executable, "-c", "from muvera_adapters.cli import app; app()"]
-SIZES = ["--r-reps", "2", "--k-sim", "2", "--d-proj", "8"]
+SIZES = ["--fde-dim", "160"]
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -76,7 +76,7 @@ def test_every_command_takes_a_tenant(server, tmp_path):
 @pytest.mark.parametrize("command", ["search", "backfill", "verify"])
 def test_a_tenant_that_is_not_named_is_asked_for(server, tmp_path, command):
     client, target, name = server
-    encoder = FDEEncoder(FDEConfig(DIM, r_reps=2, k_sim=2, d_proj=8))
+    encoder = FDEEncoder(FDEConfig.of_size(DIM, 160))
     WeaviateMuvera.create(client, name, encoder, tenant="one").upsert([1], DOCUMENTS[:1])
     np.save(tmp_path / "query.npy", DOCUMENTS[0])
     more = {"search": ["--query-npy", "query.npy"], "backfill": ["--tokens-vector", "tokens"], "verify": []}[command]
@@ -97,7 +97,7 @@ def test_rejected_credentials(tmp_path, monkeypatch):
     closed = {"AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false"}
     server = weaviate_server.WeaviateServer(binary, tmp_path, **keys, **admins, **readers, **closed)
     server.start()
-    encoder = FDEEncoder(FDEConfig(DIM, r_reps=2, k_sim=2, d_proj=8))
+    encoder = FDEEncoder(FDEConfig.of_size(DIM, 160))
     target = f"weaviate:http://127.0.0.1:{server.port}?grpc_port={server.grpc_port}"
     try:
         monkeypatch.setenv("WEAVIATE_API_KEY", "right")

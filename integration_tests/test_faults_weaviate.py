@@ -353,7 +353,9 @@ def test_a_full_disk_is_reported_and_reading_goes_on(servers, small_disk, readon
     """At 90 % the server itself stops writes; at 100 % the system does."""
     percentages = {"DISK_USE_READONLY_PERCENTAGE": readonly_at, "DISK_USE_WARNING_PERCENTAGE": readonly_at}
     server = servers.start(small_disk / "server", **percentages)
-    store = servers.store("sync", server, "create", encoder=FDEEncoder(FDEConfig(dim=32, r_reps=20)))
+    store = servers.store(
+        "sync", server, "create", encoder=FDEEncoder(FDEConfig(dim=32, r_reps=20, k_sim=5, d_proj=16))
+    )
     acknowledged: list[int] = []
 
     def fill() -> None:

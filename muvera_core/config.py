@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Projection = Literal["orthonormal", "rademacher", "count_sketch"]
@@ -14,6 +15,12 @@ Algorithm = Literal["muvera-2", "muvera-1", "fastembed-1"]
 MAX_K_SIM = 16
 # what every supported database could hold is smaller still; this bounds memory, not quality
 MAX_FDE_DIM = 1 << 24
+
+# of of_size(), as measured with documents of 48 to 900 tokens
+_D_PROJ = 8
+_LEAST_REPS, _MOST_K_SIM = 10, 5
+_SHORT, _SHORT_MOST_K_SIM = 60, 3  # below 60 tokens, k_sim is at most 3
+_ENOUGH_REPS = ((500, 20), (200, 40))  # above 500 tokens, 20 repetitions are enough; above 200, 40
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:
@@ -63,9 +70,9 @@ class FDEConfig:
     """
 
     dim: int
-    r_reps: int = 20
-    k_sim: int = 5
-    d_proj: int | None = 16
+    r_reps: int = 40
+    k_sim: int = 3
+    d_proj: int | None = 8
     seed: int = 42
     projection: Projection = "orthonormal"
     fill_empty: bool = True
@@ -154,6 +161,49 @@ class FDEConfig:
         return cls(**content)
 
     @classmethod
+    def of_size(cls, dim: int, fde_dim: int, tokens: float | None = None, **options: Any) -> FDEConfig:
+        """The config for a number of dimensions, with the sizes that ranked best in measurements (docs/encoders.md).
+
+        ``d_proj`` is 8 (None where ``dim`` is at most 8). ``k_sim`` is the largest for which enough repetitions are
+        left: five times as many as partitions. That is 1 from 160 dimensions on, 2 from 640, 3 from 2,560, 4 from
+        10,240 and 5 from 40,960. For documents of more than 200 tokens, 40 repetitions are enough (4 from 5,120 on,
+        5 from 10,240); above 500 tokens, 20 are enough (3 from 1,280 on, 4 from 2,560, 5 from 5,120). For documents
+        of fewer than 60 tokens, ``k_sim`` is at most 3.
+
+        The result's ``fde_dim`` is the largest multiple of ``2**k_sim * d_proj`` that is not above the given one: the
+        given one where it is such a multiple, and else fewer by less than one repetition. More dimensions asked for
+        never give fewer. ``of_size(dim, 2560)`` is the default config where ``dim`` is more than 8.
+
+        Args:
+            dim: width of a token vector.
+            fde_dim: most dimensions of an FDE, at least 20 times ``d_proj``.
+            tokens: typical number of tokens of a document, such as the mean; None: not known.
+            options: the constructor's other arguments (seed, normalize, ...), but no sizes.
+
+        Raises:
+            ValueError: ``fde_dim`` is too small to rank by or too large, or ``tokens`` is not positive.
+            TypeError: a number is not an integer, or an option is a size.
+        """
+        sizes = sorted({"r_reps", "k_sim", "d_proj", "d_final"} & set(options))
+        if sizes:
+            raise TypeError(f"of_size() chooses the sizes itself, got {', '.join(sizes)}; give them to FDEConfig()")
+        plain = cls(dim, d_proj=None, k_sim=0, r_reps=1, **options)
+        block = min(_D_PROJ, plain.dim)
+        if isinstance(fde_dim, bool) or not hasattr(fde_dim, "__index__"):
+            raise TypeError(f"fde_dim must be an integer, got {fde_dim!r}")
+        if tokens is not None and not tokens > 0:
+            raise ValueError(f"tokens must be a positive number, got {tokens!r}")
+        cells = fde_dim.__index__() // block
+        k_sim = max((k for k in range(1, _MOST_K_SIM + 1) if cells >> k >= _least_reps(k, tokens)), default=0)
+        if not k_sim:
+            raise ValueError(
+                f"fde_dim={fde_dim} is too small for an FDE of tokens of width {dim}: use at least "
+                f"{2 * _LEAST_REPS * block} dimensions, or a RegressionEncoder, which needs fewer"
+            )
+        d_proj = block if plain.dim > block else None
+        return replace(plain, r_reps=cells >> k_sim, k_sim=k_sim, d_proj=d_proj)
+
+    @classmethod
     def fastembed(
         cls, dim: int, k_sim: int = 5, dim_proj: int = 16, r_reps: int = 20, random_seed: int = 42
     ) -> FDEConfig:
@@ -175,3 +225,11 @@ class FDEConfig:
             normalize=False,
             algorithm="fastembed-1",
         )
+
+
+def _least_reps(k_sim: int, tokens: float | None) -> float:
+    """Repetitions from which on ``k_sim`` hyperplanes rank better than fewer, for documents of ``tokens`` tokens."""
+    if tokens is not None and tokens < _SHORT and k_sim > _SHORT_MOST_K_SIM:
+        return math.inf
+    enough = next((reps for above, reps in _ENOUGH_REPS if tokens is not None and tokens > above), math.inf)
+    return min(enough, _LEAST_REPS << (k_sim - 1))

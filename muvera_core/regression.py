@@ -1,4 +1,4 @@
-"""An encoding that is fitted to a sample of the collection: a tenth of an FDE's dimensions at the same recall."""
+"""An encoding that is fitted to a sample of the collection: more recall than an FDE in fewer dimensions."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_the_commands(shelf, tmp_path):
 
     assert "shelf:DIR" in muvera("migrate", "--help")
     sizes = json.loads(muvera("inspect", "tokens.npz", "--json"))["targets"]["shelf:DIR"]
-    assert sizes["total_bytes"] == 4 * (40 * 10_240 + tokens.size)
+    assert sizes["total_bytes"] == 4 * (40 * 2_560 + tokens.size)
     found = json.loads(muvera("estimate", 40, "--tokens", 3, "--token-dim", DIM, "--database", "shelf", "--json"))
     assert found["estimates"][0]["disk"] == sizes["total_bytes"]
     report = json.loads(muvera("migrate", "tokens.npz", "--to", "shelf:data", "--collection", "x", "--json"))

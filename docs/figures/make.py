@@ -18,7 +18,7 @@ from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
 HERE = Path(__file__).parent
-SIZES = ((20, 3, 8), (20, 4, 8), (20, 5, 16), (20, 5, 64))  # r_reps, k_sim, d_proj
+SIZES = (160, 640, 2560, 10_240)  # dimensions
 CANDIDATES = (10, 20, 50, 100, 200, 400, 800)
 SHOWN = 7  # the question of the scatter plot
 
@@ -120,12 +120,12 @@ def estimates(name: str) -> None:
     cut = float(np.sort(estimate)[-200])
     scatter.axvline(cut, color="tab:blue", lw=1)
     scatter.text(cut, exact.min(), " 200 candidates right of here", color="tab:blue", fontsize=8)
-    scatter.set(xlabel="dot product of FDEs (10,240 dims)", ylabel="MaxSim")
+    scatter.set(xlabel=f"dot product of FDEs ({encoder.dim:,} dims)", ylabel="MaxSim")
     scatter.set_title(f"One question: “{sample.questions[SHOWN].text}”", fontsize=9)
     scatter.legend(frameon=False, fontsize=8, loc="upper left")
 
-    for r_reps, k_sim, d_proj in SIZES:
-        config = FDEConfig(documents.dim, r_reps, k_sim, d_proj)
+    for size in SIZES:
+        config = FDEConfig.of_size(documents.dim, size)
         curves.plot(CANDIDATES, _recalls(FDEEncoder(config), documents, sample.queries, truth), "o-", ms=3,
                     label=f"{config.fde_dim:,} dims")  # fmt: skip
     curves.set(xscale="log", xlabel="candidates of 2,041", ylabel="of the exact top 10 among them", ylim=(0.3, 1.01))

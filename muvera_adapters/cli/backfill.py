@@ -21,9 +21,8 @@ def backfill(
     tokens_vector: Annotated[str, typer.Option(help="Name of the multivector.")],
     fde_vector: Annotated[str, typer.Option(help="Name of the vector to add.")] = "fde",
     encoder: o.EncoderFile = None,
-    r_reps: o.RReps = 20,
-    k_sim: o.KSim = 5,
-    d_proj: o.DProj = 16,
+    fde_dim: o.FdeDim = o.FDE_DIM,
+    fde_tokens: o.FdeTokens = None,
     seed: o.Seed = 42,
     into: Annotated[
         str | None,
@@ -63,7 +62,7 @@ def backfill(
         if refresh and ("into" in options or dry_run):
             raise WrongUsage("--refresh goes with neither --into nor --dry-run")
         dim = database.token_dim(collection, tokens_vector)
-        chosen = o.make_encoder(dim, encoder, r_reps, k_sim, d_proj, seed)
+        chosen = o.make_encoder(dim, encoder, fde_dim, fde_tokens, seed)
         store = database.adopt(collection, chosen, tokens_vector=tokens_vector, fde_vector=fde_vector)
         try:
             report = store.backfill(progress=not as_json, dry_run=dry_run, refresh=refresh, **options)

@@ -18,7 +18,7 @@ from muvera_adapters.stores.sizes import FORMULA
 def estimate(
     documents: Annotated[int, typer.Argument(min=1, help="Number of documents.")],
     tokens: Annotated[float, typer.Option(min=1, help="Mean number of tokens of a document.")],
-    dim: Annotated[int, typer.Option(min=1, help="Dimensions of an encoding.")] = 10_240,
+    dim: Annotated[int, typer.Option(min=1, help="Dimensions of an encoding.")] = o.FDE_DIM,
     token_dim: Annotated[int, typer.Option(min=1, help="Dimensions of a token vector.")] = 128,
     database: Annotated[
         list[str] | None, typer.Option(help=f"Name of a database, or its target ({forms()}); repeat. Default: all.")

@@ -26,7 +26,7 @@ def evaluate(
     queries: i.QueryFile = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="fde, fitted, fde:R,K,P, regression:DIM or a saved encoder; repeat. Of files only."),
+        typer.Option(help="fde, fitted or regression, also with :DIM, or a saved encoder; repeat. Of files only."),
     ] = None,
     quantization: Annotated[
         list[str] | None,

@@ -147,8 +147,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
         kind, _, size = name.partition(":")
         try:
             if kind in ("fde", "fitted"):
-                r_reps, k_sim, d_proj = (int(x) for x in (size or "20,5,16").split(","))
-                config = FDEConfig(documents.dim, r_reps, k_sim, None if d_proj >= documents.dim else d_proj, seed)
+                tokens = float(documents.lengths.mean())
+                config = FDEConfig.of_size(documents.dim, int(size or o.FDE_DIM), tokens, seed=seed)
                 plain = kind == "fde"
                 encoder: Encoder = FDEEncoder(config) if plain else FDEEncoder.fit(config, documents)
                 found[f"FDE {encoder.dim:,}{'' if plain else ', fitted'}"] = encoder
@@ -162,8 +162,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
                 found[Path(name).stem] = encoder
             else:
                 raise WrongUsage(
-                    f"{name!r} is no encoder: write fde, fitted, fde:R,K,P (repetitions, hyperplanes, projected "
-                    "dimensions), regression, regression:DIM, or the path of a saved one"
+                    f"{name!r} is no encoder: write fde, fitted, regression, each with :DIM for another "
+                    "number of dimensions, or the path of a saved one"
                 )
         except InvalidInput:
             raise

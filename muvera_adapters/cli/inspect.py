@@ -43,7 +43,7 @@ def inspect(
         )
         try:
             first = next(iter(opened.documents()), None)
-            encoder = FDEEncoder(FDEConfig(opened.dim, d_proj=min(16, opened.dim)))
+            encoder = FDEEncoder(FDEConfig.of_size(opened.dim, o.FDE_DIM))
             # one for each form of targets, where no database is reached
             targets = [Target(spec.scheme, form.location, form.place) for spec in specs() for form in spec.forms]
             size = estimate(opened, encoder, targets[0])

@@ -55,9 +55,8 @@ def migrate(
         str | None, typer.Option(help="Keys of the payload to take along, between commas; 'none'. Default: all.")
     ] = None,
     encoder: o.EncoderFile = None,
-    r_reps: o.RReps = 20,
-    k_sim: o.KSim = 5,
-    d_proj: o.DProj = 16,
+    fde_dim: o.FdeDim = o.FDE_DIM,
+    fde_tokens: o.FdeTokens = None,
     seed: o.Seed = 42,
     quantization: Annotated[
         str | None, typer.Option(help=f"Codes of the FDEs, a preset of the database ({o.quantizations()}).")
@@ -98,7 +97,7 @@ def migrate(
             payload=None if kept is None else {*kept, *(condition.key for condition in conditions)},
         )
         try:
-            chosen = o.make_encoder(opened.dim, encoder, r_reps, k_sim, d_proj, seed)
+            chosen = o.make_encoder(opened.dim, encoder, fde_dim, fde_tokens, seed)
             # before hours of work
             queries = open_queries(query_npy) if query_npy is not None else None
             if queries is not None and queries.dim != opened.dim:

@@ -16,6 +16,9 @@ from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec
 from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
 
+#: default of --fde-dim: the size of FDEConfig(dim)
+FDE_DIM = 2560
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 CollectionName = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
 Ids = Annotated[
@@ -40,12 +43,15 @@ Lengths = Annotated[
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="Column, or key of the payload, to leave out; may be repeated.")]
 EncoderFile = Annotated[
-    Path | None, typer.Option("--encoder", help="Encoder saved by encoder.save(), instead of the next four.")
+    Path | None, typer.Option("--encoder", help="Encoder saved by encoder.save(), instead of the next three options.")
 ]
-RReps = Annotated[int, typer.Option(help="Repetitions of the FDE.")]
-KSim = Annotated[int, typer.Option(help="Hyperplanes of a repetition: 2^k partitions.")]
-DProj = Annotated[int, typer.Option(help="Dimensions of a partition.")]
-Seed = Annotated[int, typer.Option(help="Of the FDE's randomness.")]
+FdeDim = Annotated[
+    int, typer.Option(help="Most dimensions of an FDE; FDEConfig.of_size() chooses repetitions and partitions.")
+]
+FdeTokens = Annotated[
+    float | None, typer.Option(help="Typical number of tokens of a document, which that choice takes into account.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the FDE's randomness.")]
 Target = Annotated[str, typer.Argument(help=forms())]
 QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt.")]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
@@ -98,18 +104,16 @@ Tenant = Annotated[str | None, typer.Option(help=f"Tenant of the collection ({da
 FromTenant = Annotated[str | None, typer.Option(help="Tenant of --from-collection.")]
 
 
-def make_encoder(dim: int, file: Path | None, r_reps: int, k_sim: int, d_proj: int, seed: int) -> Encoder:
+def make_encoder(dim: int, file: Path | None, fde_dim: int, fde_tokens: float | None, seed: int) -> Encoder:
     """The encoder that the options name, for tokens of width ``dim``.
 
     Raises:
         InvalidInput: the file is no encoder, or is for another width.
-        WrongUsage: the sizes contradict each other.
+        WrongUsage: the size is out of range.
     """
     if file is None:
         try:
-            return FDEEncoder(
-                FDEConfig(dim, r_reps=r_reps, k_sim=k_sim, d_proj=None if d_proj >= dim else d_proj, seed=seed)
-            )
+            return FDEEncoder(FDEConfig.of_size(dim, fde_dim, fde_tokens, seed=seed))
         except ValueError as error:
             raise WrongUsage(str(error)) from error
     try:

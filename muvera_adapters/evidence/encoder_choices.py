@@ -8,8 +8,7 @@ from functools import partial
 
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
-#: r_reps, k_sim, d_proj of 1,280 to 10,240 dimensions
-FDE_SIZES = ((10, 4, 8), (20, 4, 8), (20, 5, 8), (20, 5, 16))
+FDE_DIMS = (640, 1280, 2560, 5120, 10240)
 REGRESSION_DIMS = (512, 1024, 2048)
 
 
@@ -28,15 +27,22 @@ class EncoderChoice:
     make: Callable[[TokenBatch], Encoder]
 
 
-def default_encoders(token_dim: int, seed: int) -> list[EncoderChoice]:
-    """FDEs of four sizes, plain and fitted, and regression encoders of three."""
+def default_encoders(token_dim: int, seed: int, tokens: float | None = None) -> list[EncoderChoice]:
+    """FDEs of five sizes, plain and fitted, and regression encoders of three.
+
+    Args:
+        token_dim: width of a token vector.
+        seed: seed of all encoders.
+        tokens: typical number of tokens of a document, which ``FDEConfig.of_size`` takes into account.
+    """
     found = []
-    for r_reps, k_sim, d_proj in FDE_SIZES:
-        width = min(d_proj, token_dim)
-        config = FDEConfig(token_dim, r_reps=r_reps, k_sim=k_sim, d_proj=width, seed=seed)
-        text = f"FDEConfig(dim={token_dim}, r_reps={r_reps}, k_sim={k_sim}, d_proj={width}, seed={seed})"
+    for fde_dim in FDE_DIMS:
+        config = FDEConfig.of_size(token_dim, fde_dim, tokens, seed=seed)
+        # the sizes themselves: the code makes this encoder even where the rule of of_size() changes
+        sizes = f"r_reps={config.r_reps}, k_sim={config.k_sim}, d_proj={config.d_proj}"
+        text = f"FDEConfig(dim={token_dim}, {sizes}, seed={seed})"
         found.append(EncoderChoice(f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)))
-        if width > 1:
+        if config.block_dim > 1:
             name = f"FDE {config.fde_dim:,}, fitted"
             found.append(EncoderChoice(name, f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)))
     for dim in REGRESSION_DIMS:

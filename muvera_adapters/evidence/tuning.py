@@ -122,7 +122,8 @@ def tune(
     exact = [exact_top(part.tokens, batch, ids, k, progress=progress) for part in (first, second)]
     steps = grid(k, min(max_prefetch, len(batch)))
     trials = Trials(batch, first, exact[0], target, k, steps, seed)
-    choices = default_encoders(batch.dim, seed) if encoders is None else list(encoders)
+    tokens = float(batch.lengths.mean())
+    choices = default_encoders(batch.dim, seed, tokens) if encoders is None else list(encoders)
     for choice in tqdm(choices, desc="encoders", disable=not progress):
         encoder = Remembering(choice.make(batch))
         least, best = trials.brute_force(encoder)

@@ -41,7 +41,7 @@ from muvera_adapters.stores.checks import without_zero_rows
 from muvera_adapters.stores.protocol import Store
 from muvera_core import Encoder, InvalidTokens
 
-# one batch: 8 MB of tokens at 128 dims, and 10 MB of FDEs at the default 10,240 dims
+# one batch: 8 MB of tokens at 128 dims, and 2.6 MB of FDEs at the default 2,560 dims
 _BATCH_TOKENS = 16_384
 _BATCH_DOCUMENTS = 256
 # positions that conditions leave out before progress is noted nevertheless

@@ -40,7 +40,7 @@ def test_diagnose(data):
 
 def test_evaluate_writes_the_report(data, tmp_path):
     pytest.importorskip("matplotlib")
-    arguments = ["evaluate", str(data / "docs.npz"), "--queries", str(data / "queries.npz"), "--encoder", "fde:10,4,8"]
+    arguments = ["evaluate", str(data / "docs.npz"), "--queries", str(data / "queries.npz"), "--encoder", "fde:1280"]
     arguments += ["--judgements", str(data / "qrels.tsv"), "--candidates", "10,100", "--quantization", "int8"]
     result = run(*arguments, "--report", "out", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -53,7 +53,7 @@ def test_evaluate_writes_the_report(data, tmp_path):
 
 def test_evaluate_without_an_index_is_the_same_for_the_same_seed(data):
     def once(seed):
-        result = run("evaluate", "docs.npz", "--encoder", "fitted:10,4,8", "--quantization", "none", "--pseudo", "20",
+        result = run("evaluate", "docs.npz", "--encoder", "fitted:1280", "--quantization", "none", "--pseudo", "20",
                      "--candidates", "20", "--seed", seed, "--json", cwd=data)  # fmt: skip
         assert result.returncode == 0, result.stderr
         content = json.loads(result.stdout)

@@ -13,7 +13,7 @@ from tests.cli.command import MUVERA
 from tests.plaid.files import INDEXES
 
 DIM, N = 16, 60
-SIZES = ["--r-reps", "4", "--k-sim", "2", "--d-proj", "8"]
+SIZES = ["--fde-dim", "160"]
 
 
 def muvera(*arguments, cwd=None, status=0, first=""):
@@ -146,7 +146,7 @@ def test_paths_that_cannot_be_written(home, tmp_path):
     for arguments in (
         [*command[:3], "qdrant-edge:occupied/data", *command[4:]],
         ["quickstart", "--data", "occupied/data"],
-        ["evaluate", "tokens.npz", "--pseudo", "4", "--encoder", "fde:2,2,4", "--report", "occupied/report"],
+        ["evaluate", "tokens.npz", "--pseudo", "4", "--encoder", "fde:160", "--report", "occupied/report"],
     ):
         assert "occupied" in complaint(*arguments, cwd=tmp_path)
 
@@ -242,7 +242,7 @@ def test_complaints(home, migrated):
             (["migrate", "tokens.npz", "--to", down, "--collection", "y"], 1, "is the server running?"),
             (["migrate", "tokens.npz", *to, "x", *SIZES, "--journal", "other"], 1, "--into-existing"),
             (["migrate", "tokens.npz", *to, "y", "--quantization", "rq8"], 2, "int8"),
-            (["migrate", "tokens.npz", *to, "y", "--k-sim", "99"], 2, "at most 16"),
+            (["migrate", "tokens.npz", *to, "y", "--fde-dim", "99"], 2, "at least 160 dimensions"),
             (["migrate", "tokens.npz", *to, "y", "--encoder", "absent.npz"], 1, "absent.npz: no such file"),
             (["migrate", "tokens.npz", *to, "y", "--where", "lang"], 2, "KEY=VALUE"),
             (["migrate", "tokens.npz", *to, "y", "--ids", "ids.txt"], 1, "no array and no file of this name"),

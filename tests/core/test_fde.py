@@ -180,7 +180,7 @@ def test_works_where_compiled_code_cannot_be_kept():
 import numba.core.caching
 numba.core.caching.CacheImpl._locator_classes = []
 from muvera_core import FDEConfig, FDEEncoder
-print(FDEEncoder(FDEConfig(16, d_proj=4)).encode_query([[1.0] * 16]).shape)
+print(FDEEncoder(FDEConfig(16)).encode_query([[1.0] * 16]).shape)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "(2560,)"

@@ -31,7 +31,7 @@ from muvera_adapters.stores.operations import Compute, seconds
 from muvera_adapters.stores.writing import slices
 from muvera_core import FDEConfig, FDEEncoder
 
-ENCODER = FDEEncoder(FDEConfig(dim=128))  # 10,240 dimensions
+ENCODER = FDEEncoder(FDEConfig(dim=128, r_reps=20, k_sim=5, d_proj=16))  # 10,240 dimensions
 SMALL = FDEEncoder(FDEConfig(dim=8, r_reps=2, k_sim=2, d_proj=4))
 REST = Connection("passages", "Qdrant 1.19", (1, 19), c.REST, 60)
 GRPC = Connection("passages", "Qdrant 1.19", (1, 19), c.GRPC, None)

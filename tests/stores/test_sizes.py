@@ -39,7 +39,7 @@ def test_inspect_migrate_and_estimate_agree(home):
     assert list(inspected["targets"]) == [form for spec in specs() for form in spec.targets]
     dim = inspected["fde_dim"]
     # the migration's library call, which --dry-run prints
-    source, encoder = open_source(home / "tokens.npz"), FDEEncoder(FDEConfig(DIM, d_proj=16))
+    source, encoder = open_source(home / "tokens.npz"), FDEEncoder(FDEConfig(DIM))
     assert encoder.dim == dim
     for form, target in FORMS:
         two_stages, _ = estimate(DOCUMENTS, TOKENS, dim, token_dim=DIM, databases=[target])
