@@ -299,7 +299,9 @@ class TestWriting:
         changed, emptied = store.get([3, 4], with_tokens=True)
         assert changed.payload == {"n": 33, "text": "a", "more": True}
         assert emptied.payload == {"n": None, "text": "b"}
-        assert store.count(filter=Filter.by_property("n").greater_or_equal(0)) == COUNT - 1, "it is not a number any more"
+        assert store.count(filter=Filter.by_property("n").greater_or_equal(0)) == COUNT - 1, (
+            "it is not a number any more"
+        )
         assert np.array_equal(changed.tokens, DOCUMENTS[5])
         assert store.search(DOCUMENTS[5], 2, COUNT)[0].score == pytest.approx(truth(DOCUMENTS[5]).max(), abs=1e-4)
         # a blob is in no reply unless asked for

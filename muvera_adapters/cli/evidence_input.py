@@ -15,6 +15,7 @@ from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources import SourceDocument, open_queries, open_source
+from muvera_adapters.stores.checks import has_zero_rows, without_zero_rows
 from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
 
 Source = Annotated[
@@ -114,10 +115,10 @@ def _usable(documents: list[SourceDocument]) -> tuple[list[SourceDocument], list
         shown = ", ".join(map(repr, broken[:5])) + (" ..." if len(broken) > 5 else "")
         notes.append(f"{len(broken):,} documents with NaN or infinite values are left out: {shown}.")
         documents = [d for d in documents if np.isfinite(d.tokens).all()]
-    padded = sum(not d.tokens.any(axis=1).all() for d in documents)
+    padded = sum(has_zero_rows(d.tokens) for d in documents)
     if padded:
         notes.append(f"{padded:,} documents have rows of zeros (padding), which are left out.")
-        documents = [d._replace(tokens=d.tokens[d.tokens.any(axis=1)]) for d in documents]
+        documents = [d._replace(tokens=without_zero_rows(d.tokens)) for d in documents]
     return [d for d in documents if len(d.tokens)], notes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.stores.checks import without_zero_rows
 from muvera_core import TokenBatch
 from muvera_core.tokens import to_batch
 
@@ -108,7 +109,7 @@ def pseudo_queries(
     matrices = []
     for source in sources:
         own = documents[int(source)].astype(np.float32)
-        own = own[own.any(axis=1)]
+        own = without_zero_rows(own)
         if not len(own):
             own = values[values.any(axis=1)][:1].astype(np.float32)
         wanted = int(rng.integers(max(1, tokens // 4), tokens + 1))

@@ -12,6 +12,7 @@ import numpy as np
 from muvera_adapters.databases import spec_of
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.sources.base import TokenSource
+from muvera_adapters.stores.checks import without_zero_rows
 from muvera_adapters.stores.database import Target
 from muvera_adapters.stores.sizes import Part, Planned, disk_of, ram_of
 from muvera_core import Encoder
@@ -137,7 +138,7 @@ def estimate(
     exact = source.n_tokens is not None and documents == len(source)
     tokens = source.n_tokens if exact and source.n_tokens is not None else round(documents * sum(lengths) / len(first))
     # only what can be encoded; the first use compiles
-    present = [d.tokens[d.tokens.any(axis=1)] for d in first if np.isfinite(d.tokens).all()]
+    present = [without_zero_rows(d.tokens) for d in first if np.isfinite(d.tokens).all()]
     good = [tokens for tokens in present if len(tokens)]
     encoding = 0.0
     if good:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, Unsupported
+from muvera_adapters.errors import MuveraError, Rejected, Unsupported
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import both
@@ -142,28 +142,22 @@ def access(collection: Collection) -> BackfillAccess:
         rows = await fetch_all(collection, keys, fields, strong=True)
         return to_stored(collection, rows), following
 
-    return BackfillAccess(collection, partial(_check, collection), partial(_sample, collection), read, write, page)
+    return BackfillAccess(collection, check_encodable, partial(_sample, collection), read, write, page)
 
 
 def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
-    """Those that have tokens. A zero FDE stands where none could be made, as some fields take no null."""
+    """Those that have tokens, which may be unreadable.
+
+    A zero FDE stands where none could be made, as some fields take no null.
+    """
     documents = []
     for row in rows:
-        tokens, document_id = row.tokens, document_id_of(collection, row)
-        if row.problem:
-            collection.seen.unreadable[document_id] = row.problem
-            tokens = np.full((1, collection.encoder.token_dim), np.nan, np.float32)
-        if tokens is not None:
-            fde = row.fde if row.fde is not None and row.fde.any() else None
-            documents.append(Stored(row.key, document_id, tokens, fde))
+        if row.tokens is None and not row.problem:
+            continue
+        tokens = np.empty((0, collection.encoder.token_dim), np.float32) if row.tokens is None else row.tokens
+        fde = row.fde if row.fde is not None and row.fde.any() else None
+        documents.append(Stored(row.key, document_id_of(collection, row), tokens, fde, row.problem))
     return documents
-
-
-def _check(collection: Collection, matrix: npt.NDArray[Any], where: str) -> None:
-    for document_id, problem in collection.seen.unreadable.items():
-        if where == f"document {document_id!r}" and np.isnan(matrix).all():
-            raise InvalidInput(problem)
-    check_encodable(matrix, where)
 
 
 async def _sample(collection: Collection, size: int) -> list[Stored]:

@@ -10,7 +10,6 @@ from pymilvus import DataType
 
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.ids import ID, MAX_KEY, Keys
-from muvera_adapters.results import DocumentId
 from muvera_adapters.stores import collection
 from muvera_core import Encoder
 
@@ -57,11 +56,9 @@ class Seen(collection.Seen):
 
     Attributes:
         token_bytes: bytes on the wire of the largest token matrix read so far; 0: none was read.
-        unreadable: id -> why the stored text of a document's tokens cannot be read.
     """
 
     token_bytes: int = 0
-    unreadable: dict[DocumentId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from muvera_adapters.milvus.reading import Cursor, fitting, indexes, next_keys
 from muvera_adapters.milvus.requests import Description, raw, to_row, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.stores.backfilling import encodable, encode, verify
+from muvera_adapters.stores.backfilling import count_padded, encodable, encode, verify
 from muvera_adapters.stores.operations import Compute, seconds
 
 _PAGE = 100
@@ -170,8 +170,8 @@ async def _write(
         return
     to = access(collection)
     documents = to_stored(collection, [to_row(collection, row[collection.key], row) for row in rows])
-    report.zero_rows += sum(not each.tokens.any(axis=1).all() for each in documents)
     documents = encodable(to, documents, report)
+    report.zero_rows += count_padded(documents)
     fdes = (await Compute(partial(encode, to, documents))) if documents else ()
     by_key = {each.key: fde for each, fde in zip(documents, fdes, strict=True)}
     nothing = np.zeros(collection.encoder.dim, np.float32)

@@ -26,6 +26,7 @@ from muvera_adapters.milvus.collection import (
 )
 from muvera_adapters.milvus.ids import ID, MAX_KEY
 from muvera_adapters.milvus.requests import Description
+from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
@@ -80,7 +81,7 @@ class Plan:
 
 def check(encoder: Encoder, plan: Plan) -> None:
     """Raises InvalidInput for what no Milvus can make."""
-    check_encoder(encoder.dim)
+    check_dimensions(encoder, MAX_DIM, "Milvus")
     unknown = sorted(set(plan.options) - _OPTIONS)
     if unknown:
         raise InvalidInput(f"no option {', '.join(unknown)}; of Milvus's there are {', '.join(sorted(_OPTIONS))}")
@@ -104,15 +105,6 @@ def check(encoder: Encoder, plan: Plan) -> None:
     taken = sorted(name for name in names if is_reserved(name))
     if taken:
         raise InvalidInput(f"fields {', '.join(taken)} are reserved for this library")
-
-
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that no Milvus stores."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Milvus takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
 
 
 def is_reserved(name: str) -> bool:
@@ -201,7 +193,7 @@ def describe(
         SchemaMismatch: it is not what the encoder and two-stage search need; every reason is named.
         InvalidInput: no Milvus stores such FDEs.
     """
-    check_encoder(encoder.dim)
+    check_dimensions(encoder, MAX_DIM, "Milvus")
     fields = {each["name"]: each for each in description["fields"]}
     primary = next(each for each in description["fields"] if each.get("is_primary"))
     own_keys = "any" if primary["name"] == ID else "integer" if primary["type"] == DataType.INT64 else "string"

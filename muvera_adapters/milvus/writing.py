@@ -40,7 +40,7 @@ async def upsert(
 
     async def write(rows: Sequence[dict[str, Any]], _: bool) -> dict[int, MuveraError]:
         await (requests.upsert(collection, rows) if whole else merge(collection, rows))
-        collection.seen.without_fde = None
+        collection.seen.without_fde.forget()
         return {}
 
     access = WriteAccess(
@@ -55,7 +55,7 @@ async def delete(
     """Deletes documents by ids or by filter; all of them only with ``everything``."""
     expression = checked(chosen)
     check_named(ids, chosen, everything, matches_all=chosen is not None and not expression)
-    collection.seen.without_fde = None
+    collection.seen.without_fde.forget()
     if ids is None:
         await requests.delete(collection, expression or all_documents(collection))
         return

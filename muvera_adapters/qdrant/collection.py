@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from muvera_adapters.errors import InvalidInput, SchemaMismatch
+from muvera_adapters.errors import SchemaMismatch
+from muvera_adapters.stores.checks import check_dimensions
+from muvera_adapters.stores.collection import Counted
 from muvera_adapters.stores.collection import Seen as LearnedByAll
 from muvera_core import Encoder
 
@@ -57,12 +59,10 @@ class Seen(LearnedByAll):
     """What operations learn of a collection while they run.
 
     Attributes:
-        lacking: number of documents with an FDE and without tokens at the last count, None before the first.
-        lacking_at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`).
+        lacking: number of documents with an FDE and without tokens.
     """
 
-    lacking: int | None = None
-    lacking_at: float = 0.0
+    lacking: Counted = field(default_factory=Counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def describe(
         SchemaMismatch: some vectors do not fit; the message names each difference.
         InvalidInput: the encoder's FDEs are too long for Qdrant.
     """
-    check_encoder(encoder.dim)
+    check_dimensions(encoder, MAX_DIM, "Qdrant")
     problems = []
     if fde in vectors:
         problems += _fde_problems(fde, vectors[fde], encoder)
@@ -196,15 +196,6 @@ def describe(
         exclusive=exclusive,
         wire=wire,
     )
-
-
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that are too long for Qdrant."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Qdrant takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
 
 
 def _fde_problems(fde: str, info: VectorInfo, encoder: Encoder) -> list[str]:

@@ -19,7 +19,7 @@ from muvera_adapters.qdrant.lifecycle import exists, fetch_info, index_payload, 
 from muvera_adapters.qdrant.requests import Count, Delete, PointId, Where
 from muvera_adapters.qdrant.schema import optimizers
 from muvera_adapters.results import BackfillReport
-from muvera_adapters.stores.backfilling import encodable, encode, verify
+from muvera_adapters.stores.backfilling import count_padded, encodable, encode, verify
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.operations import Compute, seconds
@@ -157,7 +157,7 @@ async def _write(
     there = access(collection)
     stored = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
     documents = encodable(there, stored, report)
-    report.zero_rows += sum(not each.tokens.any(axis=1).all() for each in documents)
+    report.zero_rows += count_padded(documents)
     fdes = (await Compute(partial(encode, there, documents))) if documents else []
     by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
     with_tokens = {each.key for each in stored}

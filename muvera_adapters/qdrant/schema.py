@@ -8,7 +8,8 @@ from typing import Any, TypeAlias, get_args
 from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.qdrant.collection import FDE, STATE_KEY, TOKENS, Preset, VectorInfo, check_encoder
+from muvera_adapters.qdrant.collection import FDE, MAX_DIM, STATE_KEY, TOKENS, Preset, VectorInfo
+from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_core import Encoder
 
@@ -124,7 +125,7 @@ def plan(
     **passed: Any,
 ) -> Plan:
     """What ``create`` of the stores is asked for; ``passed`` go to ``create_collection`` where they are not None."""
-    check_encoder(encoder.dim)
+    check_dimensions(encoder, MAX_DIM, "Qdrant")
     vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk)}
     if store_tokens:
         vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)

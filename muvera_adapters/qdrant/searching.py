@@ -19,7 +19,7 @@ from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
 from muvera_adapters.stores.ids import ID_KEY
-from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.operations import Compute
 from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
@@ -34,9 +34,6 @@ from muvera_adapters.stores.writing import slices
 
 Rerank = Literal["auto", "native", "client", "none"]
 _MODES = get_args(Rerank)
-
-# another writer's documents without tokens may go unnoticed for so long
-_RECOUNT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,15 +183,14 @@ def _floats(find: Find) -> int:
 
 async def _count_lacking(collection: Collection) -> int:
     """Documents that the second stage would drop in silence, as the engine does with points without the vector."""
-    seen = collection.seen
-    if seen.lacking is None or seconds() - seen.lacking_at > _RECOUNT_SECONDS:
+    lacking = collection.seen.lacking
+    if not lacking.is_fresh:
         assert collection.tokens is not None
         try:
-            seen.lacking = await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,)))
+            lacking.keep(await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,))))
         except Rejected:  # a strict mode may forbid exact counts
-            seen.lacking = 0
-        seen.lacking_at = seconds()
-    return seen.lacking or 0
+            lacking.keep(None)
+    return lacking.value or 0
 
 
 def _unscaled(rows: list[Row], fde: QueryFDE | None) -> list[Row]:

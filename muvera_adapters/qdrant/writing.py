@@ -87,7 +87,7 @@ async def upsert(
                     raise
                 there = still
             else:
-                collection.seen.without_fde = None
+                collection.seen.without_fde.forget()
                 return {}
         return {}
 
@@ -146,7 +146,7 @@ async def delete(
         return
     points = None if ids is None else [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
     await Delete(collection.name, points, Where(chosen), shard_key)
-    collection.seen.without_fde = None
+    collection.seen.without_fde.forget()
     await Flush(collection.name)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.results import BackfillReport, DocumentId, VerifyReport
-from muvera_adapters.stores.checks import cosines, encode_stored, without_zero_rows
+from muvera_adapters.stores.checks import cosines, encode_stored, has_zero_rows, without_zero_rows
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation, seconds
 
@@ -39,12 +39,14 @@ class Stored:
         id: the user's id.
         tokens: token matrix (n, token_dim).
         fde: FDE (dim,), None where there is none or none was asked for.
+        problem: why the tokens cannot be read, which are empty then; "" where they can.
     """
 
     key: Any
     id: DocumentId
     tokens: npt.NDArray[Any]
     fde: npt.NDArray[np.float32] | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ async def backfill_passes(
             report.without_tokens = without_tokens  # a pass counts documents of all-zero tokens, each pass anew
             if not await one_pass(bar):
                 break
-    access.collection.seen.without_fde = None
+    access.collection.seen.without_fde.forget()
     if refresh:
         await refresh_all(access, report, progress)
     report.verified = await verify(access, report, progress)
@@ -110,6 +112,9 @@ def encodable(access: BackfillAccess, documents: Sequence[Stored], report: Backf
     """Those whose tokens can be encoded; the report says why others cannot, or counts them as without tokens."""
     good = []
     for document in documents:
+        if document.problem:
+            report.failed[document.id] = document.problem
+            continue
         present = without_zero_rows(document.tokens)
         if not len(present):
             report.without_tokens += 1
@@ -121,6 +126,11 @@ def encodable(access: BackfillAccess, documents: Sequence[Stored], report: Backf
         else:
             good.append(document)
     return good
+
+
+def count_padded(documents: Sequence[Stored]) -> int:
+    """Number of documents with all-zero tokens (padding)."""
+    return sum(has_zero_rows(document.tokens) for document in documents)
 
 
 def encode(access: BackfillAccess, documents: Sequence[Stored]) -> npt.NDArray[np.float32]:
@@ -154,7 +164,7 @@ async def fill(access: BackfillAccess, documents: Sequence[Stored], report: Back
     """
     wrote = 0
     documents = encodable(access, documents, report)
-    report.zero_rows += sum(_has_zero_rows(each) for each in documents)
+    report.zero_rows += count_padded(documents)
     for _ in range(_ROUNDS):
         if not documents:
             break
@@ -254,7 +264,7 @@ async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: 
             if cursor is None:
                 break
     report.failed.update(scratch.failed)
-    access.collection.seen.without_fde = None
+    access.collection.seen.without_fde.forget()
 
 
 async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) -> VerifyReport:
@@ -278,7 +288,7 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
             scratch = BackfillReport()
             documents = encodable(access, documents, scratch)
             report.unreadable.update(scratch.failed)
-            report.zero_rows += sum(_has_zero_rows(each) for each in documents)
+            report.zero_rows += count_padded(documents)
             with_fde = [each for each in documents if each.fde is not None]
             report.without_fde += len(documents) - len(with_fde)
             report.checked += len(with_fde)
@@ -322,7 +332,3 @@ def _encode_unrounded(
         for each in documents
     ]
     return encode_stored(access.collection.encoder, tokens, cosine=access.collection.cosine)
-
-
-def _has_zero_rows(document: Stored) -> bool:
-    return not document.tokens.any(axis=1).all()

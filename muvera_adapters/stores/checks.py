@@ -94,9 +94,9 @@ def prepare(
         zero_rows: whether all-zero token vectors are refused, or left out and counted.
 
     Raises:
-        InvalidInput: lengths differ, an id is not valid or given twice, a payload has other types than JSON,
-            a vector is unknown
-            or the library's own, or tokens cannot be encoded or exceed a limit of the database; the message says where.
+        InvalidInput: lengths differ, an id is not valid or given twice, a payload has other types than JSON, a vector
+            is unknown or the library's own, or tokens cannot be encoded or exceed a limit of the database; the message
+            says where.
     """
     if zero_rows not in get_args(ZeroRows):
         raise InvalidInput(f"zero_rows must be 'refuse' or 'drop', got {zero_rows!r}")
@@ -246,6 +246,15 @@ def check_encoder_type(encoder: Any) -> None:
         )
 
 
+def check_dimensions(encoder: Encoder, most: int, database: str) -> None:
+    """Raises InvalidInput for an encoder with more than the ``most`` dimensions that the database stores."""
+    if encoder.dim > most:
+        raise InvalidInput(
+            f"the encoder gives {encoder.dim} dimensions, {database} takes at most {most}: use fewer repetitions, a "
+            "smaller k_sim or d_proj, or d_final"
+        )
+
+
 def check_client(client: Any, kind: type | tuple[type, ...], others: Mapping[type, str] | None = None) -> None:
     """Raises InvalidInput for a client of another kind than the store works with.
 
@@ -270,6 +279,11 @@ def check_client(client: Any, kind: type | tuple[type, ...], others: Mapping[typ
 
 def _named(thing: Any) -> str:
     return f"class ({thing.__name__})" if isinstance(thing, type) else type(thing).__name__
+
+
+def has_zero_rows(matrix: npt.NDArray[Any]) -> bool:
+    """Whether a token is all zeros."""
+    return _zero_row(matrix) is not None
 
 
 def without_zero_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from muvera_adapters.stores.operations import seconds
 from muvera_core import Encoder
+
+# what another writer does may go unnoticed for so long
+_COUNTED_FOR = 30.0
+
+
+@dataclass(slots=True)
+class Counted:
+    """A number of documents, which is used for 30 seconds.
+
+    Attributes:
+        value: the number at the last count; None before the first, and where the count failed.
+        at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`); None: count again.
+    """
+
+    value: int | None = None
+    at: float | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the number can be used."""
+        return self.at is not None and seconds() - self.at < _COUNTED_FOR
+
+    def keep(self, value: int | None) -> None:
+        """Takes the result of a count, None where it failed."""
+        self.value, self.at = value, seconds()
+
+    def forget(self) -> None:
+        """Makes the next user count again: documents were written or deleted."""
+        self.at = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -14,14 +44,12 @@ class Seen:
 
     Attributes:
         fde_length: typical length of the stored FDEs, None while it is not known.
-        without_fde: number of documents without an FDE at the last count, None before the first.
-        without_fde_at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`).
+        without_fde: number of documents without an FDE.
         warned: whether documents without an FDE have been warned of.
     """
 
     fde_length: float | None = None
-    without_fde: int | None = None
-    without_fde_at: float = 0.0
+    without_fde: Counted = field(default_factory=Counted)
     warned: bool = False
 
 

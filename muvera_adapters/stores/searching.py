@@ -16,12 +16,9 @@ from muvera_adapters.results import Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
 from muvera_adapters.stores.collection import Described
-from muvera_adapters.stores.operations import Operation, Together, seconds
+from muvera_adapters.stores.operations import Operation, Together
 from muvera_adapters.stores.query_scaling import QueryFDE
 from muvera_core import InvalidTokens, maxsim
-
-#: seconds for which a count of documents without an FDE is used
-_COUNTED_FOR = 30.0
 
 
 class Scored(Protocol):
@@ -145,14 +142,14 @@ async def with_missing(
     The number is counted beside the search, and again only after 30 seconds. :class:`MissingFDEs` is warned of once.
 
     Args:
-        collection: the collection to search; ``seen`` keeps the number, and operations that write FDEs set it to None.
+        collection: the collection to search; ``seen`` keeps the number, which operations that write make it forget.
         search: the search.
         count: counts documents without an FDE.
         wanted: whether the number is wanted (``count_missing``); if not, nothing is counted.
         at_once: 1 for a database that counts after the search.
     """
     seen = collection.seen
-    if not wanted or (seen.without_fde is not None and seconds() - seen.without_fde_at < _COUNTED_FOR):
+    if not wanted or seen.without_fde.is_fresh:
         count.close()
         found = await search
     else:
@@ -165,7 +162,7 @@ async def with_missing(
             raise
     if wanted:
         for hits in found:
-            hits.without_fde = seen.without_fde
+            hits.without_fde = seen.without_fde.value
         _warn(collection)
     return found
 
@@ -176,12 +173,12 @@ async def missing_fdes(collection: Described, count: Operation[int]) -> int | No
         missing: int | None = await count
     except MuveraError:  # a search must not fail because of it
         missing = None
-    collection.seen.without_fde, collection.seen.without_fde_at = missing, seconds()
+    collection.seen.without_fde.keep(missing)
     return missing
 
 
 def _warn(collection: Described) -> None:
-    missing = collection.seen.without_fde
+    missing = collection.seen.without_fde.value
     if missing and not collection.seen.warned:
         collection.seen.warned = True
         warnings.warn(

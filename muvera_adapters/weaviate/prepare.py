@@ -26,15 +26,6 @@ MAX_TOKENS = 65_535
 _OVERHEAD = 300
 
 
-def check_encoder(dim: int) -> None:
-    """Raises InvalidInput for FDEs that Weaviate cannot store."""
-    if dim > MAX_DIM:
-        raise InvalidInput(
-            f"the encoder gives {dim} dimensions, Weaviate takes at most {MAX_DIM}: use fewer repetitions, a smaller "
-            "k_sim or d_proj, or d_final"
-        )
-
-
 def intake(collection: Collection) -> Intake[str]:
     """What Weaviate takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
     return Intake(

@@ -20,10 +20,11 @@ from weaviate.collections.classes.config_vector_index import _QuantizerConfigCre
 from weaviate.collections.classes.config_vectors import VectorConfigCreate
 
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
+from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Seen, Server, VectorInfo
 from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
-from muvera_adapters.weaviate.prepare import check_encoder
+from muvera_adapters.weaviate.prepare import MAX_DIM
 from muvera_adapters.weaviate.properties import json_property, kinds
 from muvera_core import Encoder
 
@@ -136,7 +137,7 @@ def creation(
     Raises:
         InvalidInput: an option is not valid, or this library sets it.
     """
-    check_encoder(encoder.dim)
+    check_dimensions(encoder, MAX_DIM, "Weaviate")
     for key in sorted(options.keys() - _OPTIONS):
         raise InvalidInput(f"create takes no {key!r}; passed on are {', '.join(sorted(_OPTIONS))}")
     for own in properties:
@@ -218,7 +219,7 @@ def describe(
         SchemaMismatch: vectors do not fit; the message names each.
         InvalidInput: the encoder's vectors are too long for Weaviate.
     """
-    check_encoder(encoder.dim)
+    check_dimensions(encoder, MAX_DIM, "Weaviate")
     vectors, problems = vector_infos(config), []
     if fde in vectors:
         if vectors[fde].multi:

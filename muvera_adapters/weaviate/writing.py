@@ -98,7 +98,7 @@ async def delete(
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids or ())]
     for i in range(0, len(objects), r.FILTER_IDS):
         await _delete_all(r.by_ids(objects[i : i + r.FILTER_IDS]))
-    collection.seen.without_fde = None
+    collection.seen.without_fde.forget()
 
 
 def has_conditions(chosen: Any) -> bool:

@@ -27,6 +27,7 @@ from muvera_adapters.qdrant.prepare import intake, to_points
 from muvera_adapters.qdrant.schema import check_version, plan, vector_infos
 from muvera_adapters.qdrant.searching import Options, search
 from muvera_adapters.stores.checks import prepare
+from muvera_adapters.stores.collection import Counted
 from muvera_adapters.stores.operations import Compute, seconds
 from muvera_adapters.stores.writing import slices
 from muvera_core import FDEConfig, FDEEncoder
@@ -86,7 +87,7 @@ def first_request(operation):
 
 def counted():
     """What is known of a collection whose documents all have tokens and FDEs."""
-    return Seen(lacking=0, lacking_at=seconds(), without_fde=0, without_fde_at=seconds())
+    return Seen(lacking=Counted(0, seconds()), without_fde=Counted(0, seconds()))
 
 
 class TestSchema:

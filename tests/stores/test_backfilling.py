@@ -33,6 +33,7 @@ class Documents:
 
     tokens: dict = field(default_factory=dict)
     fdes: dict = field(default_factory=dict)
+    problems: dict = field(default_factory=dict)
     name: str = "docs"
     encoder: object = ENCODER
     fde: str = "fde"
@@ -59,7 +60,7 @@ class Documents:
         return BackfillAccess(self, check_encodable, sample, read, write, page)
 
     def stored(self, key):
-        return Stored(key, key, self.tokens[key], self.fdes.get(key))
+        return Stored(key, key, self.tokens[key], self.fdes.get(key), self.problems.get(key, ""))
 
     def one_pass(self, report):
         async def go(bar):
@@ -141,6 +142,14 @@ def test_verifying_reads_only():
     assert go(verify_all(database.access(), 20, False)).checked == 20
     with pytest.raises(InvalidInput):
         go(verify_all(database.access(), 0, False))
+
+
+def test_tokens_that_cannot_be_read_are_told_with_the_reason():
+    database = documents(10)
+    database.tokens[4], database.problems[4] = np.empty((0, 8), np.float32), "cut off"
+    report = backfill(database)
+    assert (report.written, report.failed, report.without_tokens) == (9, {4: "cut off"}, 0)
+    assert go(verify_all(database.access(), None, False)).unreadable == {4: "cut off"}
 
 
 def test_tokens_that_were_rounded_after_encoding_are_not_stale():

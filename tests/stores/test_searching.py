@@ -72,7 +72,7 @@ class TestMissing:
         with pytest.warns(MissingFDEs, match=r"3 documents of docs .*backfill\(\)"):
             assert self.search(collection, 3) == (3, 1)
         assert self.search(collection, 3) == (3, 0)
-        collection.seen.without_fde = None
+        collection.seen.without_fde.forget()
         assert self.search(collection, 0) == (0, 1)
 
     def test_it_is_not_counted_where_it_is_not_wanted(self, collection):
@@ -80,3 +80,4 @@ class TestMissing:
 
     def test_a_count_that_fails_fails_no_search(self, collection):
         assert self.search(collection, Rejected("exact search disabled")) == (None, 1)
+        assert self.search(collection, 3) == (None, 0), "it is not asked for again at once"

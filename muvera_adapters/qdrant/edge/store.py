@@ -14,7 +14,7 @@ import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
 from muvera_adapters.qdrant import backfilling, reading, searching, writing
-from muvera_adapters.qdrant.collection import EDGE, FDE, TOKENS, Collection, check_encoder, describe
+from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
 from muvera_adapters.qdrant.edge.client import ENGINE, Quantization, Shard, fde_params, token_params, translate
 from muvera_adapters.qdrant.edge.files import (
     paths,
@@ -36,7 +36,7 @@ from muvera_adapters.results import (
     VerifyReport,
     WriteReport,
 )
-from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
+from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
 from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_core import Encoder
@@ -137,7 +137,7 @@ class QdrantEdgeMuvera:
         """
         path, sidecar = paths(directory, name)
         check_encoder_type(encoder)
-        check_encoder(encoder.dim)
+        check_dimensions(encoder, MAX_DIM, "Qdrant")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
         if store_tokens:
             vectors[TOKENS] = token_params(encoder, tokens_datatype)
