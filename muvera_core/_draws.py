@@ -78,13 +78,14 @@ def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draw
         hyperplanes, projections = _fastembed(config)
     elif config.algorithm == "muvera-2":
         hyperplanes, flips = _orthogonal_hyperplanes(config)
-        projections = None if config.d_proj is None else _coupled_projections(config, config.d_proj, mean)
+        if config.d_proj is not None and config.projection == "orthonormal":
+            projections = _coupled_projections(config, config.d_proj, mean)
+        else:
+            projections = _independent_projections(config, mean)
     else:
         reps = range(config.r_reps)
         hyperplanes = np.stack([Stream(config.seed, r, HYPERPLANES).normals(config.k_sim, config.dim) for r in reps])
-        projections = None
-        if config.d_proj is not None:
-            projections = np.stack([_projection(config, r, mean) for r in reps])
+        projections = _independent_projections(config, mean)
     thresholds = np.zeros(hyperplanes.shape[:2])
     if mean is not None:
         thresholds = hyperplanes @ mean.astype(np.float64)
@@ -157,6 +158,12 @@ def _fast_rotation(flips: Float64) -> Float64:
             rotation = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(d, d)
             distance *= 2
     return rotation
+
+
+def _independent_projections(config: FDEConfig, mean: npt.NDArray[np.float32] | None) -> Float64 | None:
+    if config.d_proj is None:
+        return None
+    return np.stack([_projection(config, r, mean) for r in range(config.r_reps)])
 
 
 def _projection(config: FDEConfig, repetition: int, mean: npt.NDArray[np.float32] | None) -> Float64:

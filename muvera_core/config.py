@@ -55,8 +55,8 @@ class FDEConfig:
         seed: seed of all randomness, at least 0. A repetition's matrices depend on the seed, its number and, with
             ``"muvera-2"``, on ``k_sim`` and ``d_proj``; never on ``r_reps``.
         projection: the inner projection. ``"orthonormal"``: columns of a random rotation scaled by sqrt(d / d_proj),
-            the lowest variance and the only one of ``"muvera-2"``; ``"rademacher"``: the paper's +-1/sqrt(d_proj);
-            ``"count_sketch"``: one +-1 a dimension.
+            the lowest variance; ``"rademacher"``: the paper's +-1/sqrt(d_proj); ``"count_sketch"``: one +-1 a
+            dimension. The last two are drawn independently for each repetition with every algorithm.
         fill_empty: give a document's empty partitions the token nearest in Hamming distance (ties: the first token).
         normalize: scale documents' FDEs to unit length. It is not in the paper (``False`` is the paper's), costs
             nothing, and raised recall on every collection measured; queries are never scaled.
@@ -96,11 +96,6 @@ class FDEConfig:
         for name, allowed in (("projection", get_args(Projection)), ("algorithm", get_args(Algorithm))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        if self.algorithm == "muvera-2" and self.projection != "orthonormal":
-            raise ValueError(
-                f"projection={self.projection!r} is not possible with algorithm='muvera-2', whose projections are "
-                "parts of rotations; use projection='orthonormal' or algorithm='muvera-1'"
-            )
         if self.k_sim > MAX_K_SIM:
             raise ValueError(f"k_sim={self.k_sim} makes 2**{self.k_sim} partitions; at most {MAX_K_SIM} is supported")
         if self.d_proj is not None and self.d_proj > self.dim:

@@ -44,8 +44,8 @@ def test_of_size(tokens, k_sims):
 def test_of_size_is_the_default_at_its_size():
     for dim in (9, 16, 96, 128):
         assert FDEConfig.of_size(dim, 2560) == FDEConfig(dim)
-    config = FDEConfig.of_size(128, 640, tokens=np.float64(120), seed=7, normalize=False, algorithm="muvera-1")
-    assert config == FDEConfig(128, 20, 2, 8, seed=7, normalize=False, algorithm="muvera-1")
+    config = FDEConfig.of_size(128, 640, tokens=np.float64(120), seed=7, normalize=False, projection="rademacher")
+    assert config == FDEConfig(128, 20, 2, 8, seed=7, normalize=False, projection="rademacher")
     assert FDEConfig.of_size(np.int64(128), np.int32(640)).fingerprint == FDEConfig.of_size(128, 640).fingerprint
 
 
@@ -95,8 +95,8 @@ def test_survives_json():
 def test_fingerprint_changes_with_everything():
     changes = [
         {}, {"dim": 127}, {"r_reps": 39}, {"k_sim": 4}, {"d_proj": 7}, {"d_proj": None}, {"seed": 43},
-        {"algorithm": "muvera-1"}, {"algorithm": "muvera-1", "projection": "rademacher"},
-        {"algorithm": "muvera-1", "projection": "count_sketch"}, {"fill_empty": False}, {"normalize": False},
+        {"algorithm": "muvera-1"}, {"projection": "rademacher"}, {"projection": "count_sketch"},
+        {"fill_empty": False}, {"normalize": False},
         {"d_final": 1000}, {"algorithm": "fastembed-1"},
     ]  # fmt: skip
     prints = {FDEConfig(**{"dim": 128, **change}).fingerprint for change in changes}
@@ -139,7 +139,6 @@ def test_fastembed():
         ({"d_proj": 129}, ValueError, "larger than dim=128"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"seed": None}, TypeError, "seed must be an integer"),
-        ({"projection": "rademacher"}, ValueError, "not possible with algorithm='muvera-2'"),
         ({"projection": "gaussian"}, ValueError, "projection must be one of"),
         ({"algorithm": "muvera-0"}, ValueError, "algorithm must be one of"),
         ({"normalize": 1}, TypeError, "normalize must be True or False"),

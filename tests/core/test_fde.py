@@ -21,7 +21,7 @@ CONFIGS = {
     "default": {},
     "independent": {"algorithm": "muvera-1"},
     "paper": {"algorithm": "muvera-1", "projection": "rademacher", "normalize": False},
-    "sketch": {"algorithm": "muvera-1", "projection": "count_sketch"},
+    "sketch": {"projection": "count_sketch"},
     "unprojected": {"d_proj": None},
     "no fill": {"fill_empty": False},
     "narrow": {"d_proj": 5},
@@ -210,7 +210,7 @@ class TestFit:
 
     def test_matches_the_reference(self):
         sample = self.sample()
-        for options in ({}, {"d_proj": None}, {"algorithm": "muvera-1", "projection": "rademacher", "d_final": 200}):
+        for options in ({}, {"d_proj": None}, {"projection": "rademacher", "d_final": 200}):
             config = FDEConfig(32, r_reps=4, **options)
             encoder = FDEEncoder.fit(config, sample)
             tokens = sample[:50]
