@@ -1,7 +1,9 @@
 """Encoding speed against fastembed and against the floor of the algorithm, side by side in one process.
 
-Documents: token vectors of the sample index in runs of the length asked for. The floor is one SimHash matrix product
-over all tokens (numpy's BLAS): every exact implementation computes at least those signs. Rounds interleave the
+Documents: token vectors of the sample index in runs of the length asked for. Two settings of ours meet in the same
+rounds: orthogonal draws ("muvera-2", 40 x 8 x 8) and the paper's independent ones ("muvera-1", 20 x 32 x 16, the sizes
+of fastembed). The floor is one SimHash matrix product over all tokens (numpy's BLAS) with the number of hyperplanes of
+the latter: with independent hyperplanes, an exact implementation computes at least those signs. Rounds interleave the
 contestants, so that a slow moment of the machine meets all of them.
 
     python benchmarks/encode.py [--threads N] [--rounds N] [--json FILE]
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,9 @@ from threadpoolctl import threadpool_limits
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
+ORTHOGONAL = FDEConfig(128, r_reps=40, k_sim=3, d_proj=8, algorithm="muvera-2")
+INDEPENDENT = FDEConfig(128, r_reps=20, k_sim=5, d_proj=16, algorithm="muvera-1")
 LENGTHS = (32, 64, 120, 300, 1030)
-FASTEMBEDS = FDEConfig(128, r_reps=20, k_sim=5, d_proj=16)  # the sizes of Muvera(128)
 BATCH = 512  # documents encoded at once, as when loading a collection
 FASTEMBED_BATCH = {32: 48, 64: 32, 120: 24, 300: 12, 1030: 6}  # it takes milliseconds a document
 
@@ -54,33 +58,38 @@ def documents(tokens: Any, length: int, count: int) -> TokenBatch:
     return TokenBatch(values, np.arange(count + 1) * length)
 
 
-def compare(tokens: Any, length: int, config: FDEConfig, theirs: Muvera, repeat: int, threads: int) -> dict[str, Any]:
-    """Seconds a document and ratios at one document length."""
+def compare(
+    tokens: Any, length: int, settings: dict[str, FDEConfig], theirs: Muvera, repeat: int, threads: int
+) -> list[dict[str, Any]]:
+    """Microseconds a document and ratios at one document length, for each setting; the floor is the last one's."""
     batch = documents(tokens, length, BATCH)
     few = [batch[i] for i in range(FASTEMBED_BATCH.get(length, 8))]
-    encoder = FDEEncoder(config, threads=threads)
+    encoders = {name: FDEEncoder(config, threads=threads) for name, config in settings.items()}
+    config = list(settings.values())[-1]
     hyperplanes = np.random.default_rng(0).standard_normal((config.dim, config.r_reps * config.k_sim), np.float32)
     seconds = rounds(
         {
-            "ours": lambda: encoder.encode_documents(batch),
+            **{name: partial(encoder.encode_documents, batch) for name, encoder in encoders.items()},
             "floor": lambda: batch.values @ hyperplanes,
             "fastembed": lambda: [theirs.process_document(d) for d in few],
         },
         repeat,
     )
-    ours, floor, fastembed = (
-        seconds["ours"] / len(batch),
-        seconds["floor"] / len(batch),
-        seconds["fastembed"] / len(few),
-    )
-    return {
-        "tokens": length,
-        "ours_us": 1e6 * ours,
-        "floor_us": 1e6 * floor,
-        "fastembed_us": 1e6 * fastembed,
-        "times_fastembed": fastembed / ours,
-        "of_floor": floor / ours,
-    }
+    floor, fastembed = seconds["floor"] / len(batch), seconds["fastembed"] / len(few)
+    last = list(settings)[-1]
+    return [
+        {
+            "setting": name,
+            "tokens": length,
+            "ours_us": 1e6 * seconds[name] / len(batch),
+            "floor_us": 1e6 * floor,
+            "fastembed_us": 1e6 * fastembed,
+            "times_fastembed": fastembed / seconds[name] * len(batch),
+            "of_floor": floor / seconds[name] * len(batch),
+            "times_muvera_1": seconds[last] / seconds[name],
+        }
+        for name in settings
+    ]
 
 
 def queries(tokens: Any, config: FDEConfig, theirs: Muvera, repeat: int) -> dict[str, float]:
@@ -155,20 +164,26 @@ def main() -> None:
     print(
         f"{BATCH} documents a call, {arguments.threads} threads, median of {arguments.rounds} rounds; us a document\n"
     )
-    print(f"{'setting':<28}{'tokens':>7}{'ours':>9}{'floor':>9}{'fastembed':>11}{'x fastembed':>13}{'of floor':>10}")
+    print(
+        f"{'setting':<28}{'tokens':>7}{'ours':>9}{'floor':>9}{'fastembed':>11}{'x fastembed':>13}{'of floor':>10}"
+        f"{'x muvera-1':>12}"
+    )
     with threadpool_limits(arguments.threads):
-        settings = [("20 x 32 x 16", FASTEMBEDS, Muvera(128), length) for length in LENGTHS]
-        final = FDEConfig(128, r_reps=40, k_sim=6, d_proj=None, d_final=10240)
+        both = {"muvera-2, 40 x 8 x 8": ORTHOGONAL, "muvera-1, 20 x 32 x 16": INDEPENDENT}
+        runs = [(both, Muvera(128), length) for length in LENGTHS]
+        final = FDEConfig(128, r_reps=40, k_sim=6, d_proj=None, d_final=10240, algorithm="muvera-1")
         # fastembed has no final projection: it does less work here
-        settings.append(("40 x 64 x 128 to 10,240", final, Muvera(128, k_sim=6, dim_proj=128, r_reps=40), 80))
-        for name, config, theirs, length in settings:
-            row = {"setting": name, **compare(tokens, length, config, theirs, arguments.rounds, arguments.threads)}
-            result["documents"].append(row)
-            print(
-                f"{name:<28}{length:>7}{row['ours_us']:>9.1f}{row['floor_us']:>9.1f}{row['fastembed_us']:>11.0f}"
-                f"{row['times_fastembed']:>12.0f}x{row['of_floor']:>10.2f}"
-            )
-        result["query"] = queries(tokens, FASTEMBEDS, Muvera(128), arguments.rounds)
+        large = Muvera(128, k_sim=6, dim_proj=128, r_reps=40)
+        runs.append(({"40 x 64 x 128 to 10,240": final}, large, 80))
+        for settings, theirs, length in runs:
+            for row in compare(tokens, length, settings, theirs, arguments.rounds, arguments.threads):
+                result["documents"].append(row)
+                print(
+                    f"{row['setting']:<28}{length:>7}{row['ours_us']:>9.1f}{row['floor_us']:>9.1f}"
+                    f"{row['fastembed_us']:>11.0f}{row['times_fastembed']:>12.0f}x{row['of_floor']:>10.2f}"
+                    f"{row['times_muvera_1']:>11.2f}x"
+                )
+        result["query"] = queries(tokens, ORTHOGONAL, Muvera(128), arguments.rounds)
         result["maxsim"] = score(tokens, arguments.rounds, arguments.threads)
     result["first_use"] = first_use()
     query, first, exact = result["query"], result["first_use"], result["maxsim"]

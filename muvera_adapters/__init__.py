@@ -12,14 +12,17 @@ from muvera_adapters.errors import (
     InvalidInput,
     MissingExtra,
     MissingFDEs,
+    ModelMismatch,
     MuveraError,
     Rejected,
     SchemaMismatch,
+    SharedDirection,
     StoreUnavailable,
     Unsupported,
     WriteInterrupted,
     WrongUsage,
 )
+from muvera_adapters.stores.token_model import TokenModel
 
 __all__ = [
     "AccessDenied",
@@ -29,10 +32,13 @@ __all__ = [
     "InvalidInput",
     "MissingExtra",
     "MissingFDEs",
+    "ModelMismatch",
     "MuveraError",
     "Rejected",
     "SchemaMismatch",
+    "SharedDirection",
     "StoreUnavailable",
+    "TokenModel",
     "Unsupported",
     "WriteInterrupted",
     "WrongUsage",

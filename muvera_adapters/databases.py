@@ -20,6 +20,7 @@ from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec, Target
 from muvera_adapters.stores.operations import Retry
 from muvera_adapters.stores.protocol import Store
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 #: entry points of other distributions
@@ -164,20 +165,22 @@ class Database:
         """
         return self._store("create", name, encoder, **options)
 
-    def open(self, name: str, encoder: Encoder | None = None) -> Store:
+    def open(self, name: str, encoder: Encoder | None = None, *, model: TokenModel | str | None = None) -> Store:
         """Opens a collection of this library.
 
         Args:
             name: name of the collection.
             encoder: encoder that the collection was filled with; None: rebuild it from what the collection keeps.
+            model: model that makes the query's tokens; None: it is not compared.
 
         Raises:
             CollectionNotFound: there is no such collection, or this library did not make it.
             EncoderMismatch: the collection was filled with another encoder.
+            ModelMismatch: the collection keeps another model.
             StoreUnavailable: the database cannot be reached.
             MissingExtra: the client is not installed.
         """
-        return self._store("open", name, encoder)
+        return self._store("open", name, encoder, **({} if model is None else {"model": model}))
 
     def adopt(self, name: str, encoder: Encoder, **options: Any) -> Store:
         """Takes over a collection that this library did not make.

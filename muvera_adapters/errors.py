@@ -33,6 +33,10 @@ class EncoderMismatch(MuveraError):
     """The collection was filled with another encoder."""
 
 
+class ModelMismatch(MuveraError):
+    """The collection's token vectors are of another model, or were made with other prompts."""
+
+
 class SchemaMismatch(MuveraError):
     """The collection's vectors are not what the encoder and two-stage search need; the message names each."""
 
@@ -73,6 +77,10 @@ class StoreUnavailable(MuveraError):
 
 class MissingFDEs(UserWarning):
     """Some documents have no FDE, so that no search finds them; ``backfill()`` computes the missing FDEs."""
+
+
+class SharedDirection(UserWarning):
+    """Tokens share a direction, in which a plain FDE loses recall; ``FDEEncoder.fit(config, sample)`` cures it."""
 
 
 class WriteInterrupted(StoreUnavailable):

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.stores.token_model import TokenModel
+
 #: what users have: strings, integers, UUIDs
 DocumentId: TypeAlias = int | str | uuid.UUID
 
@@ -161,6 +163,7 @@ class StoreInfo:
             after a load. Where documents were replaced or deleted since, or some lack a vector, it is the least number:
             databases count those that are gone as indexed until they rebuild that part. None: the database does not
             say.
+        model: model of the tokens, as ``create`` or ``adopt`` was told; None: nobody named it.
     """
 
     name: str
@@ -177,3 +180,4 @@ class StoreInfo:
     token_bytes: int
     disk_bytes: int | None = None
     unindexed: int | None = None
+    model: TokenModel | None = None

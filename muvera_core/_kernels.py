@@ -38,6 +38,8 @@ from muvera_core._simd import (
     max_tile,
     pack_halves,
     pack_singles,
+    project_narrow_short,
+    project_narrow_tall,
     project_short,
     project_tall,
     read_code,
@@ -115,7 +117,7 @@ class _Matrices(NamedTuple):
     thresholds: Any  # (panels * LANES,)
     panels: Any  # (panels, d, LANES); none where the hyperplanes are fast rotations
     flips: Any  # (rotations, rounds, d) of the fast rotations
-    projections: Any  # (reps, panels, d, LANES), no panels: no projection
+    projections: Any  # (reps, panels, d, LANES), no panels: no projection; (reps, 1, ceil(d / 2), LANES): paired_panels
     shifts: Any  # (reps, buckets), no buckets: no final sketch
     negative: Any  # (reps, buckets, vectors) 16 bits each
 
@@ -362,14 +364,12 @@ def _partition(bits_at, bits_step, count, parts, size):
     codes, order, counts, starts = parts.codes, parts.order, parts.counts, parts.starts
     reps, buckets = np.uintp(size.reps), np.uintp(size.buckets)
     counts[:] = 0
-    parts.keys[:] = FAR
-    for t in range(count - 1, -1, -1):  # backwards, so that a key ends as the first token
+    for t in range(np.uintp(count)):
         for r in range(reps):
             bit = np.intp(r) * size.k
-            c = read_code(bits_at + t * bits_step + (bit >> 3), bit & 7, size.buckets - 1)
-            codes[r, np.uintp(t)] = c
+            c = read_code(bits_at + np.intp(t) * bits_step + (bit >> 3), bit & 7, size.buckets - 1)
+            codes[r, t] = c
             counts[r, c] += np.uint32(1)
-            parts.keys[r, c] = t
     for r in range(reps):
         total, used, n_empty = np.uint32(0), np.uint32(0), np.uint32(0)
         for c in range(buckets):
@@ -400,9 +400,11 @@ def _fill(r, parts, by_bucket, fill_tokens, size):
     """
     r = np.uintp(r)
     keys = parts.keys
-    if by_bucket:
-        for c in range(np.uintp(size.buckets)):
-            keys[r, c] = np.int32(c) if parts.counts[r, c] else np.int32(FAR)
+    keys[r] = FAR
+    for c in range(np.uintp(size.buckets)):
+        n = parts.counts[r, c]
+        if n:
+            keys[r, c] = np.int32(c if by_bucket else parts.order[r, np.uint32(parts.starts[r, c] - n)])
     cube_sweep(keys.ctypes.data + np.intp(r) * keys.strides[0], keys.shape[1] // LANES)
     for j in range(4, size.k):
         half = np.uintp(1 << j)
@@ -428,15 +430,22 @@ def _fill(r, parts, by_bucket, fill_tokens, size):
 
 @jit
 def _project(r, rows, used, scales, matrices, projected, size):
-    panels = matrices.projections.shape[1]
+    panels, height = matrices.projections.shape[1], matrices.projections.shape[2]
+    narrow = height < size.d
     step = 4 * LANES * panels
     for p in range(panels):
-        panel = matrices.projections.ctypes.data + (r * panels + p) * size.d * VEC_BYTES
+        panel = matrices.projections.ctypes.data + (r * panels + p) * height * VEC_BYTES
         t = 0
         while t < used:
             rows_at, scales_at = rows.ctypes.data + t * ROW_BYTES, scales.ctypes.data + 4 * t
             target = projected.ctypes.data + t * step + p * VEC_BYTES
-            if used - t > SHORT:
+            if narrow and used - t > SHORT:
+                project_narrow_tall(rows_at, size.rows * ROW_BYTES, panel, size.d, scales_at, target, step)
+                t += TALL
+            elif narrow:
+                project_narrow_short(rows_at, size.rows * ROW_BYTES, panel, size.d, scales_at, target, step)
+                t += SHORT
+            elif used - t > SHORT:
                 project_tall(rows_at, size.rows * ROW_BYTES, panel, size.d, scales_at, target, step)
                 t += TALL
             else:

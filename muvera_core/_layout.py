@@ -19,6 +19,16 @@ def panels(matrices: npt.NDArray[Any]) -> Float32:
     return aligned(padded.reshape(r, d, -1, LANES).transpose(0, 2, 1, 3))
 
 
+def paired_panels(matrices: npt.NDArray[Any]) -> Float32:
+    """(r, d, n) matrices of at most LANES / 2 columns as (r, 1, ceil(d / 2), LANES) float32 panels, zero-padded.
+
+    A vector holds two successive rows, interleaved: lane 2 * j + i is column j of row i of the pair.
+    """
+    r, d, n = matrices.shape
+    padded = np.pad(matrices, ((0, 0), (0, d % 2), (0, LANES // 2 - n)))
+    return aligned(padded.reshape(r, 1, -1, 2, LANES // 2).swapaxes(3, 4).reshape(r, 1, -1, LANES))
+
+
 def aligned(array: npt.NDArray[Any]) -> Float32:
     """A float32 copy that starts at a cache line."""
     copy = aligned_rows(array.size, 1).reshape(array.shape)

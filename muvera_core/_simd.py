@@ -130,6 +130,38 @@ def _tile(b: Builder, rows: Any, plane_bytes: Any, panel: Any, d: Any, height: i
     return _loop(b, planes, [_ZERO] * height, plane)
 
 
+def _narrow_tile(b: Builder, rows: Any, plane_bytes: Any, panel: Any, d: Any, height: int) -> list[Any]:
+    """(height, d) rows times a panel of pairs (see ``paired_panels``); the upper half of each vector is zero."""
+
+    def plane(p: Any, sums: list[Any]) -> list[Any]:
+        left = b.sub(d, b.mul(p, _const(ROW)))
+        width = b.select(b.icmp_signed("<", left, _const(ROW)), left, _const(ROW))
+        row0 = b.add(rows, b.mul(p, plane_bytes))
+        panel0 = _at(b, panel, p, ROW // 2 * VEC_BYTES)
+
+        def pair(j: Any, sums: list[Any]) -> list[Any]:
+            x = _at(b, row0, j, 8)
+            y = _load(b, _at(b, panel0, j, VEC_BYTES), _VEC)
+            return [_multiply_add(b, _splat_pair(b, x, i * ROW_BYTES), y, s) for i, s in enumerate(sums)]
+
+        # a row's float past an odd width is zero, and so is its partner
+        return _loop(b, b.sdiv(b.add(width, _const(1)), _const(2)), sums, pair)
+
+    planes = b.sdiv(b.add(d, _const(ROW - 1)), _const(ROW))
+    columns = [2 * lane if lane < LANES // 2 else LANES for lane in range(LANES)]
+    even, odd = (ir.Constant(_IVEC, [c + (c < LANES) * i for c in columns]) for i in (0, 1))
+    sums = _loop(b, planes, [_ZERO] * height, plane)
+    return [b.fadd(b.shuffle_vector(s, _ZERO, even), b.shuffle_vector(s, _ZERO, odd)) for s in sums]
+
+
+def _splat_pair(b: Builder, address: Any, offset: int) -> Any:
+    pairs = ir.VectorType(ir.DoubleType(), LANES // 2)
+    undefined = ir.Constant(pairs, ir.Undefined)
+    pair = b.insert_element(undefined, _load(b, address, ir.DoubleType(), offset), ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, LANES // 2), [0] * (LANES // 2))
+    return b.bitcast(b.shuffle_vector(pair, undefined, zeros), _VEC)
+
+
 def _void(count: int) -> Any:
     return types.void(*[types.intp] * count)
 
@@ -400,14 +432,16 @@ def cube_sweep(_: Any, keys: Any, vectors: Any) -> Any:
     return _void(2), generate
 
 
-def _project_tile(height: int) -> Any:
+def _project_tile(height: int, narrow: bool = False) -> Any:
+    multiply = _narrow_tile if narrow else _tile
+
     @intrinsic
     def project(_: Any, rows: Any, plane: Any, panel: Any, d: Any, scales: Any, target: Any, target_step: Any) -> Any:
         """target[i] = scales[i] * (rows[i] @ panel)"""
 
         def generate(c: Any, b: Builder, sig: Any, args: Any) -> Any:
             rows, plane, panel, d, scales, target, target_step = args
-            for i, dots in enumerate(_tile(b, rows, plane, panel, d, height)):
+            for i, dots in enumerate(multiply(b, rows, plane, panel, d, height)):
                 _store(b, b.fmul(dots, _splat(b, _load(b, scales, _F32, 4 * i))), target)
                 target = b.add(target, target_step)
             return c.get_dummy_value()
@@ -418,6 +452,7 @@ def _project_tile(height: int) -> Any:
 
 
 project_tall, project_short = _project_tile(TALL), _project_tile(SHORT)
+project_narrow_tall, project_narrow_short = _project_tile(TALL, narrow=True), _project_tile(SHORT, narrow=True)
 
 
 @intrinsic

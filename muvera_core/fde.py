@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from muvera_core._draws import Draws, draw
-from muvera_core._layout import LANES, Float32, aligned, aligned_rows, panels
+from muvera_core._layout import LANES, Float32, aligned, aligned_rows, paired_panels, panels
 from muvera_core._parallel import default_threads, for_chunks
 from muvera_core.config import FDEConfig, fingerprint_of
 from muvera_core.encoder import SavedArrays, register, save_encoder
@@ -30,10 +30,12 @@ _CHUNK_TOKENS = 1024
 class FDEEncoder:
     """Encodes token matrices so that ``query_fde @ document_fde`` approximates their MaxSim score.
 
-    In every repetition, a token's side of ``k_sim`` random hyperplanes names its partition. A query's partition holds
-    the sum of its tokens, a document's the mean, and an empty one of a document the nearest token (in Hamming
-    distance); all are projected to ``d_proj`` dimensions and concatenated. Unscaled, the dot product approximates
-    ``r_reps`` times MaxSim, and never exceeds it when ``d_proj`` and ``d_final`` are None (lemma A.3).
+    The construction is MUVERA's (arXiv 2405.19504). In every repetition, a token's side of ``k_sim`` random hyperplanes
+    names its partition. A query's partition holds the sum of its tokens, a document's the mean, and an empty one of a
+    document the nearest token (in Hamming distance); all are projected to ``d_proj`` dimensions and concatenated.
+    Hyperplanes and projections are drawn as ``config.algorithm`` says: by default from rotations that repetitions
+    share. Unscaled, the dot product approximates ``r_reps`` times MaxSim, and never exceeds it when ``d_proj`` and
+    ``d_final`` are None (lemma A.3), however the hyperplanes are drawn.
 
     The result for a document depends on its tokens alone: not on the batch around it, nor on ``threads``. Partitions
     are decided in float64, everything else is float32. An encoder may be used from several threads and after a fork.
@@ -243,7 +245,8 @@ def _projection_arguments(config: FDEConfig, draws: Draws) -> tuple[Any, ...]:
     if draws.projections is None:
         projections = np.zeros((config.r_reps, 0, config.dim, LANES), np.float32)
     else:
-        projections = panels(draws.projections)
+        narrow = draws.projections.shape[2] <= LANES // 2 and config.dim > 1
+        projections = (paired_panels if narrow else panels)(draws.projections)
     shifts = draws.shifts if draws.shifts is not None else np.zeros((config.r_reps, 0), np.int64)
     negative = draws.signs < 0 if draws.signs is not None else np.zeros((config.r_reps, 0, 0), np.bool_)
     padded = np.pad(negative, ((0, 0), (0, 0), (0, -negative.shape[2] % LANES)))

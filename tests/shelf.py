@@ -15,6 +15,8 @@ from muvera_core import encoder_from_dict, maxsim
 class ShelfStore:
     """Documents in a dictionary, pickled after each write."""
 
+    model = None
+
     def __init__(self, path, encoder, documents):
         self.path, self.encoder, self._documents = path, encoder, documents
         self.name = path.stem

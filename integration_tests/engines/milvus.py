@@ -74,8 +74,8 @@ class MilvusSession:
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
         return self._make("create", name, encoder, **{**_STRONG, **options})
 
-    def open(self, name: str, encoder: Any = None) -> Any:
-        return self._make("open", name, encoder)
+    def open(self, name: str, encoder: Any = None, **options: Any) -> Any:
+        return self._make("open", name, encoder, **options)
 
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
         metric = {"tokens_metric": "COSINE"} if name in self._cosine else {}

@@ -37,8 +37,8 @@ class ClientSession:
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
         return self._make("create", self._name(name), encoder, **options)
 
-    def open(self, name: str, encoder: Any = None) -> Any:
-        return self._make("open", self._name(name), encoder)
+    def open(self, name: str, encoder: Any = None, **options: Any) -> Any:
+        return self._make("open", self._name(name), encoder, **options)
 
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
         return self._make("adopt", self._name(name), encoder, **options)
@@ -176,9 +176,9 @@ class EdgeSession:
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
         return self._keep(name, QdrantEdgeMuvera.create(self._directory, name, encoder, **options))
 
-    def open(self, name: str, encoder: Any = None) -> Any:
+    def open(self, name: str, encoder: Any = None, **options: Any) -> Any:
         self._release(name)
-        return self._keep(name, QdrantEdgeMuvera.open(self._directory, name, encoder))
+        return self._keep(name, QdrantEdgeMuvera.open(self._directory, name, encoder, **options))
 
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
         self._release(name)

@@ -102,8 +102,8 @@ class WeaviateSession:
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
         return self._make("create", name, encoder, **{"tokens_index": self._tokens_index, **options})
 
-    def open(self, name: str, encoder: Any = None) -> Any:
-        return self._make("open", name, encoder)
+    def open(self, name: str, encoder: Any = None, **options: Any) -> Any:
+        return self._make("open", name, encoder, **options)
 
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
         return self._make("adopt", name, encoder, **options)

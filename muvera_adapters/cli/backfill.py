@@ -42,6 +42,7 @@ def backfill(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Compare every FDE with the stored tokens, and write stale ones again.")
     ] = False,
+    model: o.Model = None,
     tenant: o.Tenant = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate only; write nothing.")] = False,
     as_json: o.Json = False,
@@ -63,7 +64,8 @@ def backfill(
             raise WrongUsage("--refresh goes with neither --into nor --dry-run")
         dim = database.token_dim(collection, tokens_vector)
         chosen = o.make_encoder(dim, encoder, fde_dim, fde_tokens, seed)
-        store = database.adopt(collection, chosen, tokens_vector=tokens_vector, fde_vector=fde_vector)
+        named = {} if model is None else {"model": model}
+        store = database.adopt(collection, chosen, tokens_vector=tokens_vector, fde_vector=fde_vector, **named)
         try:
             report = store.backfill(progress=not as_json, dry_run=dry_run, refresh=refresh, **options)
         except KeyboardInterrupt as error:

@@ -72,7 +72,7 @@ def _facts(source: TokenSource, first: Any, size: MigrationEstimate) -> dict[str
         if lengths is None or not len(lengths)
         else {"least": int(lengths.min()), "median": float(np.median(lengths)), "most": int(lengths.max())},
         "source_bytes": size.source_bytes,
-        "model": getattr(source, "model", None),
+        "model": None if source.model is None else str(source.model),
         "first_id": None if first is None else first.id if isinstance(first.id, int) else str(first.id),
         "payload_keys": sorted(first.payload) if first is not None else [],
     }

@@ -61,6 +61,7 @@ def migrate(
     quantization: Annotated[
         str | None, typer.Option(help=f"Codes of the FDEs, a preset of the database ({o.quantizations()}).")
     ] = None,
+    model: o.Model = None,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Batches written at a time, to a server.")] = 1,
     journal: Annotated[Path | None, typer.Option(help="File with the progress, to go on by.")] = None,
     into_existing: Annotated[
@@ -125,6 +126,7 @@ def migrate(
                     keep=keep,
                     workers=workers,
                     into_existing=into_existing,
+                    model=model,
                     progress=not as_json,
                     **options,
                 )

@@ -54,6 +54,10 @@ FdeTokens = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of the FDE's randomness.")]
 Target = Annotated[str, typer.Argument(help=forms())]
 QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model of the token vectors ('org/model@revision'), to compare and keep."),
+]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
 
 

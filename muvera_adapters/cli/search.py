@@ -26,13 +26,14 @@ def search(
     prefetch: o.Prefetch = 200,
     rerank: Annotated[str, typer.Option(help="auto, native, client or none.")] = "auto",
     exact: Annotated[bool, typer.Option("--exact", help="MaxSim over all documents instead.")] = False,
+    model: o.Model = None,
     tenant: o.Tenant = None,
     as_json: o.Json = False,
 ) -> None:
     """Search a collection in two stages."""
     queries = open_queries(query_npy)
     with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:
-        store = database.open(collection)
+        store = database.open(collection, model=model)
         if exact:
             found = [store.exact_search(query, limit) for query in queries_of(queries)]
         else:

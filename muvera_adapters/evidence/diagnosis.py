@@ -12,6 +12,7 @@ from tqdm import tqdm
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.measuring import Interval, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import as_queries, pseudo_queries
+from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from muvera_core._draws import draw
 from muvera_core.tokens import to_batch
@@ -19,9 +20,6 @@ from muvera_core.tokens import to_batch
 Float64 = npt.NDArray[np.float64]
 Verdict = Literal["fde", "fit", "pool", "regression"]
 
-# docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
-# (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
-FIT_FROM = 0.2
 # eight tokens in each of 32 partitions. Pooling by 2 then cost .01 to .02 of recall and halved what reranking reads; it
 # did not raise recall (documents joined to 300 to 900 tokens, docs/tuning.md)
 POOL_FROM = 256

@@ -7,6 +7,7 @@ from typing import Any
 
 from muvera_adapters.errors import MissingExtra
 from muvera_adapters.frameworks.retrieval import EmbedQuery, Retrieval, Text
+from muvera_adapters.stores.token_model import TokenModel
 
 try:
     from haystack import Document, component
@@ -26,6 +27,7 @@ class MuveraRetriever:
         top_k: documents to return.
         text_key: payload key with a document's text.
         search_options: keyword arguments of the store's ``search``.
+        model: model of ``embed_query``, which must be that of the collection where it keeps one.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class MuveraRetriever:
         top_k: int = 10,
         text_key: str = "text",
         search_options: Mapping[str, Any] | None = None,
+        model: TokenModel | str | None = None,
     ) -> None:
-        self._retrieval = Retrieval(store, embed_query, text_key, search_options or {})
+        self._retrieval = Retrieval(store, embed_query, text_key, search_options or {}, model)
         self._top_k = top_k
 
     @component.output_types(documents=list[Document])

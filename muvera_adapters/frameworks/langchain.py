@@ -28,6 +28,7 @@ class MuveraRetriever(BaseRetriever):
         k: documents to return.
         text_key: payload key with a document's text.
         search_options: keyword arguments of the store's ``search``.
+        model: model of ``embed_query``, which must be that of the collection where it keeps one.
     """
 
     store: Any
@@ -35,6 +36,7 @@ class MuveraRetriever(BaseRetriever):
     k: int = 10
     text_key: str = "text"
     search_options: dict[str, Any] = Field(default_factory=dict)
+    model: Any = None
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **options: Any
@@ -49,7 +51,7 @@ class MuveraRetriever(BaseRetriever):
         return [_document(text) for text in found]
 
     def _retrieval(self) -> Retrieval:
-        return Retrieval(self.store, self.embed_query, self.text_key, self.search_options)
+        return Retrieval(self.store, self.embed_query, self.text_key, self.search_options, self.model)
 
 
 def _document(text: Text) -> Document:

@@ -7,6 +7,7 @@ from typing import Any
 
 from muvera_adapters.errors import MissingExtra
 from muvera_adapters.frameworks.retrieval import EmbedQuery, Retrieval, Text
+from muvera_adapters.stores.token_model import TokenModel
 
 try:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -24,6 +25,7 @@ class MuveraRetriever(BaseRetriever):
         similarity_top_k: nodes to return.
         text_key: payload key with a document's text.
         search_options: keyword arguments of the store's ``search``.
+        model: model of ``embed_query``, which must be that of the collection where it keeps one.
         base: keyword arguments of LlamaIndex's ``BaseRetriever``.
     """
 
@@ -35,9 +37,10 @@ class MuveraRetriever(BaseRetriever):
         similarity_top_k: int = 10,
         text_key: str = "text",
         search_options: Mapping[str, Any] | None = None,
+        model: TokenModel | str | None = None,
         **base: Any,
     ) -> None:
-        self._retrieval = Retrieval(store, embed_query, text_key, search_options or {})
+        self._retrieval = Retrieval(store, embed_query, text_key, search_options or {}, model)
         self._limit = similarity_top_k
         super().__init__(**base)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId, Hits
+from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core.tokens import ArrayLike
 
 #: a query's text -> its (m, token_dim) matrix
@@ -43,12 +44,20 @@ class Retrieval:
         embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for :meth:`asearch`.
         text_key: payload key with a document's text.
         options: keyword arguments of the store's ``search`` (``prefetch``, ``filter``, ``rerank``, ...).
+        model: model of ``embed_query``; None: it is not compared with the one that the store's collection keeps.
+
+    Raises:
+        ModelMismatch: the collection keeps another model.
     """
 
     store: Any
     embed_query: EmbedQuery
     text_key: str = "text"
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: TokenModel | str | None = None
+
+    def __post_init__(self) -> None:
+        check_model(self.store.name, self.store.model, self.model)
 
     def search(self, query: str, limit: int, options: Mapping[str, Any]) -> list[Text]:
         """The ``limit`` best documents; ``options`` go before those of the constructor.

@@ -21,6 +21,7 @@ from muvera_adapters.errors import (
     CollectionNotFound,
     EncoderMismatch,
     InvalidInput,
+    ModelMismatch,
     MuveraError,
     SchemaMismatch,
     StoreUnavailable,
@@ -39,6 +40,7 @@ from muvera_adapters.migration.selecting import Condition
 from muvera_adapters.sources.base import SourceDocument, TokenSource
 from muvera_adapters.stores.checks import without_zero_rows
 from muvera_adapters.stores.protocol import Store
+from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
 from muvera_core import Encoder, InvalidTokens
 
 # one batch: 8 MB of tokens at 128 dims, and 2.6 MB of FDEs at the default 2,560 dims
@@ -105,6 +107,7 @@ def migrate(
     keep: Callable[[str], bool] | None = None,
     workers: int = 1,
     into_existing: bool = False,
+    model: TokenModel | str | None = None,
     progress: bool = False,
     **options: Any,
 ) -> tuple[Store, MigrationReport]:
@@ -124,6 +127,8 @@ def migrate(
         keep: which keys of the payload go along; None: all.
         workers: batches that are written at a time; more than one only to a server.
         into_existing: write into a collection of this library that exists; same ids are replaced.
+        model: model of the tokens, which a new collection keeps. None: that of the source. A new collection keeps it if
+            the source is a collection that does; the checkpoint of an index may be a path, and is compared only.
         progress: show a bar.
         **options: of the store's ``create``.
 
@@ -134,11 +139,19 @@ def migrate(
         CollectionExists: the name is taken, and not by this migration.
         SourceChanged: the source is not what the migration was begun with, or changed meanwhile.
         EncoderMismatch: the migration, or the collection, was begun with another encoder.
+        ModelMismatch: the source, or the collection that exists, keeps another model.
         StoreUnavailable: the database stopped; the same call goes on.
         WrongUsage: several workers on an embedded database.
     """
     if workers > 1 and not database.target.is_server:
         raise WrongUsage(f"{database.target} is embedded and takes one worker")
+    model = as_token_model(model)
+    in_database = not source.files
+    if in_database:
+        check_model(source.place, source.model, model)
+    known = model or source.model
+    if model is not None or (in_database and known is not None):
+        options["model"] = known
     started = time.monotonic()
     before = snapshot_of(source)
     path = journal or default_path(database.target, collection)
@@ -148,7 +161,14 @@ def migrate(
     with Journal(path, about) as kept:
         begun = kept.phase != "new"
         try:
-            store = _open_store(database, collection, encoder, kept, into_existing, options)
+            store = _open_store(database, collection, encoder, known, kept, into_existing, options)
+        except ModelMismatch as error:
+            kept.discard_if_new()
+            if model is not None:
+                raise
+            raise ModelMismatch(
+                f"{error}; {source.place} names the model: if it is the same under another name, name it with --model"
+            ) from error
         except BaseException:
             kept.discard_if_new()
             raise
@@ -198,6 +218,7 @@ def _open_store(
     database: Database,
     name: str,
     encoder: Encoder,
+    model: TokenModel | None,
     journal: Journal,
     into_existing: bool,
     options: Mapping[str, Any],
@@ -205,7 +226,7 @@ def _open_store(
     """The collection of this migration: the one that the journal knows, or a new one."""
     if journal.phase in ("loading", "loaded"):
         try:
-            return database.open(name, encoder)
+            return database.open(name, encoder, model=model)
         except CollectionNotFound as error:
             raise CollectionNotFound(
                 f"{error}; the journal knows of {journal.documents:,} documents in it: delete {journal.path} to begin "
@@ -213,10 +234,10 @@ def _open_store(
             ) from error
     store: Store | None = None
     try:
-        store = database.open(name, encoder)
+        store = database.open(name, encoder, model=model)
     except CollectionNotFound:
         taken = False
-    except (EncoderMismatch, SchemaMismatch):
+    except (EncoderMismatch, ModelMismatch, SchemaMismatch):
         if into_existing:
             raise
         taken = True

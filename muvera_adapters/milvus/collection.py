@@ -11,6 +11,7 @@ from pymilvus import DataType
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.ids import ID, MAX_KEY, Keys
 from muvera_adapters.stores import collection
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 #: ``struct``: an array of structs, which a server scores; ``blob``: text fields; ``none``: tokens are not stored
@@ -94,6 +95,7 @@ class Collection:
         hidden: fields that are no payload and cannot be written: vectors that the server computes, marks of other FDEs.
         server: server that keeps the collection.
         consistency: consistency level of searches; None: the collection's own.
+        model: model of the tokens; None: nobody named it.
         seen: what operations have learned of it; ``dataclasses.replace`` hands it on.
     """
 
@@ -125,6 +127,7 @@ class Collection:
     hidden: tuple[str, ...] = ()
     server: Server = Server()
     consistency: str | None = None
+    model: TokenModel | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 
     @property

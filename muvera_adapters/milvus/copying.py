@@ -23,6 +23,7 @@ from muvera_adapters.milvus.schema import STATE_KEY, Plan
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.backfilling import count_padded, encodable, encode, verify
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
 _PAGE = 100
 _PASSES = 10
@@ -172,6 +173,7 @@ async def _write(
     documents = to_stored(collection, [to_row(collection, row[collection.key], row) for row in rows])
     documents = encodable(to, documents, report)
     report.zero_rows += count_padded(documents)
+    await warn_of_shared_direction(copied, [each.tokens for each in documents])
     fdes = (await Compute(partial(encode, to, documents))) if documents else ()
     by_key = {each.key: fde for each, fde in zip(documents, fdes, strict=True)}
     nothing = np.zeros(collection.encoder.dim, np.float32)

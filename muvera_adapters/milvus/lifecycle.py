@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +24,8 @@ from muvera_adapters.milvus.collection import TOKENS, Collection, Metric, Server
 from muvera_adapters.milvus.reading import indexes
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
-from muvera_adapters.stores.kept import choose_encoder, read_state
+from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, read_state
+from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core import Encoder
 
 # updates of single fields, struct arrays included
@@ -73,37 +75,47 @@ async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
         raise
 
 
-async def open_collection(name: str, encoder: Encoder | None, consistency: str | None) -> Collection:
+async def open_collection(
+    name: str, encoder: Encoder | None, model: TokenModel | None, consistency: str | None
+) -> Collection:
     """A collection that this library made or adopted."""
     server = await connect()
     description = await requests.describe(name)
     state = read_state(name, schema.kept_state(description))
     if "copy_of" in state:
         raise CollectionNotFound(f"{name} is an unfinished copy of {state['copy_of']}: repeat its backfill(into=...)")
+    check_model(name, kept_model(state), model)
     collection = _opened(description, name, choose_encoder(name, state["encoder"], encoder), server)
     return await ready(replace(collection, consistency=consistency))
 
 
 async def adopt(
-    name: str, encoder: Encoder, fde: str, tokens: str | None, metric: Metric, consistency: str | None
+    name: str,
+    encoder: Encoder,
+    fde: str,
+    tokens: str | None,
+    metric: Metric,
+    model: TokenModel | None,
+    consistency: str | None,
 ) -> Collection:
     """A collection of someone else, or another FDE field for one of ours; state is written only where FDEs are."""
     server = await connect()
     description = await requests.describe(name)
     kept = schema.kept_state(description)
-    own: dict[str, Any] = {"metric": metric}
-    if kept is not None:
-        state = read_state(name, kept)
-        own = _own(state)
-        if state["fde"] == fde:
-            choose_encoder(name, kept["encoder"], encoder)
+    state = None if kept is None else read_state(name, kept)
+    if state is not None and state["fde"] == fde:
+        choose_encoder(name, state["encoder"], encoder)
+    model, named = adopted_model(name, state, model)
+    own: dict[str, Any] = {"metric": metric} if state is None else _own(state)
     collection = schema.describe(description, name, encoder, fde, tokens, server, **own)
-    collection = await ready(replace(collection, consistency=consistency))
+    collection = await ready(replace(collection, model=model, consistency=consistency))
     await _check_width(collection)
-    if kept is not None and kept["fde"] != fde:
+    if named is not None:
+        await requests.set_properties(name, {STATE_KEY: json.dumps(named)})
+    if state is not None and state["fde"] != fde:
         # searches go on with the old field until backfill() has filled this one
         return replace(collection, has_fde=False)
-    if collection.has_fde and kept is None:
+    if collection.has_fde and state is None:
         if not (await check_adopted(collection)):
             return replace(collection, has_fde=False)
         await write_state(collection)
@@ -216,7 +228,14 @@ async def _make(name: str, encoder: Encoder, plan: Plan, storage: TokenStorage, 
     made = schema.schema_of(encoder, plan, storage)
     tokens = None if storage == "none" else TOKENS
     planned = Collection(
-        name, encoder, storage=storage, tokens=tokens, metric=plan.metric, precision=plan.precision, server=server
+        name,
+        encoder,
+        storage=storage,
+        tokens=tokens,
+        metric=plan.metric,
+        precision=plan.precision,
+        server=server,
+        model=plan.model,
     )
     options = dict(plan.options)
     properties = {**options.pop("properties", {}), STATE_KEY: schema.snapshot_of(planned)}
@@ -247,7 +266,7 @@ def _opened(description: Description, name: str, encoder: Encoder, server: Serve
         raise SchemaMismatch(f"{name} was made with tokens as {state['storage']}, its schema has {collection.storage}")
     if not collection.fde_exists:
         raise SchemaMismatch(f"{name} has no field {collection.fde!r}")
-    return collection
+    return replace(collection, model=kept_model(state))
 
 
 def _own(state: Mapping[str, Any]) -> dict[str, Any]:

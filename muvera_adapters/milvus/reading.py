@@ -139,6 +139,7 @@ async def info(collection: Collection) -> StoreInfo:
         code_bytes=int(with_fde * collection.encoder.dim * codes),
         token_bytes=token_bytes,
         unindexed=unindexed(collection, found, total),
+        model=collection.model,
     )
 
 

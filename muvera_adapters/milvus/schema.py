@@ -28,6 +28,7 @@ from muvera_adapters.milvus.ids import ID, MAX_KEY
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 #: property of a collection that keeps its state
@@ -77,6 +78,7 @@ class Plan:
     dynamic: bool = True
     consistency: str = "Session"
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: TokenModel | None = None
 
 
 def check(encoder: Encoder, plan: Plan) -> None:
@@ -154,7 +156,7 @@ def token_index(plan: Plan) -> dict[str, Any]:
 
 def snapshot_of(collection: Collection, **more: Any) -> str:
     """The text that is kept in the collection's properties; ``more`` is added to it."""
-    state = new_state(collection.encoder, collection.fde, collection.tokens)
+    state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
     own = {
         "storage": collection.storage,
         "keys": collection.keys,

@@ -22,6 +22,7 @@ from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.token_model import TokenModel, as_token_model
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -85,6 +86,11 @@ class MilvusMuvera:
         """How tokens are stored: ``"struct"``, ``"blob"`` (text) or ``"none"``."""
         return self._collection.storage
 
+    @property
+    def model(self) -> TokenModel | None:
+        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        return self._collection.model
+
     @classmethod
     def create(
         cls,
@@ -104,6 +110,7 @@ class MilvusMuvera:
         index_params: Mapping[str, Any] | None = None,
         fields: Sequence[FieldSchema] = (),
         dynamic: bool = True,
+        model: TokenModel | str | None = None,
         consistency_level: str = "Session",
         timeout: float = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
@@ -131,6 +138,8 @@ class MilvusMuvera:
             index_params: parameters of the FDEs' index, such as ``{"M": 16, "efConstruction": 200, "sq_type": "SQ8"}``.
             fields: declared fields of the payload; one of them may be the partition key.
             dynamic: whether payloads may have keys that are not declared.
+            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
+                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
             consistency_level: consistency of searches, ``"Strong"``, ``"Session"``, ``"Bounded"`` or ``"Eventually"``.
                 Counting, scrolling and reading by id are always strong.
             timeout: seconds that one request may take, the client's own retries included.
@@ -157,6 +166,7 @@ class MilvusMuvera:
             dynamic=dynamic,
             consistency=consistency_level,
             options=options,
+            model=as_token_model(model),
         )
         connection = Connection(name, timeout)
         collection = _run(client, connection, lifecycle.create(name, encoder, plan), retry)
@@ -169,6 +179,7 @@ class MilvusMuvera:
         name: str,
         encoder: Encoder | None = None,
         *,
+        model: TokenModel | str | None = None,
         consistency_level: str | None = None,
         timeout: float = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
@@ -179,6 +190,7 @@ class MilvusMuvera:
             client: as for ``create``.
             name: name of the collection, or an alias of it.
             encoder: encoder that must be the collection's; None: it is rebuilt from what the collection keeps.
+            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
             consistency_level: consistency of searches; None: the collection's own.
             timeout: as for ``create``.
             retry: as for ``create``.
@@ -186,10 +198,11 @@ class MilvusMuvera:
         Raises:
             CollectionNotFound: there is no such collection, or this library did not make it.
             EncoderMismatch: another encoder filled it, or its encoder must be given.
+            ModelMismatch: the collection keeps another model.
         """
         _check(client, encoder)
         connection = Connection(name, timeout)
-        opened = lifecycle.open_collection(name, encoder, consistency_level)
+        opened = lifecycle.open_collection(name, encoder, as_token_model(model), consistency_level)
         return cls(client, connection, _run(client, connection, opened, retry), retry)
 
     @classmethod
@@ -202,6 +215,7 @@ class MilvusMuvera:
         tokens_vector: str | None = "colbert",
         fde_vector: str = FDE,
         tokens_metric: Metric = "IP",
+        model: TokenModel | str | None = None,
         consistency_level: str | None = None,
         timeout: float = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
@@ -222,6 +236,7 @@ class MilvusMuvera:
                 with (``colbert_0``, ``colbert_1`` ...); None: there are no tokens.
             fde_vector: name of the field that has the FDEs, or that is to get them.
             tokens_metric: metric that tokens in text are compared by; the index of structs says theirs.
+            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
             consistency_level: as for ``open``.
             timeout: as for ``create``.
             retry: as for ``create``.
@@ -229,10 +244,12 @@ class MilvusMuvera:
         Raises:
             SchemaMismatch: the collection does not fit; the message names every reason.
             EncoderMismatch: FDEs that are there are not this encoder's.
+            ModelMismatch: the collection keeps another model.
         """
         _check(client, encoder)
         connection = Connection(name, timeout)
-        adopted = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, tokens_metric, consistency_level)
+        named = as_token_model(model)
+        adopted = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, tokens_metric, named, consistency_level)
         return cls(client, connection, _run(client, connection, adopted, retry), retry)
 
     def backfill(

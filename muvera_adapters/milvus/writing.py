@@ -46,7 +46,7 @@ async def upsert(
     access = WriteAccess(
         requests.WRITE_BYTES, partial(to_rows, collection, prepared), write, partial(unfit, collection)
     )
-    return await writing.upsert(prepared, collection.encoder, access, progress)
+    return await writing.upsert(prepared, collection, access, progress)
 
 
 async def delete(

@@ -10,6 +10,7 @@ from muvera_adapters.errors import SchemaMismatch
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.collection import Counted
 from muvera_adapters.stores.collection import Seen as LearnedByAll
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 #: names of the vectors in collections that this library makes
@@ -85,6 +86,7 @@ class Collection:
         exclusive: whether this process is the only one that can write.
         kept: whether the collection keeps this encoder; it does not where the FDE vector is new beside another one.
         wire: limits of one write to the database.
+        model: model of the tokens, None where nobody named it.
         seen: what operations learn while they run; copies made by ``dataclasses.replace`` share it.
     """
 
@@ -102,6 +104,7 @@ class Collection:
     exclusive: bool = False
     kept: bool = True
     wire: Wire = LOCAL
+    model: TokenModel | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 
 

@@ -23,6 +23,7 @@ from muvera_adapters.stores.backfilling import count_padded, encodable, encode, 
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 500
@@ -76,7 +77,7 @@ async def _make(
     fde: models.VectorParams,
 ) -> None:
     into = copied.name
-    state = new_state(copied.encoder, copied.fde, copied.tokens) | {"copy_of": collection.name}
+    state = new_state(copied.encoder, copied.fde, copied.tokens, copied.model) | {"copy_of": collection.name}
     if await exists(into):
         there = await fetch_info(into)
         if (there.config.metadata or {}).get(STATE_KEY) != state:
@@ -158,6 +159,7 @@ async def _write(
     stored = [to_stored(collection, row) for row in to_rows(records) if collection.tokens in row.vectors]
     documents = encodable(there, stored, report)
     report.zero_rows += count_padded(documents)
+    await warn_of_shared_direction(copied, [each.tokens for each in documents])
     fdes = (await Compute(partial(encode, there, documents))) if documents else []
     by_id = {each.key: fde.tolist() for each, fde in zip(documents, fdes, strict=True)}
     with_tokens = {each.key for each in stored}

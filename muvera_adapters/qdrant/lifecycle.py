@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import replace
+from typing import Any
 
 from qdrant_client import models
 
@@ -15,7 +16,8 @@ from muvera_adapters.qdrant.client import Connection, ask, tell
 from muvera_adapters.qdrant.collection import LOCAL, STATE_KEY, Collection, Wire, describe
 from muvera_adapters.qdrant.requests import Count, Where
 from muvera_adapters.stores.checks import check_encoder_type
-from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
+from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core import Encoder
 
 
@@ -28,7 +30,13 @@ async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> C
     return Connection(name, engine, version, wire, timeout, address)
 
 
-async def create(connection: Connection, encoder: Encoder, plan: schema.Plan, tenant_field: str | None) -> Collection:
+async def create(
+    connection: Connection,
+    encoder: Encoder,
+    plan: schema.Plan,
+    tenant_field: str | None,
+    model: TokenModel | None,
+) -> Collection:
     """Makes an empty collection."""
     name, timeout = connection.name, connection.timeout
     schema.check_version(connection.version, plan.vectors)
@@ -40,24 +48,29 @@ async def create(connection: Connection, encoder: Encoder, plan: schema.Plan, te
     if tenant_field is not None:
         index = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         await index_payload(connection, name, tenant_field, index)
-    return await open_collection(connection, encoder)
+    return await open_collection(connection, encoder, model)
 
 
-async def open_collection(connection: Connection, encoder: Encoder | None) -> Collection:
+async def open_collection(connection: Connection, encoder: Encoder | None, model: TokenModel | None) -> Collection:
     """A collection that this library made or adopted."""
     name = connection.name
     info = await fetch_info(name)
     state = read_state(name, (info.config.metadata or {}).get(STATE_KEY))
     chosen = choose_encoder(name, state["encoder"], encoder)
+    check_model(name, kept_model(state), model)
     vectors = schema.vector_infos(info)
-    return describe(name, vectors, chosen, state["fde"], state["tokens"], connection.wire, need_fde=True)
+    opened = describe(name, vectors, chosen, state["fde"], state["tokens"], connection.wire, need_fde=True)
+    return replace(opened, model=kept_model(state))
 
 
-async def adopt(connection: Connection, encoder: Encoder, fde: str, tokens: str | None) -> Collection:
+async def adopt(
+    connection: Connection, encoder: Encoder, fde: str, tokens: str | None, model: TokenModel | None
+) -> Collection:
     """A collection of someone else, or another FDE vector for one of ours.
 
-    Only metadata is written, and only where there are FDEs already. Where the collection keeps another FDE vector,
-    searches of others go on with that one until :func:`keep` is called, after this one has been filled.
+    Only metadata is written, and only where there are FDEs already, or where one of ours gets a model's name. Where the
+    collection keeps another FDE vector, searches of others go on with that one until :func:`keep` is called, after this
+    one has been filled.
     """
     check_encoder_type(encoder)
     name = connection.name
@@ -65,14 +78,16 @@ async def adopt(connection: Connection, encoder: Encoder, fde: str, tokens: str 
         raise Unsupported(f"{connection.engine} keeps no collection metadata; 1.16 does")
     info = await fetch_info(name)
     kept = (info.config.metadata or {}).get(STATE_KEY)
-    beside = False
-    if kept is not None:
-        state = read_state(name, kept)
-        beside = state["fde"] != fde
-        if not beside:
-            choose_encoder(name, state["encoder"], encoder)
+    state = None if kept is None else read_state(name, kept)
+    beside = state is not None and state["fde"] != fde
+    if state is not None and not beside:
+        choose_encoder(name, state["encoder"], encoder)
+    model, named = adopted_model(name, state, model)
     vectors = schema.vector_infos(info)
     collection = describe(name, vectors, encoder, fde, tokens, connection.wire, need_fde=tokens is None)
+    collection = replace(collection, model=model)
+    if named is not None:
+        await put_state(connection, name, named)
     if beside:
         # a vector that was added is filled by backfill() before it can be searched
         return replace(collection, has_fde=False, kept=False)
@@ -163,12 +178,16 @@ async def remove_fde(connection: Connection, collection: Collection) -> Collecti
 
 
 async def write_state(connection: Connection, collection: Collection) -> None:
+    """Writes the state of the collection, as it is now."""
+    state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
+    await put_state(connection, collection.name, state)
+
+
+async def put_state(connection: Connection, name: str, state: dict[str, Any]) -> None:
     """Writes our key of the metadata; the server leaves other keys as they are."""
-    metadata = {STATE_KEY: new_state(collection.encoder, collection.fde, collection.tokens)}
+    metadata = {STATE_KEY: state}
     await tell(
-        lambda client: client.update_collection(
-            collection_name=collection.name, metadata=metadata, timeout=connection.timeout
-        )
+        lambda client: client.update_collection(collection_name=name, metadata=metadata, timeout=connection.timeout)
     )
 
 

@@ -90,6 +90,7 @@ async def info(collection: Collection) -> StoreInfo:
         token_bytes=token_bytes,
         disk_bytes=state.disk_bytes,
         unindexed=(await unindexed(collection, state)),
+        model=collection.model,
     )
 
 

@@ -11,6 +11,7 @@ from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.qdrant.collection import FDE, MAX_DIM, STATE_KEY, TOKENS, Preset, VectorInfo
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 Quantization: TypeAlias = Preset | models.QuantizationConfig | None
@@ -122,6 +123,7 @@ def plan(
     tokens_quantization: Quantization,
     tokens_on_disk: bool | None,
     optimizers_config: models.OptimizersConfigDiff | None,
+    model: TokenModel | None,
     **passed: Any,
 ) -> Plan:
     """What ``create`` of the stores is asked for; ``passed`` go to ``create_collection`` where they are not None."""
@@ -132,7 +134,7 @@ def plan(
     arguments = {
         "vectors_config": vectors,
         "optimizers_config": optimizers_config or optimizers(vectors),
-        "metadata": {STATE_KEY: new_state(encoder, FDE, TOKENS if store_tokens else None)},
+        "metadata": {STATE_KEY: new_state(encoder, FDE, TOKENS if store_tokens else None, model)},
         **{key: value for key, value in passed.items() if value is not None},
     }
     return Plan(vectors, arguments)

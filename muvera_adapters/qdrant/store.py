@@ -27,6 +27,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run
+from muvera_adapters.stores.token_model import TokenModel, as_token_model
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -92,6 +93,11 @@ class QdrantMuvera:
         """Name of the multivector with the tokens, None where none are stored."""
         return self._collection.tokens
 
+    @property
+    def model(self) -> TokenModel | None:
+        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        return self._collection.model
+
     @classmethod
     def create(
         cls,
@@ -114,6 +120,7 @@ class QdrantMuvera:
         write_consistency_factor: int | None = None,
         on_disk_payload: bool | None = None,
         tenant_field: str | None = None,
+        model: TokenModel | str | None = None,
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
     ) -> QdrantMuvera:
@@ -140,6 +147,8 @@ class QdrantMuvera:
             write_consistency_factor: passed on.
             on_disk_payload: passed on.
             tenant_field: payload key with the tenant, which gets a tenant index; filter by it in every search.
+            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
+                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
             timeout: seconds of one request, None: those of the client (5 by default). gRPC always uses those of the
                 client.
             retry: repetition of requests that failed because the database was unreachable or overloaded.
@@ -150,6 +159,7 @@ class QdrantMuvera:
         """
         check_kind(client, QdrantClient)
         check_encoder_type(encoder)
+        named = as_token_model(model)
         planned = plan(
             encoder,
             quantization=quantization,
@@ -166,9 +176,10 @@ class QdrantMuvera:
             replication_factor=replication_factor,
             write_consistency_factor=write_consistency_factor,
             on_disk_payload=on_disk_payload,
+            model=named,
         )
         connection = _connect(client, name, timeout, retry)
-        made = lifecycle.create(connection, encoder, planned, tenant_field)
+        made = lifecycle.create(connection, encoder, planned, tenant_field, named)
         return cls(client, connection, _run(client, connection, made, retry), retry)
 
     @classmethod
@@ -178,6 +189,7 @@ class QdrantMuvera:
         name: str,
         encoder: Encoder | None = None,
         *,
+        model: TokenModel | str | None = None,
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
     ) -> QdrantMuvera:
@@ -187,16 +199,19 @@ class QdrantMuvera:
             client: as for ``create``.
             name: name of the collection, or an alias.
             encoder: encoder to use; None: rebuild it from what the collection keeps.
+            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
             timeout: as for ``create``.
             retry: as for ``create``.
 
         Raises:
             CollectionNotFound: there is no such collection, or this library did not make or adopt it.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            ModelMismatch: the collection keeps another model.
             SchemaMismatch: its vectors were changed; the message names each difference.
         """
+        named = as_token_model(model)
         connection = _connect(client, name, timeout, retry)
-        opened = lifecycle.open_collection(connection, encoder)
+        opened = lifecycle.open_collection(connection, encoder, named)
         return cls(client, connection, _run(client, connection, opened, retry), retry)
 
     @classmethod
@@ -208,6 +223,7 @@ class QdrantMuvera:
         *,
         tokens_vector: str | None = "colbert",
         fde_vector: str = FDE,
+        model: TokenModel | str | None = None,
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
     ) -> QdrantMuvera:
@@ -227,6 +243,7 @@ class QdrantMuvera:
             tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
                 has none.
             fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
+            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
             timeout: as for ``create``.
             retry: as for ``create``.
 
@@ -234,9 +251,11 @@ class QdrantMuvera:
             CollectionNotFound: there is no such collection.
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
+            ModelMismatch: the collection keeps another model.
         """
+        named = as_token_model(model)
         connection = _connect(client, name, timeout, retry)
-        adopted = lifecycle.adopt(connection, encoder, fde_vector, tokens_vector)
+        adopted = lifecycle.adopt(connection, encoder, fde_vector, tokens_vector, named)
         return cls(client, connection, _run(client, connection, adopted, retry), retry)
 
     def backfill(

@@ -94,7 +94,7 @@ async def upsert(
     access = WriteAccess(
         collection.wire.target, partial(to_points, collection, prepared), write, partial(unfit, collection)
     )
-    report = await writing.upsert(prepared, collection.encoder, access, progress)
+    report = await writing.upsert(prepared, collection, access, progress)
     await Flush(collection.name)
     return report
 

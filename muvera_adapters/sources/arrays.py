@@ -27,6 +27,7 @@ from muvera_adapters.plaid.text_files import IdFile
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources import names as n
 from muvera_adapters.sources.base import SourceDocument, check_unique, to_float32
+from muvera_adapters.stores.token_model import TokenModel
 
 _SLICE_TOKENS = 32_768
 
@@ -96,6 +97,7 @@ class ArraySource:
     """
 
     seekable = True
+    model: TokenModel | None = None
     n_tokens: int | None
 
     def __init__(

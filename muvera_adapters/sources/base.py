@@ -14,6 +14,7 @@ import numpy.typing as npt
 from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.plaid.torch_file import BFLOAT16
 from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.token_model import TokenModel
 
 
 class SourceDocument(NamedTuple):
@@ -44,6 +45,7 @@ class TokenSource(Protocol):
         files: that the documents are read from; none where they are in a database.
         place: path, or target and collection.
         seekable: ``documents(start)`` reads nothing before ``start``.
+        model: model of the token vectors; None where the source does not name it.
     """
 
     format: str
@@ -54,6 +56,7 @@ class TokenSource(Protocol):
     files: Sequence[Path]
     place: str
     seekable: bool
+    model: TokenModel | None
 
     def __len__(self) -> int:
         """Documents."""

@@ -13,6 +13,7 @@ from muvera_adapters.databases import Database
 from muvera_adapters.errors import CollectionNotFound, InvalidInput
 from muvera_adapters.sources.base import SourceDocument
 from muvera_adapters.stores.database import Target
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import FDEConfig, FDEEncoder
 
 # given to adopt() so that it finds no FDEs and therefore writes nothing
@@ -56,6 +57,7 @@ class CollectionSource:
                 self._store = self._database.adopt(collection, plain, **options)
             self.dim: int = self._store.encoder.token_dim
             self.n_positions: int = self._store.count()
+            self.model: TokenModel | None = self._store.model
         except BaseException:
             self._database.close()
             raise

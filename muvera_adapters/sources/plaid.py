@@ -11,6 +11,7 @@ import numpy.typing as npt
 from muvera_adapters.plaid import open_index
 from muvera_adapters.plaid.files import INNER_FOLDERS, is_index_file, read_json
 from muvera_adapters.sources.base import SourceDocument
+from muvera_adapters.stores.token_model import TokenModel
 
 
 class PlaidSource:
@@ -32,6 +33,7 @@ class PlaidSource:
         self.lengths: npt.NDArray[np.int64] | None = self.index.lengths
         folders = [path, *(path / name for name in INNER_FOLDERS)]
         inside = sorted(p for f in folders if f.is_dir() for p in f.iterdir() if is_index_file(p.name) and p.is_file())
+        self.model = _checkpoint(path)
         self.files: Sequence[Path] = (*inside, *(p for p in (ids, texts) if p is not None))
 
     def __len__(self) -> int:
@@ -42,14 +44,14 @@ class PlaidSource:
         for document in self.index.documents(start):
             yield SourceDocument(*document)
 
-    @property
-    def model(self) -> str | None:
-        """That made the index, which queries need; only stanford indexes keep its name."""
-        path = Path(self.place) / "metadata.json"
-        metadata = read_json(path) if path.exists() else None
-        config = metadata.get("config") if isinstance(metadata, dict) else None
-        name = config.get("checkpoint") if isinstance(config, dict) else None
-        return name if isinstance(name, str) else None
-
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _checkpoint(path: Path) -> TokenModel | None:
+    """The model that made an index, by name or as a path; only stanford indexes keep it."""
+    file = path / "metadata.json"
+    metadata = read_json(file) if file.exists() else None
+    config = metadata.get("config") if isinstance(metadata, dict) else None
+    name = config.get("checkpoint") if isinstance(config, dict) else None
+    return TokenModel(name) if isinstance(name, str) and name.strip() else None

@@ -18,6 +18,7 @@ from muvera_adapters.errors import InvalidInput, MissingExtra
 from muvera_adapters.plaid.text_files import IdFile
 from muvera_adapters.sources import names as n
 from muvera_adapters.sources.base import SourceDocument, check_unique, to_float32
+from muvera_adapters.stores.token_model import TokenModel
 
 _ROWS = 256
 
@@ -43,6 +44,7 @@ class TableSource:
     n_tokens: int | None = None
     lengths: npt.NDArray[np.int64] | None = None
     seekable = True
+    model: TokenModel | None = None
 
     def __init__(
         self,

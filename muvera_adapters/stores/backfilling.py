@@ -16,6 +16,7 @@ from muvera_adapters.results import BackfillReport, DocumentId, VerifyReport
 from muvera_adapters.stores.checks import cosines, encode_stored, has_zero_rows, without_zero_rows
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation, seconds
+from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
 _SAMPLE = 64
 _ROUNDS = 5
@@ -165,6 +166,7 @@ async def fill(access: BackfillAccess, documents: Sequence[Stored], report: Back
     wrote = 0
     documents = encodable(access, documents, report)
     report.zero_rows += count_padded(documents)
+    await warn_of_shared_direction(access.collection, [each.tokens for each in documents])
     for _ in range(_ROUNDS):
         if not documents:
             break

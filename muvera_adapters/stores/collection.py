@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from muvera_adapters.stores.operations import seconds
+from muvera_adapters.stores.shared_direction import DirectionOfTokens
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
 # what another writer does may go unnoticed for so long
@@ -46,11 +48,13 @@ class Seen:
         fde_length: typical length of the stored FDEs, None while it is not known.
         without_fde: number of documents without an FDE.
         warned: whether documents without an FDE have been warned of.
+        direction: how much the tokens of the first documents written share a direction.
     """
 
     fde_length: float | None = None
     without_fde: Counted = field(default_factory=Counted)
     warned: bool = False
+    direction: DirectionOfTokens = field(default_factory=DirectionOfTokens)
 
 
 class Described(Protocol):
@@ -63,6 +67,7 @@ class Described(Protocol):
         tokens: name of the token matrices, None where none are stored.
         has_fde: FDEs can be searched and written (False: adopted, and not backfilled yet).
         cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
+        model: model of its tokens, None where nobody named it.
         seen: what operations have learned of it.
     """
 
@@ -78,5 +83,7 @@ class Described(Protocol):
     def has_fde(self) -> bool: ...  # noqa: D102
     @property
     def cosine(self) -> bool: ...  # noqa: D102
+    @property
+    def model(self) -> TokenModel | None: ...  # noqa: D102
     @property
     def seen(self) -> Seen: ...  # noqa: D102

@@ -1,4 +1,4 @@
-"""What this library keeps with a collection: its encoder, and which vectors are its own."""
+"""What this library keeps with a collection: its encoder, which vectors are its own, and the token model if named."""
 
 from __future__ import annotations
 
@@ -7,14 +7,45 @@ from typing import Any
 
 from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, MuveraError
 from muvera_adapters.stores.checks import check_encoder_type
+from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core import Encoder, encoder_from_dict
 
 _VERSION = 1
 
 
-def new_state(encoder: Encoder, fde: str, tokens: str | None) -> dict[str, Any]:
+def new_state(encoder: Encoder, fde: str, tokens: str | None, model: TokenModel | None) -> dict[str, Any]:
     """The state to keep with a collection, as JSON values."""
-    return {"version": _VERSION, "encoder": encoder.to_dict(), "fde": fde, "tokens": tokens}
+    return _with_model({"version": _VERSION, "encoder": encoder.to_dict(), "fde": fde, "tokens": tokens}, model)
+
+
+def kept_model(state: Mapping[str, Any]) -> TokenModel | None:
+    """The token model that a state names; None where it names none."""
+    model = state.get("model")
+    return None if model is None else TokenModel(model["name"], model.get("prompts") or {})
+
+
+def adopted_model(
+    name: str, state: Mapping[str, Any] | None, given: TokenModel | None
+) -> tuple[TokenModel | None, dict[str, Any] | None]:
+    """The token model of an adopted collection, and the state to write because it is named only now (None: as it is).
+
+    Args:
+        name: name of the collection.
+        state: state that the collection keeps; None: it keeps none.
+        given: model that ``adopt`` was told.
+
+    Raises:
+        ModelMismatch: the collection keeps another model.
+    """
+    kept = None if state is None else kept_model(state)
+    check_model(name, kept, given)
+    if state is None or kept is not None or given is None:
+        return kept or given, None
+    return given, _with_model(state, given)
+
+
+def _with_model(state: Mapping[str, Any], model: TokenModel | None) -> dict[str, Any]:
+    return {**state, **({} if model is None else {"model": {"name": model.name, "prompts": dict(model.prompts)}})}
 
 
 def read_state(name: str, state: Any) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -46,6 +47,11 @@ class Store(Protocol):
     @property
     def tokens_name(self) -> str | None:
         """Name of the token matrices; None where none are stored."""
+        ...
+
+    @property
+    def model(self) -> TokenModel | None:
+        """Model of the tokens, as ``create`` or ``adopt`` was told; None: nobody named it."""
         ...
 
     def upsert(

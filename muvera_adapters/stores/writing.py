@@ -14,8 +14,9 @@ from tqdm import tqdm
 from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, StoreUnavailable, WriteInterrupted
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.checks import Prepared
+from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation, Pause, seconds
-from muvera_core import Encoder
+from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
 K = TypeVar("K")
 S = TypeVar("S")
@@ -44,17 +45,20 @@ class WriteAccess(Generic[W]):
     halved: tuple[type[MuveraError], ...] = (Rejected,)
 
 
-async def upsert(prepared: Prepared[K], encoder: Encoder, access: WriteAccess[W], progress: bool) -> WriteReport:
+async def upsert(prepared: Prepared[K], collection: Described, access: WriteAccess[W], progress: bool) -> WriteReport:
     """Encodes and writes documents, batch after batch; every document is in the report as written or as failed.
+
+    :class:`~muvera_adapters.errors.SharedDirection` is warned of once in a store.
 
     Raises:
         WriteInterrupted: the database cannot be reached any more.
     """
     report = WriteReport(zero_rows=prepared.zero_rows)
     ids = prepared.ids
+    await warn_of_shared_direction(collection, prepared.tokens)
     with tqdm(total=len(ids), unit="doc", desc="upsert", disable=not progress) as bar:
         for i, j in slices(prepared.sizes, access.batch_bytes):
-            fdes = await Compute(partial(encoder.encode_documents, prepared.tokens[i:j]))
+            fdes = await Compute(partial(collection.encoder.encode_documents, prepared.tokens[i:j]))
             unfit = {**access.unfit(fdes), **{k - i: why for k, why in prepared.unfit.items() if i <= k < j}}
             report.failed.update({ids[i + k]: reason for k, reason in unfit.items()})
             positions = [k for k in range(j - i) if k not in unfit]

@@ -26,8 +26,8 @@ class Session(Protocol):
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
         """A store with a new collection; ``options`` are ``store_tokens`` and what the methods below return."""
 
-    def open(self, name: str, encoder: Any = None) -> Any:
-        """A store with a collection that the library made or adopted."""
+    def open(self, name: str, encoder: Any = None, **options: Any) -> Any:
+        """A store with a collection that the library made or adopted; ``options`` are those of all stores."""
 
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
         """A store with a collection of :meth:`foreign`."""

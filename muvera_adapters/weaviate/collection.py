@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from muvera_adapters.stores import collection as shared
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.weaviate.properties import Kind
 from muvera_core import Encoder
 
@@ -86,6 +87,7 @@ class Collection:
         foreign: whether there are other vectors, references or blobs, which a write must not drop.
         tenants: whether the collection is divided into tenants.
         server: server that has the collection.
+        model: model of the tokens; None: nobody named it.
         seen: what operations have learned of the collection so far.
     """
 
@@ -103,6 +105,7 @@ class Collection:
     foreign: bool = False
     tenants: bool = False
     server: Server = Server()
+    model: TokenModel | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 
     @property

@@ -14,8 +14,9 @@ from weaviate.collections.classes.config_vector_index import VectorIndexConfigCr
 
 from muvera_adapters.errors import CollectionExists, MuveraError, StoreUnavailable, Unsupported
 from muvera_adapters.stores.checks import check_encoder_type
-from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Pause, Together
+from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_adapters.weaviate import requests as r
 from muvera_adapters.weaviate import schema
 from muvera_adapters.weaviate.collection import Collection, Server
@@ -60,17 +61,23 @@ async def create(name: str, encoder: Encoder, arguments: dict[str, Any], tenant:
     return await _opened(name, encoder, server)
 
 
-async def open_collection(name: str, encoder: Encoder | None) -> Collection:
+async def open_collection(name: str, encoder: Encoder | None, model: TokenModel | None) -> Collection:
     """A collection that this library made or adopted."""
     server = await check_server()
     collection = await _opened(name, encoder, server)
+    check_model(name, collection.model, model)
     if not collection.tenants:  # otherwise the first search looks: its tenant exists by then
         await check_widths(collection)
     return collection
 
 
 async def adopt(
-    name: str, encoder: Encoder, fde: str, tokens: str | None, check: Callable[[Collection], Operation[int]]
+    name: str,
+    encoder: Encoder,
+    fde: str,
+    tokens: str | None,
+    model: TokenModel | None,
+    check: Callable[[Collection], Operation[int]],
 ) -> Collection:
     """A collection of someone else, or another FDE vector for one of ours; state is written only where FDEs are.
 
@@ -79,19 +86,25 @@ async def adopt(
         encoder: encoder of its FDEs, now or later.
         fde: name of the FDE vector, now or later.
         tokens: name of the multi-vector; None: there is none.
+        model: model of the tokens; None: unknown.
         check: counts FDEs in a sample; EncoderMismatch where they are of another encoder.
     """
     check_encoder_type(encoder)
     server = await check_server()
     config = await r.config()
     kept = schema.kept_state(config)
-    if kept is not None and read_state(name, kept)["fde"] == fde:
-        choose_encoder(name, kept["encoder"], encoder)
+    state = None if kept is None else read_state(name, kept)
+    if state is not None and state["fde"] == fde:
+        choose_encoder(name, state["encoder"], encoder)
+    model, named = adopted_model(name, state, model)
     collection = schema.describe(config, encoder, fde, tokens, server, need_fde=tokens is None)
+    collection = replace(collection, model=model)
     await check_widths(collection)
-    if kept is not None:
+    if named is not None:
+        await r.describe_property(ID_KEY, json.dumps(named))
+    if state is not None:
         # searches go on with another FDE vector until backfill() has filled this one
-        return collection if kept["fde"] == fde else replace(collection, has_fde=False)
+        return collection if state["fde"] == fde else replace(collection, has_fde=False)
     if not collection.has_fde:
         return collection
     if not await check(collection):
@@ -139,11 +152,11 @@ async def write_state(collection: Collection, config: CollectionConfig) -> Colle
         await r.add_property(schema.fde_property())
     if JSON_KEY not in names:
         await r.add_property(json_property())
+    state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
     if ID_KEY not in names:
-        await r.add_property(schema.id_property(collection.encoder, collection.fde, collection.tokens))
+        await r.add_property(schema.id_property(state))
     else:
-        state = json.dumps(new_state(collection.encoder, collection.fde, collection.tokens))
-        await r.describe_property(ID_KEY, state)
+        await r.describe_property(ID_KEY, json.dumps(state))
     return schema.refreshed(collection, await r.config())
 
 
@@ -199,4 +212,5 @@ async def _opened(name: str, encoder: Encoder | None, server: Server) -> Collect
     config = await r.config()
     state = read_state(name, schema.kept_state(config))
     chosen = choose_encoder(name, state["encoder"], encoder)
-    return schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
+    described = schema.describe(config, chosen, state["fde"], state["tokens"], server, need_fde=True)
+    return replace(described, model=kept_model(state))

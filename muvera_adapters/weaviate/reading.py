@@ -221,6 +221,7 @@ async def info(collection: Collection) -> StoreInfo:
         code_bytes=int(with_fde * collection.encoder.dim * collection.fde_info.code_bits / 8),
         token_bytes=token_bytes,
         unindexed=unindexed(collection, shards),
+        model=collection.model,
     )
 
 

@@ -22,6 +22,7 @@ from weaviate.collections.classes.config_vectors import VectorConfigCreate
 from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Seen, Server, VectorInfo
 from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
 from muvera_adapters.weaviate.prepare import MAX_DIM
@@ -131,6 +132,7 @@ def creation(
     tokens_index: TokensIndex,
     properties: Sequence[Property],
     options: Mapping[str, Any],
+    model: TokenModel | None,
 ) -> dict[str, Any]:
     """Arguments of ``collections.create``, without the name; ``options`` are passed on.
 
@@ -146,16 +148,17 @@ def creation(
     vectors = [fde_vector(FDE, quantization, index)]
     if store_tokens:
         vectors.append(token_vector(TOKENS, tokens_index))
-    ours = [id_property(encoder, FDE, TOKENS if store_tokens else None), fde_property(), json_property()]
+    state = new_state(encoder, FDE, TOKENS if store_tokens else None, model)
+    ours = [id_property(state), fde_property(), json_property()]
     return {**options, "vector_config": vectors, "properties": [*properties, *ours]}
 
 
-def id_property(encoder: Encoder, fde: str, tokens: str | None) -> Property:
+def id_property(state: Mapping[str, Any]) -> Property:
     """The property with users' ids, whose description has the collection's state."""
     return Property(
         name=ID_KEY,
         data_type=DataType.TEXT,
-        description=json.dumps(new_state(encoder, fde, tokens)),
+        description=json.dumps(state),
         index_filterable=False,
         index_searchable=False,
     )

@@ -17,6 +17,7 @@ from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, 
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.stores.searching import SearchOptions
+from muvera_adapters.stores.token_model import TokenModel, as_token_model
 from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
 from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
@@ -103,6 +104,11 @@ class WeaviateMuvera:
         """Tenant that all calls are about; None in a collection without tenants."""
         return self._connection.tenant
 
+    @property
+    def model(self) -> TokenModel | None:
+        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        return self._collection.model
+
     @classmethod
     def create(
         cls,
@@ -115,6 +121,7 @@ class WeaviateMuvera:
         vector_index_config: VectorIndexConfigCreate | None = None,
         tokens_index: TokensIndex = "rerank",
         properties: Sequence[Property] = (),
+        model: TokenModel | str | None = None,
         tenant: str | None = None,
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
@@ -139,6 +146,8 @@ class WeaviateMuvera:
                 ``"client"``; ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
                 ``Configure.VectorIndex.MultiVector.Encoding.muvera()``, for ``rerank="native_muvera"``.
             properties: properties of the user; others are left to the server's auto-schema.
+            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
+                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
             tenant: tenant that this store's calls are about. Without ``multi_tenancy_config``, the collection gets
                 tenants, of which this is the first.
             consistency_level: consistency level of reads and writes.
@@ -156,8 +165,9 @@ class WeaviateMuvera:
         """
         check_kind(client)
         check_encoder_type(encoder)
+        named = as_token_model(model)
         arguments = creation(
-            encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options
+            encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options, named
         )
         connection = Connection(name, tenant, consistency_level)
         created = _run(client, connection, lifecycle.create(name, encoder, arguments, tenant), retry)
@@ -170,6 +180,7 @@ class WeaviateMuvera:
         name: str,
         encoder: Encoder | None = None,
         *,
+        model: TokenModel | str | None = None,
         tenant: str | None = None,
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
@@ -180,6 +191,7 @@ class WeaviateMuvera:
             client: client connected to a server >= 1.31.
             name: name of the collection.
             encoder: encoder to use; None: the collection's, rebuilt from what it keeps.
+            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
             tenant: tenant that this store's calls are about.
             consistency_level: consistency level of reads and writes.
             retry: how often to repeat requests that failed because the database was unreachable.
@@ -190,11 +202,13 @@ class WeaviateMuvera:
         Raises:
             CollectionNotFound: there is no such collection, or it was not made by this library.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            ModelMismatch: the collection keeps another model.
             SchemaMismatch: its vectors were changed; the message names each difference.
         """
         check_kind(client)
         connection = Connection(name, tenant, consistency_level)
-        opened = _run(client, connection, lifecycle.open_collection(name, encoder), retry)
+        opening = lifecycle.open_collection(name, encoder, as_token_model(model))
+        opened = _run(client, connection, opening, retry)
         return cls(client, connection, opened, retry)
 
     @classmethod
@@ -206,6 +220,7 @@ class WeaviateMuvera:
         *,
         tokens_vector: str | None = "colbert",
         fde_vector: str = FDE,
+        model: TokenModel | str | None = None,
         tenant: str | None = None,
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
@@ -224,6 +239,7 @@ class WeaviateMuvera:
             encoder: encoder of its FDEs, now or later.
             tokens_vector: name of its multi-vector; None: there is none.
             fde_vector: name of the vector with the FDEs, now or later.
+            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
             tenant: tenant to adopt; a collection with tenants is adopted and backfilled tenant by tenant.
             consistency_level: consistency level of reads and writes.
             retry: how often to repeat requests that failed because the database was unreachable.
@@ -235,11 +251,14 @@ class WeaviateMuvera:
             CollectionNotFound: there is no such collection.
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
+            ModelMismatch: the collection keeps another model.
         """
         check_kind(client)
         check_encoder_type(encoder)
         connection = Connection(name, tenant, consistency_level)
-        adoption = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, backfilling.check_adopted)
+        adoption = lifecycle.adopt(
+            name, encoder, fde_vector, tokens_vector, as_token_model(model), backfilling.check_adopted
+        )
         return cls(client, connection, _run(client, connection, adoption, retry), retry)
 
     def with_tenant(self, tenant: str) -> WeaviateMuvera:

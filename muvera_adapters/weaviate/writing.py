@@ -62,7 +62,7 @@ async def upsert(
         advice="repeat the call to complete it, and call repair() if the server was killed",
         halved=(),  # _write isolates rejected objects itself: an error of its other requests is no object's fault
     )
-    return await writing.upsert(prepared, collection.encoder, access, progress)
+    return await writing.upsert(prepared, collection, access, progress)
 
 
 async def declare(collection: Collection, payloads: Sequence[Mapping[str, Any]]) -> None:

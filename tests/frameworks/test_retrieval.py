@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from muvera_adapters.errors import InvalidInput, MissingExtra
+from muvera_adapters.errors import InvalidInput, MissingExtra, ModelMismatch
 from muvera_adapters.frameworks.retrieval import Retrieval
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_core import FDEConfig, FDEEncoder
@@ -37,6 +37,15 @@ def test_asynchronous_embedding_is_refused_where_nothing_awaits_it(store):
 
     with pytest.raises(InvalidInput, match="embed_query is asynchronous"):
         Retrieval(store, embed).search("3", 5, {})
+
+
+def test_a_query_of_another_model_is_refused(store, tmp_path):
+    Retrieval(store, list, model="org/other")  # nobody named the model of this collection
+    with QdrantEdgeMuvera.create(tmp_path, "named", store.encoder, model="org/model") as named:
+        Retrieval(named, list)
+        Retrieval(named, list, model="org/model@1")
+        with pytest.raises(ModelMismatch, match=r"named are of org/model, .*org/other"):
+            Retrieval(named, list, model="org/other")
 
 
 @pytest.mark.parametrize(

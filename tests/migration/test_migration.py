@@ -12,6 +12,7 @@ from muvera_adapters.errors import (
     CollectionNotFound,
     EncoderMismatch,
     InvalidInput,
+    ModelMismatch,
     MuveraError,
     WrongUsage,
 )
@@ -20,6 +21,7 @@ from muvera_adapters.migration import pipeline as pipeline_module
 from muvera_adapters.migration.journal import Failure, Journal, Migration, default_path, snapshot_of
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.sources import open_source
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
 DIM, N = 16, 150
@@ -242,6 +244,62 @@ def test_a_collection_that_exists(tmp_path, path, matrices):
     assert report.there_before == 2
     assert len(found["mine"].tokens) == 2
     check_all({k: v for k, v in found.items() if k != "mine"}, matrices)
+
+
+def model_of(tmp_path, collection):
+    with QdrantEdgeMuvera.open(tmp_path / "data", collection) as store:
+        return store.model
+
+
+class Checkpoint:
+    """A source of files that names its model, as a PLAID index does."""
+
+    def __init__(self, source, name):
+        self._source, self.model = source, TokenModel(name)
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def __len__(self):
+        return len(self._source)
+
+
+def test_a_collection_of_another_model(tmp_path, path):
+    run(path, tmp_path, model="org/model@1", limit=9, check=False)
+    assert model_of(tmp_path, "x") == TokenModel("org/model@1")
+    with pytest.raises(ModelMismatch, match=r"org/model@1.*org/other"):
+        run(path, tmp_path, model="org/other", check=False)
+    more = {"journal": tmp_path / "more.sqlite", "into_existing": True, "limit": 9}
+    with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
+        with pytest.raises(ModelMismatch, match="--model"):
+            migrate(Checkpoint(open_source(path), "a/checkpoint"), database, "x", ENCODER, **more)
+        assert not (tmp_path / "more.sqlite").exists()
+        _, report = migrate(
+            Checkpoint(open_source(path), "a/checkpoint"), database, "x", ENCODER, model="org/model", **more
+        )
+        assert report.written == 9
+    assert model_of(tmp_path, "x") == TokenModel("org/model@1")
+
+
+def test_a_model_is_kept_only_where_it_is_named(tmp_path, path):
+    with Database(f"qdrant-edge:{tmp_path / 'data'}") as database:
+        migrate(Checkpoint(open_source(path), "a/checkpoint"), database, "x", ENCODER, limit=9)
+    assert model_of(tmp_path, "x") is None
+    again = {"journal": tmp_path / "again.sqlite", "into_existing": True, "limit": 9, "check": False}
+    run(path, tmp_path, model="org/model", **again)
+    assert model_of(tmp_path, "x") is None
+
+
+def test_the_model_of_a_collection_goes_along(tmp_path, path):
+    model = TokenModel("org/model@1", {"query": "q: "})
+    run(path, tmp_path, model=model)
+    with Database(f"qdrant:{tmp_path / 'copy'}") as database:
+        source = open_source(f"qdrant-edge:{tmp_path / 'data'}", collection="x")
+        with pytest.raises(ModelMismatch, match=r"data x are of org/model@1"):
+            migrate(source, database, "y", ENCODER, model="org/other")
+        store, _ = migrate(source, database, "y", ENCODER, limit=9)
+        assert store.model == model
+        source.close()
 
 
 def test_a_collection_that_is_gone(tmp_path, path):

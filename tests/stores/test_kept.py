@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, InvalidInput, MuveraError
-from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_adapters.errors import CollectionNotFound, EncoderMismatch, InvalidInput, ModelMismatch, MuveraError
+from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
+from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder
 from tests.drawn import gaussian
 
@@ -14,9 +15,9 @@ ENCODER = FDEEncoder(FDEConfig(8, d_proj=None))
 OTHER = FDEEncoder(FDEConfig(8, d_proj=None, seed=7))
 
 
-def kept(encoder):
+def kept(encoder, model=None):
     """The state of a collection, as a database returns it."""
-    return read_state("docs", json.loads(json.dumps(new_state(encoder, "fde", "tokens"))))
+    return read_state("docs", json.loads(json.dumps(new_state(encoder, "fde", "tokens", model))))
 
 
 def test_the_encoder_is_rebuilt():
@@ -62,4 +63,31 @@ def test_collections_of_others_must_be_adopted(state):
 
 def test_another_version_is_an_error():
     with pytest.raises(MuveraError, match=r"another version .*2"):
-        read_state("docs", {**new_state(ENCODER, "fde", None), "version": 2})
+        read_state("docs", {**new_state(ENCODER, "fde", None, None), "version": 2})
+
+
+@pytest.mark.parametrize("model", [None, TokenModel("org/model@1"), TokenModel("org/model", {"query": "q: "})])
+def test_the_token_model_is_read_back(model):
+    assert kept_model(kept(ENCODER, model)) == model
+
+
+def test_a_state_of_an_unnamed_model_is_as_before():
+    assert new_state(ENCODER, "fde", None, None) == {
+        "version": 1,
+        "encoder": ENCODER.to_dict(),
+        "fde": "fde",
+        "tokens": None,
+    }
+
+
+def test_an_adopted_collection_gets_a_model_once():
+    model, other = TokenModel("org/model"), TokenModel("org/other")
+    assert adopted_model("docs", None, model) == (model, None)
+    unnamed = {**new_state(ENCODER, "fde", None, None), "storage": "blob"}
+    assert adopted_model("docs", unnamed, None) == (None, None)
+    chosen, state = adopted_model("docs", unnamed, model)
+    assert chosen == model
+    assert state == {**unnamed, "model": {"name": "org/model", "prompts": {}}}
+    assert adopted_model("docs", state, None) == adopted_model("docs", state, model) == (model, None)
+    with pytest.raises(ModelMismatch, match=r"docs .*org/model.*org/other"):
+        adopted_model("docs", state, other)

@@ -105,7 +105,7 @@ class TestSchema:
         assert token_vector("tokens", "none")._to_dict()["vectorIndexConfig"]["skip"] is True
 
     def test_the_state_is_json_in_one_description(self):
-        made = creation(ENCODER, "rq8", True, None, "rerank", (), {})["properties"]
+        made = creation(ENCODER, "rq8", True, None, "rerank", (), {}, None)["properties"]
         (own,) = [p for p in made if p.name == ID_KEY]
         assert json.loads(own.description)["encoder"]["fingerprint"] == ENCODER.fingerprint
 

@@ -37,8 +37,9 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
-from muvera_adapters.stores.kept import choose_encoder, new_state, read_state
+from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
 from muvera_core import Encoder
 from muvera_core.tokens import ArrayLike
 
@@ -102,6 +103,11 @@ class QdrantEdgeMuvera:
         """Name of the multivector with the tokens, None where none are stored."""
         return self._collection.tokens
 
+    @property
+    def model(self) -> TokenModel | None:
+        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        return self._collection.model
+
     @classmethod
     def create(
         cls,
@@ -115,6 +121,7 @@ class QdrantEdgeMuvera:
         hnsw_config: edge.HnswIndexConfig | None = None,
         tokens_datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         optimizers: edge.EdgeOptimizersConfig | None = None,
+        model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
         """Makes an empty collection ``directory/name``.
 
@@ -130,6 +137,8 @@ class QdrantEdgeMuvera:
             hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
             tokens_datatype: datatype of the token matrices as stored.
             optimizers: settings of the optimizers, None: the defaults of the engine.
+            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
+                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
 
         Raises:
             CollectionExists: the directory is not empty.
@@ -141,22 +150,32 @@ class QdrantEdgeMuvera:
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
         if store_tokens:
             vectors[TOKENS] = token_params(encoder, tokens_datatype)
+        named, tokens = as_token_model(model), TOKENS if store_tokens else None
         with reaching(path):
-            _make(path, sidecar, new_state(encoder, FDE, TOKENS if store_tokens else None), vectors, optimizers)
-        return cls._of(_load(path), path, encoder, FDE, TOKENS if store_tokens else None)
+            _make(path, sidecar, new_state(encoder, FDE, tokens, named), vectors, optimizers)
+        return cls._of(_load(path), path, encoder, FDE, tokens, named)
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str], name: str, encoder: Encoder | None = None) -> QdrantEdgeMuvera:
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        name: str,
+        encoder: Encoder | None = None,
+        *,
+        model: TokenModel | str | None = None,
+    ) -> QdrantEdgeMuvera:
         """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
 
         Args:
             directory: as given to ``create``.
             name: as given to ``create``.
             encoder: encoder to use; None: rebuild it from what the collection keeps.
+            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
 
         Raises:
             CollectionNotFound: there is no such collection.
             EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
+            ModelMismatch: the collection keeps another model.
             SchemaMismatch: its vectors were changed.
             StoreUnavailable: another process has it open, or its files are damaged.
         """
@@ -168,7 +187,9 @@ class QdrantEdgeMuvera:
             if not path.is_dir():
                 raise CollectionNotFound(f"{path} is missing: it was moved, or its creation was interrupted")
         chosen = choose_encoder(str(path), state["encoder"], encoder)
-        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"])
+        kept = kept_model(state)
+        check_model(str(path), kept, model)
+        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"], kept)
 
     @classmethod
     def adopt(
@@ -179,6 +200,7 @@ class QdrantEdgeMuvera:
         *,
         tokens_vector: str | None = "colbert",
         fde_vector: str = FDE,
+        model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
         """Takes over a shard directory of someone else.
 
@@ -194,11 +216,13 @@ class QdrantEdgeMuvera:
             tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
                 has none.
             fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
+            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
 
         Raises:
             CollectionNotFound: there is no shard.
             SchemaMismatch: vectors are missing or unfit; the message names each difference.
             EncoderMismatch: the stored FDEs are of another encoder.
+            ModelMismatch: the collection keeps another model.
             StoreUnavailable: another process has it open.
         """
         path, sidecar = paths(directory, name)
@@ -207,14 +231,17 @@ class QdrantEdgeMuvera:
             state = read_state(str(path), read_sidecar(sidecar)) if sidecar.exists() else None
         if state is not None and state["fde"] == fde_vector:
             choose_encoder(str(path), state["encoder"], encoder)
-        store = cls._of(_load(path), path, encoder, fde_vector, tokens_vector, need_fde=tokens_vector is None)
+        kept, named = adopted_model(str(path), state, as_token_model(model))
+        store = cls._of(_load(path), path, encoder, fde_vector, tokens_vector, kept, need_fde=tokens_vector is None)
         collection = store._collection
-        if state is not None and state["fde"] != fde_vector:
-            # a vector that was added is filled by backfill() before it can be searched
-            store._collection = replace(collection, has_fde=False, kept=False)
-            return store
         try:
-            if collection.has_fde and state is None:
+            if named is not None:
+                with reaching(path):
+                    write_sidecar(sidecar, named)
+            if state is not None and state["fde"] != fde_vector:
+                # a vector that was added is filled by backfill() before it can be searched
+                store._collection = replace(collection, has_fde=False, kept=False)
+            elif collection.has_fde and state is None:
                 if tokens_vector is not None and store._do(_filled(collection)) == 0:
                     # added, and nothing written: backfill() finishes what was begun
                     store._collection = replace(collection, has_fde=False)
@@ -288,7 +315,8 @@ class QdrantEdgeMuvera:
         self._shard.close()
         if there:
             _change(path, edge.UpdateOperation.delete_vector_name(fde))
-        left = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, self._collection.tokens, need_fde=False)
+        tokens, model = self._collection.tokens, self._collection.model
+        left = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, tokens, model, need_fde=False)
         self._shard, self._collection = left._shard, replace(left._collection, seen=self._collection.seen)
 
     def upsert(
@@ -475,7 +503,14 @@ class QdrantEdgeMuvera:
 
     @classmethod
     def _of(
-        cls, shard: edge.EdgeShard, path: Path, encoder: Encoder, fde: str, tokens: str | None, need_fde: bool = True
+        cls,
+        shard: edge.EdgeShard,
+        path: Path,
+        encoder: Encoder,
+        fde: str,
+        tokens: str | None,
+        model: TokenModel | None,
+        need_fde: bool = True,
     ) -> QdrantEdgeMuvera:
         try:
             with reaching(path):
@@ -486,7 +521,8 @@ class QdrantEdgeMuvera:
             raise
         info = vectors.get(fde)
         sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
-        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path))), replace(known, name=path.name))
+        known = replace(known, name=path.name, model=model)
+        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path))), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
@@ -499,7 +535,8 @@ class QdrantEdgeMuvera:
                 )
                 _change(path, added)
             set_params(path, fde, params)
-        reopened = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, self._collection.tokens)
+        tokens, model = self._collection.tokens, self._collection.model
+        reopened = QdrantEdgeMuvera._of(_load(path), path, self.encoder, fde, tokens, model)
         self._shard = reopened._shard
         self._collection = replace(reopened._collection, kept=kept, seen=self._collection.seen)
         if kept:
@@ -509,7 +546,7 @@ class QdrantEdgeMuvera:
         """Writes the sidecar of this encoder and FDE vector."""
         path = self._shard.path
         with reaching(path):
-            state = new_state(collection.encoder, collection.fde, collection.tokens)
+            state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
             write_sidecar(paths(path.parent, path.name)[1], state)
         return replace(collection, kept=True)
 

@@ -25,6 +25,7 @@ from muvera_adapters.testing.contract.searching import (
     test_results_are_plain_values,
 )
 from muvera_adapters.testing.contract.shared import filled, native_scoring
+from muvera_adapters.testing.contract.token_models import TestSharedDirection, TestTokenModel
 
 __all__ = [
     "TestAdoption",
@@ -39,8 +40,10 @@ __all__ = [
     "TestPartlyIndexed",
     "TestPayloadsComeOutAsTheyWentIn",
     "TestSearch",
+    "TestSharedDirection",
     "TestSpellingsOfIds",
     "TestStoredTokens",
+    "TestTokenModel",
     "TestWritesTouchOnlyWhatTheyName",
     "filled",
     "native_scoring",
