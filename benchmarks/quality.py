@@ -28,6 +28,14 @@ from muvera_adapters.qdrant.collection import Preset
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, pool_tokens
 
 Rows = list[dict[str, Any]]
+# of the plot
+KINDS = {
+    "FDE, two-bit": "tab:blue",
+    "FDE, int8": "tab:orange",
+    "FDE of independent draws, two-bit": "0.6",
+    "FDE of independent draws, int8": "black",
+    "regression": "tab:red",
+}
 
 # the paper's independent draws, in the sizes of fastembed's default
 PAPER = {"r_reps": 20, "k_sim": 5, "d_proj": 16, "algorithm": "muvera-1"}
@@ -152,36 +160,39 @@ def plot(results: dict[str, dict[str, Rows]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [name for name, groups in results.items() if groups.get("sizes")]
-    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.6), squeeze=False, sharey=True)
-    kinds = (("FDE", "tab:blue", " x "), ("regression", "tab:red", "regression"), ("FDE, muvera-1", "0.5", "muvera-1"))
+    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False, sharey=True)
     for name, panel in zip(names, panels[0], strict=True):
+        both = [*results[name]["sizes"], *results[name].get("regression", [])[1:]]
         for which, style in ((0, "o:"), (1, "o-")):
-            for label, colour, mark in kinds:
-                both = [*results[name]["sizes"], *results[name].get("regression", [])[1:]]
-                rows = sorted((row for row in both if _kind(row["setting"]) == mark), key=lambda row: int(row["bytes"]))
-                if rows:
-                    intervals = [interval(by_query(row, "index"))[which] for row in rows]
-                    means = [i.mean for i in intervals]
-                    errors = [[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]]
-                    text = f"{label}, {(20, 100)[which]} candidates"
-                    panel.errorbar(
-                        [row["bytes"] for row in rows], means, errors, fmt=style, color=colour, ms=4, lw=1, label=text
-                    )
+            for kind, colour in KINDS.items():
+                rows = sorted((row for row in both if _kind(row) == kind), key=lambda row: int(row["bytes"]))
+                if not rows:
+                    continue
+                intervals = [interval(by_query(row, "index"))[which] for row in rows]
+                means = [i.mean for i in intervals]
+                errors = [[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]]
+                label = f"{kind}, {(20, 100)[which]} candidates"
+                sizes = [row["bytes"] for row in rows]
+                panel.errorbar(sizes, means, errors, fmt=style, color=colour, ms=4, lw=1, label=label)
         panel.set(xscale="log", xlabel="bytes of codes a document")
         panel.set_title(name, fontsize=9)
-        ticks = (64, 160, 640, 2560, 10240)
+        ticks = sorted({row["bytes"] for row in both})
         panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("of the exact top 10 among them")
-    panels[0][-1].legend(frameon=False, fontsize=7, loc="lower right")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
     figure.tight_layout()
     with plt.rc_context({"svg.hashsalt": path.name}):
         figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
 
 
-def _kind(setting: str) -> str:
-    return next(mark for mark in ("regression", "muvera-1", " x ") if mark in setting)
+def _kind(row: dict[str, Any]) -> str:
+    if row["setting"].startswith("regression"):
+        return "regression"
+    codes = "int8" if row["codes"] == "int8" else "two-bit"
+    return f"FDE of independent draws, {codes}" if "muvera-1" in row["setting"] else f"FDE, {codes}"
 
 
 def main() -> None:
