@@ -17,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
+from muvera_adapters.stores.choosing import EncoderOption
 from muvera_adapters.stores.database import DatabaseSpec, Target
 from muvera_adapters.stores.operations import Retry
 from muvera_adapters.stores.protocol import Store
@@ -150,12 +151,12 @@ class Database:
         self._exits = ExitStack()
         self._client: Any = None
 
-    def create(self, name: str, encoder: Encoder, **options: Any) -> Store:
+    def create(self, name: str, encoder: EncoderOption, **options: Any) -> Store:
         """Makes an empty collection.
 
         Args:
             name: name of the collection.
-            encoder: encoder of its documents and queries.
+            encoder: encoder of its documents and queries, or ``"auto"`` with the option ``sample``.
             **options: options of the store's ``create``.
 
         Raises:
@@ -220,7 +221,7 @@ class Database:
         self.close()
 
     def _store(
-        self, method: Literal["create", "open", "adopt"], name: str, encoder: Encoder | None, **options: Any
+        self, method: Literal["create", "open", "adopt"], name: str, encoder: EncoderOption | None, **options: Any
     ) -> Store:
         client = self._connected(creating=method == "create")
         options = {**self.target.store_options, **options}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from muvera_adapters.results import WriteReport
+    from muvera_core import FitReport
 
 
 class MuveraError(Exception):
@@ -73,6 +74,18 @@ class StoreUnavailable(MuveraError):
         super().__init__(message)
         self.transient = transient
         self.retry_after = retry_after
+
+
+class NoGain(MuveraError):
+    """A fit of query vectors does not find more than the plain ones, on documents and queries that it has not seen.
+
+    Attributes:
+        report: what was measured.
+    """
+
+    def __init__(self, message: str, report: FitReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class MissingFDEs(UserWarning):

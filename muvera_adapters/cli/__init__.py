@@ -13,9 +13,11 @@ from muvera_adapters.cli import (
     diagnose,
     estimate,
     evaluate,
+    fit_queries,
     inspect,
     migrate,
     quickstart,
+    recommend,
     repair,
     search,
     tune,
@@ -54,7 +56,9 @@ _typer.command()(search.search)
 _typer.command()(backfill.backfill)
 _typer.command()(verify.verify)
 _typer.command()(repair.repair)
+_typer.command()(fit_queries.fit_queries)
 _typer.command()(diagnose.diagnose)
+_typer.command()(recommend.recommend)
 _typer.command()(evaluate.evaluate)
 _typer.command()(tune.tune)
 _typer.command()(estimate.estimate)

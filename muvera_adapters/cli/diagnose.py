@@ -11,13 +11,15 @@ from muvera_adapters.cli import evidence_input as i
 from muvera_adapters.cli import options as o
 from muvera_adapters.evidence.diagnosis import Diagnosis
 from muvera_adapters.evidence.diagnosis import diagnose as diagnose_tokens
+from muvera_adapters.evidence.recommendation import SAMPLE
 from muvera_adapters.evidence.report import show
 
 
 def diagnose(
     data: i.Source,
     queries: i.QueryFile = None,
-    sample: i.SampleSize = 2000,
+    target: i.Target = 0.95,
+    sample: i.SampleSize = SAMPLE,
     ids: o.Ids = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
@@ -40,8 +42,8 @@ def diagnose(
         tokens_vector=tokens_vector,
         quiet=as_json,
     )
-    asked = None if queries is None else i.read_queries(queries, None, found.documents, 100, seed)
-    result = diagnose_tokens(found.documents, asked, sample=sample, seed=seed, progress=not as_json)
+    asked = None if queries is None else i.read_queries(queries, None, None, 0, seed)
+    result = diagnose_tokens(found.documents, asked, recall=target, sample=sample, seed=seed, progress=not as_json)
     if as_json:
         content = result.to_dict()
         print(json.dumps({**content, "notes": content["notes"] + found.notes}, indent=2))

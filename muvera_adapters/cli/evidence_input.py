@@ -32,6 +32,7 @@ QueryIds = Annotated[
     Path | None, typer.Option(help="Ids of the queries, one a line, as in the judgements; else their positions.")
 ]
 Pseudo = Annotated[int, typer.Option(min=4, help="Without --queries: how many to draw from documents.")]
+Target = Annotated[float, typer.Option("--recall", help="Wanted, of the exact ranking after reranking.")]
 CollectionName = Annotated[str | None, typer.Option("--collection", help="Name of the collection, of a target.")]
 TokensVector = Annotated[str | None, typer.Option(help="Its multivector, if muvera did not make the collection.")]
 SampleSize = Annotated[int, typer.Option("--sample", min=20, help="At most so many random documents.")]

@@ -14,7 +14,7 @@ import typer
 from muvera_adapters.databases import forms, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec
-from muvera_core import Encoder, FDEConfig, FDEEncoder, load_encoder
+from muvera_core import Encoder, FDEConfig, FDEEncoder, QueryFit, load_encoder
 
 #: default of --fde-dim: the size of FDEConfig(dim)
 FDE_DIM = 2560
@@ -58,6 +58,7 @@ Model = Annotated[
     str | None,
     typer.Option(help="Model of the token vectors ('org/model@revision'), to compare and keep."),
 ]
+QueryFitFile = Annotated[Path | None, typer.Option(help="Fit of the query FDEs that muvera fit-queries wrote.")]
 Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
 
 
@@ -129,6 +130,22 @@ def make_encoder(dim: int, file: Path | None, fde_dim: int, fde_tokens: float | 
     if encoder.token_dim != dim:
         raise InvalidInput(f"{file} is an encoder for tokens of width {encoder.token_dim}; these have {dim}")
     return encoder
+
+
+def load_query_fit(file: Path | None) -> QueryFit | None:
+    """The fit in the file; None without a file.
+
+    Raises:
+        InvalidInput: there is no such file, or it is not a saved query fit.
+    """
+    if file is None:
+        return None
+    try:
+        return QueryFit.load(file)
+    except FileNotFoundError as error:
+        raise InvalidInput(f"{file}: no such file") from error
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 @contextmanager

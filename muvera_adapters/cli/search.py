@@ -10,6 +10,7 @@ import typer
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
+from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.sources import open_queries
 
@@ -25,19 +26,23 @@ def search(
     limit: Annotated[int, typer.Option(min=1, help="Hits of each query.")] = 10,
     prefetch: o.Prefetch = 200,
     rerank: Annotated[str, typer.Option(help="auto, native, client or none.")] = "auto",
+    query_fit: o.QueryFitFile = None,
     exact: Annotated[bool, typer.Option("--exact", help="MaxSim over all documents instead.")] = False,
     model: o.Model = None,
     tenant: o.Tenant = None,
     as_json: o.Json = False,
 ) -> None:
     """Search a collection in two stages."""
-    queries = open_queries(query_npy)
+    if exact and query_fit is not None:
+        raise WrongUsage("--exact uses no FDEs: leave --query-fit out")
+    queries, fit = open_queries(query_npy), o.load_query_fit(query_fit)
     with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:
         store = database.open(collection, model=model)
         if exact:
             found = [store.exact_search(query, limit) for query in queries_of(queries)]
         else:
-            found = store.search_batch(queries_of(queries), limit, max(prefetch, limit), rerank=rerank)
+            candidates = max(prefetch, limit)
+            found = store.search_batch(queries_of(queries), limit, candidates, rerank=rerank, query_fit=fit)
     if as_json:
         hits = [
             [

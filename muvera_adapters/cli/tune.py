@@ -16,6 +16,7 @@ from muvera_adapters.databases import Database, is_target, local_spec
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence.evaluation import sample_of
 from muvera_adapters.evidence.report import show
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 from muvera_adapters.evidence.tuning import Tuning
 from muvera_adapters.evidence.tuning import tune as search_settings
 from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefetch
@@ -24,12 +25,12 @@ from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefet
 def tune(
     data: i.Source,
     queries: i.QueryFile = None,
-    target: Annotated[float, typer.Option("--recall", help="Wanted, of the exact top k after reranking.")] = 0.95,
+    target: i.Target = 0.95,
     k: Annotated[int, typer.Option("-k", min=1, help="Of the exact top k.")] = 10,
     max_bytes: Annotated[
         float | None, typer.Option(help="Most bytes of a document in memory in the first stage.")
     ] = None,
-    max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = 500,
+    max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = MAX_PREFETCH,
     quantization: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(local_spec().quantizations)} (no index); repeat.")
     ] = None,

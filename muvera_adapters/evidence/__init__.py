@@ -5,6 +5,7 @@ from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_enco
 from muvera_adapters.evidence.evaluation import Evaluation, evaluate, evaluate_store, sample_of
 from muvera_adapters.evidence.judgements import read_judgements
 from muvera_adapters.evidence.queries import Queries, pseudo_queries
+from muvera_adapters.evidence.recommendation import Recommendation, recommend
 from muvera_adapters.evidence.report import write_report
 from muvera_adapters.evidence.sizes import Estimate, estimate
 from muvera_adapters.evidence.tuning import Tuning, tune
@@ -17,6 +18,7 @@ __all__ = [
     "Evaluation",
     "PrefetchTuning",
     "Queries",
+    "Recommendation",
     "Tuning",
     "default_encoders",
     "diagnose",
@@ -25,6 +27,7 @@ __all__ = [
     "evaluate_store",
     "pseudo_queries",
     "read_judgements",
+    "recommend",
     "sample_of",
     "tune",
     "tune_prefetch",

@@ -10,8 +10,12 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.evidence.encoder_choices import default_encoders, squared_mean_norm
 from muvera_adapters.evidence.measuring import Interval, positions, queries_of, recalls
-from muvera_adapters.evidence.queries import as_queries, pseudo_queries
+from muvera_adapters.evidence.queries import Queries
+from muvera_adapters.evidence.recommendation import SAMPLE, drawn, queries_for
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH
+from muvera_adapters.evidence.tuning_trials import Setting, Trials, best_setting
 from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from muvera_core._draws import draw
@@ -23,11 +27,9 @@ Verdict = Literal["fde", "fit", "pool", "regression"]
 # eight tokens in each of 32 partitions. Pooling by 2 then cost .01 to .02 of recall and halved what reranking reads; it
 # did not raise recall (documents joined to 300 to 900 tokens, docs/tuning.md)
 POOL_FROM = 256
-# correlation of an FDE's estimate with MaxSim over documents: fitted, it is .74 to .92 on both collections at every
-# anisotropy; plain, it falls below this from a squared mean norm of .9 on, where .63 and .80 of the exact top 10 are
-# among 100 candidates. Unlike recall, it does not depend on how many documents the sample has
-REGRESSION_BELOW = 0.6
 _CANDIDATES = 100
+# correlations and recall at a fixed number of candidates are of at most so many queries
+_QUERIES = 100
 _PAIRS = 100_000
 
 
@@ -94,6 +96,9 @@ class Diagnosis:
         candidates: that the next two are about: 100, or half the sample.
         fde_recall: of the exact top 10 among the candidates, by the FDE.
         fitted_recall: by the fitted one.
+        target: recall of the exact top 10 that the verdict is about.
+        scanned: FDEs that :func:`recommend` tries, compared in float32 without an index; in ``prefetch`` the
+            candidates that each needs for the target.
         verdict: ``"fde"``, ``"fit"``, ``"pool"`` or ``"regression"``.
         advice: the verdict in words.
         reasons: for it.
@@ -126,6 +131,8 @@ class Diagnosis:
     candidates: int
     fde_recall: Interval
     fitted_recall: Interval
+    target: float
+    scanned: list[Setting]
     verdict: Verdict
     advice: str
     reasons: list[str]
@@ -139,20 +146,34 @@ class Diagnosis:
 
 
 def diagnose(
-    documents: Any, queries: Any = None, *, sample: int = 2000, seed: int = 42, progress: bool = False
+    documents: Any,
+    queries: Any = None,
+    *,
+    recall: float = 0.95,
+    max_prefetch: int = MAX_PREFETCH,
+    sample: int = SAMPLE,
+    seed: int = 42,
+    progress: bool = False,
 ) -> Diagnosis:
-    """Looks at a sample of documents, with queries where there are any, and says which encoding fits.
+    """Looks at a sample of documents, with queries where there are any, and says which kind of encoding fits.
+
+    The verdict is the first step of :func:`recommend` with the same arguments, by the same rule: what has no chance in
+    float32 without an index is not tried with codes. Codes and an index may still need more candidates, or a larger
+    encoding of the kind.
 
     Args:
         documents: token matrices, in any form that encoders take; all-zero and non-finite tokens are counted, and left
             out of everything else.
-        queries: likewise, or :class:`Queries`; None: pseudo-queries drawn from the documents.
+        queries: likewise, or :class:`Queries`, at least 4; None: pseudo-queries drawn from the documents.
+        recall: target, of the exact top 10.
+        max_prefetch: most candidates to rerank; never more than half of the documents.
         sample: documents, drawn from those given, that everything but counts is measured on; at least 20.
         seed: of all sampling.
         progress: show bars.
 
     Raises:
-        InvalidInput: fewer than 20 documents with tokens that can be encoded.
+        InvalidInput: fewer than 20 documents with tokens that can be encoded, too few queries, or a target that is not
+            above 0 and at most 1.
     """
     batch = to_batch(documents)
     rng = np.random.default_rng(seed)
@@ -160,12 +181,13 @@ def diagnose(
     values = batch.values
     bad, empty = ~np.isfinite(values).all(axis=1), ~values.any(axis=1)
     duplicates = _duplicates(batch)
-    chosen = np.sort(rng.permutation(len(batch))[:sample])
-    usable = [m for m in (_clean(batch[int(i)]) for i in chosen) if len(m)]
+    taken = drawn(batch, sample, seed)
+    usable = [m for m in (_clean(taken[i]) for i in range(len(taken))) if len(m)]
     if len(usable) < 20:
         raise InvalidInput(f"a diagnosis needs at least 20 documents with usable tokens, there are {len(usable)}")
     clean = TokenBatch.from_list(usable)
-    asked = pseudo_queries(clean, 100, seed=seed) if queries is None else as_queries(queries)
+    every = queries_for(clean, queries, seed)
+    asked = every.choose(range(min(len(every), _QUERIES)))
     norms = np.linalg.norm(clean.values.astype(np.float64), axis=1)
     unit = clean.values / norms[:, None]
     mean = unit.mean(axis=0)
@@ -192,7 +214,7 @@ def diagnose(
         norms=Spread.of(norms),
         unit_norm=bool(np.abs(norms - 1).max() < 1e-3),
         mean_cosine=_mean_cosine(unit, clean, rng),
-        mean_norm2=float(mean @ mean),
+        mean_norm2=squared_mean_norm(clean),
         mean_share=_share_of_mean(unit, mean),
         dims_for=_dims_for(spectrum),
         effective_dims=float(spectrum.sum() ** 2 / (spectrum**2).sum()),
@@ -206,6 +228,8 @@ def diagnose(
         candidates=n,
         fde_recall=found[0],
         fitted_recall=found[1],
+        target=recall,
+        scanned=_scanned(clean, every, recall, max_prefetch, seed, progress),
         verdict="fde",
         advice="",
         reasons=[],
@@ -214,39 +238,50 @@ def diagnose(
         seed=seed,
     )
     verdict, reasons = _verdict(result)
-    advice = _ADVICE[verdict]
+    advice = f"{_ADVICE[verdict]} recommend() chooses its size, codes and number of candidates."
     return replace(result, verdict=verdict, advice=advice, reasons=reasons, problems=_problems(result))
 
 
 _ADVICE: dict[Verdict, str] = {
     "fde": "An FDE fits: FDEEncoder(FDEConfig(dim)), which needs nothing of your data.",
     "fit": "Use FDEEncoder.fit(config, sample): the vectors share a direction, in which a plain FDE drowns.",
-    "pool": "Pool the tokens of each document first, then encode (fitted, if the vectors share a direction): the "
-    "documents are long, so reranking reads much, and pooling by 2 costs little recall.",
-    "regression": "Use RegressionEncoder.fit(sample): no FDE of 10,240 dimensions ranks these vectors well, fitted or "
-    "not.",
+    "pool": "Pool the tokens of each document first, and diagnose what is left: the documents are long, so reranking "
+    "reads much, and pooling by 2 costs little recall.",
+    "regression": "Use RegressionEncoder.fit(sample): no FDE of 10,240 dimensions or fewer ranks these vectors well.",
 }
 
 
+def _scanned(
+    documents: TokenBatch, queries: Queries, target: float, max_prefetch: int, seed: int, progress: bool
+) -> list[Setting]:
+    trials = Trials(documents, queries, target, k=10, max_prefetch=max_prefetch, seed=seed, progress=progress)
+    choices = [choice for choice in default_encoders(documents, seed) if choice.travels]
+    return [trials.scan(choice, ()) for choice in tqdm(choices, desc="scan", disable=not progress)]
+
+
 def _verdict(d: Diagnosis) -> tuple[Verdict, list[str]]:
-    plain, fitted = d.fde_correlation, d.fitted_correlation
     shared = d.mean_norm2 >= FIT_FROM
     mean = (
         f"squared norm of the mean {d.mean_norm2:.2f}: "
         + (f"at least {FIT_FROM}, where fitting pays" if shared else f"below {FIT_FROM}, where fitting changes little")
         + f"; the fullest of 32 partitions has {d.plain.fullest:.0%} of the tokens, {d.fitted.fullest:.0%} when fitted"
     )
-    measured = (
-        f"over documents, the estimate of a plain FDE correlates with MaxSim by {plain:.2f}, that of a fitted one by "
-        f"{fitted:.2f} ({d.queries} {'queries' if d.queries_are == 'given' else 'pseudo-queries'})"
+    asked = "queries" if d.queries_are == "given" else "pseudo-queries"
+    correlation = (
+        f"over documents, the estimate of a plain FDE correlates with MaxSim by {d.fde_correlation:.2f}, that of a "
+        f"fitted one by {d.fitted_correlation:.2f} ({d.queries} {asked})"
+    )
+    needed = f"compared in float32, for a recall of {d.target:g} " + ", ".join(
+        f"{s.encoder} {f'needs {s.prefetch} candidates' if s.prefetch else f'has {s.note}'}" for s in d.scanned
     )
     length = f"the median document has {d.token_counts.median:.0f} tokens"
-    if max(plain, fitted) < REGRESSION_BELOW:
-        return "regression", [f"{measured}: both below {REGRESSION_BELOW}", mean, length]
     if d.token_counts.median >= POOL_FROM:
         crowd = d.token_counts.median / d.fitted.occupied
-        return "pool", [f"{length}, {crowd:.0f} in each partition that they occupy", mean, measured]
-    return ("fit" if shared else "fde"), [mean, measured, length]
+        return "pool", [f"{length}, {crowd:.0f} in each partition that they occupy", mean, needed, correlation]
+    best = best_setting(d.scanned)
+    if best is None or best.prefetch is None:
+        return "regression", [needed, correlation, mean, length]
+    return ("fit" if shared else "fde"), [mean, needed, correlation, length]
 
 
 def _problems(d: Diagnosis) -> list[str]:

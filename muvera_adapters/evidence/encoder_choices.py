@@ -1,4 +1,4 @@
-"""Encoders that tuning tries, each with the code that makes it."""
+"""Encoders that are worth trying on a sample, each with the code that makes it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,64 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
+from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
-FDE_DIMS = (640, 1280, 2560, 5120, 10240)
-REGRESSION_DIMS = (512, 1024, 2048)
+#: dimensions of the FDEs
+FDE_DIMS = (640, 2_560, 10_240)
+REGRESSION_DIMS = (256, 512)
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """An encoder that :func:`tune` tries.
+    """An encoder to try.
 
     Attributes:
         name: short name for tables.
         code: Python expression that makes the encoder; it may use the variable ``documents``.
         make: function that makes the encoder from the documents.
+        travels: whether a collection keeps the whole encoder; if not, the user must save it.
     """
 
     name: str
     code: str
     make: Callable[[TokenBatch], Encoder]
+    travels: bool = True
 
 
-def default_encoders(token_dim: int, seed: int, tokens: float | None = None) -> list[EncoderChoice]:
-    """FDEs of five sizes, plain and fitted, and regression encoders of three.
+def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
+    """FDEs of three sizes, fitted where the tokens share a direction and plain elsewhere; regression encoders of two.
+
+    :func:`diagnose`, :func:`tune` and :func:`recommend` all choose from this list.
 
     Args:
-        token_dim: width of a token vector.
-        seed: seed of all encoders.
-        tokens: typical number of tokens of a document, which ``FDEConfig.of_size`` takes into account.
+        documents: documents to choose for; no token may be all zeros.
+        seed: seed of the encoders.
     """
     found = []
-    for fde_dim in FDE_DIMS:
-        config = FDEConfig.of_size(token_dim, fde_dim, tokens, seed=seed)
+    fitted = documents.dim > 1 and squared_mean_norm(documents) >= FIT_FROM
+    for size in FDE_DIMS:
+        config = FDEConfig.of_size(documents.dim, size, float(documents.lengths.mean()), seed=seed)
         # the sizes themselves: the code makes this encoder even where the rule of of_size() changes
         sizes = f"r_reps={config.r_reps}, k_sim={config.k_sim}, d_proj={config.d_proj}"
-        text = f"FDEConfig(dim={token_dim}, {sizes}, seed={seed})"
-        found.append(EncoderChoice(f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)))
-        if config.block_dim > 1:
-            name = f"FDE {config.fde_dim:,}, fitted"
-            found.append(EncoderChoice(name, f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)))
+        text = f"FDEConfig(dim={config.dim}, {sizes}, seed={seed})"
+        name, code, make = f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)
+        if fitted:
+            name, code, make = f"{name}, fitted", f"FDEEncoder.fit({text}, documents)", partial(_fitted, config)
+        found.append(EncoderChoice(name, code, make))
     for dim in REGRESSION_DIMS:
         code = f"RegressionEncoder.fit(documents, dim={dim}, seed={seed})"
-        found.append(EncoderChoice(f"regression {dim:,}", code, partial(_regression, dim, seed)))
+        found.append(EncoderChoice(f"regression {dim:,}", code, partial(_regression, dim, seed), travels=False))
     return found
+
+
+def squared_mean_norm(documents: TokenBatch) -> float:
+    """Squared norm of the mean of the normalised tokens, 0 to 1: how much of a direction they share."""
+    values = documents.values.astype(np.float32)
+    mean = (values / np.linalg.norm(values, axis=1, keepdims=True)).mean(axis=0, dtype=np.float64)
+    return float(mean @ mean)
 
 
 def _plain(config: FDEConfig, documents: TokenBatch) -> Encoder:

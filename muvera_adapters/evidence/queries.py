@@ -14,6 +14,8 @@ from muvera_adapters.stores.checks import without_zero_rows
 from muvera_core import TokenBatch
 from muvera_core.tokens import to_batch
 
+#: how many pseudo-queries are drawn where no number is given
+PSEUDO_QUERIES = 200
 PSEUDO_NOTE = (
     "These are pseudo-queries: random tokens of one document each, perturbed. Real queries are worded differently from "
     "documents, often have tokens that match nothing well (also the [MASK] tokens of ColBERT), and need not have a "
@@ -81,7 +83,7 @@ def as_queries(queries: Any, ids: Sequence[Any] | None = None) -> Queries:
 
 
 def pseudo_queries(
-    documents: TokenBatch, n: int = 200, *, tokens: int = 16, noise: float = 1.5, seed: int = 42
+    documents: TokenBatch, n: int = PSEUDO_QUERIES, *, tokens: int = 16, noise: float = 1.5, seed: int = 42
 ) -> Queries:
     """Queries for those who have none: tokens of a random document each, moved away from where they were.
 

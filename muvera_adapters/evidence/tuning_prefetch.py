@@ -92,7 +92,7 @@ def tune_prefetch(
     for n in tqdm(steps, desc="candidates", disable=not progress):
         values = _two_stage(store, first, truth[0], k, n)
         tried[n] = Interval.of(values, seed)
-        if reaches(values, target, seed):
+        if reaches(values, target):
             prefetch = n
             break
     at = prefetch or steps[-1]

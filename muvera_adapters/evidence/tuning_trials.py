@@ -1,18 +1,22 @@
-"""The settings that ``tune`` tries, measured with one half of the queries."""
+"""Settings (an encoder and its codes), measured with one half of the queries, and the rule that chooses one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
+from muvera_adapters.evidence.encoder_choices import EncoderChoice
 from muvera_adapters.evidence.evaluation import brute_force
-from muvera_adapters.evidence.local_index import Remembering, local_index
-from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, positions, recalls
+from muvera_adapters.evidence.local_index import Remembering, first_stage_bytes, local_index
+from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, exact_top, positions, recalls
 from muvera_adapters.evidence.queries import Queries
-from muvera_adapters.evidence.target_recall import reaches
-from muvera_core import TokenBatch
+from muvera_adapters.evidence.target_recall import check, grid_of_sample, lower_bound, reaches
+from muvera_core import Encoder, TokenBatch
+
+_Recall: TypeAlias = Callable[[Queries, Sequence[Ranking], int], Float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +24,18 @@ class Setting:
     """One encoder and quantization.
 
     Attributes:
-        encoder: its name.
-        code: a Python expression that makes the encoder.
-        dim: of the encoding.
+        encoder: name of the encoder.
+        code: Python expression that makes the encoder.
+        dim: dimensions of an encoding.
         quantization: preset of the embedded engine; None: brute force over float32, where no index is installed.
-        bytes_per_document: in memory in the first stage: codes, and links of the graph.
-        prefetch: the candidates needed for the target; None: out of reach.
-        chosen: recall of the half of the queries that ``prefetch`` was chosen with.
+        bytes_per_document: bytes in memory in the first stage: codes, and links of the graph.
+        travels: whether a collection keeps the whole encoder; if not, the user must save it.
+        scanned: candidates needed when all encodings are compared in float32; None: out of reach.
+        prefetch: candidates needed for the target; None: out of reach, or not measured.
+        chosen: recall of the half of the queries that ``prefetch`` was chosen with; if the target is out of reach, with
+            the most candidates.
         held_out: recall of the other half.
-        note: why there are no figures, else empty.
+        note: why there is no ``prefetch``, else empty.
     """
 
     encoder: str
@@ -36,10 +43,41 @@ class Setting:
     dim: int
     quantization: str | None
     bytes_per_document: float
+    travels: bool = True
+    scanned: int | None = None
     prefetch: int | None = None
     chosen: Interval | None = None
     held_out: Interval | None = None
     note: str = ""
+
+
+def best_setting(settings: Iterable[Setting], max_bytes: float | None = None) -> Setting | None:
+    """The setting to recommend, by the one rule of ``diagnose``, ``tune`` and ``recommend``.
+
+    Only settings of at most ``max_bytes`` that were measured count. Of those that reach the target, encoders that
+    travel with the collection come first. Among these, without a limit the smallest wins, and with a limit the one that
+    needs the fewest candidates. Where none reaches the target, the one with the highest recall wins.
+
+    Returns:
+        The setting, which has no ``prefetch`` where the target is out of reach; None: nothing was measured.
+    """
+    within = [s for s in settings if s.chosen is not None and (max_bytes is None or s.bytes_per_document <= max_bytes)]
+    reaching = [s for s in within if s.prefetch is not None]
+    if reaching:
+        return min(reaching, key=lambda s: _preference(s, s.prefetch or 0, max_bytes))
+    return max(
+        within, key=lambda s: (s.chosen.mean if s.chosen else 0.0, s.travels, s.bytes_per_document), default=None
+    )
+
+
+def _preference(setting: Setting, candidates: int, max_bytes: float | None) -> tuple[bool, float, float]:
+    by_size = setting.bytes_per_document, float(candidates)
+    return (not setting.travels, *(by_size if max_bytes is None else by_size[::-1]))
+
+
+def _by_size(trial: Trial) -> tuple[float, int, bool]:
+    setting = trial.setting
+    return setting.bytes_per_document, setting.prefetch or 0, not setting.travels
 
 
 @dataclass(slots=True)
@@ -47,8 +85,8 @@ class Trial:
     """A setting to measure.
 
     Attributes:
-        setting: with what is known of it.
-        encoder: that makes its encodings.
+        setting: setting, with what is known of it.
+        encoder: encoder that makes its encodings.
         least: candidates that it needs by brute force; through an index it needs no fewer.
     """
 
@@ -57,71 +95,107 @@ class Trial:
     least: int
 
     def is_no_worse(self, setting: Setting, candidates: int) -> bool:
-        """Whether it needs neither more bytes nor more candidates than ``setting`` with ``candidates``."""
+        """Whether it needs neither more bytes nor more candidates than ``setting``, nor more care of its encoder."""
         own = self.setting
         return (
             own.prefetch is not None
             and own.bytes_per_document <= setting.bytes_per_document
             and own.prefetch <= candidates
+            and own.travels >= setting.travels
         )
 
 
 class Trials:
-    """All settings, measured with the queries to choose by.
+    """All settings, measured with the first half of the queries, and reported on the second.
 
     Args:
-        documents: to search.
-        queries: to choose by.
-        exact: their exact rankings.
+        documents: documents to search.
+        queries: queries, which are split in two by the seed.
         target: recall wanted.
-        k: of the exact top k.
-        steps: numbers of candidates, ascending.
-        seed: of the bootstrap.
+        k: number of documents of the exact ranking that recall counts.
+        max_prefetch: most candidates.
+        max_bytes: most bytes of a document in the first stage, or None.
+        seed: seed of the split and of intervals.
+        progress: whether to show bars.
+
+    Raises:
+        InvalidInput: numbers out of range, too few queries or documents.
     """
 
     def __init__(
         self,
         documents: TokenBatch,
         queries: Queries,
-        exact: Sequence[Ranking],
         target: float,
+        *,
         k: int,
-        steps: Sequence[int],
+        max_prefetch: int,
+        max_bytes: float | None = None,
         seed: int,
+        progress: bool = False,
     ) -> None:
+        check(target, k, max_prefetch, len(documents))
+        self.first, self.second = queries.halves(seed)
+        self.steps = grid_of_sample(k, max_prefetch, len(documents))
         self._documents = documents
-        self._queries = queries
-        self._exact = exact
+        ids: list[Any] = list(range(len(documents)))
+        self._exact, self._exact_second = (
+            exact_top(part.tokens, documents, ids, k, progress=progress) for part in (self.first, self.second)
+        )
         self._target = target
         self._k = k
-        self._steps = steps
+        self._max_bytes = max_bytes
         self._seed = seed
         self._given_up: list[Setting] = []
         self._trials: list[Trial] = []
 
-    def brute_force(self, encoder: Remembering) -> tuple[int | None, float]:
-        """Candidates needed when encodings are compared exactly, None when all allowed do not do; recall with all."""
-        found = brute_force(encoder, self._documents, self._queries.tokens, self._steps[-1])
-        places = positions(found, self._exact)
-        for n in self._steps:
-            if reaches(recalls(places, self._k, n), self._target, self._seed):
-                return n, float(recalls(places, self._k).mean())
-        return None, float(recalls(places, self._k).mean())
+    def scan(self, choice: EncoderChoice, quantizations: Sequence[str | None]) -> Setting:
+        """Measures an encoder by brute force in float32, and plans its settings if it can reach the target.
 
-    def give_up(self, setting: Setting, note: str) -> None:
-        """Leaves it out."""
-        self._given_up.append(replace(setting, note=note))
-
-    def plan(self, setting: Setting, encoder: Remembering, least: int) -> None:
-        """Puts it on the list of those to measure."""
-        self._trials.append(Trial(setting, encoder, least))
+        Returns:
+            What the encoder itself can do, without codes and without an index.
+        """
+        encoder = Remembering(choice.make(self._documents))
+        places = self._by_scan(encoder, self.first, self._exact, self.steps[-1])
+        least = next((n for n in self.steps if reaches(recalls(places, self._k, n), self._target)), None)
+        values = recalls(places, self._k, least or self.steps[-1])
+        recall = Interval.of(values, self._seed)
+        alone = Setting(
+            encoder=choice.name,
+            code=choice.code,
+            dim=encoder.dim,
+            quantization=None,
+            bytes_per_document=first_stage_bytes(encoder.dim, None),
+            travels=choice.travels,
+            scanned=least,
+            prefetch=least,
+            chosen=recall,
+            note="" if least else f"{self._missed(values)}, by brute force",
+        )
+        for quantization in quantizations:
+            size = first_stage_bytes(encoder.dim, quantization)
+            setting = replace(alone, quantization=quantization, bytes_per_document=size, prefetch=None, chosen=None)
+            if self._max_bytes is not None and size > self._max_bytes:
+                self._given_up.append(replace(setting, note=f"larger than {self._max_bytes:,.0f} bytes"))
+            elif least is None:
+                # through an index its recall would be no higher
+                self._trials.append(Trial(replace(setting, chosen=recall), encoder, self.steps[-1]))
+            else:
+                self._trials.append(Trial(setting, encoder, least))
+        return alone
 
     def planned(self) -> list[Trial]:
-        """By size: what a small one needs bounds what a larger one is worth."""
-        return sorted(self._trials, key=lambda trial: (trial.setting.bytes_per_document, trial.least))
+        """Settings that are not measured yet, the one that would be preferred first."""
+        left = [trial for trial in self._trials if trial.setting.chosen is None and not trial.setting.note]
+        return sorted(left, key=lambda trial: _preference(trial.setting, trial.least, self._max_bytes))
 
-    def run(self, trial: Trial) -> None:
-        """Measures it, unless one that was measured is no larger and cannot need more candidates."""
+    def run(self, trial: Trial, *, report: bool = False) -> None:
+        """Measures a setting, unless one that was measured is no worse.
+
+        Args:
+            trial: setting to measure.
+            report: whether to ask the second half of the queries too, if it reaches the target.
+        """
         setting = trial.setting
         for other in self._trials:
             if other.is_no_worse(setting, trial.least):
@@ -129,48 +203,81 @@ class Trials:
                 note = f"not run: {better.encoder}, {better.quantization}, is no larger and needs no more candidates"
                 trial.setting = replace(setting, note=note)
                 return
-        if setting.quantization is None:
-            found = brute_force(trial.encoder, self._documents, self._queries.tokens, self._steps[-1])
-            places = positions(found, self._exact)
-            chosen = Interval.of(recalls(places, self._k, trial.least), self._seed)
-            trial.setting = replace(setting, prefetch=trial.least, chosen=chosen)
-            return
-        best: Float64 | None = None
-        with local_index(trial.encoder, self._documents, setting.quantization, store_tokens=False) as store:
-            for n in [n for n in self._steps if n >= trial.least]:
-                best = self._recall(store, self._queries, self._exact, n)
-                if reaches(best, self._target, self._seed):
-                    trial.setting = replace(setting, prefetch=n, chosen=Interval.of(best, self._seed))
+        with self._searched(trial) as recall:
+            for n in [n for n in self.steps if n >= trial.least]:
+                values = recall(self.first, self._exact, n)
+                setting = replace(setting, chosen=Interval.of(values, self._seed), note=self._missed(values))
+                if reaches(values, self._target):
+                    trial.setting = replace(setting, prefetch=n, note="")
+                    if report:
+                        self._report(trial, recall)
                     return
-        assert best is not None
-        trial.setting = replace(setting, note=f"recall {best.mean():.3f} at {self._steps[-1]} candidates")
+        trial.setting = setting
 
-    def recall_of(self, trial: Trial, queries: Queries, exact: Sequence[Ranking]) -> Interval:
-        """Of other queries, at the setting's number of candidates."""
-        setting = trial.setting
-        assert setting.prefetch is not None
-        if setting.quantization is None:
-            found = brute_force(trial.encoder, self._documents, queries.tokens, setting.prefetch)
-            return Interval.of(recalls(positions(found, exact), self._k), self._seed)
-        with local_index(trial.encoder, self._documents, setting.quantization, store_tokens=False) as store:
-            return Interval.of(self._recall(store, queries, exact, setting.prefetch), self._seed)
+    def report(self, trial: Trial) -> None:
+        """Asks the second half of the queries, with the setting's number of candidates."""
+        if trial.setting.held_out is None:
+            with self._searched(trial) as recall:
+                self._report(trial, recall)
 
     def pareto(self) -> list[Trial]:
-        """Those that reach the target and have no other that is no larger and needs no more candidates; by size."""
+        """Settings that reach the target, each better than every other in bytes, candidates or care; by size."""
         found: list[Trial] = []
         reaching = [trial for trial in self._trials if trial.setting.prefetch is not None]
-        for trial in sorted(reaching, key=lambda t: (t.setting.bytes_per_document, t.setting.prefetch or 0)):
+        for trial in sorted(reaching, key=_by_size):
             assert trial.setting.prefetch is not None
             if not any(other.is_no_worse(trial.setting, trial.setting.prefetch) for other in found):
                 found.append(trial)
         return found
 
+    def choose(self) -> Trial | None:
+        """Measures settings, the preferred ones first, until none that is left can be better; both halves are asked.
+
+        Returns:
+            The best one by :func:`best_setting`; None: none is small enough.
+        """
+        for trial in self.planned():
+            best = best_setting(self.settings(), self._max_bytes)
+            if best is not None and best.prefetch is not None:
+                reached = _preference(best, best.prefetch, self._max_bytes)
+                if reached <= _preference(trial.setting, trial.least, self._max_bytes):
+                    break
+            self.run(trial, report=True)
+        best = best_setting(self.settings(), self._max_bytes)
+        if best is None:
+            return None
+        chosen = next(trial for trial in self._trials if trial.setting is best)
+        self.report(chosen)
+        return chosen
+
     def settings(self) -> list[Setting]:
-        """All, by size."""
+        """All settings, by size."""
         every = [trial.setting for trial in self._trials] + self._given_up
         return sorted(every, key=lambda s: (s.bytes_per_document, s.encoder))
 
-    def _recall(self, store: Any, queries: Queries, exact: Sequence[Ranking], n: int) -> Float64:
-        # reranking is exact, so what is among the candidates is in the result
-        found, _ = ask(partial(store.search, limit=n, rerank="none", with_payload=False), queries.tokens, warm_up=False)
-        return recalls(positions(found, exact), self._k)
+    def _missed(self, values: Float64) -> str:
+        return f"recall {values.mean():.3f} (to rely on: {lower_bound(values):.3f}) at {self.steps[-1]} candidates"
+
+    def _report(self, trial: Trial, recall: _Recall) -> None:
+        n = trial.setting.prefetch or self.steps[-1]
+        values = recall(self.second, self._exact_second, n)
+        trial.setting = replace(trial.setting, held_out=Interval.of(values, self._seed))
+
+    @contextmanager
+    def _searched(self, trial: Trial) -> Iterator[_Recall]:
+        """Recall of queries with a number of candidates, one value a query."""
+        if trial.setting.quantization is None:
+            yield lambda queries, exact, n: recalls(self._by_scan(trial.encoder, queries, exact, n), self._k)
+            return
+        with local_index(trial.encoder, self._documents, trial.setting.quantization, store_tokens=False) as store:
+
+            def recall(queries: Queries, exact: Sequence[Ranking], n: int) -> Float64:
+                # reranking is exact, so what is among the candidates is in the result
+                search = partial(store.search, limit=n, rerank="none", with_payload=False)
+                found, _ = ask(search, queries.tokens, warm_up=False)
+                return recalls(positions(found, exact), self._k)
+
+            yield recall
+
+    def _by_scan(self, encoder: Encoder, queries: Queries, exact: Sequence[Ranking], n: int) -> Float64:
+        return positions(brute_force(encoder, self._documents, queries.tokens, n), exact)

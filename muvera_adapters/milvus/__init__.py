@@ -13,6 +13,7 @@
 - ``prepare.py``: documents, checked before anything is sent
 - ``ids.py``: ids as primary keys; ``expressions.py``: filters; ``blobs.py``: tokens as text
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
+- ``query_fitting.py``: what a fit of query FDEs reads
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ async def _search(
     if mode == "native_muvera":
         return await Together([_native_muvera(collection, q, options) for q in matrices], at_once) if matrices else []
     one, sample = partial(_two_stages, collection, mode, options), partial(sample_fdes, collection)
-    return await search_each(collection, matrices, one, at_once, sample, cosine=collection.fde_metric == "COSINE")
+    cosine = collection.fde_metric == "COSINE"
+    return await search_each(collection, matrices, one, at_once, sample, cosine=cosine, fit=options.query_fit)
 
 
 async def _two_stages(

@@ -11,19 +11,22 @@ from typing import Any, Literal, TypeVar
 from pymilvus import DataType, FieldSchema, MilvusClient
 
 from muvera_adapters.errors import InvalidInput, MuveraError
-from muvera_adapters.milvus import backfilling, copying, lifecycle, reading, searching, writing
+from muvera_adapters.milvus import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
+from muvera_adapters.milvus.database import MILVUS
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
 from muvera_adapters.milvus.schema import Plan
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
@@ -96,8 +99,9 @@ class MilvusMuvera:
         cls,
         client: MilvusClient,
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         store_tokens: bool = True,
         token_storage: Literal["struct", "blob"] | None = None,
         max_tokens: int = 2_048,
@@ -122,6 +126,9 @@ class MilvusMuvera:
             client: client of a server, a cluster, or a file of milvus-lite.
             name: name of the new collection.
             encoder: encoder of documents and queries; it is kept in the collection's properties.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             store_tokens: keep token matrices for the second stage.
             token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
                 text, which is scored by this library; None: the first of them that the server has.
@@ -148,10 +155,15 @@ class MilvusMuvera:
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
-            InvalidInput: the encoder or an argument does not fit Milvus.
+            InvalidInput: the encoder or an argument does not fit Milvus; ``"auto"`` without a sample, a sample without
+                ``"auto"``, or a sample that cannot be used.
             Unsupported: the server cannot do what was asked.
         """
-        _check(client, encoder)
+        check_kind(client, MilvusClient)
+        connection = Connection(name, timeout)
+        choosing = choose(encoder, sample, None, MILVUS.quantizations, ())
+        choice = _run(client, connection, choosing, retry)
+        check_encoder_type(choice.encoder)
         plan = Plan(
             storage=token_storage if store_tokens else "none",
             max_tokens=max_tokens,
@@ -168,8 +180,7 @@ class MilvusMuvera:
             options=options,
             model=as_token_model(model),
         )
-        connection = Connection(name, timeout)
-        collection = _run(client, connection, lifecycle.create(name, encoder, plan), retry)
+        collection = _run(client, connection, lifecycle.create(name, choice.encoder, plan), retry)
         return cls(client, connection, collection, retry)
 
     @classmethod
@@ -316,6 +327,43 @@ class MilvusMuvera:
         """
         return self._do(backfilling.verify(self._collection, limit, progress))
 
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
+        ``search(query_fit=...)``, or save it to a file with its ``save``.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
+                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
+                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
+                read first.
+            rank: rank of the correction, to which the size of the saved fit is proportional.
+            seed: seed of all choices.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
+            not seen.
+
+        Raises:
+            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
+                ``report`` has what was measured.
+            InvalidInput: there are too few documents or queries, or a query cannot be encoded.
+            Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
+        """
+        access = query_fitting.access(self._collection)
+        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+
     def remove_fde(self) -> None:
         """Undoes an adoption: removes the FDE field and what this library keeps with the collection, and nothing else.
 
@@ -385,6 +433,7 @@ class MilvusMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: Mapping[str, Any] | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
@@ -408,12 +457,15 @@ class MilvusMuvera:
                 candidates in HNSW, what DISKANN needs at least, and the server's defaults elsewhere.
             count_missing: count the documents that have no FDE, which no search finds; at most every 30 seconds,
                 beside the search.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
+                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
 
         Returns:
             At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
             ``without_fde`` is the number of documents that no search finds (None where Milvus cannot tell).
 
         Raises:
+            EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, an expression's brackets or quotes are
                 not closed, or tokens are not stored.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
@@ -427,6 +479,7 @@ class MilvusMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             search_params=search_params,
             count_missing=count_missing,
         )
@@ -447,6 +500,7 @@ class MilvusMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: Mapping[str, Any] | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
@@ -464,6 +518,7 @@ class MilvusMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             search_params=search_params,
             count_missing=count_missing,
         )

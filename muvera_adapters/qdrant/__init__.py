@@ -12,6 +12,7 @@ Each store is imported on first use, so that the extra ``edge`` or ``qdrant`` al
 - ``copying.py``: backfill into a new collection
 - ``prepare.py``: documents and queries, checked before anything is sent
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
+- ``query_fitting.py``: what a fit of query FDEs reads
 - ``edge/``: QdrantEdgeMuvera, which carries out the same operations on the embedded engine
 """
 

@@ -38,6 +38,8 @@ _SECONDS = 120
 
 #: bits of one dimension
 _QUANTIZATIONS = {"int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2, "none": 0}
+#: presets that lose little
+WORTH_TRYING = ("int8", "turbo4", "turbo2")
 # bytes beside the codes of a vector: the offset of int8, two scales of turbo
 _BESIDE = {"int8": 4, "turbo4": 8, "turbo2": 8}
 #: links of a node in the index
@@ -259,5 +261,5 @@ QDRANT_EDGE = DatabaseSpec(
     quantizations=_QUANTIZATIONS,
     two_stages=_engine,
     per_token=_edge_per_token,
-    local_index=LocalIndex(_create_local_index, ("int8", "turbo4", "turbo2"), _first_stage_bytes),
+    local_index=LocalIndex(_create_local_index, WORTH_TRYING, _first_stage_bytes),
 )

@@ -14,8 +14,11 @@ from muvera_adapters.qdrant import schema
 from muvera_adapters.qdrant.backfilling import check_adopted
 from muvera_adapters.qdrant.client import Connection, ask, tell
 from muvera_adapters.qdrant.collection import LOCAL, STATE_KEY, Collection, Wire, describe
+from muvera_adapters.qdrant.database import QDRANT, WORTH_TRYING
 from muvera_adapters.qdrant.requests import Count, Where
+from muvera_adapters.stores import choosing
 from muvera_adapters.stores.checks import check_encoder_type
+from muvera_adapters.stores.choosing import Chosen, EncoderOption
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core import Encoder
@@ -28,6 +31,12 @@ async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> C
     local = wire is LOCAL
     engine = f"qdrant-client {info.version}, local mode" if local else f"Qdrant {info.version}"
     return Connection(name, engine, version, wire, timeout, address)
+
+
+async def choose(connection: Connection, encoder: EncoderOption, sample: Any, quantization: Any) -> Chosen:
+    """Encoder and codes of a collection to come; an old server has fewer codes to choose from."""
+    auto = WORTH_TRYING if connection.version >= schema.ADD_VECTOR_VERSION else ("int8",)
+    return await choosing.choose(encoder, sample, quantization, QDRANT.quantizations, auto)
 
 
 async def create(

@@ -74,7 +74,7 @@ async def _search(collection: Collection, queries: Sequence[Any], options: Optio
     if not matrices:
         return []
     read = partial(sample_fdes, collection)
-    fdes = await query_scaling.encode(collection, matrices, read, cosine=collection.fde_cosine)
+    fdes = await query_scaling.encode(collection, matrices, read, cosine=collection.fde_cosine, fit=options.query_fit)
     lacking = bool(await _count_lacking(collection)) if mode == "native" else False
     plans = [_plan(collection, mode, lacking, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
     replies = await _send([find for plan in plans for find in plan], collection)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from qdrant_client import QdrantClient, models
 
 from muvera_adapters.errors import StoreUnavailable
-from muvera_adapters.qdrant import backfilling, copying, lifecycle, reading, searching, writing
+from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
 from muvera_adapters.qdrant.schema import Quantization, fde_params, plan
@@ -26,9 +26,11 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run
+from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
@@ -103,8 +105,9 @@ class QdrantMuvera:
         cls,
         client: QdrantClient,
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
         datatype: models.Datatype = models.Datatype.FLOAT16,
@@ -130,6 +133,9 @@ class QdrantMuvera:
             client: client of a server >= 1.16, or of local mode.
             name: name of the collection.
             encoder: encoder of documents and queries; it is kept in the collection's metadata.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
                 >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``.
             store_tokens: whether to keep token matrices for the second stage.
@@ -156,13 +162,16 @@ class QdrantMuvera:
         Raises:
             CollectionExists: the name is taken; nothing was changed.
             Unsupported: the server is too old.
+            InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be used.
         """
-        check_kind(client, QdrantClient)
-        check_encoder_type(encoder)
         named = as_token_model(model)
+        connection = _connect(client, name, timeout, retry)
+        choosing = lifecycle.choose(connection, encoder, sample, quantization)
+        choice = _run(client, connection, choosing, retry)
+        check_encoder_type(choice.encoder)
         planned = plan(
-            encoder,
-            quantization=quantization,
+            choice.encoder,
+            quantization=choice.quantization,
             store_tokens=store_tokens,
             datatype=datatype,
             on_disk=on_disk,
@@ -178,8 +187,7 @@ class QdrantMuvera:
             on_disk_payload=on_disk_payload,
             model=named,
         )
-        connection = _connect(client, name, timeout, retry)
-        made = lifecycle.create(connection, encoder, planned, tenant_field, named)
+        made = lifecycle.create(connection, choice.encoder, planned, tenant_field, named)
         return cls(client, connection, _run(client, connection, made, retry), retry)
 
     @classmethod
@@ -331,6 +339,43 @@ class QdrantMuvera:
         """
         return self._do(backfilling.verify(self._collection, limit, progress, shard_key_selector))
 
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
+        ``search(query_fit=...)``, or save it to a file with its ``save``.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
+                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
+                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
+                read first.
+            rank: rank of the correction, to which the size of the saved fit is proportional.
+            seed: seed of all choices.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
+            not seen.
+
+        Raises:
+            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
+                ``report`` has what was measured.
+            InvalidInput: there are too few documents or queries, or a query cannot be encoded.
+            Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
+        """
+        access = query_fitting.access(self._collection)
+        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+
     def remove_fde(self) -> None:
         """Removes the FDE vector and what is kept of it in the metadata, and leaves the rest as it is.
 
@@ -406,6 +451,7 @@ class QdrantMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
@@ -425,6 +471,8 @@ class QdrantMuvera:
             with_fde_score: whether hits have ``fde_score`` even if that takes a second query in the request.
             count_missing: whether to count, at most every 30 seconds and beside the search, the documents that have no
                 FDE, which no search finds.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
+                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
             search_params: parameters of the first stage; None: a beam of twice the candidates, and
                 rescoring of binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
@@ -435,6 +483,7 @@ class QdrantMuvera:
             :class:`~muvera_adapters.errors.MissingFDEs` is warned of, once.
 
         Raises:
+            EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
         """
         o = Options(
@@ -446,6 +495,7 @@ class QdrantMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             fde_scores=with_fde_score,
             params=search_params,
             shard_key=shard_key_selector,
@@ -467,6 +517,7 @@ class QdrantMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> list[Hits]:
@@ -480,6 +531,7 @@ class QdrantMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             fde_scores=with_fde_score,
             params=search_params,
             shard_key=shard_key_selector,

@@ -101,8 +101,8 @@ class DatabaseSpec:
             opened. An engine without a client gives the directory. It is called only after ``check_installed``.
         disconnect: closes the client.
         store: class of the store as ``"module:Class"``. Its class methods ``create``, ``open`` and ``adopt`` take
-            ``(client, name, encoder)`` and ``model=``, ``adopt`` also ``tokens_vector=`` and ``fde_vector=``. A store
-            that is a context manager is closed with its database.
+            ``(client, name, encoder)`` and ``model=``, ``create`` also ``"auto"`` with ``sample=``, ``adopt`` also
+            ``tokens_vector=`` and ``fde_vector=``. A store that is a context manager is closed with its database.
         retries: these methods take ``retry=``.
         store_options: options of a target's URL that these methods and ``token_dim`` take by keyword, as text. Commands
             have an option ``--NAME`` for each.

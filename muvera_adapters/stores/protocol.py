@@ -16,7 +16,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows
 from muvera_adapters.stores.token_model import TokenModel
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 
@@ -95,6 +95,7 @@ class Store(Protocol):
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
     ) -> Hits:
         """Finds the best documents of ``prefetch`` candidates.
 
@@ -111,6 +112,7 @@ class Store(Protocol):
             with_fde_score: return the encoder's estimate of reranked hits too.
             count_missing: count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at most every
                 30 seconds, beside the search.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
         """
         ...
 
@@ -128,6 +130,7 @@ class Store(Protocol):
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
     ) -> list[Hits]:
         """Searches for several queries; the arguments are those of :meth:`search`."""
         ...
@@ -184,6 +187,30 @@ class Store(Protocol):
         Args:
             limit: number of documents to read; None: all of them.
             progress: show a bar.
+        """
+        ...
+
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim); None: they are made of tokens of documents.
+            documents: maximum number of documents to read, drawn at random.
+            rank: rank of the correction.
+            seed: seed of all choices.
+            progress: show a bar.
+
+        Raises:
+            NoGain: recall is not higher on documents and queries that the fit has not seen.
+            Unsupported: no tokens are stored, or the encoder cannot be corrected.
         """
         ...
 

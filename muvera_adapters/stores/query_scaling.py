@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation
+from muvera_core import QueryFit
 
 Float32 = npt.NDArray[np.float32]
 
@@ -58,6 +59,7 @@ async def encode(
     read: Callable[[int], Operation[Sequence[Float32]]],
     *,
     cosine: bool = False,
+    fit: QueryFit | None = None,
 ) -> list[QueryFDE]:
     """FDEs of queries, scaled.
 
@@ -66,8 +68,11 @@ async def encode(
         queries: (m, token_dim) matrices.
         read: gives at most so many stored FDEs (dim,), any of them.
         cosine: FDEs are compared by cosine, where a query's length has no effect: nothing is scaled.
+        fit: correction of the encoder's query FDEs.
     """
-    fdes: Float32 = await Compute(partial(collection.encoder.encode_queries, queries))
+    encoder = collection.encoder
+    plain = partial(encoder.encode_queries, queries)
+    fdes: Float32 = await Compute(plain if fit is None else partial(fit.encode_queries, encoder, queries))
     if not cosine and collection.seen.fde_length is None:
         # not a part of the Encoder protocol: other people's encoders need not have it
         collection.seen.fde_length = getattr(collection.encoder, "document_norm", None)

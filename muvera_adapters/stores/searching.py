@@ -11,14 +11,14 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput, MissingFDEs, MuveraError
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, MissingFDEs, MuveraError
 from muvera_adapters.results import Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Operation, Together
 from muvera_adapters.stores.query_scaling import QueryFDE
-from muvera_core import InvalidTokens, maxsim
+from muvera_core import InvalidTokens, QueryFit, maxsim
 
 
 class Scored(Protocol):
@@ -44,6 +44,7 @@ class SearchOptions:
         score_threshold: lowest score of a hit.
         payload: which payload keys hits show: True, False, or a selection.
         tokens: hits show their token matrices.
+        query_fit: correction of query FDEs, None for the plain ones.
     """
 
     limit: int = 10
@@ -54,6 +55,7 @@ class SearchOptions:
     score_threshold: float | None = None
     payload: Any = True
     tokens: bool = False
+    query_fit: QueryFit | None = None
 
     @property
     def wanted(self) -> int:
@@ -67,9 +69,16 @@ class SearchOptions:
 
 
 def check_options(collection: Described, options: SearchOptions, most: int | None = None, because: str = "") -> None:
-    """Raises InvalidInput for numbers out of range, ``most`` being the database's limit and ``because`` its name."""
+    """Checks numbers and the query fit; ``most`` is the database's limit and ``because`` its name.
+
+    Raises:
+        InvalidInput: a number is out of range, or tokens are wanted and not stored.
+        EncoderMismatch: the query fit corrects another encoder.
+    """
     if options.tokens:
         need_tokens(collection)
+    if options.query_fit is not None:
+        _check_fit(collection, options)
     for name in ("limit", "prefetch", "offset"):
         number = getattr(options, name)
         if isinstance(number, bool) or not hasattr(number, "__index__"):
@@ -81,6 +90,22 @@ def check_options(collection: Described, options: SearchOptions, most: int | Non
         )
     if most is not None and options.candidates > most:
         raise InvalidInput(f"prefetch, and offset + limit, are at most {most}{because}, got {options.candidates}")
+
+
+def _check_fit(collection: Described, options: SearchOptions) -> None:
+    fit = options.query_fit
+    if not isinstance(fit, QueryFit):
+        raise InvalidInput(
+            f"query_fit must be a QueryFit, got a {type(fit).__name__}: pass what fit_queries() or QueryFit.load() "
+            "gives"
+        )
+    if fit.encoder_fingerprint != collection.encoder.fingerprint:
+        raise EncoderMismatch(
+            f"the query fit corrects queries of encoder {fit.encoder_fingerprint}, but {collection.name} has encoder "
+            f"{collection.encoder.fingerprint}: make another with fit_queries()"
+        )
+    if options.rerank == "native_muvera":
+        raise InvalidInput("rerank='native_muvera' does not use the FDEs of this library: leave query_fit out")
 
 
 def check_rerank(collection: Described, rerank: str, modes: Sequence[str]) -> None:
@@ -112,6 +137,7 @@ async def search_each(
     read: Callable[[int], Operation[Sequence[npt.NDArray[np.float32]]]],
     *,
     cosine: bool = False,
+    fit: QueryFit | None = None,
 ) -> list[Hits]:
     """Hits of every query, in a database without a request for several.
 
@@ -122,6 +148,7 @@ async def search_each(
         at_once: maximum number of searches in progress at a time.
         read: gives at most so many stored FDEs (dim,), any of them.
         cosine: whether FDEs are compared by cosine.
+        fit: correction of the encoder's query FDEs.
 
     Raises:
         InvalidInput: there are no FDEs yet, or ``at_once`` is below 1.
@@ -130,7 +157,7 @@ async def search_each(
     check_at_once(at_once)
     if not matrices:
         return []
-    fdes = await query_scaling.encode(collection, matrices, read, cosine=cosine)
+    fdes = await query_scaling.encode(collection, matrices, read, cosine=cosine, fit=fit)
     return await Together([one(q, fde) for q, fde in zip(matrices, fdes, strict=True)], at_once)
 
 

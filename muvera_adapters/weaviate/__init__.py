@@ -11,6 +11,7 @@
 - ``prepare.py``: documents and queries, checked before anything is sent
 - ``ids.py``: ids as UUIDs, and this library's two properties
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``, ``repairing.py``: the operations
+- ``query_fitting.py``: what a fit of query FDEs reads
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _access(collection: Collection) -> BackfillAccess:
     """The reads and writes that a backfill needs."""
 
     async def read(keys: list[Any]) -> list[Stored]:
-        return _with_tokens(collection, await fetch_all(collection, keys, False, _tokens(collection)))
+        return with_tokens(collection, await fetch_all(collection, keys, False, _tokens(collection)))
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
         # a patch keeps properties, references and other vectors; it has no form for many objects
@@ -87,7 +87,7 @@ def _access(collection: Collection) -> BackfillAccess:
     async def next_page(after: Any) -> tuple[list[Stored], Any]:
         size = min(_WRITE, await fitting(collection))
         rows = await page(collection, size, after, False, (*_tokens(collection), collection.fde))
-        return _with_tokens(collection, rows), rows[-1].id if len(rows) == size else None
+        return with_tokens(collection, rows), rows[-1].id if len(rows) == size else None
 
     return BackfillAccess(collection, check_matrix, partial(_sample, collection), read, write, next_page)
 
@@ -99,14 +99,14 @@ async def _sample(collection: Collection, size: int) -> list[Stored]:
     rows = await page(collection, size, str(uuid.uuid4()), False, names)
     if len(rows) < size:
         rows = await page(collection, size, None, False, names)
-    return _with_tokens(collection, rows)
+    return with_tokens(collection, rows)
 
 
 def _tokens(collection: Collection) -> Sequence[str]:
     return () if collection.tokens is None else (collection.tokens,)
 
 
-def _with_tokens(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
+def with_tokens(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
     """Rows that have tokens."""
     return [
         Stored(row.id, document_id_of(row), tokens, row.vectors.get(collection.fde))
@@ -139,7 +139,7 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
             full = await fetch_all(collection, todo[i : i + step], False, (*_tokens(collection), collection.fde))
             # FDEs of someone else were compared with this encoder's when the collection was adopted
             lacking = [row for row in full if not (collection.has_fde and collection.fde in row.vectors)]
-            documents = _with_tokens(collection, lacking)
+            documents = with_tokens(collection, lacking)
             report.without_tokens += len(lacking) - len(documents)
             done = await backfilling.fill(_access(collection), documents, report)
             report.written += done

@@ -36,6 +36,8 @@ _GRPC_PORT = 50051
 
 #: bits of one dimension
 _QUANTIZATIONS = {"rq8": 8, "rq4": 4, "rq1": 1, "none": 0}
+#: presets that lose little
+WORTH_TRYING = ("rq8",)
 # bytes beside the codes of a vector: its range and norms
 _BESIDE = 16
 _NODE_ON_DISK = 66.0

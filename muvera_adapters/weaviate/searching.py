@@ -87,6 +87,7 @@ async def _search(collection: Collection, queries: Sequence[Any], options: Searc
         at_once,
         partial(sample_fdes, collection),
         cosine=collection.fde_info.distance == "cosine",
+        fit=options.query_fit,
     )
 
 

@@ -15,18 +15,21 @@ from weaviate.collections.classes.filters import FilterReturn
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import SearchOptions
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
-from muvera_adapters.weaviate import backfilling, lifecycle, reading, repairing, searching, writing
+from muvera_adapters.weaviate import backfilling, lifecycle, query_fitting, reading, repairing, searching, writing
 from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
 from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.database import WEAVIATE, WORTH_TRYING
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
 from muvera_adapters.weaviate.searching import Rerank
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
@@ -114,8 +117,9 @@ class WeaviateMuvera:
         cls,
         client: WeaviateClient,
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "rq8",
         store_tokens: bool = True,
         vector_index_config: VectorIndexConfigCreate | None = None,
@@ -133,6 +137,9 @@ class WeaviateMuvera:
             client: client connected to a server >= 1.31.
             name: name of the new collection.
             encoder: encoder of documents and queries; the description of the property ``muvera_id`` keeps it.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole
                 objects), ``"rq1"`` (rescores 512), None (float32), or an object of
                 ``Configure.VectorIndex.Quantizer``.
@@ -160,17 +167,27 @@ class WeaviateMuvera:
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
-            InvalidInput: an option is not valid, or this library sets it.
+            InvalidInput: an option is not valid, or this library sets it; ``"auto"`` without a sample, a sample without
+                ``"auto"``, or a sample that cannot be used.
             Unsupported: the server is too old.
         """
         check_kind(client)
-        check_encoder_type(encoder)
         named = as_token_model(model)
-        arguments = creation(
-            encoder, quantization, store_tokens, vector_index_config, tokens_index, properties, options, named
-        )
         connection = Connection(name, tenant, consistency_level)
-        created = _run(client, connection, lifecycle.create(name, encoder, arguments, tenant), retry)
+        choosing = choose(encoder, sample, quantization, WEAVIATE.quantizations, WORTH_TRYING)
+        choice = _run(client, connection, choosing, retry)
+        check_encoder_type(choice.encoder)
+        arguments = creation(
+            choice.encoder,
+            choice.quantization,
+            store_tokens,
+            vector_index_config,
+            tokens_index,
+            properties,
+            options,
+            named,
+        )
+        created = _run(client, connection, lifecycle.create(name, choice.encoder, arguments, tenant), retry)
         return cls(client, connection, created, retry)
 
     @classmethod
@@ -318,6 +335,43 @@ class WeaviateMuvera:
         """
         return self._do(backfilling.verify(self._collection, limit, progress))
 
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
+        ``search(query_fit=...)``, or save it to a file with its ``save``.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
+                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
+                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
+                read first.
+            rank: rank of the correction, to which the size of the saved fit is proportional.
+            seed: seed of all choices.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
+            not seen.
+
+        Raises:
+            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
+                ``report`` has what was measured.
+            InvalidInput: there are too few documents or queries, or a query cannot be encoded.
+            Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
+        """
+        access = query_fitting.access(self._collection)
+        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+
     def remove_fde(self) -> None:
         """Removes the FDE vector and what this library keeps with the collection, which can be adopted again.
 
@@ -397,6 +451,7 @@ class WeaviateMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
 
@@ -417,11 +472,14 @@ class WeaviateMuvera:
             with_fde_score: has no effect: every mode but ``"native_muvera"`` returns the estimate anyway.
             count_missing: whether to count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at
                 most every 30 seconds, beside the search.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
+                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
 
         Returns:
             At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
 
         Raises:
+            EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
@@ -434,6 +492,7 @@ class WeaviateMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
         )
         (hits,) = self._do(searching.search(self._collection, [query_tokens], o, missing=count_missing))
         return hits
@@ -452,6 +511,7 @@ class WeaviateMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
         """:meth:`search` for several queries.
@@ -468,6 +528,7 @@ class WeaviateMuvera:
             with_tokens: as for :meth:`search`.
             with_fde_score: as for :meth:`search`.
             count_missing: as for :meth:`search`.
+            query_fit: as for :meth:`search`.
             at_once: maximum number of queries in progress at a time.
 
         Returns:
@@ -486,6 +547,7 @@ class WeaviateMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
         )
         return self._do(searching.search(self._collection, queries, o, at_once, count_missing))
 

@@ -83,6 +83,22 @@ def test_evaluate_a_collection(data):
     assert json.loads(sampled.stdout)["documents"] == 100
 
 
+def test_recommend(data):
+    arguments = ["recommend", "docs.npz", "--queries", "queries.npz", "--recall", "0.8"]
+    result = run(*arguments, "--json", cwd=data)
+    assert result.returncode == 0, result.stderr + result.stdout
+    content = json.loads(result.stdout)
+    assert (content["documents"], content["queries_are"], content["held"]) == (300, "given", True)
+    assert content["encoder"]["type"] == "fde"
+    shown = run(*arguments, cwd=data)
+    assert shown.returncode == 0, shown.stderr
+    for text in (content["setting"]["encoder"], f"prefetch={content['prefetch']}", "recall, unseen", "wait_indexed()"):
+        assert text in shown.stdout
+    small = run(*arguments, "--bytes", "10", cwd=data)
+    assert small.returncode == 1
+    assert "the least is" in small.stderr
+
+
 def test_tune_a_collection(data):
     arguments = ["tune", "qdrant-edge:.", "--collection", "docs", "--queries", "queries.npz", "--json"]
     result = run(*arguments, "--recall", "0.8", cwd=data)

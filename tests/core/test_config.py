@@ -44,8 +44,8 @@ def test_of_size(tokens, k_sims):
 def test_of_size_is_the_default_at_its_size():
     for dim in (9, 16, 96, 128):
         assert FDEConfig.of_size(dim, 2560) == FDEConfig(dim)
-    config = FDEConfig.of_size(128, 640, tokens=np.float64(120), seed=7, normalize=False, projection="rademacher")
-    assert config == FDEConfig(128, 20, 2, 8, seed=7, normalize=False, projection="rademacher")
+    config = FDEConfig.of_size(128, 640, tokens=np.float64(120), seed=7, normalize=False, algorithm="muvera-1")
+    assert config == FDEConfig(128, 20, 2, 8, seed=7, normalize=False, algorithm="muvera-1")
     assert FDEConfig.of_size(np.int64(128), np.int32(640)).fingerprint == FDEConfig.of_size(128, 640).fingerprint
 
 

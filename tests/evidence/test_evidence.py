@@ -9,7 +9,6 @@ import pytest
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence import (
     EncoderChoice,
-    default_encoders,
     diagnose,
     estimate,
     evaluate,
@@ -294,7 +293,10 @@ def test_a_regression_encoder_is_tried_like_any_other(documents, asked):
 
 
 def test_a_miss_on_held_out_queries_is_said(documents, asked, monkeypatch):
-    monkeypatch.setattr(tuning_module.Trials, "recall_of", lambda *_: Interval(0.5, 0.4, 0.6))
+    def missed(self, trial):
+        trial.setting = replace(trial.setting, held_out=Interval(0.5, 0.4, 0.6))
+
+    monkeypatch.setattr(tuning_module.Trials, "report", missed)
     found = tune(documents, asked["plain"], 0.9, encoders=choices()[1:2], quantizations=[])
     assert found.held is False
     assert "MISSES the target" in found.verdict
@@ -356,20 +358,6 @@ def test_the_code_runs_and_finds(documents, asked, tmp_path, monkeypatch):
     with names["store"] as store:
         assert store.count() == 500
         assert [h.id for h in names["hits"]][:1] == [h.id for h in store.exact_search(asked["plain"][0], limit=1)]
-
-
-def test_default_encoders_have_the_sizes_for_the_length_of_documents(documents):
-    for tokens, expected in ((None, (40, 3)), (900, (20, 4))):
-        choices = {choice.name: choice for choice in default_encoders(128, seed=5, tokens=tokens)}
-        for name, choice in choices.items():
-            if name.startswith("FDE"):
-                made = choice.make(documents)
-                assert f"FDE {made.dim:,}" in name
-                names = {"FDEConfig": FDEConfig, "FDEEncoder": FDEEncoder, "documents": documents}
-                assert eval(choice.code, names).fingerprint == made.fingerprint
-        config = choices["FDE 2,560"].make(documents).config
-        assert (config.r_reps, config.k_sim, config.seed) == (*expected, 5)
-    assert len(choices) == 13
 
 
 # --- report

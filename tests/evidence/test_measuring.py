@@ -8,7 +8,7 @@ from muvera_adapters.evidence import Queries, pseudo_queries, read_judgements
 from muvera_adapters.evidence.judgements import quality
 from muvera_adapters.evidence.measuring import Interval, exact_top, positions, queries_of, recalls
 from muvera_adapters.evidence.queries import as_queries
-from muvera_adapters.evidence.target_recall import grid, reaches
+from muvera_adapters.evidence.target_recall import grid, grid_of_sample, lower_bound, reaches
 from muvera_core import InvalidTokens, TokenBatch, maxsim
 from tests.drawn import gaussian
 
@@ -54,9 +54,23 @@ def test_intervals_depend_on_the_seed_alone():
 
 def test_reaching_a_target_takes_more_than_the_mean():
     values = np.array([1.0] * 18 + [0.0] * 2)  # mean .9
-    assert not reaches(values, 0.9, 0)
-    assert reaches(values, 0.8, 0)
-    assert reaches(np.ones(5), 1.0, 0)
+    assert not reaches(values, 0.8)
+    assert reaches(values, 0.7)
+    assert reaches(np.ones(5), 1.0)
+    assert not reaches(np.ones(1), 0.5)
+
+
+@pytest.mark.parametrize("n", [5, 28, 100])
+def test_other_queries_exceed_the_lower_bound_in_19_of_20_cases(n):
+    rng = np.random.default_rng(0)
+    holds = [rng.normal(0.9, 0.1, n).mean() >= lower_bound(rng.normal(0.9, 0.1, n)) for _ in range(4000)]
+    assert 0.94 < np.mean(holds) < 0.96
+
+
+def test_a_sample_is_not_searched_for_more_than_half_of_it():
+    assert grid_of_sample(10, 500, 400)[-1] == 200
+    assert grid_of_sample(10, 70, 400)[-1] == 70
+    assert grid_of_sample(10, 500, 20) == [10]
 
 
 def test_the_grid_runs_from_k_to_the_most():

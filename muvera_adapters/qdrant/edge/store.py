@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
-from muvera_adapters.qdrant import backfilling, reading, searching, writing
+from muvera_adapters.qdrant import backfilling, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
+from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
 from muvera_adapters.qdrant.edge.client import ENGINE, Quantization, Shard, fde_params, token_params, translate
 from muvera_adapters.qdrant.edge.files import (
     paths,
@@ -37,10 +38,12 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
+from muvera_adapters.stores.choosing import EncoderOption, chosen
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
-from muvera_core import Encoder
+from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
@@ -113,8 +116,9 @@ class QdrantEdgeMuvera:
         cls,
         directory: str | os.PathLike[str],
         name: str,
-        encoder: Encoder,
+        encoder: EncoderOption,
         *,
+        sample: Any = None,
         quantization: Quantization = "int8",
         store_tokens: bool = True,
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
@@ -129,6 +133,9 @@ class QdrantEdgeMuvera:
             directory: parent of the collection's directory; made if missing.
             name: name of the collection.
             encoder: encoder of documents and queries; kept in ``directory/name.muvera.json``.
+                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
+            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
+                minute.
             quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``,
                 ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. The FDEs
                 themselves stay on disk.
@@ -143,8 +150,11 @@ class QdrantEdgeMuvera:
         Raises:
             CollectionExists: the directory is not empty.
             StoreUnavailable: it cannot be made or written to.
+            InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be used.
         """
         path, sidecar = paths(directory, name)
+        choice = chosen(encoder, sample, quantization, QDRANT_EDGE.quantizations, WORTH_TRYING)
+        encoder, quantization = choice.encoder, choice.quantization
         check_encoder_type(encoder)
         check_dimensions(encoder, MAX_DIM, "Qdrant")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
@@ -303,6 +313,43 @@ class QdrantEdgeMuvera:
         """
         return self._do(backfilling.verify(self._collection, limit, progress))
 
+    def fit_queries(
+        self,
+        queries: Sequence[ArrayLike] | None = None,
+        documents: int = 2_000,
+        *,
+        rank: int = 64,
+        seed: int = 42,
+        progress: bool = False,
+    ) -> QueryFit:
+        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+
+        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
+        ``search(query_fit=...)``, or save it to a file with its ``save``.
+
+        Args:
+            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
+                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
+                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
+                read first.
+            rank: rank of the correction, to which the size of the saved fit is proportional.
+            seed: seed of all choices.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
+            not seen.
+
+        Raises:
+            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
+                ``report`` has what was measured.
+            InvalidInput: there are too few documents or queries, or a query cannot be encoded.
+            Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
+        """
+        access = query_fitting.access(self._collection)
+        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+
     def remove_fde(self) -> None:
         """Removes the FDE vector and what is kept of it beside the directory, and leaves the rest as it is."""
         fde, path = self._collection.fde, self._shard.path
@@ -357,6 +404,7 @@ class QdrantEdgeMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> Hits:
         """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
@@ -372,6 +420,7 @@ class QdrantEdgeMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             fde_scores=with_fde_score,
             params=search_params,
         )
@@ -391,6 +440,7 @@ class QdrantEdgeMuvera:
         with_tokens: bool = False,
         with_fde_score: bool = False,
         count_missing: bool = True,
+        query_fit: QueryFit | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries."""
@@ -403,6 +453,7 @@ class QdrantEdgeMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            query_fit=query_fit,
             fde_scores=with_fde_score,
             params=search_params,
         )

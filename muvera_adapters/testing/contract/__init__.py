@@ -18,6 +18,7 @@ from muvera_adapters.testing.contract.documents import (
 )
 from muvera_adapters.testing.contract.guests import TestDocumentsOfOthers, TestWritesTouchOnlyWhatTheyName
 from muvera_adapters.testing.contract.payloads import TestPayloadsComeOutAsTheyWentIn
+from muvera_adapters.testing.contract.query_fits import TestQueryFits
 from muvera_adapters.testing.contract.searching import (
     TestDocumentsWithoutTokens,
     TestPartlyIndexed,
@@ -39,6 +40,7 @@ __all__ = [
     "TestOwnership",
     "TestPartlyIndexed",
     "TestPayloadsComeOutAsTheyWentIn",
+    "TestQueryFits",
     "TestSearch",
     "TestSharedDirection",
     "TestSpellingsOfIds",

@@ -15,6 +15,7 @@ from muvera_adapters.testing.contract.shared import IDS, PAYLOADS, RERANKED
 from muvera_adapters.testing.corpus import (
     CONFIG,
     COUNT,
+    DIM,
     DOCUMENTS,
     ENCODER,
     FITTED_ENCODER,
@@ -22,6 +23,8 @@ from muvera_adapters.testing.corpus import (
     QUERIES,
     best,
     estimates,
+    sample,
+    truth,
     two_stage,
 )
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, load_encoder
@@ -45,6 +48,36 @@ class TestCollections:
         opened = session.open("fitted")
         assert opened.encoder.fingerprint == fitted.fingerprint
         assert np.array_equal(opened.encoder.encode_query(QUERIES[0]), fitted.encode_query(QUERIES[0]))
+
+    def test_an_encoder_is_chosen_for_a_sample(self, session: Session) -> None:
+        """``create`` with ``encoder="auto"`` makes a collection that keeps its encoder and a recall of .95."""
+        documents, queries, _ = sample()
+        documents = documents[:800]
+        store = session.create("chosen", "auto", sample=documents)
+        store.upsert(range(800), documents)
+        store.wait_indexed()
+        opened = session.open("chosen")
+        assert opened.encoder.fingerprint == store.encoder.fingerprint
+        found = [{hit.id for hit in opened.search(query)} for query in queries]
+        exact = [set(best(truth(query, documents), 10)) for query in queries]
+        assert sum(len(a & b) for a, b in zip(found, exact, strict=True)) >= 0.95 * 10 * len(queries)
+
+    def test_nothing_is_chosen_without_a_fitting_sample(self, session: Session) -> None:
+        """``create`` raises ``InvalidInput`` for ``"auto"`` without a usable sample, and for a sample without it."""
+        with pytest.raises(InvalidInput, match="needs sample="):
+            session.create("chosen", "auto")
+        with pytest.raises(InvalidInput, match="is for encoder='auto'"):
+            session.create("chosen", ENCODER, sample=DOCUMENTS)
+        with pytest.raises(InvalidInput, match="'best'"):
+            session.create("chosen", "best", sample=DOCUMENTS)
+        with pytest.raises(InvalidInput, match=r"sample: .*\b3\b"):
+            session.create("chosen", "auto", sample=[*DOCUMENTS[:3], np.ones((2, DIM + 1), np.float32)])
+        with pytest.raises(InvalidInput, match=r"sample: token 0 of document 1 is all zeros"):
+            session.create("chosen", "auto", sample=[DOCUMENTS[0], np.zeros((2, DIM), np.float32), *DOCUMENTS])
+        with pytest.raises(InvalidInput, match="tells nothing"):
+            session.create("chosen", "auto", sample=DOCUMENTS[:5])
+        with pytest.raises(CollectionNotFound):
+            session.open("chosen")
 
     def test_another_encoder_is_an_error_that_shows_both(self, session: Session, filled: Any) -> None:
         """``open`` with another encoder raises ``EncoderMismatch`` with both fingerprints."""

@@ -1,0 +1,89 @@
+"""How often ``recommend`` holds its target on queries that had no part in the choice.
+
+    python benchmarks/recommend.py [FILE.npz ...] [--draws 20] [--recall 0.95] [--documents N] [--bytes N] [--json FILE]
+
+In each draw the queries are split in random halves, of which one chooses and the other reports, and encoders get
+another seed; with ``--documents``, another random sample of documents is searched too. A file has ``doc_tokens``,
+``doc_offsets``, ``query_tokens`` and ``query_offsets``; without one, the packaged sample is used. Every draw searches
+real indexes. With many draws, nineteen of twenty should hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_adapters.evidence import recommend
+from muvera_adapters.samples import load_pydocs
+from muvera_core import TokenBatch
+
+
+def read(path: Path | None) -> tuple[TokenBatch, TokenBatch]:
+    """Documents and queries of a file, or of the packaged sample."""
+    if path is None:
+        sample = load_pydocs()
+        return TokenBatch.from_list(document.tokens for document in sample.source.documents()), sample.queries
+    with np.load(path) as file:
+        return (
+            TokenBatch(file["doc_tokens"], file["doc_offsets"]),
+            TokenBatch(file["query_tokens"], file["query_offsets"]),
+        )
+
+
+def main() -> None:
+    """Prints a line for each draw, and the share that held."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument(
+        "--documents", type=int, default=5000, help="documents of a draw, at random where there are more"
+    )
+    parser.add_argument("--bytes", type=float, default=None)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    result: dict[str, list[dict[str, Any]]] = {}
+    for path in arguments.files or [None]:
+        name = "sample" if path is None else path.stem
+        documents, queries = read(path)
+        held, choices, seconds = 0, Counter[str](), []
+        result[name] = []
+        for draw in range(arguments.draws):
+            start, worked = time.perf_counter(), time.process_time()
+            found = recommend(
+                documents,
+                queries,
+                recall=arguments.recall,
+                bytes_per_document=arguments.bytes,
+                sample=arguments.documents,
+                seed=draw,
+            )
+            took, work = time.perf_counter() - start, time.process_time() - worked
+            held += found.held
+            choices[f"{found.setting.encoder} {found.quantization}"] += 1
+            seconds.append((took, work))
+            result[name].append({"seconds": took, "processor_seconds": work, **found.to_dict()})
+            print(
+                f"{name} {draw}: {'held' if found.held else 'MISSED'} {found.recall.mean:.3f} on {found.reported_on}, "
+                f"{found.setting.encoder}, {found.quantization}, prefetch={found.prefetch}, "
+                f"{found.bytes_per_document:,.0f} bytes; {took:.0f} s, {work:.0f} s of processor",
+                flush=True,
+            )
+        print(
+            f"{name}: {held} of {arguments.draws} draws hold {arguments.recall:g}; chosen "
+            + ", ".join(f"{choice} {n} times" for choice, n in choices.most_common())
+            + "; median {:.0f} s, {:.0f} s of processor".format(*np.median(seconds, axis=0))
+        )
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

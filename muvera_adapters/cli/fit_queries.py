@@ -1,0 +1,57 @@
+"""``muvera fit-queries``: a correction of query FDEs for a collection that stays as it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muvera_adapters.cli import options as o
+from muvera_adapters.databases import Database
+from muvera_adapters.errors import NoGain
+from muvera_adapters.evidence.measuring import queries_of
+from muvera_adapters.sources import open_queries
+from muvera_core import FitReport
+
+
+def fit_queries(
+    target: o.Target,
+    collection: o.CollectionName,
+    out: Annotated[Path, typer.Option(help="File to write the fit to, for muvera search --query-fit.")],
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt. Default: tokens of documents."),
+    ] = None,
+    documents: Annotated[int, typer.Option(min=100, help="Maximum number of documents to read.")] = 2_000,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the correction; the file grows with it.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all choices.")] = 42,
+    tenant: o.Tenant = None,
+    as_json: o.Json = False,
+) -> None:
+    """Fit the query FDEs of a collection to exact MaxSim. Nothing is written to the collection.
+
+    The exit status is 1, and no file is written, where unseen queries and documents do not gain.
+    """
+    given = None if queries is None else queries_of(open_queries(queries))
+    with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:
+        store = database.open(collection)
+        try:
+            fit = store.fit_queries(given, documents, rank=rank, seed=seed, progress=not as_json)
+        except NoGain as error:
+            if as_json:
+                _print_json(collection, error.report, None)
+            raise
+    fit.save(out)
+    assert fit.report is not None
+    if as_json:
+        _print_json(collection, fit.report, out)
+    else:
+        print(f"{fit.report}\nwritten to {out}: muvera search {target} --collection {collection} --query-fit {out}")
+
+
+def _print_json(collection: str, report: FitReport, out: Path | None) -> None:
+    content = {"collection": collection, "gained": report.gained, **asdict(report), "out": out and str(out)}
+    print(json.dumps(content, indent=2))

@@ -1,0 +1,294 @@
+"""The encoder, codes and number of candidates for a collection like a sample, in under a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from muvera_adapters.databases import local_spec
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders
+from muvera_adapters.evidence.local_index import no_index
+from muvera_adapters.evidence.local_index import quantizations as known_quantizations
+from muvera_adapters.evidence.measuring import Interval
+from muvera_adapters.evidence.queries import PSEUDO_QUERIES, Queries, as_queries, pseudo_queries
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH
+from muvera_adapters.evidence.tuning import code_of
+from muvera_adapters.evidence.tuning_trials import Setting, Trial, Trials
+from muvera_core import Encoder, InvalidTokens, TokenBatch
+from muvera_core.tokens import to_batch
+
+SAMPLE = 5_000
+_MOST_QUERIES = 300
+# the margin supposes a bell curve, which the recalls of few queries near 1 are not: with 28 queries it held a target of
+# .95 in .97 of 300 draws, and one of .98 in .87 (docs/tuning.md)
+_LEAST_EXPECTED_MISSES = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What :func:`recommend` found.
+
+    Attributes:
+        encoder: encoder, ready for use.
+        quantization: preset of the embedded engine for the codes; None: no codes, where no index is installed.
+        prefetch: number of candidates to rerank.
+        recall: recall of the exact top k after reranking, of queries that had no part in the choice.
+        bytes_per_document: bytes in memory in the first stage: codes, and links of a graph.
+        target: recall wanted.
+        k: number of documents of the exact ranking that recall counts.
+        reached: whether the target was reached by the queries that chose, with the margin that makes other queries
+            reach it in 19 of 20 cases.
+        held: whether ``recall`` is at least the target.
+        documents: number of documents that were searched.
+        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
+        chosen_with: number of queries that the choice was made with.
+        reported_on: number of queries of ``recall``.
+        setting: the chosen one of ``tried``.
+        tried: all settings that were looked at, by size; ``note`` says why one was not measured.
+        warnings: what a user must know.
+        seed: seed of all randomness.
+    """
+
+    encoder: Encoder
+    quantization: str | None
+    prefetch: int
+    recall: Interval
+    bytes_per_document: float
+    target: float
+    k: int
+    reached: bool
+    held: bool
+    documents: int
+    queries_are: str
+    chosen_with: int
+    reported_on: int
+    setting: Setting
+    tried: list[Setting]
+    warnings: list[str]
+    seed: int
+
+    @property
+    def code(self) -> str:
+        """Python that makes the recommended collection of ``ids`` and ``documents`` and asks it ``query_tokens``."""
+        return code_of(self.setting, self.prefetch, self.k)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; of the encoder what its ``to_dict()`` gives."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content |= {name: asdict(content[name]) for name in ("recall", "setting")}
+        content["tried"] = [asdict(setting) for setting in self.tried]
+        return {**content, "encoder": self.encoder.to_dict(), "code": self.code}
+
+    def __str__(self) -> str:
+        """The choice in words, a table of all settings that were tried, and the warnings."""
+        rows = [("", "encoder", "codes", "bytes", "candidates", "recall, chosen with", "recall, unseen", "")]
+        rows += [
+            (
+                "*" if s is self.setting else "",
+                s.encoder,
+                s.quantization or "float32",
+                f"{s.bytes_per_document:,.0f}",
+                f"{s.prefetch:,}" if s.prefetch else "",
+                _short(s.chosen),
+                _short(s.held_out),
+                s.note,
+            )
+            for s in self.tried
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        right = (3, 4)
+        lines = [
+            "  ".join(
+                c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join([self.verdict, "", *(line.rstrip() for line in lines), *(f"! {w}" for w in self.warnings)])
+
+    @property
+    def verdict(self) -> str:
+        """The choice in words."""
+        return (
+            f"{self.setting.encoder}, {self.quantization or 'float32'}, prefetch={self.prefetch}: recall of the exact "
+            f"top {self.k} {self.recall.mean:.3f} ({self.recall.low:.3f} to {self.recall.high:.3f}) on "
+            f"{self.reported_on} {'queries' if self.queries_are == 'given' else 'pseudo-queries'} that had no part in "
+            f"the choice, {self.bytes_per_document:,.0f} bytes a document"
+        )
+
+
+def recommend(
+    documents: Any,
+    queries: Any = None,
+    *,
+    recall: float = 0.95,
+    bytes_per_document: float | None = None,
+    k: int = 10,
+    max_prefetch: int = MAX_PREFETCH,
+    encoders: Sequence[EncoderChoice] | None = None,
+    travels: bool = False,
+    quantizations: Sequence[str] | None = None,
+    sample: int = SAMPLE,
+    seed: int = 42,
+    progress: bool = False,
+) -> Recommendation:
+    """Chooses encoder, codes and number of candidates for documents like these, and measures the choice.
+
+    The queries are split in two. With the first half, encodings that need nothing but the collection (FDEs of three
+    sizes, fitted where the tokens share a direction) are compared in float32; those that can reach the target are
+    searched through a real index with codes, the smallest first, until one reaches it. If none does, or none is small
+    enough, regression encoders are tried, which must be saved. The number of candidates has a margin: as many other
+    queries reach the target in 19 of 20 cases. ``recall`` of the result is that of the second half.
+
+    Args:
+        documents: token matrices, in any form that encoders take: all, or a sample. A larger collection needs more
+            candidates; :func:`tune_prefetch` finds how many.
+        queries: queries like those to come, in any form that encoders take or :class:`Queries`, of which at most 300
+            are used; None: pseudo-queries drawn from the documents.
+        recall: target, above 0 and at most 1.
+        bytes_per_document: most bytes of a document in memory in the first stage. What fits and reaches the target
+            with the fewest candidates is chosen. None: the smallest that reaches the target.
+        k: number of documents of the exact ranking that recall counts.
+        max_prefetch: most candidates to rerank; never more than half of the documents.
+        encoders: encoders to try; None: those of :func:`default_encoders`.
+        travels: whether to try only encoders that the collection keeps whole, so that none must be saved.
+        quantizations: presets of the embedded engine to try; None: those worth trying. Empty: brute force over float32.
+        sample: number of documents, drawn from those given, to measure on.
+        seed: seed of all randomness.
+        progress: whether to show bars.
+
+    Returns:
+        The choice. Where nothing reaches the target, it is the one with the highest recall, and a warning says so.
+
+    Raises:
+        MissingExtra: quantizations are given and the embedded engine is not installed.
+        InvalidInput: numbers out of range, too few documents or queries, or nothing is as small as
+            ``bytes_per_document``; the message has the least.
+        InvalidTokens: a document is empty, of another width, or has a token that is not finite or all zeros.
+    """
+    given = to_batch(documents)
+    _check_values(given)
+    batch = drawn(given, sample, seed)
+    warnings = []
+    if len(batch) < len(given):
+        warnings.append(
+            f"Measured on {len(batch):,} of {len(given):,} documents; over all, more candidates are needed."
+        )
+    asked = queries_for(batch, queries, seed)
+    warnings += asked.notes
+    if quantizations is None:
+        quantizations = known_quantizations()
+        if not quantizations:
+            warnings.append(f"{no_index()}: measured in float32 without an index, so nothing is known of codes.")
+    elif quantizations:
+        local_spec().check_installed()
+    trials = Trials(
+        batch,
+        asked,
+        recall,
+        k=k,
+        max_prefetch=max_prefetch,
+        max_bytes=bytes_per_document,
+        seed=seed,
+        progress=progress,
+    )
+    choices = default_encoders(batch, seed) if encoders is None else list(encoders)
+    chosen: Trial | None = None
+    with tqdm(choices, desc="encoders", disable=not progress) as bar:
+        for tier in (True,) if travels else (True, False):
+            for choice in (each for each in choices if each.travels == tier):
+                trials.scan(choice, quantizations or (None,))
+                bar.update()
+            chosen = trials.choose()
+            if chosen is not None and chosen.setting.prefetch is not None:
+                break
+    if chosen is None:
+        raise InvalidInput(_too_small(bytes_per_document, trials.settings()))
+    setting = chosen.setting
+    assert setting.held_out is not None
+    assert setting.chosen is not None
+    reached, held = setting.prefetch is not None, setting.held_out.mean >= recall
+    if not reached:
+        warnings.append(
+            f"Nothing reaches a recall of {recall:g} with at most {trials.steps[-1]} candidates; this is the best. "
+            "Allow more candidates or bytes, or ask for less."
+        )
+    elif not held:
+        warnings.append(
+            f"The target {recall:g} is missed on the queries that had no part in the choice. Take more candidates, or "
+            "measure with more queries."
+        )
+    if len(trials.first) * (1 - recall) < _LEAST_EXPECTED_MISSES:
+        warnings.append(f"{len(trials.first)} queries are too few to rely on a recall of {recall:g}; give more.")
+    if not setting.travels:
+        warnings.append("The collection does not keep this encoder: save it with encoder.save(path).")
+    return Recommendation(
+        encoder=chosen.encoder.encoder,
+        quantization=setting.quantization,
+        prefetch=setting.prefetch or trials.steps[-1],
+        recall=setting.held_out,
+        bytes_per_document=setting.bytes_per_document,
+        target=recall,
+        k=k,
+        reached=reached,
+        held=held,
+        documents=len(batch),
+        queries_are=asked.origin,
+        chosen_with=len(trials.first),
+        reported_on=len(trials.second),
+        setting=setting,
+        tried=[_explained(each) for each in trials.settings()],
+        warnings=warnings,
+        seed=seed,
+    )
+
+
+def drawn(documents: TokenBatch, sample: int, seed: int) -> TokenBatch:
+    """A random sample of documents, in their order; all of them where there are no more."""
+    if len(documents) <= sample:
+        return documents
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(documents))[:sample])
+    return TokenBatch.from_list(documents[int(i)] for i in chosen)
+
+
+def queries_for(documents: TokenBatch, queries: Any, seed: int) -> Queries:
+    """At most 300 of the queries, or pseudo-queries of the documents where there are none."""
+    if queries is None:
+        return pseudo_queries(documents, PSEUDO_QUERIES, seed=seed)
+    asked = as_queries(queries)
+    if len(asked) <= _MOST_QUERIES:
+        return asked
+    return asked.choose(np.sort(np.random.default_rng(seed).permutation(len(asked))[:_MOST_QUERIES]))
+
+
+def _check_values(documents: TokenBatch) -> None:
+    finite = np.asarray(np.isfinite(documents.values).all(axis=1))
+    bad = np.flatnonzero(~finite | ~documents.values.any(axis=1))
+    if len(bad):
+        position = int(np.searchsorted(documents.offsets, bad[0], side="right")) - 1
+        what = "is all zeros (padding)" if finite[bad[0]] else "has a NaN or infinite value"
+        raise InvalidTokens(
+            f"token {int(bad[0] - documents.offsets[position])} of document {position} {what}", position
+        )
+
+
+def _too_small(limit: float | None, settings: Sequence[Setting]) -> str:
+    least = min(settings, key=lambda setting: setting.bytes_per_document)
+    return (
+        f"bytes_per_document={limit:g} is too small: the least is {least.bytes_per_document:,.0f}, of {least.encoder} "
+        f"with {least.quantization or 'float32'} codes"
+    )
+
+
+def _explained(setting: Setting) -> Setting:
+    if setting.chosen is not None or setting.note:
+        return setting
+    return replace(setting, note=f"not run; in float32 it needs {setting.scanned} candidates")
+
+
+def _short(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"

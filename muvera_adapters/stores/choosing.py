@@ -1,0 +1,86 @@
+"""``create(encoder="auto", sample=...)``: the encoder and the codes for documents like a sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.stores.operations import Compute
+from muvera_core import Encoder, InvalidTokens
+
+EncoderOption: TypeAlias = Encoder | Literal["auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What ``create`` is to use.
+
+    Attributes:
+        encoder: encoder of the collection.
+        quantization: codes of the FDEs, as ``create`` takes them.
+    """
+
+    encoder: Encoder
+    quantization: Any
+
+
+async def choose(
+    encoder: EncoderOption, sample: Any, quantization: Any, bits: Mapping[str, float], auto: Sequence[str]
+) -> Chosen:
+    """:func:`chosen`, in a worker thread where the store is asynchronous."""
+    return await Compute(partial(chosen, encoder, sample, quantization, bits, auto))
+
+
+def chosen(
+    encoder: EncoderOption, sample: Any, quantization: Any, bits: Mapping[str, float], auto: Sequence[str]
+) -> Chosen:
+    """What was given; for ``"auto"`` what :func:`muvera_adapters.evidence.recommend` chooses for the sample.
+
+    Only encoders that the collection keeps whole are chosen. The target is a recall of .95 with the candidates that a
+    search takes by default. Codes are measured by those of the embedded engine with as many bits.
+
+    Args:
+        encoder: encoder, or ``"auto"``.
+        sample: documents to choose for; None with any other encoder.
+        quantization: codes that ``create`` was asked for: a preset, ``"auto"``, or a value that is not measured.
+        bits: bits of one dimension by preset of the database.
+        auto: presets to choose from where the quantization is ``"auto"``.
+
+    Raises:
+        InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be chosen for.
+
+    Warns:
+        UserWarning: nothing reaches the target; the best is used.
+    """
+    if not isinstance(encoder, str):
+        if sample is not None:
+            raise InvalidInput("sample= is for encoder='auto': the encoder was given, so there is nothing to choose")
+        return Chosen(encoder, quantization)
+    if encoder != "auto":
+        raise InvalidInput(f"encoder must be an encoder or 'auto', got {encoder!r}")
+    if sample is None:
+        raise InvalidInput("encoder='auto' needs sample=: some thousand documents of the collection, as token matrices")
+    # heavy, and above the stores: it measures with one of them
+    from muvera_adapters.databases import local_spec
+    from muvera_adapters.evidence import recommend
+    from muvera_adapters.evidence.local_index import quantizations
+
+    names = auto if quantization == "auto" else [quantization] if isinstance(quantization, str) else []
+    by_bits = {bits[name]: name for name in names if name in bits}
+    tried = {name: by_bits[n] for name in quantizations() if (n := local_spec().quantizations[name]) in by_bits}
+    try:
+        found = recommend(sample, travels=True, quantizations=list(tried))
+    except InvalidTokens as error:
+        raise InvalidInput(f"sample: {error}") from error
+    if not found.reached:
+        warnings.warn(
+            f"encoder='auto': on the sample, no encoder reaches a recall of {found.target:g} with {found.prefetch} "
+            f"candidates; {found.setting.encoder} is used, with a recall of {found.recall.mean:.3f}. "
+            "muvera_adapters.evidence.recommend() shows what else there is",
+            stacklevel=2,
+        )
+    return Chosen(found.encoder, tried.get(found.quantization or "", quantization))

@@ -1,0 +1,400 @@
+"""A correction of query vectors towards exact MaxSim, fitted to document vectors that stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core import _regression_run as run
+from muvera_core._draws import Stream
+from muvera_core._parallel import default_threads
+from muvera_core.config import fingerprint_of
+from muvera_core.encoder import Encoder
+from muvera_core.tokens import ArrayLike, TokenBatch, to_batch
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Half = npt.NDArray[np.float16]
+
+_ALGORITHM = "query-fit-1"
+_SAMPLE, _WEIGHTS = 20, 21  # roles of random streams, beside those of encoders
+_RIDGE = 0.01  # of the features, as a share of their mean square
+# of the prior, as multiples of the mean squared length of a centred document vector
+_RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+# share of the error of the best ridge that a larger, safer one may add
+_SLACK = 0.02
+# tokens whose plain vectors are held at a time
+_SLICE = 512
+# relative difference between the vector of a query and the sum of those of its tokens that rounding explains
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """How a fit did on documents and queries that it has not seen, by exact dot products with the stored vectors.
+
+    Recall is the share of the exact MaxSim top 10 (of the held-out documents) among the first candidates.
+
+    Attributes:
+        fitted_documents: number of documents that the fit has seen.
+        judged_documents: number of held-out documents, among which the candidates are ranked.
+        fitted_queries: number of queries that the fit has seen.
+        judged_queries: number of held-out queries.
+        origin: where the queries come from: ``"given"``, or ``"documents"`` (tokens of documents that are in neither
+            group).
+        candidates: numbers of candidates, one for each entry of the following lists.
+        plain: recall of the encoder's own query vectors.
+        corrected: recall of the corrected query vectors.
+        low: lower ends of 95 % intervals of the paired difference (mean over queries, 1.96 standard errors).
+        high: upper ends of these intervals.
+    """
+
+    fitted_documents: int
+    judged_documents: int
+    fitted_queries: int
+    judged_queries: int
+    origin: str
+    candidates: tuple[int, ...]
+    plain: tuple[float, ...]
+    corrected: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FitReport:
+        """The report of which ``dataclasses.asdict`` made the content, also after a way through JSON."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**values)
+
+    @property
+    def gained(self) -> bool:
+        """Whether recall is higher for some number of candidates and lower for none, each beyond its interval."""
+        return max(self.low) > 0 and min(self.high) >= 0
+
+    def __str__(self) -> str:
+        rows = [
+            f"{n} candidates: {plain:.3f} -> {corrected:.3f} (difference {low:+.3f} to {high:+.3f})"
+            for n, plain, corrected, low, high in zip(
+                self.candidates, self.plain, self.corrected, self.low, self.high, strict=True
+            )
+        ]
+        asked = "queries" if self.origin == "given" else "queries made of documents' tokens"
+        return (
+            f"recall of the exact top 10, {self.judged_queries} {asked} and {self.judged_documents} documents "
+            f"that the fit has not seen; {'; '.join(rows)}"
+        )
+
+
+class _State(NamedTuple):
+    """What a fit keeps, as it is saved.
+
+    Attributes:
+        weights: (d, f) of the features relu(x @ weights - thresholds).
+        thresholds: (f,).
+        down: (f, r) from a query's features to the directions that are corrected.
+        up: (r, dim) from these to the query's vector.
+        gain: (1,) factor of the plain vector.
+    """
+
+    weights: Half
+    thresholds: Float32
+    down: Half
+    up: Half
+    gain: Float32
+
+
+class QueryFit:
+    """Corrects the query vectors of one encoder, so that they rank the stored documents more like MaxSim.
+
+    A query's corrected vector is its plain vector times a constant, plus a sum over its tokens of a fitted function:
+    random features of the token, times a matrix of low rank. The matrix is the ridge regression of what the plain
+    vector gets wrong about MaxSim with sample documents, so that documents unlike those of the sample keep the plain
+    estimate. Documents are not encoded again.
+
+    Differences between the dot products of one query estimate differences of its MaxSim scores, whatever the scale of
+    the encoder's own dot products. Their level says nothing.
+
+    ``fit_queries`` of a store makes one, measures it, and gives it back only where it helps.
+
+    Attributes:
+        encoder_fingerprint: fingerprint of the encoder whose queries are corrected.
+        ridge: weight of the plain vector as the prior, relative to the mean squared length of a centred vector.
+        report: what was measured on held-out documents and queries; None: nothing was.
+    """
+
+    def __init__(self, state: _State, encoder_fingerprint: str, ridge: float, report: FitReport | None = None) -> None:
+        _check(state)
+        self._state = state
+        self._weights = state.weights.astype(np.float32)
+        self._down, self._up = state.down.astype(np.float32), state.up.astype(np.float32)
+        self.encoder_fingerprint = encoder_fingerprint
+        self.ridge = ridge
+        self.report = report
+
+    @classmethod
+    def fit(
+        cls,
+        encoder: Encoder,
+        documents: Any,
+        vectors: npt.NDArray[Any],
+        queries: Any = None,
+        *,
+        rank: int = 64,
+        features: int = 1536,
+        sample_tokens: int = 6000,
+        ridge: float | None = None,
+        seed: int = 42,
+        threads: int | None = None,
+    ) -> QueryFit:
+        """A fit to documents and their stored vectors.
+
+        Args:
+            encoder: encoder of the vectors; a query's vector must be the sum of its tokens' (as FDEs are).
+            documents: n token matrices, in any form that encoders take.
+            vectors: (n, dim) their vectors as the database compares them.
+            queries: token matrices of queries, whose tokens are fitted to as well; at most half of ``sample_tokens``.
+            rank: rank of the correction; the saved state is proportional to it.
+            features: number of random features of a token.
+            sample_tokens: number of tokens to fit to.
+            ridge: weight of the plain vector as the prior, relative to the mean squared length of a centred vector;
+                None: the largest of some with which each document is predicted from the others nearly as well as with
+                the best.
+            seed: seed of all randomness.
+            threads: maximum number of threads; None: one a core.
+
+        Raises:
+            InvalidTokens: tokens cannot be encoded.
+            ValueError: an argument is out of range, shapes differ, documents or vectors are all alike, or the encoder's
+                query vectors are no sums over tokens.
+        """
+        for name, value, least in (("rank", rank, 1), ("features", features, 1), ("sample_tokens", sample_tokens, 8)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        batch = to_batch(documents, dim=encoder.token_dim)
+        if np.shape(vectors) != (len(batch), encoder.dim) or len(batch) < 2:
+            raise ValueError(
+                f"vectors must be ({len(batch)}, {encoder.dim}), one for each of at least 2 documents, got "
+                f"{np.shape(vectors)}"
+            )
+        threads = threads or default_threads()
+        sample = _sample(
+            batch, None if queries is None else to_batch(queries, dim=encoder.token_dim), sample_tokens, seed
+        )
+        _check_sums(encoder, sample)
+        weights = Stream(seed, 0, _WEIGHTS).normals(batch.dim, features).astype(np.float16)
+        thresholds = (batch.values.mean(axis=0, dtype=np.float64) @ weights).astype(np.float32)
+        phi = np.maximum(sample @ weights.astype(np.float32) - thresholds, 0)
+
+        targets = run.maxima([batch[i] for i in range(len(batch))], sample, threads)  # (s, n)
+        estimates = np.empty_like(targets)
+        stored = np.asarray(vectors, np.float32)
+        for i in range(0, len(sample), _SLICE):
+            estimates[i : i + _SLICE] = encoder.encode_queries([x[None] for x in sample[i : i + _SLICE]]) @ stored.T
+        if not np.ptp(targets, axis=1).any() or not np.ptp(stored, axis=0).any():
+            raise ValueError("the documents, or their vectors, are all alike: there is nothing to tell apart")
+        targets -= targets.mean(axis=1, keepdims=True)  # only differences between documents count
+        estimates -= estimates.mean(axis=1, keepdims=True)
+        size = float(np.einsum("ij,ij->", estimates, estimates, dtype=np.float64))
+        gain = float(np.einsum("ij,ij->", estimates, targets, dtype=np.float64)) / size
+        targets -= np.float32(gain) * estimates
+        del estimates
+
+        matrix = _Regression(phi, targets, stored - stored.mean(axis=0))
+        ridge = matrix.best_ridge() if ridge is None else ridge
+        down, up = matrix.reduced(ridge, rank)
+        balance = np.sqrt(np.abs(up).max() / np.abs(down).max())  # float16 holds both best where they are as large
+        state = _State(
+            weights,
+            thresholds,
+            (down * balance).astype(np.float16),
+            (up / balance).astype(np.float16),
+            np.array([gain], np.float32),
+        )
+        return cls(state, encoder.fingerprint, ridge)
+
+    @property
+    def token_dim(self) -> int:
+        """Width of the token vectors of queries."""
+        return len(self._weights)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a query's vector."""
+        return int(self._up.shape[1])
+
+    @property
+    def rank(self) -> int:
+        """Rank of the correction."""
+        return len(self._up)
+
+    @property
+    def fingerprint(self) -> str:
+        """Stable hex id of everything that was fitted, bit by bit, and of the encoder that is corrected."""
+        digest = hashlib.sha256()
+        for name, array in self._state._asdict().items():
+            digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+        content = {"algorithm": _ALGORITHM, "encoder": self.encoder_fingerprint, "state": digest.hexdigest()}
+        return fingerprint_of(content)
+
+    def encode_queries(self, encoder: Encoder, queries: Any, mask: ArrayLike | None = None) -> Float32:
+        """Corrected vectors of queries, (n, dim) float32, each of which depends on its query alone.
+
+        Args:
+            encoder: the encoder that the fit corrects.
+            queries: as for ``encoder.encode_queries``.
+            mask: as for ``encoder.encode_queries``.
+
+        Raises:
+            InvalidTokens: a query cannot be encoded.
+            ValueError: the fit corrects another encoder.
+        """
+        if encoder.fingerprint != self.encoder_fingerprint:
+            raise ValueError(
+                f"this fit corrects queries of encoder {self.encoder_fingerprint}, not of {encoder.fingerprint}"
+            )
+        batch = to_batch(queries, mask, dim=self.token_dim, what="query")
+        corrected = self._state.gain * encoder.encode_queries(batch)
+        for i in range(len(batch)):
+            phi = np.maximum(batch[i].astype(np.float32) @ self._weights - self._state.thresholds, 0)
+            corrected[i] += phi.sum(axis=0) @ self._down @ self._up
+        return corrected
+
+    def with_report(self, report: FitReport) -> QueryFit:
+        """The same fit, with what was measured."""
+        return QueryFit(self._state, self.encoder_fingerprint, self.ridge, report)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the fit to one .npz file (plain arrays, no pickle), replacing it atomically."""
+        content = {
+            "algorithm": _ALGORITHM,
+            "fingerprint": self.fingerprint,
+            "encoder": self.encoder_fingerprint,
+            "ridge": self.ridge,
+            "report": None if self.report is None else asdict(self.report),
+        }
+        path = Path(path)
+        partial = path.with_name(path.name + ".part")
+        description = np.frombuffer(json.dumps(content).encode(), np.uint8)
+        with open(partial, "wb") as file:
+            np.savez(file, allow_pickle=False, query_fit=description, **self._state._asdict())
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> QueryFit:
+        """The fit that :meth:`save` wrote; nothing in the file is executed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a saved query fit, is damaged, or was written by another version.
+        """
+        name = os.fspath(path)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+            content = json.loads(bytes(arrays.pop("query_fit")))
+            if content["algorithm"] != _ALGORITHM:
+                raise ValueError(f"it is of version {content['algorithm']!r}, this library reads {_ALGORITHM!r}")
+            report = content["report"]
+            if report is not None:
+                report = FitReport.from_dict(report)
+            fit = cls(_State(**arrays), content["encoder"], float(content["ridge"]), report)
+            wanted = content["fingerprint"]
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{name} is not a saved query fit: {error}") from error
+        if fit.fingerprint != wanted:
+            raise ValueError(f"{name} is damaged: its fingerprint is {fit.fingerprint}, not {wanted}")
+        return fit
+
+    def __repr__(self) -> str:
+        return f"QueryFit(rank {self.rank}, encoder {self.encoder_fingerprint[:8]}, fingerprint {self.fingerprint[:8]})"
+
+
+class _Regression:
+    """Ridge regression of residuals (s, n) by features (s, f) of tokens and centred vectors (n, dim) of documents."""
+
+    def __init__(self, phi: Float32, residuals: Float32, centred: Float32) -> None:
+        gram = (phi.T @ phi).astype(np.float64)
+        self._gram = gram.copy()
+        gram[np.diag_indices(len(gram))] += _RIDGE * np.trace(gram) / len(gram)
+        self._lower = np.linalg.cholesky(gram)
+        self._products = (phi.T @ residuals).astype(np.float64)  # (f, n)
+        self._rows = np.linalg.solve(gram, self._products)  # (f, n): one column predicts a document's residuals
+        self._centred = centred
+        kernel = (centred @ centred.T).astype(np.float64)
+        self._values, self._basis = np.linalg.eigh(kernel)
+        self._unit = np.trace(kernel) / len(kernel)
+        self._rotated = self._rows @ self._basis
+
+    def best_ridge(self) -> float:
+        """The largest ridge that predicts documents, each from the others, about as well as the best."""
+        errors = [self._error(ridge) for ridge in _RIDGES]
+        limit = min(errors) + _SLACK * abs(min(errors))
+        return max(ridge for ridge, error in zip(_RIDGES, errors, strict=True) if error <= limit)
+
+    def _error(self, ridge: float) -> float:
+        """Squared error of predictions of each document from the others, but for what no ridge changes."""
+        inverse = 1 / (self._values + ridge * self._unit)
+        diagonal = self._basis**2 @ inverse
+        out = self._rows - (self._rotated * inverse) @ self._basis.T / diagonal
+        return float(np.einsum("ij,ij->", out, self._gram @ out) - 2 * np.einsum("ij,ij->", out, self._products))
+
+    def reduced(self, ridge: float, rank: int) -> tuple[Float64, Float64]:
+        """(f, r) and (r, dim): the regression, less what changes the predictions for the documents least."""
+        shrunk = self._rotated / (self._values + ridge * self._unit)
+        predictions = self._lower.T @ (shrunk * self._values)  # (f, n) in a basis of the documents
+        leading = np.linalg.svd(predictions, full_matrices=False)[0][:, :rank]
+        up = (leading.T @ self._lower.T @ shrunk) @ self._basis.T @ self._centred
+        return np.linalg.solve(self._lower.T, leading), up
+
+
+def _sample(batch: TokenBatch, queries: TokenBatch | None, count: int, seed: int) -> Float32:
+    """(s, d) tokens to fit to, of queries (at most half) and of documents."""
+    stream = Stream(seed, 0, _SAMPLE)
+    parts = []
+    if queries is not None and len(queries):
+        parts.append(queries.values[stream.choice(len(queries.values), count // 2)])
+    parts.append(batch.values[stream.choice(len(batch.values), count - sum(map(len, parts)))])
+    return np.concatenate([part.astype(np.float32) for part in parts])
+
+
+def _check_sums(encoder: Encoder, sample: Float32) -> None:
+    """Raises ValueError where the vector of a query is not the sum of the vectors of its tokens."""
+    tokens = sample[np.linspace(0, len(sample) - 1, 8).astype(int)]
+    together = encoder.encode_queries([tokens])[0]
+    apart = encoder.encode_queries([x[None] for x in tokens]).sum(axis=0)
+    if np.linalg.norm(together - apart) > _ROUNDING * np.linalg.norm(apart):
+        raise ValueError(
+            f"encoder {encoder.fingerprint} cannot be corrected: its query vectors are not sums over tokens, as those "
+            "of FDEs are; a regression encoder is fitted to MaxSim already"
+        )
+
+
+def _check(state: _State) -> None:
+    """Raises ValueError where shapes, dtypes or values do not fit."""
+    if any(np.ndim(array) != 2 for array in (state.weights, state.down, state.up)):
+        raise ValueError("weights, down and up must be matrices")
+    (d, f), (r, dim) = state.weights.shape, state.up.shape
+    for name, dtype, shape in (
+        ("weights", np.float16, (d, f)),
+        ("thresholds", np.float32, (f,)),
+        ("down", np.float16, (f, r)),
+        ("up", np.float16, (r, dim)),
+        ("gain", np.float32, (1,)),
+    ):
+        array = getattr(state, name)
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has a NaN or infinite value")
