@@ -1,315 +1,224 @@
 """Recall of encodings, by scanning all documents and through a real index, on the same vectors in one run.
 
-Figure: share of the ten best documents by exact MaxSim among the first 20, 100 and 200 by the encoding. "scan" compares
-float32 vectors with all documents; "index" asks Qdrant Edge: an HNSW graph (m=16, ef_construct=100, ef 200) over int8
-codes, or over what a row says. The sets are small: the order of the rows means more than their digits.
+What is measured how: ``benchmarks/recall.py``; what a set may be: ``benchmarks/sets.py``. A group of rows takes
+minutes, so run some at a time: the JSON file keeps the other groups' rows, and is written after each row. The rows of a
+group are compared with its first one.
 
-Sets: ``sample``, the docstrings that come with the package; ``shared``, the sample with a multiple of the mean's
-direction added to every token of documents and queries and scaled back to unit length, its MaxSim computed anew; and
-any .npz file with ``doc_tokens``, ``doc_offsets``, ``query_tokens`` and ``query_offsets``.
+    python -m benchmarks.quality [--sets pydocs pydocs:direction=1.5 FILE.npz] [--groups sizes codes] [--json FILE]
+    python -m benchmarks.quality --plot docs/figures/bytes.svg
 
-A group takes minutes, so run some at a time: the JSON file keeps the other groups' rows, and is written after each row.
-
-    python benchmarks/quality.py [--sets sample shared FILE.npz] [--groups sizes final regression]
+The plot shows the groups "sizes" and "regression" of all sets in the JSON file and needs the extra ``eval``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import qdrant_edge as edge
 
-from muvera_adapters.evidence.measuring import exact_top, queries_of
-from muvera_adapters.qdrant import QdrantEdgeMuvera
-from muvera_adapters.samples import load_pydocs
-from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, maxsim, pool_tokens
+from benchmarks.recall import SCAN, Index, Remembered, Setting, by_query, interval, measure, table
+from benchmarks.sets import Data, load
+from muvera_adapters.qdrant.collection import Preset
+from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch, pool_tokens
 
-CANDIDATES = (20, 100, 200)
-GROUPS = ("sizes", "projections", "fit", "final", "scale", "codes", "regression", "graph", "held-out", "pooling")
-# r_reps, k_sim, d_proj of 10,240 dimensions, and of 2,560
-SIZES = ((20, 5, 16), (40, 4, 16), (10, 6, 16), (40, 5, 8), (10, 5, 32), (20, 4, 8), (40, 3, 8), (10, 5, 8))
-LARGE = {"r_reps": 20, "k_sim": 5, "d_proj": 16}  # of rows that name no other sizes
-# small collections are scanned unless told otherwise
-GRAPH = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10)
-SCAN = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10**9)
-ALWAYS = edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1)
+Rows = list[dict[str, Any]]
+# of the plot
+KINDS = {
+    "FDE, two-bit": "tab:blue",
+    "FDE, int8": "tab:orange",
+    "FDE of independent draws, two-bit": "0.6",
+    "FDE of independent draws, int8": "black",
+    "regression": "tab:red",
+}
 
-
-@dataclass(frozen=True)
-class Data:
-    """Documents, queries and positions of the ten best documents of each query."""
-
-    documents: TokenBatch
-    queries: TokenBatch
-    best: list[list[Any]]
-
-
-def with_truth(documents: TokenBatch, queries: TokenBatch) -> Data:
-    """Computes exact MaxSim of all."""
-    return Data(documents, queries, exact_top(queries, documents, range(len(documents)), 10))
-
-
-def load(name: str) -> Data:
-    """One set."""
-    if name.endswith(".npz"):
-        with np.load(name) as file:
-            documents, queries = (
-                TokenBatch(file[f"{kind}_tokens"].astype(np.float32), file[f"{kind}_offsets"])
-                for kind in ("doc", "query")
-            )
-        return with_truth(documents, queries)
-    sample = load_pydocs()
-    documents, queries = TokenBatch.from_list(d.tokens for d in sample.source.documents()), sample.queries
-    if name == "sample":
-        return with_truth(documents, queries)
-    mean = documents.values.mean(axis=0)
-    shift = 3 * mean / np.linalg.norm(mean)
-
-    def shifted(batch: TokenBatch) -> TokenBatch:
-        values = batch.values + shift
-        return TokenBatch(values / np.linalg.norm(values, axis=1, keepdims=True), batch.offsets)
-
-    return with_truth(shifted(documents), shifted(queries))
+# the paper's independent draws, in the sizes of fastembed's default
+PAPER = {"r_reps": 20, "k_sim": 5, "d_proj": 16, "algorithm": "muvera-1"}
+# r_reps, k_sim, d_proj and codes
+SIZES: tuple[tuple[int, int, int, Preset], ...] = (
+    (40, 3, 8, "turbo2"),
+    (20, 2, 8, "turbo2"),
+    (40, 3, 8, "int8"),
+    (40, 4, 16, "turbo2"),
+)
+# other shapes of 2,560 and of 10,240 dimensions
+SHAPES = (
+    (40, 3, 8),
+    (80, 2, 8),
+    (20, 4, 8),
+    (20, 3, 16),
+    (40, 4, 16),
+    (160, 3, 8),
+    (80, 4, 8),
+    (40, 5, 8),
+    (20, 5, 16),
+)
+TWO: tuple[Preset, ...] = ("int8", "turbo2")
+CODES: tuple[Preset | None, ...] = (None, "int8", "turbo4", "turbo2", "binary")
 
 
-class FittedScale:
-    """An FDE encoder whose documents are multiplied by a_doc = sum m f / sum f^2 over sample tokens of the corpus.
-
-    m: exact MaxSim of one token with the document; f: the unscaled FDE's estimate of it.
-    """
-
-    def __init__(self, encoder: FDEEncoder, documents: TokenBatch, tokens: int = 1500) -> None:
-        self._encoder = encoder
-        picked = np.random.default_rng(0).choice(len(documents.values), tokens, replace=False)
-        self._tokens = [documents.values[i : i + 1] for i in picked]
-        self._queries = encoder.encode_queries(self._tokens)
-        self.token_dim, self.dim = encoder.token_dim, encoder.dim
-        self.fingerprint = f"scaled-{encoder.fingerprint}"
-
-    def encode_documents(self, docs: Any, mask: Any = None) -> Any:
-        """FDEs times their scales."""
-        fdes = self._encoder.encode_documents(docs)
-        estimates = self._queries @ fdes.T
-        exact = np.stack([maxsim(token, docs) for token in self._tokens])
-        scales = (exact * estimates).sum(axis=0) / (estimates**2).sum(axis=0)
-        return fdes * scales[:, None].astype(np.float32)
-
-    def encode_queries(self, queries: Any, mask: Any = None) -> Any:
-        """As they are."""
-        return self._encoder.encode_queries(queries)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Not rebuilt."""
-        return {"type": "benchmark", "fingerprint": self.fingerprint}
+def sizes(data: Data) -> Iterator[Setting]:
+    """FDEs of 160 to 2,560 bytes beside the paper's."""
+    for kind in TWO:
+        yield Setting(f"20 x 32 x 16, muvera-1, {kind}", _fde(data, **PAPER), Index(kind))
+    for r, k, p, kind in SIZES:
+        yield Setting(f"{r} x {2**k} x {p}, {kind}", _fde(data, r_reps=r, k_sim=k, d_proj=p), Index(kind))
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A row: an encoder for each seed, and how the index keeps its vectors.
-
-    ``among``: the documents whose recall is counted; None: all.
-    """
-
-    name: str
-    make: Any
-    codes: Any = "int8"
-    datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16
-    factor: int = 1
-    random: bool = True  # measured with several seeds
-    graph: edge.HnswIndexConfig = GRAPH
-    ef: int = 200
-    among: frozenset[int] | None = None
+def shapes(data: Data) -> Iterator[Setting]:
+    """FDEs of two sizes, more or fewer repetitions, partitions and dimensions."""
+    for r, k, p in SHAPES:
+        yield Setting(f"{r} x {2**k} x {p} = {r * 2**k * p:,}", _fde(data, r_reps=r, k_sim=k, d_proj=p))
 
 
-def settings(group: str, data: Data) -> Iterator[Setting]:
-    """All rows of a group."""
-    d = data.documents.dim
-
-    def fde(seed: int, **sizes: Any) -> FDEEncoder:
-        return FDEEncoder(FDEConfig(d, seed=seed, **{**LARGE, **sizes}))
-
-    def fitted(seed: int, **sizes: Any) -> FDEEncoder:
-        return FDEEncoder.fit(FDEConfig(d, seed=seed, **{**LARGE, **sizes}), data.documents)
-
-    def scaled(seed: int, **sizes: Any) -> FittedScale:
-        return FittedScale(fde(seed, normalize=False, **sizes), data.documents)
-
-    def regression(seed: int, **sizes: Any) -> RegressionEncoder:
-        return RegressionEncoder.fit(data.documents, seed=seed, **sizes)
-
-    if group == "sizes":
-        for r, k, p in SIZES:
-            yield Setting(f"FDE {r} x {2**k} x {p} = {r * 2**k * p:,}", partial(fde, r_reps=r, k_sim=k, d_proj=p))
-    if group == "projections":
-        for projection in ("orthonormal", "rademacher", "count_sketch"):
-            yield Setting(f"FDE 10,240, {projection}", partial(fde, projection=projection, algorithm="muvera-1"))
-    if group == "fit":
-        yield Setting("FDE 10,240", fde)
-        yield Setting("FDE 10,240, fit (mean kept)", fitted)
-        yield Setting("FDE 2,560, fit (mean kept)", partial(fitted, k_sim=4, d_proj=8))
-    if group == "final":
-        for final in (10240, 2560):
-            whole = partial(fde, r_reps=20, k_sim=5, d_proj=None, d_final=final)
-            yield Setting(f"20 x 32 x {d} to {final:,}", whole)
-        yield Setting("20 x 32 x 16 to 2,560", partial(fde, d_final=2560))
-    if group == "scale":
-        both: list[tuple[str, Any]] = [("10,240", {}), ("2,560", {"k_sim": 4, "d_proj": 8})]
-        for label, sizes in both:
-            yield Setting(f"{label}, not scaled", partial(fde, normalize=False, **sizes))
-            yield Setting(f"{label}, unit length", partial(fde, **sizes))
-            yield Setting(f"{label}, fitted scale", partial(scaled, **sizes))
-    if group == "codes":
-        single, half = edge.VectorStorageDatatype.Float32, edge.VectorStorageDatatype.Float16
-        for label, make in (("FDE 10,240", fde), ("regression 1,024", remember(regression, dim=1024))):
-            for codes, datatype in ((None, single), (None, half), ("int8", half), ("turbo4", half), ("binary", half)):
-                name = codes or ("float16" if datatype == half else "float32")
-                yield Setting(f"{label}, {name}", make, codes, datatype, random=make is fde)
-    if group == "regression":
-        for dim in (512, 1024, 2048):
-            yield Setting(f"regression {dim:,}", partial(regression, dim=dim), random=False)
-    if group == "graph":
-        single = edge.VectorStorageDatatype.Float32
-        one = partial(Setting, make=remember(regression, dim=1024), random=False)
-        for ef in (200, 400, 1000):
-            yield one(f"int8, graph, ef {ef:,}", ef=ef)
-        yield one("float32, graph, ef 200", codes=None, datatype=single)
-        yield one("float32, graph, ef 400", codes=None, datatype=single, ef=400)
-        yield one("int8, scan", graph=SCAN)
-    if group == "held-out":
-        for seed in (1, 2):
-            kept = np.random.default_rng(seed).permutation(len(data.documents))[: len(data.documents) // 2]
-            sample = TokenBatch.from_list(data.documents[i] for i in np.sort(kept))
-            encoder = RegressionEncoder.fit(sample, seed=seed)
-            inside = frozenset(kept.tolist())
-            outside = frozenset(range(len(data.documents))) - inside
-            for label, among in (("all", None), ("in it", inside), ("not in it", outside)):
-                name = f"fitted to half {seed}, {label}"
-                yield Setting(name, partial(_held, encoder), random=False, among=among)
-    if group == "pooling":
-        encoder = remember(regression, dim=1024)
-        for factor in (1, 2, 3, 4, 6, 9):
-            yield Setting(f"FDE 10,240, pooled by {factor}", fde, factor=factor, random=False)
-            yield Setting(f"regression 1,024, pooled by {factor}", encoder, factor=factor, random=False)
-            if factor > 1:
-                pooled = pool_tokens(data.documents, factor)
-                own = partial(RegressionEncoder.fit, pooled, 1024)
-                yield Setting(f"regression 1,024, fitted to pooled by {factor}", own, factor=factor, random=False)
+def options(data: Data) -> Iterator[Setting]:
+    """The default FDE, and it with one option changed."""
+    yield Setting("default", _fde(data))
+    yield Setting("algorithm muvera-1", _fde(data, r_reps=40, k_sim=3, d_proj=8, algorithm="muvera-1"))
+    yield Setting("not scaled", _fde(data, normalize=False))
+    yield Setting("fitted (mean kept)", lambda seed: FDEEncoder.fit(_config(data, seed), data.documents))
 
 
-def _held(encoder: Encoder, seed: int) -> Encoder:
-    return encoder
+def codes(data: Data) -> Iterator[Setting]:
+    """The default FDE in all codes."""
+    for kind in CODES:
+        yield Setting(f"{kind or 'float32'}", _fde(data), Index(kind))
 
 
-def remember(make: Any, **sizes: Any) -> Any:
-    """Fits once for several rows."""
-    made: dict[int, Any] = {}
-
-    def once(seed: int) -> Any:
-        if seed not in made:
-            made[seed] = make(seed, **sizes)
-        return made[seed]
-
-    return once
-
-
-def shares(found: list[list[Any]], data: Data, among: frozenset[int] | None = None) -> list[float]:
-    """Recall at each number of candidates, of the best documents that are ``among`` these."""
-    wanted = [set(best) if among is None else set(best) & among for best in data.best]
-    total = sum(map(len, wanted))
-    return [sum(len(best & set(ids[:n])) for ids, best in zip(found, wanted, strict=True)) / total for n in CANDIDATES]
+def regression(data: Data) -> Iterator[Setting]:
+    """Regression encoders fitted to a random half of the documents; recall of the documents in the other half."""
+    order = np.random.default_rng(0).permutation(len(data.documents))
+    inside, outside = order[: len(order) // 2], frozenset(order[len(order) // 2 :].tolist())
+    half = replace(data, documents=TokenBatch.from_list(data.documents[int(i)] for i in inside))
+    yield Setting("40 x 8 x 8, turbo2", _fde(data), among=outside)
+    for dim in (256, 512):
+        for kind in TWO:
+            yield Setting(f"regression {dim:,}, {kind}", _regression(half, dim), Index(kind), among=outside)
 
 
-def measure(setting: Setting, data: Data, seeds: int) -> dict[str, Any]:
-    """One row."""
-    documents = pool_tokens(data.documents, setting.factor) if setting.factor > 1 else data.documents
-    scans, indexed, reranked = [], [], []
-    for seed in range(1, seeds + 1 if setting.random else 2):
-        encoder: Encoder = setting.make(seed)
-        scores = encoder.encode_queries(data.queries) @ encoder.encode_documents(documents).T
-        scans.append(shares([list(row) for row in np.argsort(-scores, axis=1, kind="stable")], data, setting.among))
-        found = through_index(setting, encoder, documents, data.queries)
-        indexed.append(shares(found, data, setting.among))
-        if setting.factor > 1:
-            reranked.append(after_reranking(found, documents, data))
-    row = {
-        "setting": setting.name,
-        "dim": encoder.dim,
-        "scan": np.mean(scans, axis=0).tolist(),
-        "index": np.mean(indexed, axis=0).tolist(),
-    }
-    if reranked:
-        row["reranked_by_pooled"] = float(np.mean(reranked))
-    return row
+def graph(data: Data) -> Iterator[Setting]:
+    """What the graph loses, and what a larger ef gets back."""
+    yield Setting("all documents", _fde(data), Index(graph=SCAN))
+    for ef in (200, 400, 1000):
+        yield Setting(f"graph, ef {ef:,}", _fde(data), Index(ef=ef))
 
 
-def through_index(setting: Setting, encoder: Encoder, documents: TokenBatch, queries: TokenBatch) -> list[list[Any]]:
-    """Ids that the index finds first, for each query."""
-    with tempfile.TemporaryDirectory() as directory:
-        store = QdrantEdgeMuvera.create(
-            directory,
-            "quality",
-            encoder,
-            quantization=setting.codes,
-            datatype=setting.datatype,
-            store_tokens=False,
-            hnsw_config=setting.graph,
-            optimizers=ALWAYS,
-        )
-        with store:
-            report = store.upsert(range(len(documents)), documents)
-            assert not report.failed, report.failed
-            store.wait_indexed()
-            params = edge.SearchParams(hnsw_ef=setting.ef, quantization=edge.QuantizationSearchParams(rescore=False))
-            return [
-                [hit.id for hit in store.search(query, max(CANDIDATES), rerank="none", search_params=params)]
-                for query in queries_of(queries)
-            ]
+def default(data: Data) -> Iterator[Setting]:
+    """The default beside the largest of before; for sets that are there to judge only."""
+    yield Setting("20 x 32 x 16, muvera-1, int8", _fde(data, **PAPER), Index("int8"))
+    yield Setting("40 x 8 x 8, turbo2", _fde(data))
 
 
-def after_reranking(found: list[list[Any]], pooled: TokenBatch, data: Data) -> float:
-    """Recall of the exact top 10 when 200 candidates are reranked by their pooled tokens and ten are kept."""
-    recalls = []
-    for query, ids, best in zip(queries_of(data.queries), found, data.best, strict=True):
-        order = np.argsort(-maxsim(query, [pooled[i] for i in ids]), kind="stable")[:10]
-        recalls.append(len({ids[i] for i in order} & set(best)) / 10)
-    return float(np.mean(recalls))
+def pooling(data: Data) -> Iterator[Setting]:
+    """Documents of fewer tokens; the truth is that of all tokens."""
+    for factor in (1, 2, 3, 4):
+        pooled = pool_tokens(data.documents, factor) if factor > 1 else data.documents
+        yield Setting(f"FDE 2,560, pooled by {factor}", _fde(data), documents=pooled)
+        own = _regression(replace(data, documents=pooled), 1024)
+        yield Setting(f"regression 1,024 fitted to pooled by {factor}", own, Index("int8"), documents=pooled)
+
+
+GROUPS: dict[str, Callable[[Data], Iterator[Setting]]] = {
+    "default": default,
+    "sizes": sizes,
+    "shapes": shapes,
+    "options": options,
+    "codes": codes,
+    "regression": regression,
+    "graph": graph,
+    "pooling": pooling,
+}
+
+
+def _config(data: Data, seed: int, **sizes: Any) -> FDEConfig:
+    return FDEConfig(data.documents.dim, seed=seed, **sizes)
+
+
+def _fde(data: Data, **sizes: Any) -> Callable[[int], Encoder]:
+    return lambda seed: FDEEncoder(_config(data, seed, **sizes), threads=1)
+
+
+def _regression(data: Data, dim: int) -> Callable[[int], Encoder]:
+    return partial(_fitted, data, dim)
+
+
+@lru_cache(maxsize=3)  # a row's seeds, for the next row with other codes
+def _fitted(data: Data, dim: int, seed: int) -> Encoder:
+    return Remembered(RegressionEncoder.fit(data.documents, dim, seed))
+
+
+def plot(results: dict[str, dict[str, Rows]], path: Path) -> None:
+    """Bytes against recall through the index, one panel for each set with the group "sizes"."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name, groups in results.items() if groups.get("sizes")]
+    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False, sharey=True)
+    for name, panel in zip(names, panels[0], strict=True):
+        both = [*results[name]["sizes"], *results[name].get("regression", [])[1:]]
+        for which, style in ((0, "o:"), (1, "o-")):
+            for kind, colour in KINDS.items():
+                rows = sorted((row for row in both if _kind(row) == kind), key=lambda row: int(row["bytes"]))
+                if not rows:
+                    continue
+                intervals = [interval(by_query(row, "index"))[which] for row in rows]
+                means = [i.mean for i in intervals]
+                errors = [[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]]
+                label = f"{kind}, {(20, 100)[which]} candidates"
+                sizes = [row["bytes"] for row in rows]
+                panel.errorbar(sizes, means, errors, fmt=style, color=colour, ms=4, lw=1, label=label)
+        panel.set(xscale="log", xlabel="bytes of codes a document")
+        panel.set_title(name, fontsize=9)
+        ticks = sorted({row["bytes"] for row in both})
+        panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel("of the exact top 10 among them")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+    figure.tight_layout()
+    with plt.rc_context({"svg.hashsalt": path.name}):
+        figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+
+
+def _kind(row: dict[str, Any]) -> str:
+    if row["setting"].startswith("regression"):
+        return "regression"
+    codes = "int8" if row["codes"] == "int8" else "two-bit"
+    return f"FDE of independent draws, {codes}" if "muvera-1" in row["setting"] else f"FDE, {codes}"
 
 
 def main() -> None:
-    """Prints a table for each set and writes JSON."""
+    """Prints a table for each group of each set, and writes JSON; or draws the plot from it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=["sample", "shared"])
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)
-    parser.add_argument("--seeds", type=int, default=2, help="of an FDE's row, whose figures are means over them")
+    parser.add_argument("--sets", nargs="+", default=["pydocs", "pydocs:direction=1.5"])
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/quality.json"))
+    parser.add_argument("--plot", type=Path, help="draw the figure from the JSON file, measure nothing")
     arguments = parser.parse_args()
+    results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    if arguments.plot:
+        plot(results, arguments.plot)
+        return
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"sets": {}}
-    result["candidates"] = CANDIDATES
     for name in arguments.sets:
         data = load(name)
-        mean = data.documents.values.mean(axis=0)
-        print(
-            f"\n{name}: {len(data.documents)} documents, {len(data.queries)} queries, {len(data.documents.values)} "
-            f"tokens, squared norm of the mean {mean @ mean:.2f}\n"
-        )
-        print(f"{'setting':<40}{'scan':>8}{'':>12}{'index':>12}{'':>10}   reranked by pooled tokens")
+        print(f"\n{data}", flush=True)
         for group in arguments.groups:
-            rows = result["sets"].setdefault(name, {})[group] = []
-            for setting in settings(group, data):
+            rows: Rows = []
+            results.setdefault(data.name, {})[group] = rows
+            for setting in GROUPS[group](data):
                 rows.append(measure(setting, data, arguments.seeds))
-                figures = "".join(f"{x:>7.3f}" for x in (*rows[-1]["scan"], *rows[-1]["index"]))
-                last = rows[-1].get("reranked_by_pooled")
-                print(f"{setting.name:<40}{figures}{'' if last is None else f'{last:>10.3f}'}", flush=True)
-                arguments.json.write_text(json.dumps(result, indent=2))
+                arguments.json.write_text(json.dumps(results))
+            print(f"\n{group}\n{table(rows)}", flush=True)
 
 
 if __name__ == "__main__":
