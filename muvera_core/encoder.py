@@ -68,11 +68,16 @@ def encoder_from_dict(content: Mapping[str, Any], state: SavedArrays | None = No
     Raises:
         ValueError: the type is unknown, the content is damaged, or the rebuilt encoder has another fingerprint.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"the description of an encoder must be what to_dict() gives, got {type(content).__name__}")
     name = content.get("type")
-    if name not in _BUILDERS:
+    if not isinstance(name, str) or name not in _BUILDERS:
         known = ", ".join(sorted(_BUILDERS))
         raise ValueError(f"unknown encoder type {name!r}; this version knows {known}")
-    encoder = _BUILDERS[name](content, state or {})
+    try:
+        encoder = _BUILDERS[name](content, state or {})
+    except TypeError as error:
+        raise ValueError(f"the description of an encoder of type {name!r} is damaged: {error}") from error
     if content.get("fingerprint") != encoder.fingerprint:
         raise ValueError(
             f"the encoder rebuilt from this description has fingerprint {encoder.fingerprint}, "

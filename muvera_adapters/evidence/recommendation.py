@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from muvera_adapters.databases import local_spec
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders
 from muvera_adapters.evidence.local_index import no_index
 from muvera_adapters.evidence.local_index import quantizations as known_quantizations
 from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.evidence.queries import PSEUDO_QUERIES, Queries, as_queries, pseudo_queries
-from muvera_adapters.evidence.target_recall import MAX_PREFETCH
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH, check
 from muvera_adapters.evidence.tuning import code_of
 from muvera_adapters.evidence.tuning_trials import Setting, Trial, Trials
 from muvera_core import Encoder, InvalidTokens, TokenBatch
@@ -170,9 +170,16 @@ def recommend(
             ``bytes_per_document``; the message has the least.
         InvalidTokens: a document is empty, of another width, or has a token that is not finite or all zeros.
     """
+    if sample < 1 or seed < 0:
+        raise WrongUsage(f"sample must be at least 1 and seed at least 0, got {sample} and {seed}")
+    if bytes_per_document is not None and not bytes_per_document > 0:
+        raise WrongUsage(f"bytes_per_document must be a positive number, got {bytes_per_document}")
+    if encoders is not None and not any(choice.travels or not travels for choice in encoders):
+        raise WrongUsage(f"none of the {len(encoders)} encoders can be tried{' with travels=True' if travels else ''}")
     given = to_batch(documents)
     _check_values(given)
     batch = drawn(given, sample, seed)
+    check(recall, k, max_prefetch, len(batch))
     warnings = []
     if len(batch) < len(given):
         warnings.append(

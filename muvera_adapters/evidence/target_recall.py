@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.measuring import Float64
 
 _STEPS = (1, 1.5, 2, 3, 5, 7)  # of a decade of numbers of candidates
@@ -42,11 +42,11 @@ def grid_of_sample(k: int, max_prefetch: int, documents: int) -> list[int]:
 
 
 def check(target: float, k: int, max_prefetch: int, documents: int) -> None:
-    """Raises InvalidInput for numbers that cannot be tuned to."""
+    """Raises InvalidInput for numbers that cannot be tuned to (WrongUsage where no documents would help)."""
     if not 0 < target <= 1:
-        raise InvalidInput(f"the target is a recall above 0 and at most 1, got {target}")
+        raise WrongUsage(f"the target is a recall above 0 and at most 1, got {target}")
     if k < 1 or max_prefetch < k:
-        raise InvalidInput(f"k must be at least 1 and max_prefetch at least k, got {k} and {max_prefetch}")
+        raise WrongUsage(f"k must be at least 1 and max_prefetch at least k, got {k} and {max_prefetch}")
     if documents <= k:
         raise InvalidInput(f"the exact top {k} of {documents} documents tells nothing; give more documents")
 

@@ -74,7 +74,7 @@ def chosen(
     tried = {name: by_bits[n] for name in quantizations() if (n := local_spec().quantizations[name]) in by_bits}
     try:
         found = recommend(sample, travels=True, quantizations=list(tried))
-    except InvalidTokens as error:
+    except (InvalidInput, InvalidTokens) as error:
         raise InvalidInput(f"sample: {error}") from error
     if not found.reached:
         warnings.warn(

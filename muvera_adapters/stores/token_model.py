@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from muvera_adapters.errors import InvalidInput, ModelMismatch
+from muvera_adapters.errors import InvalidInput, ModelMismatch, WrongUsage
 
 _SIDES = ("query", "document")
 
@@ -28,7 +28,7 @@ class TokenModel:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise InvalidInput(f"the name of a token model must be a text such as 'org/model@revision': {self.name!r}")
+            raise WrongUsage(f"the name of a token model must be a text such as 'org/model@revision': {self.name!r}")
         prompts = self.prompts
         if not isinstance(prompts, Mapping) or not all(k in _SIDES and isinstance(v, str) for k, v in prompts.items()):
             raise InvalidInput(f"prompts must be texts by the names 'query' and 'document', got {prompts!r}")

@@ -57,6 +57,9 @@ def test_a_changed_description_is_refused(encoder):
     ("change", "message"),
     [
         ({"type": "other"}, "unknown encoder type 'other'; this version knows fde"),
+        ({"type": ["fde"]}, "unknown encoder type"),
+        ({"config": {"dim": "20"}}, "type 'fde' is damaged: dim must be an integer"),
+        ({"mean": {}}, "type 'fde' is damaged"),
         ({"config": None}, "has no config"),
         ({"config": {"dim": 20, "new": 1}}, "unknown keys new"),
         ({"mean": [1.0, 2.0]}, "20 finite numbers"),
@@ -66,6 +69,12 @@ def test_a_changed_description_is_refused(encoder):
 def test_damaged_descriptions(encoder, change, message):
     with pytest.raises(ValueError, match=message):
         encoder_from_dict({**encoder.to_dict(), **change})
+
+
+@pytest.mark.parametrize("content", [None, "fde", 5, [{}]])
+def test_what_is_no_description_is_refused(content):
+    with pytest.raises(ValueError, match=f"must be what to_dict.. gives, got {type(content).__name__}"):
+        encoder_from_dict(content)
 
 
 class _Evil:

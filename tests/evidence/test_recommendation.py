@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence import EncoderChoice, default_encoders, diagnose, recommend, tune
 from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.evidence.queries import as_queries
 from muvera_adapters.evidence.tuning_trials import Setting, best_setting
 from muvera_adapters.samples import anisotropic
 from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, RegressionEncoder, TokenBatch, maxsim
+from muvera_core.tokens import to_batch
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +172,34 @@ def test_what_cannot_be_chosen_for_is_refused(documents, queries):
         recommend([documents[0], documents[1], np.eye(128, dtype=np.float32)[[0]] * [[1.0], [0.0]]], queries)
     with pytest.raises(InvalidInput, match="tells nothing"):
         recommend(documents[:9], queries)
-    with pytest.raises(InvalidInput, match="above 0 and at most 1"):
-        recommend(documents, queries, recall=95)
+    for few in ([], documents[:1]):  # without queries too, which cannot be drawn from them
+        with pytest.raises(InvalidInput, match=f"of {len(few)} documents tells nothing"):
+            recommend(few)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recall": 95}, "above 0 and at most 1, got 95"),
+        ({"recall": float("nan")}, "above 0 and at most 1, got nan"),
+        ({"k": 0}, "k must be at least 1"),
+        ({"max_prefetch": 9}, "max_prefetch at least k, got 10 and 9"),
+        ({"sample": 0}, "sample must be at least 1"),
+        ({"seed": -1}, "seed at least 0, got 5000 and -1"),
+        ({"bytes_per_document": 0}, "bytes_per_document must be a positive number, got 0"),
+        ({"bytes_per_document": float("nan")}, "bytes_per_document must be a positive number, got nan"),
+        ({"encoders": []}, "none of the 0 encoders can be tried"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(documents, options, message):
+    with pytest.raises(WrongUsage, match=message):
+        recommend(documents[:20], **options)
+
+
+def test_encoders_that_would_not_travel_are_refused_where_only_such_may_be_tried(documents):
+    saved = default_encoders(to_batch(documents[:20]), 42)[-1]
+    with pytest.raises(WrongUsage, match="none of the 1 encoders can be tried with travels=True"):
+        recommend(documents[:20], encoders=[saved], travels=True)
 
 
 # --- the rule

@@ -74,8 +74,9 @@ class TestCollections:
             session.create("chosen", "auto", sample=[*DOCUMENTS[:3], np.ones((2, DIM + 1), np.float32)])
         with pytest.raises(InvalidInput, match=r"sample: token 0 of document 1 is all zeros"):
             session.create("chosen", "auto", sample=[DOCUMENTS[0], np.zeros((2, DIM), np.float32), *DOCUMENTS])
-        with pytest.raises(InvalidInput, match="tells nothing"):
-            session.create("chosen", "auto", sample=DOCUMENTS[:5])
+        for few in ([], DOCUMENTS[:1], DOCUMENTS[:5]):
+            with pytest.raises(InvalidInput, match=f"sample: .* of {len(few)} documents tells nothing"):
+                session.create("chosen", "auto", sample=few)
         with pytest.raises(CollectionNotFound):
             session.open("chosen")
 
