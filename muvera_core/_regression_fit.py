@@ -20,14 +20,15 @@ SAMPLE, WEIGHTS, REFERENCES, SUBSPACE, ROTATION = 10, 11, 12, 13, 14  # roles of
 # room for documents further from the average than any reference document; through an index, it was harmless
 HEADROOM = 1.25
 _ITERATIONS = 4
+_LONGEST = 1_000  # typical length of token vectors, and the shortest is one over it
 
 
 class Fitted(NamedTuple):
     """What an encoder keeps, as it is saved.
 
     Attributes:
-        sample: (s, d) sample tokens.
-        centres: (s,) mean over the reference documents of their largest dot product with each.
+        sample: (s, d) sample tokens, divided by a power of two near their mean squared length.
+        centres: (s,) mean over the reference documents of their largest dot product with each of ``sample``.
         weights: (d, f) of the features relu(x @ weights - thresholds).
         thresholds: (f,).
         documents: (s, dim) from centred maxima to a document's vector, shorter than 1.
@@ -58,10 +59,12 @@ def fit(
     """Fits to documents whose tokens have been checked.
 
     Raises:
-        ValueError: they are all alike.
+        ValueError: they are all alike, or their token vectors are very long or short.
     """
     picked = Stream(seed, 0, SAMPLE).choice(len(batch.values), sample_tokens)
-    sample = batch.values[picked].astype(np.float16)
+    drawn = batch.values[picked].astype(np.float32)
+    scale = _scale(drawn)
+    sample = (drawn / scale).astype(np.float16)
     mean = batch.values.mean(axis=0, dtype=np.float64)
     weights = Stream(seed, 0, WEIGHTS).normals(batch.dim, features).astype(np.float16)
     thresholds = (mean @ weights).astype(np.float32)
@@ -71,7 +74,7 @@ def fit(
         raise ValueError("the sample's documents are all alike: there is nothing to tell apart")
     centres = targets.mean(axis=1, dtype=np.float64).astype(np.float32)
 
-    phi = np.maximum(sample.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0)
+    phi = np.maximum(scale * sample.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0)
     gram = (phi.T @ phi).astype(np.float64)  # float32 is exact enough beside the ridge, the factorisation's is not
     gram[np.diag_indices(features)] += ridge * np.trace(gram) / features
     whiten = _inverse(np.linalg.cholesky(gram)).astype(np.float32)  # (f, f)
@@ -92,6 +95,23 @@ def fit(
         (to_queries / largest @ rotation[:-1]).astype(np.float16),
         rotation[-1].astype(np.float32),
     )
+
+
+def _scale(tokens: Float32) -> np.float32:
+    """Mean squared length of tokens as a power of two: 1 for unit vectors.
+
+    The sample is divided by it, so that its dot products with tokens are about 1 and float16 holds what is fitted.
+
+    Raises:
+        ValueError: so long or short tokens that float16 holds their sample badly.
+    """
+    length = float(np.sqrt(np.einsum("ij,ij->", tokens, tokens, dtype=np.float64) / len(tokens)))
+    if not 1 / _LONGEST <= length <= _LONGEST:
+        raise ValueError(
+            f"the sample's token vectors have a length of about {length:.2g}; it must be {1 / _LONGEST:g} to "
+            f"{_LONGEST:,}: scale the token vectors of all documents and queries, to unit length, say"
+        )
+    return np.float32(2.0 ** np.round(2 * np.log2(length)))
 
 
 def _leading(vectors: Float32, start: Float64) -> npt.NDArray[Any]:

@@ -109,7 +109,16 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
         content = json.loads(bytes(arrays.pop("encoder")))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{os.fspath(path)} is no saved encoder: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{os.fspath(path)} is no saved encoder: its description is no JSON object")

@@ -176,18 +176,31 @@ class QueryFit:
             ValueError: an argument is out of range, shapes differ, documents or vectors are all alike, or the encoder's
                 query vectors are no sums over tokens.
         """
-        for name, value, least in (("rank", rank, 1), ("features", features, 1), ("sample_tokens", sample_tokens, 8)):
+        for name, value, least in (
+            ("rank", rank, 1),
+            ("features", features, 1),
+            ("sample_tokens", sample_tokens, 8),
+            ("seed", seed, 0),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if ridge is not None and not 0 < ridge < np.inf:
+            raise ValueError(f"ridge must be positive, got {ridge}")
         batch = to_batch(documents, dim=encoder.token_dim)
         if np.shape(vectors) != (len(batch), encoder.dim) or len(batch) < 2:
             raise ValueError(
                 f"vectors must be ({len(batch)}, {encoder.dim}), one for each of at least 2 documents, got "
                 f"{np.shape(vectors)}"
             )
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise ValueError(f"the vector of document {bad[0]} has a NaN or infinite value")
         threads = threads or default_threads()
         sample = _sample(
-            batch, None if queries is None else to_batch(queries, dim=encoder.token_dim), sample_tokens, seed
+            batch,
+            None if queries is None else to_batch(queries, dim=encoder.token_dim, what="query"),
+            sample_tokens,
+            seed,
         )
         _check_sums(encoder, sample)
         weights = Stream(seed, 0, _WEIGHTS).normals(batch.dim, features).astype(np.float16)
@@ -311,7 +324,16 @@ class QueryFit:
             wanted = content["fingerprint"]
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            TypeError,
+            EOFError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+        ) as error:
             raise ValueError(f"{name} is not a saved query fit: {error}") from error
         if fit.fingerprint != wanted:
             raise ValueError(f"{name} is damaged: its fingerprint is {fit.fingerprint}, not {wanted}")
@@ -339,7 +361,10 @@ class _Regression:
 
     def best_ridge(self) -> float:
         """The largest ridge that predicts documents, each from the others, about as well as the best."""
-        errors = [self._error(ridge) for ridge in _RIDGES]
+        with np.errstate(all="ignore"):
+            errors = [self._error(ridge) for ridge in _RIDGES]
+        if not np.isfinite(errors).all():
+            raise ValueError("token vectors or documents' vectors are too long or too short for float32: scale them")
         limit = min(errors) + _SLACK * abs(min(errors))
         return max(ridge for ridge, error in zip(_RIDGES, errors, strict=True) if error <= limit)
 

@@ -96,7 +96,8 @@ class RegressionEncoder:
 
         Raises:
             InvalidTokens: a document of the sample is empty, of another width, not finite, or has an all-zero token.
-            ValueError: an argument is out of range, or the sample's documents are all alike.
+            ValueError: an argument is out of range, the sample's documents are all alike, or its token vectors have
+                a typical length below 0.001 or above 1,000.
         """
         for name, value, least in (
             ("dim", dim, 2),

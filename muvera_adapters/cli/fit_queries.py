@@ -11,7 +11,7 @@ import typer
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
-from muvera_adapters.errors import NoGain
+from muvera_adapters.errors import NoGain, WrongUsage
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.sources import open_queries
 from muvera_core import FitReport
@@ -35,6 +35,9 @@ def fit_queries(
 
     The exit status is 1, and no file is written, where unseen queries and documents do not gain.
     """
+    if out.is_dir() or not out.parent.is_dir():
+        # before minutes of work
+        raise WrongUsage(f"--out {out}: {'is a directory' if out.is_dir() else f'there is no directory {out.parent}'}")
     given = None if queries is None else queries_of(open_queries(queries))
     with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:
         store = database.open(collection)

@@ -82,6 +82,15 @@ def as_queries(queries: Any, ids: Sequence[Any] | None = None) -> Queries:
     return Queries(tokens, names)
 
 
+def check_width(queries: Queries, documents: TokenBatch) -> None:
+    """Raises InvalidInput where the token vectors of queries are not as wide as those of documents."""
+    if queries.tokens.dim != documents.dim:
+        raise InvalidInput(
+            f"queries have token vectors of width {queries.tokens.dim}, documents of width {documents.dim}: give "
+            "queries of the model that made the documents' tokens"
+        )
+
+
 def pseudo_queries(
     documents: TokenBatch, n: int = PSEUDO_QUERIES, *, tokens: int = 16, noise: float = 1.5, seed: int = 42
 ) -> Queries:

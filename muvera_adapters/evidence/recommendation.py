@@ -15,7 +15,7 @@ from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_enco
 from muvera_adapters.evidence.local_index import no_index
 from muvera_adapters.evidence.local_index import quantizations as known_quantizations
 from muvera_adapters.evidence.measuring import Interval
-from muvera_adapters.evidence.queries import PSEUDO_QUERIES, Queries, as_queries, pseudo_queries
+from muvera_adapters.evidence.queries import PSEUDO_QUERIES, Queries, as_queries, check_width, pseudo_queries
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH, check
 from muvera_adapters.evidence.tuning import code_of
 from muvera_adapters.evidence.tuning_trials import Setting, Trial, Trials
@@ -267,6 +267,7 @@ def queries_for(documents: TokenBatch, queries: Any, seed: int) -> Queries:
     if queries is None:
         return pseudo_queries(documents, PSEUDO_QUERIES, seed=seed)
     asked = as_queries(queries)
+    check_width(asked, documents)
     if len(asked) <= _MOST_QUERIES:
         return asked
     return asked.choose(np.sort(np.random.default_rng(seed).permutation(len(asked))[:_MOST_QUERIES]))

@@ -12,7 +12,7 @@ from muvera_adapters.evidence.encoder_choices import EncoderChoice
 from muvera_adapters.evidence.evaluation import brute_force
 from muvera_adapters.evidence.local_index import Remembering, first_stage_bytes, local_index
 from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, exact_top, positions, recalls
-from muvera_adapters.evidence.queries import Queries
+from muvera_adapters.evidence.queries import Queries, check_width
 from muvera_adapters.evidence.target_recall import check, grid_of_sample, lower_bound, reaches
 from muvera_core import Encoder, TokenBatch
 
@@ -135,6 +135,7 @@ class Trials:
         progress: bool = False,
     ) -> None:
         check(target, k, max_prefetch, len(documents))
+        check_width(queries, documents)
         self.first, self.second = queries.halves(seed)
         self.steps = grid_of_sample(k, max_prefetch, len(documents))
         self._documents = documents

@@ -36,7 +36,7 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
     Raises:
         InvalidInput: there is no such preset.
     """
-    if quantization is None or not isinstance(quantization, str):
+    if quantization is None or isinstance(quantization, get_args(models.QuantizationConfig)):
         return quantization
     if quantization == "int8":
         scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
@@ -55,7 +55,10 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
     if quantization == "product":
         product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
         return models.ProductQuantization(product=product)
-    raise InvalidInput(f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or a Qdrant object")
+    raise InvalidInput(
+        f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or a Qdrant object, "
+        f"got {quantization!r}"
+    )
 
 
 def fde_params(

@@ -29,6 +29,7 @@ class TokenModel:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise WrongUsage(f"the name of a token model must be a text such as 'org/model@revision': {self.name!r}")
+        object.__setattr__(self, "name", self.name.strip())
         prompts = self.prompts
         if not isinstance(prompts, Mapping) or not all(k in _SIDES and isinstance(v, str) for k, v in prompts.items()):
             raise InvalidInput(f"prompts must be texts by the names 'query' and 'document', got {prompts!r}")

@@ -117,6 +117,12 @@ def test_queries_that_are_not_sums_over_tokens_are_refused(data):
         ({"rank": 0}, "rank must be at least 1"),
         ({"features": 0}, "features must be at least 1"),
         ({"sample_tokens": 3}, "sample_tokens must be at least 8"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"ridge": -1.0}, "ridge must be positive"),
+        ({"ridge": float("nan")}, "ridge must be positive"),
+        ({"queries": [np.ones((2, 3))]}, "query 0 has token vectors of width 3"),
+        ({"vectors": np.full((10, 320), np.nan)}, "vector of document 0 has a NaN"),
+        ({"vectors": np.eye(10, 320) * 1e-30}, "too long or too short for float32: scale them"),
         ({"vectors": np.zeros((9, 5))}, r"vectors must be \(10, 320\)"),
         ({"vectors": np.ones((10, 320))}, "all alike"),
     ],
@@ -136,6 +142,12 @@ def test_other_files_are_refused(fit, tmp_path):
     with pytest.raises(ValueError, match="not a saved query fit"):
         QueryFit.load(path)
     path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="not a saved query fit"):
+        QueryFit.load(path)
+    fit.save(path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 6] = 255  # a version of zip that nothing reads
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="not a saved query fit"):
         QueryFit.load(path)
     fit.save(path)

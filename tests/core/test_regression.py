@@ -296,6 +296,22 @@ def test_samples_are_checked():
         RegressionEncoder.fit([docs[0]] * 10, **SMALL)
 
 
+@pytest.mark.parametrize("factor", [2.0**-9, 2.0**-3, 2.0**4, 2.0**9])
+def test_the_length_of_tokens_changes_nothing(encoder, factor):
+    docs, queries = documents(0, 150), documents(2, 10)
+    scaled = RegressionEncoder.fit([factor * document for document in docs], **SMALL)
+    estimates = encoder.encode_queries(queries) @ encoder.encode_documents(docs).T
+    of_scaled = scaled.encode_queries([factor * query for query in queries])
+    of_scaled = of_scaled @ scaled.encode_documents([factor * document for document in docs]).T
+    np.testing.assert_allclose(of_scaled, estimates, atol=2e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-9, 1e5, 1e30])
+def test_token_vectors_that_float16_cannot_hold_are_refused(factor):
+    with pytest.raises(ValueError, match=r"have a length of about .*scale the token vectors"):
+        RegressionEncoder.fit([np.float32(factor) * document for document in documents(0, 20)], **SMALL)
+
+
 def test_a_shared_direction_does_no_harm():
     docs, queries = documents(14, 200, mean=2.0), documents(15, 30, mean=2.0)
     fitted = RegressionEncoder.fit(docs, **SMALL)

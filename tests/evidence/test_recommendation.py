@@ -172,6 +172,9 @@ def test_what_cannot_be_chosen_for_is_refused(documents, queries):
         recommend([documents[0], documents[1], np.eye(128, dtype=np.float32)[[0]] * [[1.0], [0.0]]], queries)
     with pytest.raises(InvalidInput, match="tells nothing"):
         recommend(documents[:9], queries)
+    for function in (recommend, tune, diagnose):
+        with pytest.raises(InvalidInput, match="queries have token vectors of width 5, documents of width 128"):
+            function(documents[:30], [np.ones((3, 5), np.float32)] * 8)
     for few in ([], documents[:1]):  # without queries too, which cannot be drawn from them
         with pytest.raises(InvalidInput, match=f"of {len(few)} documents tells nothing"):
             recommend(few)

@@ -208,3 +208,11 @@ def test_long_documents_are_split_by_bytes(store, monkeypatch):
     batch = TokenBatch.from_list([gaussian(i, n, DIM) for i, n in enumerate((30, 1, 1, 1, 100, 5))])
     assert store.upsert(range(6), batch).written == store.count() == 6
     assert sizes == [1, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("codes", ["foo", 5, ["int8"], {}, True])
+def test_what_is_no_quantization_is_refused(tmp_path, codes):
+    encoder = FDEEncoder(FDEConfig(8, r_reps=2, k_sim=2, d_proj=4))
+    with pytest.raises(InvalidInput, match="quantization must be one of auto"):
+        QdrantEdgeMuvera.create(tmp_path, "docs", encoder, quantization=codes)
+    assert not list(tmp_path.iterdir())

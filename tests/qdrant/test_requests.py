@@ -97,6 +97,11 @@ class TestSchema:
         assert tokens.multivector_config.comparator == models.MultiVectorComparator.MAX_SIM
         assert tokens.datatype == models.Datatype.FLOAT16
 
+    @pytest.mark.parametrize("codes", ["foo", 5, ["int8"], {}, True])
+    def test_what_is_no_quantization_is_refused(self, codes):
+        with pytest.raises(InvalidInput, match="quantization must be one of auto"):
+            planned(quantization=codes)
+
     @pytest.mark.parametrize("preset", ["int8", "turbo4", "turbo2", "binary", "product"])
     def test_quantization_is_set_on_the_fde_vector_alone(self, preset):
         made = planned(quantization=preset)

@@ -55,3 +55,7 @@ def test_a_name_is_a_text(model):
 def test_prompts_are_texts_of_two_sides(prompts):
     with pytest.raises(InvalidInput, match="'query' and 'document'"):
         TokenModel("org/model", prompts)
+
+
+def test_spaces_around_a_name_do_not_count():
+    assert TokenModel(" org/model@1\n") == TokenModel("org/model@1")

@@ -167,7 +167,7 @@ def quantization_config(quantization: Quantization, dim: int) -> EdgeQuantizatio
         InvalidInput: there is no such preset.
     """
     cached = edge.Memory.Cached
-    if quantization is None or not isinstance(quantization, str):
+    if quantization is None or isinstance(quantization, get_args(EdgeQuantization)):
         return quantization
     preset = auto_preset(dim) if quantization == "auto" else quantization
     presets: dict[str, Callable[[], EdgeQuantization]] = {
@@ -181,9 +181,10 @@ def quantization_config(quantization: Quantization, dim: int) -> EdgeQuantizatio
         ),
         "product": lambda: edge.ProductQuantizationConfig(edge.CompressionRatio.X16, memory=cached),
     }
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         raise InvalidInput(
-            f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or an object of the engine"
+            f"quantization must be one of auto, {', '.join(get_args(Preset))}, None or an object of the engine, "
+            f"got {quantization!r}"
         )
     return presets[preset]()
 
