@@ -59,7 +59,7 @@ Model = Annotated[
     typer.Option(help="Model of the token vectors ('org/model@revision'), to compare and keep."),
 ]
 QueryFitFile = Annotated[Path | None, typer.Option(help="Fit of the query FDEs that muvera fit-queries wrote.")]
-Prefetch = Annotated[int, typer.Option(help="Candidates of the first stage.")]
+Prefetch = Annotated[int, typer.Option(min=1, help="Candidates of the first stage.")]
 
 
 def databases_with_tenants() -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, MissingFDEs, MuveraError
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, MissingFDEs, MuveraError, WrongUsage
 from muvera_adapters.results import Hits
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
@@ -112,7 +112,7 @@ def check_rerank(collection: Described, rerank: str, modes: Sequence[str]) -> No
     """Raises InvalidInput for a mode that is not one of ``modes``, or that needs tokens where none are stored."""
     if rerank not in modes:
         known = ", ".join(repr(mode) for mode in modes[:-1])
-        raise InvalidInput(f"rerank must be {known} or {modes[-1]!r}, got {rerank!r}")
+        raise WrongUsage(f"rerank must be {known} or {modes[-1]!r}, got {rerank!r}")
     if rerank not in ("auto", "none"):
         need_tokens(collection, ": use rerank='none'")
 

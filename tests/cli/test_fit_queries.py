@@ -72,3 +72,19 @@ def test_without_a_gain_no_file_is_written(home):
     assert "do not find more than the plain ones" in result.stderr
     assert not json.loads(result.stdout)["gained"]
     assert not (home / "no.npz").exists()
+
+
+def test_a_file_that_cannot_be_written_is_refused_first(home):
+    for out, problem in (("nowhere/fit.npz", "there is no directory nowhere"), ("data", "is a directory")):
+        result = run("fit-queries", "qdrant-edge:data", "--collection", "other", "--out", out, cwd=home)
+        assert result.returncode == 2
+        assert result.stderr == f"muvera: --out {out}: {problem}\n"
+
+
+def test_numbers_and_modes_that_cannot_be_meant_are_wrong_usage(home):
+    command = ["search", "qdrant-edge:data", "--collection", "other", "--query-npy", "queries.npz"]
+    for options in (["--prefetch", "0"], ["--rerank", "best"], ["--model", " "]):
+        result = run(*command, *options, cwd=home)
+        assert result.returncode == 2
+        assert options[0][2:] in result.stderr
+        assert "Traceback" not in result.stderr
