@@ -49,6 +49,7 @@ def planned(encoder=ENCODER, version=(1, 19), **options):
         "tokens_quantization": None,
         "tokens_on_disk": True,
         "optimizers_config": None,
+        "model": None,
     }
     return plan(encoder, version, **{**defaults, **options})
 
