@@ -186,7 +186,7 @@ def settings(group: str, data: Data) -> Iterator[Setting]:
         for seed in (1, 2):
             kept = np.random.default_rng(seed).permutation(len(data.documents))[: len(data.documents) // 2]
             sample = TokenBatch.from_list(data.documents[i] for i in np.sort(kept))
-            encoder = RegressionEncoder.fit(sample, seed=seed)
+            encoder = RegressionEncoder.fit(sample, dim=1024, seed=seed)
             inside = frozenset(kept.tolist())
             outside = frozenset(range(len(data.documents))) - inside
             for label, among in (("all", None), ("in it", inside), ("not in it", outside)):

@@ -153,7 +153,7 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
                 encoder: Encoder = FDEEncoder(config) if plain else FDEEncoder.fit(config, documents)
                 found[f"FDE {encoder.dim:,}{'' if plain else ', fitted'}"] = encoder
             elif kind == "regression":
-                encoder = RegressionEncoder.fit(documents, dim=int(size or 1024), seed=seed)
+                encoder = RegressionEncoder.fit(documents, dim=int(size or 512), seed=seed)
                 found[f"regression {encoder.dim:,}"] = encoder
             elif Path(name).is_file():
                 encoder = load_encoder(name)

@@ -10,7 +10,7 @@ from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, Token
 
 #: r_reps, k_sim, d_proj of 1,280 to 10,240 dimensions
 FDE_SIZES = ((10, 4, 8), (20, 4, 8), (20, 5, 8), (20, 5, 16))
-REGRESSION_DIMS = (512, 1024, 2048)
+REGRESSION_DIMS = (256, 512, 1024)
 
 
 @dataclass(frozen=True, slots=True)
