@@ -22,6 +22,9 @@ SAMPLE, WEIGHTS, REFERENCES, SUBSPACE, ROTATION, QUERIES, CLUSTERED, STARTS = ra
 HEADROOM = 1.25
 _ITERATIONS = 4
 
+# tokens of a part, at least
+_PART_TOKENS = 30
+
 # regularisation of the two steps of a head, and its clustering
 _CENTRE_RIDGE, _HEAD_RIDGE = 0.03, 0.05
 _CLUSTERED_TOKENS, _CLUSTERINGS = 60_000, 5
@@ -82,8 +85,11 @@ def fit(
     lower = np.linalg.cholesky(_ridged(gram, ridge))
     whiten = _inverse(lower).astype(np.float32)  # (f, f)
     products = phi.T @ targets  # (f, n)
-    vectors = whiten @ products  # the references, whitened
-    kept = _leading(vectors, Stream(seed, 0, SUBSPACE).normals(features, dim - 1))  # (f, dim - 1)
+    vectors = spanned = whiten @ products  # the references, whitened
+    if parts := _parts(chosen, references):
+        found = _centred_maxima(parts, sample, threads)[1]
+        spanned = np.concatenate([vectors, whiten @ (phi.T @ found)], axis=1)
+    kept = _leading(spanned, Stream(seed, 0, SUBSPACE).normals(features, dim - 1))  # (f, dim - 1)
     to_queries = whiten.T @ kept
     if centres is None:
         to_documents = phi @ to_queries  # (s, dim - 1)
@@ -120,6 +126,17 @@ def _sample(batch: TokenBatch, queries: TokenBatch | None, count: int, seed: int
         left -= len(parts[0])
     parts.append(batch.values[Stream(seed, 0, SAMPLE).choice(len(batch.values), left)])
     return np.concatenate(parts).astype(np.float16)
+
+
+def _parts(documents: list[Tokens], references: int) -> list[Tokens]:
+    """Equal parts of the documents, about as many as references were asked for; none where documents are enough.
+
+    Few documents span few directions, in which others do not differ most. Their parts span more.
+    """
+    each = references // len(documents)
+    counts = [min(each, len(document) // _PART_TOKENS) for document in documents]
+    cut = [(document, count) for document, count in zip(documents, counts, strict=True) if count > 1]
+    return [part for document, count in cut for part in np.array_split(document, count)]
 
 
 def _features(tokens: Half, weights: Half, thresholds: Float32) -> Float32:

@@ -102,7 +102,7 @@ class RegressionEncoder:
             features: number of features of a token, at least ``dim - 1``.
             ridge: regularisation, as a share of the mean squared feature.
             references: number of documents, drawn from the sample, that decide the average and the directions that are
-                kept.
+                kept. Where the sample has at most half as many, parts of its documents help to decide the directions.
             threads: maximum number of threads; None: one per core this process may use.
 
         Raises:

@@ -118,6 +118,16 @@ def test_queries_unlike_documents_gain_from_being_fitted_to(centres):
     assert correlation(fitted, docs, queries[30:]) > correlation(without, docs, queries[30:])
 
 
+def test_few_long_documents_give_enough_directions(pydocs_documents):
+    offsets = np.append(pydocs_documents.offsets[::20], pydocs_documents.offsets[-1])
+    docs = TokenBatch(pydocs_documents.values, np.unique(offsets))
+    sizes = {"dim": 256, "features": 1024, "sample_tokens": 3000}
+    alone = RegressionEncoder.fit(docs[:50], **sizes, references=50)
+    with_parts = RegressionEncoder.fit(docs[:50], **sizes)
+    queries = [document[:20] for document in docs[50:]]
+    assert correlation(with_parts, docs[50:], queries) > correlation(alone, docs[50:], queries) + 0.02
+
+
 def rows(tokens):
     """Tokens as the encoder keeps them, for comparisons of sets."""
     return {row.tobytes() for row in np.concatenate(list(tokens)).astype(np.float16)}
