@@ -88,7 +88,7 @@ def on_the_sample(pydocs, pydocs_documents):
 
 def test_recall_on_the_sample_is_that_of_an_fde_of_many_times_its_size(on_the_sample, pydocs_documents):
     small = RegressionEncoder.fit(pydocs_documents, dim=256, features=1024, sample_tokens=4000, references=500)
-    fde = FDEEncoder(FDEConfig(128, k_sim=4, d_proj=8))
+    fde = FDEEncoder(FDEConfig(128, r_reps=20, k_sim=4, d_proj=8, algorithm="muvera-1"))
     assert (small.dim, fde.dim) == (256, 2560)
     for candidates in (20, 100):
         assert on_the_sample(small, candidates) >= on_the_sample(fde, candidates)
