@@ -3,15 +3,17 @@
 A document's vector takes 2 s d t + 2 s D operations (s sample tokens of width d, t tokens, D dimensions), nearly all of
 them in the product of its tokens with the sample. The peer is a product of the same kind by numpy's BLAS: a square
 one, the fastest it has, and the one that the encoder needs ("sample @ tokens.T"), which does not even take the maxima.
-numpy's way, product and maxima, and an FDE are shown beside. Rounds interleave the contestants.
+numpy's way, product and maxima, an FDE, and encoders of 4,000 and 2,000 centres are shown beside. Rounds interleave the
+contestants.
 
-    python -m benchmarks.encode_regression [--threads N] [--rounds N] [--json FILE]
+    python -m benchmarks.encode_regression [--threads N] [--rounds N] [--lengths N ...] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,13 @@ from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 LENGTHS = (20, 64, 120, 300, 1030)
 TOKENS = 8192  # of a call
 SQUARE = 2048
+CENTRES = (4000, 2000)
 
 
-def compare(encoder: RegressionEncoder, tokens: Any, length: int, repeat: int) -> dict[str, float]:
-    """GFLOP/s and ratios at one document length."""
+def compare(
+    encoder: RegressionEncoder, few: dict[int, RegressionEncoder], tokens: Any, length: int, repeat: int
+) -> dict[str, float]:
+    """GFLOP/s and ratios at one document length; ``few``: encoders by their number of centres."""
     batch = documents(tokens, length, TOKENS // length)
     sample = encoder._fitted.sample.astype(np.float32)
     s, d = sample.shape
@@ -45,6 +50,7 @@ def compare(encoder: RegressionEncoder, tokens: Any, length: int, repeat: int) -
             "product": lambda: sample @ batch.values.T,
             "numpy": with_numpy,
             "fde": lambda: fde.encode_documents(batch),
+            **{f"{n} centres": partial(other.encode_documents, batch) for n, other in few.items()},
         },
         repeat,
     )
@@ -60,6 +66,7 @@ def compare(encoder: RegressionEncoder, tokens: Any, length: int, repeat: int) -
         "of_product": rate / (first / seconds["product"] / 1e9),
         "times_numpy": seconds["numpy"] / seconds["ours"],
         "fdes": seconds["ours"] / seconds["fde"],
+        **{f"over_{n}_centres": seconds["ours"] / seconds[f"{n} centres"] for n in few},
     }
 
 
@@ -68,20 +75,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of a document")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/encode_regression.json"))
     arguments = parser.parse_args()
     batch = TokenBatch.from_list(d.tokens for d in load_pydocs().source.documents())
     result: dict[str, Any] = {"threads": arguments.threads, "numpy": np.__version__, "documents": []}
     with threadpool_limits(arguments.threads):
         # speed depends on the sizes alone: few features make a quick fit
-        encoder = RegressionEncoder.fit(batch, 1024, features=1024, references=100, threads=arguments.threads)
-        print(f"{'tokens':>7}{'ms/doc':>9}{'GFLOP/s':>9}{'of square':>11}{'of product':>12}{'x numpy':>9}{'FDEs':>7}")
-        for length in LENGTHS:
-            row = compare(encoder, batch.values, length, arguments.rounds)
+        fit = partial(RegressionEncoder.fit, batch, features=1024, references=100, threads=arguments.threads)
+        encoder, few = fit(), {n: fit(centres=n) for n in CENTRES}
+        print(
+            f"{'tokens':>7}{'ms/doc':>9}{'GFLOP/s':>9}{'of square':>11}{'of product':>12}{'x numpy':>9}{'FDEs':>7}"
+            + "".join(f"{f'x {n:,} centres':>17}" for n in few)
+        )
+        for length in arguments.lengths:
+            row = compare(encoder, few, batch.values, length, arguments.rounds)
             result["documents"].append(row)
             print(
                 f"{length:>7}{row['ours_ms']:>9.2f}{row['ours_gflops']:>9.0f}{row['of_square']:>11.2f}"
                 f"{row['of_product']:>12.2f}{row['times_numpy']:>8.1f}x{row['fdes']:>7.0f}"
+                + "".join(f"{row[f'over_{n}_centres']:>16.2f}x" for n in few)
             )
         queries = [batch.values[i : i + 32] for i in range(0, 1600, 32)]
         result["query_ms"] = 1e3 / 50 * rounds({"q": lambda: [encoder.encode_query(q) for q in queries]}, 3)["q"]

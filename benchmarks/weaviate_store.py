@@ -137,7 +137,7 @@ def own(encoding: Any, quantizer: Any) -> Kind:
 def fitted(documents: TokenBatch) -> Kind:
     """Two stages with a fitted encoding."""
     started = time.perf_counter()
-    encoder = RegressionEncoder.fit(documents)
+    encoder = RegressionEncoder.fit(documents, dim=1024)
     encoder.encode_documents(documents[:1])  # compiles
     print(f"fitted in {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     return ours("rerank", "native", encoder)

@@ -9,25 +9,35 @@ import numpy.typing as npt
 
 from muvera_core._draws import Stream, orthonormal
 from muvera_core._regression_run import maxima
-from muvera_core.tokens import TokenBatch
+from muvera_core.tokens import TokenBatch, Tokens
 
 Float64 = npt.NDArray[np.float64]
 Half = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 
-SAMPLE, WEIGHTS, REFERENCES, SUBSPACE, ROTATION = 10, 11, 12, 13, 14  # roles of random streams, beside an FDE's
+# roles of random streams, beside an FDE's
+SAMPLE, WEIGHTS, REFERENCES, SUBSPACE, ROTATION, QUERIES, CLUSTERED, STARTS = range(10, 18)
 
 # room for documents further from the average than any reference document; through an index, it was harmless
 HEADROOM = 1.25
 _ITERATIONS = 4
 _LONGEST = 1_000  # typical length of token vectors, and the shortest is one over it
 
+# tokens of a part, at least
+_PART_TOKENS = 30
+
+# regularisation of the two steps of a head, and its clustering
+_CENTRE_RIDGE, _HEAD_RIDGE = 0.03, 0.05
+_CLUSTERED_TOKENS, _CLUSTERINGS = 60_000, 5
+_BLOCK = 8192  # tokens that are compared with all centres at a time
+
 
 class Fitted(NamedTuple):
     """What an encoder keeps, as it is saved.
 
     Attributes:
-        sample: (s, d) sample tokens, divided by a power of two near their mean squared length.
+        sample: (s, d) tokens that documents are compared with: sample tokens, or centres of them; divided by a power
+            of two near their mean squared length.
         centres: (s,) mean over the reference documents of their largest dot product with each of ``sample``.
         weights: (d, f) of the features relu(x @ weights - thresholds).
         thresholds: (f,).
@@ -47,65 +57,156 @@ class Fitted(NamedTuple):
 
 def fit(
     batch: TokenBatch,
+    queries: TokenBatch | None,
     dim: int,
     *,
     seed: int,
+    centres: int | None,
     sample_tokens: int,
     features: int,
     ridge: float,
     references: int,
     threads: int,
 ) -> Fitted:
-    """Fits to documents whose tokens have been checked.
+    """Fits to documents and queries whose tokens have been checked.
 
     Raises:
-        ValueError: they are all alike, or their token vectors are very long or short.
+        ValueError: the documents are all alike, or token vectors are very long or short.
     """
-    picked = Stream(seed, 0, SAMPLE).choice(len(batch.values), sample_tokens)
-    drawn = batch.values[picked].astype(np.float32)
-    scale = _scale(drawn)
-    sample = (drawn / scale).astype(np.float16)
+    unit = _unit(batch)
+    sample = _sample(batch, queries, sample_tokens, seed)
     mean = batch.values.mean(axis=0, dtype=np.float64)
     weights = Stream(seed, 0, WEIGHTS).normals(batch.dim, features).astype(np.float16)
     thresholds = (mean @ weights).astype(np.float32)
-    chosen = Stream(seed, 0, REFERENCES).choice(len(batch), references)
-    targets = maxima([batch[i] for i in chosen], sample, threads)  # (s, n)
-    if not np.ptp(targets, axis=1).any():
+    chosen = [batch[i] for i in Stream(seed, 0, REFERENCES).choice(len(batch), references)]
+    means, targets = _centred_maxima(chosen, sample, threads)  # (s, n)
+    if not (targets - targets[:, :1]).any():
         raise ValueError("the sample's documents are all alike: there is nothing to tell apart")
-    centres = targets.mean(axis=1, dtype=np.float64).astype(np.float32)
 
-    phi = np.maximum(scale * sample.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0)
-    gram = (phi.T @ phi).astype(np.float64)  # float32 is exact enough beside the ridge, the factorisation's is not
-    gram[np.diag_indices(features)] += ridge * np.trace(gram) / features
-    whiten = _inverse(np.linalg.cholesky(gram)).astype(np.float32)  # (f, f)
-    vectors = whiten @ (phi.T @ (targets - centres[:, None]))  # (f, n): the references, whitened
-    to_queries = whiten.T @ _leading(vectors, Stream(seed, 0, SUBSPACE).normals(features, dim - 1))  # (f, dim - 1)
-    to_documents = phi @ to_queries  # (s, dim - 1)
+    phi = _features(sample, weights, thresholds)
+    gram = phi.T @ phi  # float32 is exact enough beside the ridge, the factorisation's is not
+    lower = np.linalg.cholesky(_ridged(gram, ridge))
+    whiten = _inverse(lower).astype(np.float32)  # (f, f)
+    products = phi.T @ targets  # (f, n)
+    vectors = spanned = whiten @ products  # the references, whitened
+    if parts := _parts(chosen, references):
+        found = _centred_maxima(parts, sample, threads)[1]
+        spanned = np.concatenate([vectors, whiten @ (phi.T @ found)], axis=1)
+    kept = _leading(spanned, Stream(seed, 0, SUBSPACE).normals(features, dim - 1))  # (f, dim - 1)
+    to_queries = whiten.T @ kept
+    if centres is None:
+        to_documents = phi @ to_queries  # (s, dim - 1)
+    else:
+        sample, sizes = _cluster(batch, centres, seed)
+        means, targets = _centred_maxima(chosen, sample, threads)
+        base = _base(_features(sample, weights, thresholds), sizes)  # (c, f)
+        estimates = base.T @ targets
+        weighed = gram @ estimates
+        scale = float(np.vdot(estimates, products) / np.vdot(estimates, weighed))
+        head = _head(targets, kept.T.astype(np.float32) @ (vectors - scale * (whiten @ weighed)))
+        to_documents = scale * (base @ (lower @ kept)) + head  # (c, dim - 1)
 
     rotation = orthonormal(Stream(seed, 0, ROTATION).normals(dim, dim))
-    longest = float(np.sqrt((((targets - centres[:, None]).T @ to_documents) ** 2).sum(axis=1).max()))
+    longest = float(np.sqrt(((targets.T @ to_documents) ** 2).sum(axis=1).max()))
     longest *= HEADROOM
     largest = float(np.abs(to_queries).max())
     return Fitted(
-        sample,
-        centres,
+        (sample.astype(np.float32) / unit).astype(np.float16),
+        (means / unit).astype(np.float32),
         weights,
         thresholds,
-        (to_documents / longest @ rotation[:-1]).astype(np.float16),
+        (to_documents * (unit / longest) @ rotation[:-1]).astype(np.float16),
         (to_queries / largest @ rotation[:-1]).astype(np.float16),
         rotation[-1].astype(np.float32),
     )
 
 
-def _scale(tokens: Float32) -> np.float32:
+def _sample(batch: TokenBatch, queries: TokenBatch | None, count: int, seed: int) -> Half:
+    """Tokens to fit to, (s, d): those of queries, at most half of ``count``, then of documents."""
+    parts, left = [], count
+    if queries is not None:
+        parts.append(queries.values[Stream(seed, 0, QUERIES).choice(len(queries.values), count // 2)])
+        left -= len(parts[0])
+    parts.append(batch.values[Stream(seed, 0, SAMPLE).choice(len(batch.values), left)])
+    return np.concatenate(parts).astype(np.float16)
+
+
+def _parts(documents: list[Tokens], references: int) -> list[Tokens]:
+    """Equal parts of the documents, about as many as references were asked for; none where documents are enough.
+
+    Few documents span few directions, in which others do not differ most. Their parts span more.
+    """
+    each = references // len(documents)
+    counts = [min(each, len(document) // _PART_TOKENS) for document in documents]
+    cut = [(document, count) for document, count in zip(documents, counts, strict=True) if count > 1]
+    return [part for document, count in cut for part in np.array_split(document, count)]
+
+
+def _features(tokens: Half, weights: Half, thresholds: Float32) -> Float32:
+    return np.maximum(tokens.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0)
+
+
+def _centred_maxima(documents: list[Tokens], sample: Half, threads: int) -> tuple[Float32, Float32]:
+    """Means (s,) of the largest dot products (s, n) with each document, and those less the means."""
+    found = maxima(documents, sample, threads)
+    means = found.mean(axis=1, dtype=np.float64).astype(np.float32)
+    found -= means[:, None]
+    return means, found
+
+
+def _ridged(gram: npt.NDArray[Any], ridge: float) -> Float64:
+    """In float64, with a share of the diagonal's mean added to the diagonal."""
+    result = gram.astype(np.float64)
+    result[np.diag_indices(len(result))] += ridge * np.trace(result) / len(result)
+    return result
+
+
+def _cluster(batch: TokenBatch, count: int, seed: int) -> tuple[Half, Float64]:
+    """K-means centres (c, d) of the documents' tokens, and the numbers of tokens in their clusters, (c,)."""
+    tokens = batch.values[Stream(seed, 0, CLUSTERED).choice(len(batch.values), _CLUSTERED_TOKENS)].astype(np.float32)
+    centres = tokens[Stream(seed, 0, STARTS).choice(len(tokens), count)]
+    sizes = np.ones(len(centres))
+    for _ in range(_CLUSTERINGS):
+        shift = (centres**2).sum(axis=1) / 2
+        owners = np.concatenate(
+            [(tokens[i : i + _BLOCK] @ centres.T - shift).argmax(axis=1) for i in range(0, len(tokens), _BLOCK)]
+        )
+        order = np.argsort(owners, kind="stable")
+        filled, starts = np.unique(owners[order], return_index=True)
+        sizes = np.ones(len(centres))  # an empty cluster keeps its centre, and counts as one token
+        sizes[filled] = np.diff(np.append(starts, len(tokens)))
+        centres[filled] = np.add.reduceat(tokens[order], starts) / sizes[filled, None]
+    return centres.astype(np.float16), sizes
+
+
+def _base(phi: Float32, sizes: Float64) -> Float32:
+    """(c, f) weights of features for maxima at centres: a ridge regression over the centres, weighted by ``sizes``."""
+    shares = sizes / sizes.mean()
+    ridge = _CENTRE_RIDGE * float(shares @ np.einsum("ij,ij->i", phi, phi)) / phi.shape[1]
+    kernel = (phi @ phi.T).astype(np.float64)
+    kernel[np.diag_indices(len(kernel))] += ridge / shares
+    return np.linalg.solve(kernel, phi.astype(np.float64)).astype(np.float32)
+
+
+def _head(targets: Float32, missing: Float32) -> Float64:
+    """(c, k): a ridge regression of what is ``missing``, (k, n), on the references' maxima at the centres, (c, n)."""
+    kernel = (targets @ targets.T).astype(np.float64)
+    kernel[np.diag_indices(len(kernel))] += _HEAD_RIDGE * np.trace(kernel) / targets.shape[1]
+    return np.linalg.solve(kernel, (targets @ missing.T).astype(np.float64))
+
+
+def _unit(batch: TokenBatch) -> np.float32:
     """Mean squared length of tokens as a power of two: 1 for unit vectors.
 
-    The sample is divided by it, so that its dot products with tokens are about 1 and float16 holds what is fitted.
+    What documents are compared with is divided by it, so that its dot products with tokens are about 1 and float16
+    holds the matrix from these to a document's vector.
 
     Raises:
-        ValueError: so long or short tokens that float16 holds their sample badly.
+        ValueError: float16 does not hold so long or short tokens well.
     """
-    length = float(np.sqrt(np.einsum("ij,ij->", tokens, tokens, dtype=np.float64) / len(tokens)))
+    values = batch.values
+    squares = np.einsum("ij,ij->", values, values, dtype=np.float64)
+    length = float(np.sqrt(squares / len(values)))
     if not 1 / _LONGEST <= length <= _LONGEST:
         raise ValueError(
             f"the sample's token vectors have a length of about {length:.2g}; it must be {1 / _LONGEST:g} to "

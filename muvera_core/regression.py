@@ -71,6 +71,8 @@ class RegressionEncoder:
         dim: int = 1024,
         seed: int = 42,
         *,
+        queries: Any = None,
+        centres: int | None = None,
         sample_tokens: int = 12_000,
         features: int = 4096,
         ridge: float = 0.01,
@@ -86,18 +88,28 @@ class RegressionEncoder:
             sample: documents of the collection, as they will be encoded (pooled, if they are), some thousands with at
                 least ``sample_tokens`` tokens in all, in any form that :meth:`encode_documents` takes. Held in memory
                 meanwhile.
-            dim: dimensions of a vector, 512 to 4,096 as a rule.
-            seed: of all randomness, at least 0.
-            sample_tokens: tokens to fit to, drawn from the sample. Time and memory are proportional to it.
-            features: of a token, at least ``dim - 1``.
+            dim: dimensions of a vector: 256, 512 or 1,024 as a rule. More than 1,024 gain little.
+            seed: seed of all randomness, at least 0.
+            queries: queries like those to come, in any form that :meth:`encode_queries` takes; None: there are none.
+                All of their tokens are fitted to, but at most ``sample_tokens // 2``, which are then drawn at random;
+                documents' tokens are the rest. Where queries are encoded differently from documents (markers, [MASK]
+                tokens) and there are none yet, pass the texts of some documents, encoded as queries.
+            centres: number of k-means centres of the sample's tokens that documents are compared with, 2,000 as a
+                rule; None: they are compared with all tokens that are fitted to. The time of a document is proportional
+                to this number.
+            sample_tokens: number of tokens to fit to. The memory of a fit is proportional to it, and without
+                ``centres`` the time of a document too.
+            features: number of features of a token, at least ``dim - 1``.
             ridge: regularisation, as a share of the mean squared feature.
-            references: documents that decide the average and the directions that are kept, drawn from the sample.
-            threads: at most so many; None: one per core this process may use.
+            references: number of documents, drawn from the sample, that decide the average and the directions that are
+                kept. Where the sample has at most half as many, parts of its documents help to decide the directions.
+            threads: maximum number of threads; None: one per core this process may use.
 
         Raises:
-            InvalidTokens: a document of the sample is empty, of another width, not finite, or has an all-zero token.
-            ValueError: an argument is out of range, the sample's documents are all alike, or its token vectors have
-                a typical length below 0.001 or above 1,000.
+            InvalidTokens: a document of the sample or a query is empty, of another width, not finite, or has an
+                all-zero token.
+            ValueError: an argument is out of range, ``queries`` is empty, the sample's documents are all alike, or its
+                token vectors have a typical length below 0.001 or above 1,000.
         """
         for name, value, least in (
             ("dim", dim, 2),
@@ -105,6 +117,7 @@ class RegressionEncoder:
             ("sample_tokens", sample_tokens, 1),
             ("references", references, 2),
             ("features", features, max(1, dim - 1)),
+            ("centres", 1 if centres is None else centres, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -115,12 +128,20 @@ class RegressionEncoder:
         batch = to_batch(sample, what="sample document")
         if len(batch) < 2:
             raise InvalidTokens(f"the sample needs at least 2 documents, got {len(batch)}")
-        _check_values(batch)
+        _check_values(batch, "sample document")
+        asked = None
+        if queries is not None:
+            asked = to_batch(queries, dim=batch.dim, what="query")
+            if len(asked) == 0:
+                raise ValueError("queries is empty; leave it out where there are none")
+            _check_values(asked, "query")
         threads = threads or default_threads()
         fitted = fit(
             batch,
+            asked,
             dim,
             seed=seed,
+            centres=centres,
             sample_tokens=sample_tokens,
             features=features,
             ridge=ridge,
@@ -278,12 +299,12 @@ def _slices(docs: Iterator[ArrayLike], dim: int, what: str) -> Iterator[Located]
         yield Located(held, what, first)
 
 
-def _check_values(batch: TokenBatch) -> None:
+def _check_values(batch: TokenBatch, what: str) -> None:
     finite = np.asarray(np.isfinite(batch.values).all(axis=1))
     bad = np.flatnonzero(~finite | ~batch.values.any(axis=1))
     if len(bad):
         document = int(np.searchsorted(batch.offsets, bad[0], side="right")) - 1
-        located = Located(batch, "sample document")
+        located = Located(batch, what)
         raise located.bad_token(not finite[bad[0]], document, int(bad[0] - batch.offsets[document]))
 
 

@@ -45,6 +45,8 @@ _SECONDS = 120
 _M = 16
 #: bits of one dimension by preset
 _QUANTIZATIONS = {"sq8": 8, "none": 0}
+#: presets that lose little
+WORTH_TRYING = ("sq8",)
 
 
 def _parse(location: str) -> Target:

@@ -15,7 +15,7 @@ from muvera_adapters.milvus import backfilling, copying, lifecycle, query_fittin
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
-from muvera_adapters.milvus.database import MILVUS
+from muvera_adapters.milvus.database import MILVUS, WORTH_TRYING
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
 from muvera_adapters.milvus.schema import Plan, Quantization, check_codes
@@ -165,7 +165,7 @@ class MilvusMuvera:
         """
         check_kind(client, MilvusClient)
         connection = Connection(name, timeout)
-        choosing = choose(encoder, sample, None, MILVUS.quantizations, ())
+        choosing = choose(encoder, sample, quantization, MILVUS.quantizations, WORTH_TRYING)
         choice = _run(client, connection, choosing, retry)
         check_encoder_type(choice.encoder)
         plan = Plan(

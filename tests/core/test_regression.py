@@ -42,9 +42,9 @@ def _documents(seed, count, dim, mean):
 SMALL = {"dim": 48, "features": 200, "sample_tokens": 1500}
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return RegressionEncoder.fit(documents(0, 150), **SMALL)
+@pytest.fixture(scope="module", params=[None, 400], ids=["tokens", "centres"])
+def encoder(request):
+    return RegressionEncoder.fit(documents(0, 150), **SMALL, centres=request.param)
 
 
 def test_it_is_an_encoder(encoder):
@@ -88,10 +88,80 @@ def on_the_sample(pydocs, pydocs_documents):
 
 def test_recall_on_the_sample_is_that_of_an_fde_of_many_times_its_size(on_the_sample, pydocs_documents):
     small = RegressionEncoder.fit(pydocs_documents, dim=256, features=1024, sample_tokens=4000, references=500)
-    fde = FDEEncoder(FDEConfig(128, k_sim=4, d_proj=8))
+    fde = FDEEncoder(FDEConfig(128, r_reps=20, k_sim=4, d_proj=8, algorithm="muvera-1"))
     assert (small.dim, fde.dim) == (256, 2560)
     for candidates in (20, 100):
         assert on_the_sample(small, candidates) >= on_the_sample(fde, candidates)
+
+
+def test_centres_with_a_head_find_more_than_as_many_sample_tokens(on_the_sample, pydocs_documents):
+    sizes = {"dim": 256, "features": 1024, "references": 500}
+    centres = RegressionEncoder.fit(pydocs_documents, centres=500, sample_tokens=4000, **sizes)
+    tokens = RegressionEncoder.fit(pydocs_documents, sample_tokens=500, **sizes)
+    assert centres._fitted.sample.shape == tokens._fitted.sample.shape == (500, 128)
+    for candidates in (20, 100):
+        assert on_the_sample(centres, candidates) > on_the_sample(tokens, candidates)
+
+
+def correlation(encoder, docs, queries):
+    """Mean correlation of a query's estimates with exact scores."""
+    estimates = encoder.encode_queries(queries) @ encoder.encode_documents(docs).T
+    exact = [maxsim(query, docs) for query in queries]
+    return np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(estimates, exact, strict=True)])
+
+
+@pytest.mark.parametrize("centres", [None, 400])
+def test_queries_unlike_documents_gain_from_being_fitted_to(centres):
+    docs, queries = documents(0, 150), documents(2, 60, mean=-1.5)
+    without = RegressionEncoder.fit(docs, **SMALL, centres=centres)
+    fitted = RegressionEncoder.fit(docs, **SMALL, centres=centres, queries=queries[:30])
+    assert correlation(fitted, docs, queries[30:]) > correlation(without, docs, queries[30:])
+
+
+def test_few_long_documents_give_enough_directions(pydocs_documents):
+    offsets = np.append(pydocs_documents.offsets[::20], pydocs_documents.offsets[-1])
+    docs = TokenBatch(pydocs_documents.values, np.unique(offsets))
+    sizes = {"dim": 256, "features": 1024, "sample_tokens": 3000}
+    alone = RegressionEncoder.fit(docs[:50], **sizes, references=50)
+    with_parts = RegressionEncoder.fit(docs[:50], **sizes)
+    queries = [document[:20] for document in docs[50:]]
+    assert correlation(with_parts, docs[50:], queries) > correlation(alone, docs[50:], queries) + 0.02
+
+
+def rows(tokens):
+    """Tokens as the encoder keeps them, for comparisons of sets."""
+    return {row.tobytes() for row in np.concatenate(list(tokens)).astype(np.float16)}
+
+
+def test_all_tokens_of_few_queries_are_fitted_to_and_half_of_the_sample_of_many():
+    docs, queries = documents(0, 150), documents(2, 30)
+    for given, count in ((queries[:3], sum(map(len, queries[:3]))), (queries, 100)):
+        kept = rows([RegressionEncoder.fit(docs, **{**SMALL, "sample_tokens": 200}, queries=given)._fitted.sample])
+        assert len(kept) == 200
+        assert len(kept & rows(given)) == count
+        assert len(kept & rows(docs)) == 200 - count
+
+
+def test_queries_are_taken_in_every_form():
+    docs, queries = documents(0, 50), documents(2, 5)
+    longest = max(map(len, queries))
+    padded = np.stack([np.pad(q, ((0, longest - len(q)), (0, 0))) for q in queries])
+    mask = np.stack([np.arange(longest) < len(q) for q in queries])
+    forms = (queries, iter(queries), TokenBatch.from_list(queries), TokenBatch.from_padded(padded, mask))
+    assert len({RegressionEncoder.fit(docs, **SMALL, queries=given).fingerprint for given in forms}) == 1
+
+
+def test_queries_are_checked():
+    docs, queries = documents(0, 10), [q.copy() for q in documents(2, 4)]
+    with pytest.raises(InvalidTokens, match="query 1 has token vectors of width 19, expected 20") as caught:
+        RegressionEncoder.fit(docs, **SMALL, queries=[queries[0], queries[1][:, :-1]])
+    assert caught.value.position == 1
+    queries[2][0] = 0
+    with pytest.raises(InvalidTokens, match="query 2, token 0 is all zeros") as caught:
+        RegressionEncoder.fit(docs, **SMALL, queries=queries)
+    assert caught.value.position == 2
+    with pytest.raises(ValueError, match="queries is empty"):
+        RegressionEncoder.fit(docs, **SMALL, queries=[])
 
 
 def test_documents_and_queries_have_unit_length(encoder):
@@ -218,15 +288,18 @@ def test_a_generator_is_not_held(encoder):
 
 
 def test_equal_arguments_give_the_same_encoder(encoder):
-    again = RegressionEncoder.fit(documents(0, 150), **SMALL)
+    centres = None if len(encoder._fitted.sample) == SMALL["sample_tokens"] else 400
+    again = RegressionEncoder.fit(documents(0, 150), **SMALL, centres=centres)
     assert again.fingerprint == encoder.fingerprint
     others = [
         RegressionEncoder.fit(documents(0, 150), seed=1, **SMALL),
         RegressionEncoder.fit(documents(0, 149), **SMALL),
         RegressionEncoder.fit(documents(0, 150), **{**SMALL, "dim": 47}),
         RegressionEncoder.fit(documents(0, 150), **SMALL, ridge=0.02),
+        RegressionEncoder.fit(documents(0, 150), **SMALL, centres=300),
+        RegressionEncoder.fit(documents(0, 150), **SMALL, queries=documents(2, 3)),
     ]
-    assert len({other.fingerprint for other in others} | {encoder.fingerprint}) == 5
+    assert len({other.fingerprint for other in others} | {encoder.fingerprint}) == 7
 
 
 def test_file_gives_back_the_same_encoder(encoder, tmp_path):
@@ -273,6 +346,7 @@ def test_a_changed_or_incomplete_file_is_refused(encoder, tmp_path, name):
         ({"ridge": 0.0}, "ridge"),
         ({"sample_tokens": 0}, "sample_tokens"),
         ({"references": 1}, "references"),
+        ({"centres": 0}, "centres must be at least 1"),
     ],
 )
 def test_sizes_are_checked(change, problem):
@@ -299,7 +373,8 @@ def test_samples_are_checked():
 @pytest.mark.parametrize("factor", [2.0**-9, 2.0**-3, 2.0**4, 2.0**9])
 def test_the_length_of_tokens_changes_nothing(encoder, factor):
     docs, queries = documents(0, 150), documents(2, 10)
-    scaled = RegressionEncoder.fit([factor * document for document in docs], **SMALL)
+    centres = None if len(encoder._fitted.sample) == SMALL["sample_tokens"] else 400
+    scaled = RegressionEncoder.fit([factor * document for document in docs], **SMALL, centres=centres)
     estimates = encoder.encode_queries(queries) @ encoder.encode_documents(docs).T
     of_scaled = scaled.encode_queries([factor * query for query in queries])
     of_scaled = of_scaled @ scaled.encode_documents([factor * document for document in docs]).T

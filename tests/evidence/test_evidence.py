@@ -175,7 +175,7 @@ def test_reranking_returns_the_recall_of_the_candidates(evaluation):
             assert p.reranked[10].mean == pytest.approx(p.recall[10].mean, abs=0.01)
             assert 0 < p.latency.p50_ms <= p.latency.p95_ms
         assert curve.points[-1].quality["nDCG@10"] == pytest.approx(evaluation.exact_quality["nDCG@10"], abs=0.01)
-        assert curve.bytes_per_document["compared"] == SMALL.fde_dim
+        assert curve.bytes_per_document["compared"] == SMALL.fde_dim / 4  # two-bit codes
 
 
 def test_evaluation_depends_on_the_seed_alone(documents, asked):
