@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
+from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.encoder_choices import EncoderChoice
 from muvera_adapters.evidence.evaluation import brute_force
 from muvera_adapters.evidence.local_index import Remembering, first_stage_bytes, local_index
@@ -155,8 +156,14 @@ class Trials:
 
         Returns:
             What the encoder itself can do, without codes and without an index.
+
+        Raises:
+            InvalidInput: the encoder cannot be made for these documents.
         """
-        encoder = Remembering(choice.make(self._documents))
+        try:
+            encoder = Remembering(choice.make(self._documents))
+        except ValueError as error:
+            raise InvalidInput(f"{choice.name} cannot be made for these documents: {error}") from error
         places = self._by_scan(encoder, self.first, self._exact, self.steps[-1])
         least = next((n for n in self.steps if reaches(recalls(places, self._k, n), self._target)), None)
         values = recalls(places, self._k, least or self.steps[-1])

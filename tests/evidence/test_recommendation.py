@@ -199,6 +199,14 @@ def test_options_that_cannot_be_meant_are_refused(documents, options, message):
         recommend(documents[:20], **options)
 
 
+def test_an_encoder_that_cannot_be_made_is_named(documents):
+    long = [5000 * document for document in documents[:20]]
+    with pytest.raises(
+        InvalidInput, match=r"regression 64 cannot be made for these documents: .*length of about 5e\+03"
+    ):
+        recommend(long, encoders=[REGRESSION], quantizations=[])
+
+
 def test_encoders_that_would_not_travel_are_refused_where_only_such_may_be_tried(documents):
     saved = default_encoders(to_batch(documents[:20]), 42)[-1]
     with pytest.raises(WrongUsage, match="none of the 1 encoders can be tried with travels=True"):
