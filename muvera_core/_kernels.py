@@ -51,6 +51,8 @@ from muvera_core._simd import (
 )
 
 OK, NOT_FINITE, ALL_ZERO = 0, 1, 2
+# squares below it have lost digits
+_LEAST_SQUARES = np.float32(1e-30)
 # the smallest magnitudes (see pack_vectors) of what is not finite; float16's infinity is packed as 65536
 _NOT_FINITE_SINGLE, _NOT_FINITE_HALF = 0x7F800000, 0x47800000
 
@@ -230,6 +232,9 @@ def encode(
         scale = np.float32(1)
         if normalize:
             squares = sum_squares(fde.ctypes.data, fde_vectors // 4)
+            if not _LEAST_SQUARES < squares < np.inf:  # tokens so short or long that squares leave float32's range
+                _divide_by_largest(fde, width)
+                squares = sum_squares(fde.ctypes.data, fde_vectors // 4)
             scale = np.float32(1) / np.sqrt(squares) if squares > 0 else np.float32(0)
         target = out.ctypes.data + 4 * i * width
         if width % LANES == 0 and target % VEC_BYTES == 0:
@@ -238,6 +243,16 @@ def encode(
             for j in range(width):
                 out[i, j] = fde[j] * scale
     return OK, 0, 0
+
+
+@jit
+def _divide_by_largest(fde, width):
+    largest = np.float32(0)
+    for j in range(width):
+        largest = max(largest, abs(fde[j]))
+    if largest > 0:
+        for j in range(width):
+            fde[j] /= largest
 
 
 @jit

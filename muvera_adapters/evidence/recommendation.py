@@ -27,6 +27,8 @@ _MOST_QUERIES = 300
 # the margin supposes a bell curve, which the recalls of few queries near 1 are not: with 28 queries it held a target of
 # .95 in .975 of 400 draws, and one of .98 in .8 (docs/tuning.md)
 _LEAST_EXPECTED_MISSES = 1.25
+# times k: among half of fewer documents, the exact top k is found by chance
+_LEAST_DOCUMENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,11 @@ def recommend(
         warnings.append(
             f"The target {recall:g} is missed on the queries that had no part in the choice. Take more candidates, or "
             "measure with more queries."
+        )
+    if len(batch) < _LEAST_DOCUMENTS * k:
+        warnings.append(
+            f"{len(batch)} documents are too few to tell encoders apart by the exact top {k}: give at least "
+            f"{_LEAST_DOCUMENTS * k}."
         )
     if len(trials.first) * (1 - recall) < _LEAST_EXPECTED_MISSES:
         warnings.append(f"{len(trials.first)} queries are too few to rely on a recall of {recall:g}; give more.")

@@ -59,6 +59,15 @@ def test_matches_the_reference_at_any_size(config, seed, n):
     )
 
 
+@pytest.mark.parametrize("exponent", [-100, -70, 70, 100])
+@pytest.mark.parametrize("dim", [48, 64])
+def test_documents_have_unit_length_however_long_their_tokens_are(exponent, dim):
+    encoder = FDEEncoder(FDEConfig(dim, r_reps=5))
+    tokens = np.random.default_rng(0).standard_normal((20, dim)).astype(np.float32)
+    scaled = encoder.encode_document(tokens * np.float32(2.0**exponent))
+    np.testing.assert_allclose(scaled, encoder.encode_document(tokens), rtol=0, atol=1e-6)
+
+
 def test_documents_have_unit_length_and_queries_do_not(rng):
     encoder = FDEEncoder(FDEConfig(32))
     documents = [rng.standard_normal((n, 32)).astype(np.float32) for n in (1, 5, 200)]

@@ -161,9 +161,10 @@ def test_without_queries_pseudo_queries_are_drawn_and_said_to_be_so(documents):
 
 
 def test_a_sample_is_drawn_and_few_queries_are_said(documents, queries):
-    found = recommend(documents, queries[:4], recall=0.5, encoders=fdes(documents)[:1], quantizations=[], sample=200)
-    assert found.documents == 200
-    assert any("200 of 500 documents" in warning for warning in found.warnings)
+    found = recommend(documents, queries[:4], recall=0.5, encoders=fdes(documents)[:1], quantizations=[], sample=150)
+    assert found.documents == 150
+    assert any("150 documents are too few" in warning for warning in found.warnings)
+    assert any("150 of 500 documents" in warning for warning in found.warnings)
     assert any("2 queries are too few" in warning for warning in found.warnings)
 
 
