@@ -81,10 +81,11 @@ def test_search(home, migrated, tokens):
     assert words[1].split() == ["1", words[1].split()[1], "0"]
 
 
-def test_queries_of_another_model(home, tokens):
-    command = ["migrate", "tokens.npz", "--to", "qdrant-edge:named", "--collection", "x", *SIZES, "--limit", "9"]
+def test_queries_of_another_model(home, tmp_path):
+    named = f"qdrant-edge:{tmp_path}"
+    command = ["migrate", "tokens.npz", "--to", named, "--collection", "x", *SIZES, "--limit", "9"]
     muvera(*command, "--model", "org/model@1", "--no-verify", cwd=home)
-    search = ["search", "qdrant-edge:named", "--collection", "x", "--query-npy", "queries.npy"]
+    search = ["search", named, "--collection", "x", "--query-npy", "queries.npy"]
     muvera(*search, "--model", "org/model", cwd=home)
     refused = complaint(*search, "--model", "org/other", cwd=home)
     assert "org/model@1" in refused
