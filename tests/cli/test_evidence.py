@@ -133,7 +133,7 @@ def test_estimate():
         (["evaluate", "docs.npz", "--candidates", "ten"], 2, "takes numbers with commas"),
         (["evaluate", "qdrant-edge:."], 2, "name the collection"),
         (["evaluate", "qdrant-edge:.", "--collection", "none"], 1, "none"),
-        (["tune", "docs.npz", "--recall", "95"], 1, "above 0 and at most 1"),
+        (["tune", "docs.npz", "--recall", "95"], 2, "above 0 and at most 1"),
         (["estimate", "10", "--tokens", "5", "--database", "oracle"], 2, "'oracle' is not a database"),
         (["estimate", "10"], 2, "tokens"),
     ],
