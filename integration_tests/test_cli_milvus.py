@@ -136,6 +136,6 @@ def test_quantization(tmp_path: Path) -> None:
     np.savez(tmp_path / "tokens.npz", tokens=rng.normal(size=(60, DIM)).astype("f4"), lengths=np.full(20, 3))
     to = ["--to", f"milvus:{tmp_path / 'data.db'}", "--collection", "x", "--quantization", "sq8"]
     report = json.loads(muvera("migrate", tmp_path / "tokens.npz", *to, *SIZES, "--json").stdout)
-    assert report["estimate"]["code_bytes"] == 20 * 4 * 4 * 8
+    assert report["estimate"]["code_bytes"] == 20 * 160
     with Database(f"milvus:{tmp_path / 'data.db'}") as database:
-        assert database.open("x").info().code_bytes == 20 * 4 * 4 * 8
+        assert database.open("x").info().code_bytes == 20 * 160
