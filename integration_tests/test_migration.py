@@ -103,7 +103,7 @@ def test_every_index(target: str, collection: str, index: Path, tmp_path: Path) 
             return  # qdrant-client's local mode has other files than its configuration says
         info = store.info()
         assert size.fde_bytes == info.fde_bytes
-        assert size.code_bytes == pytest.approx(info.code_bytes, rel=0.01)  # the store leaves out what is beside codes
+        assert size.code_bytes == pytest.approx(info.code_bytes, rel=0.02)  # the store leaves out what is beside codes
         assert size.token_bytes == pytest.approx(info.token_bytes, rel=0.4)  # the store's is from a sample
 
 
