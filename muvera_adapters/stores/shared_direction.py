@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 FIT_FROM = 0.2
 # neighbours are alike: of the sample, whose value is .07, 8 neighbours reach .39 and 32 reach .27, but 64 at most .17
 _LEAST_DOCUMENTS = 64
-# so much is clear from fewer documents
-_CLEAR_FROM, _LEAST_IF_CLEAR = 0.5, 16
 _MOST_DOCUMENTS = 128
 _TOKENS = 32
 
@@ -45,7 +43,7 @@ class DirectionOfTokens:
         self.settled = False
 
     def add(self, matrices: Sequence[npt.NDArray[Any]] | TokenBatch) -> float | None:
-        """The estimate, once: as soon as enough different documents were seen for it.
+        """The estimate, once: as soon as enough different documents were seen.
 
         Args:
             matrices: finite token matrices (n_i, token_dim).
@@ -55,17 +53,14 @@ class DirectionOfTokens:
                 return None
             for position in _spread(len(matrices), _MOST_DOCUMENTS - len(self._sums)):
                 self._add(matrices[position])
-            if len(self._sums) < _LEAST_IF_CLEAR:
-                return None
-            sums, counts = np.array(self._sums), np.array(self._counts)
-            total = sums.sum(axis=0)
-            found = float((total @ total - (sums**2).sum()) / (counts.sum() ** 2 - (counts**2).sum()))
-            if len(self._sums) < _LEAST_DOCUMENTS and found < _CLEAR_FROM:
+            if len(self._sums) < _LEAST_DOCUMENTS:
                 return None
             self.settled = True
+            sums, counts = np.array(self._sums), np.array(self._counts)
             self._sums.clear()
             self._known.clear()
-            return found
+            total = sums.sum(axis=0)
+            return float((total @ total - (sums**2).sum()) / (counts.sum() ** 2 - (counts**2).sum()))
 
     def _add(self, matrix: npt.NDArray[Any]) -> None:
         rows = matrix[_spread(len(matrix), _TOKENS)].astype(np.float64)
