@@ -73,6 +73,8 @@ def _path(index: Path) -> Path:
     return index / "index" / "colbert" if (index / "index" / "colbert").is_dir() else index / "index"
 
 
+# the texts of some of these indexes are of one topic
+@pytest.mark.filterwarnings("ignore::muvera_adapters.errors.SharedDirection")
 @pytest.mark.parametrize("index", INDEXES, ids=lambda path: "pydocs" if path == SAMPLE else path.name)
 def test_every_index(target: str, collection: str, index: Path, tmp_path: Path) -> None:
     if index == SAMPLE and target.startswith("qdrant:"):
