@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core import _archive
 from muvera_core.tokens import ArrayLike
 
 Float32 = npt.NDArray[np.float32]
@@ -88,12 +86,7 @@ def encoder_from_dict(content: Mapping[str, Any], state: SavedArrays | None = No
 
 def save_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], state: SavedArrays | None = None) -> None:
     """Writes ``to_dict()`` and arrays into one .npz file (plain arrays, no pickle), replacing it at once."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    description = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    with open(partial, "wb") as file:
-        np.savez(file, allow_pickle=False, encoder=description, **(state or {}))
-    os.replace(partial, path)
+    _archive.write(path, "encoder", content, state or {})
 
 
 def load_encoder(path: str | os.PathLike[str]) -> Encoder:
@@ -104,21 +97,10 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
         ValueError: the file is no saved encoder, is damaged, or is of a version that this one cannot rebuild.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        content = json.loads(bytes(arrays.pop("encoder")))
+        content, arrays = _archive.read(path, "encoder")
     except FileNotFoundError:
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        EOFError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _archive.DAMAGED as error:
         raise ValueError(f"{os.fspath(path)} is no saved encoder: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{os.fspath(path)} is no saved encoder: its description is no JSON object")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core import _archive
 from muvera_core import _regression_run as run
 from muvera_core._draws import Stream
 from muvera_core._parallel import default_threads
@@ -295,12 +293,7 @@ class QueryFit:
             "ridge": self.ridge,
             "report": None if self.report is None else asdict(self.report),
         }
-        path = Path(path)
-        partial = path.with_name(path.name + ".part")
-        description = np.frombuffer(json.dumps(content).encode(), np.uint8)
-        with open(partial, "wb") as file:
-            np.savez(file, allow_pickle=False, query_fit=description, **self._state._asdict())
-        os.replace(partial, path)
+        _archive.write(path, "query_fit", content, self._state._asdict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> QueryFit:
@@ -312,9 +305,7 @@ class QueryFit:
         """
         name = os.fspath(path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
-            content = json.loads(bytes(arrays.pop("query_fit")))
+            content, arrays = _archive.read(path, "query_fit")
             if content["algorithm"] != _ALGORITHM:
                 raise ValueError(f"it is of version {content['algorithm']!r}, this library reads {_ALGORITHM!r}")
             report = content["report"]
@@ -324,16 +315,7 @@ class QueryFit:
             wanted = content["fingerprint"]
         except FileNotFoundError:
             raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            TypeError,
-            EOFError,
-            NotImplementedError,
-            zipfile.BadZipFile,
-        ) as error:
+        except _archive.DAMAGED as error:
             raise ValueError(f"{name} is not a saved query fit: {error}") from error
         if fit.fingerprint != wanted:
             raise ValueError(f"{name} is damaged: its fingerprint is {fit.fingerprint}, not {wanted}")
