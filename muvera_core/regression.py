@@ -23,6 +23,7 @@ from muvera_core.tokens import (
     Located,
     TokenBatch,
     Tokens,
+    first_bad_token,
     to_batch,
     to_matrices,
     to_matrix,
@@ -300,12 +301,9 @@ def _slices(docs: Iterator[ArrayLike], dim: int, what: str) -> Iterator[Located]
 
 
 def _check_values(batch: TokenBatch, what: str) -> None:
-    finite = np.asarray(np.isfinite(batch.values).all(axis=1))
-    bad = np.flatnonzero(~finite | ~batch.values.any(axis=1))
-    if len(bad):
-        document = int(np.searchsorted(batch.offsets, bad[0], side="right")) - 1
-        located = Located(batch, what)
-        raise located.bad_token(not finite[bad[0]], document, int(bad[0] - batch.offsets[document]))
+    bad = first_bad_token(batch)
+    if bad is not None:
+        raise Located(batch, what).bad_token(*bad)
 
 
 def _check(fitted: Fitted) -> None:

@@ -287,3 +287,13 @@ class Located:
         return InvalidTokens(
             f"{where} is all zeros: padding? Drop such tokens, or pass mask= with a padded array", position
         )
+
+
+def first_bad_token(batch: TokenBatch) -> tuple[bool, int, int] | None:
+    """Whether the first token that is NaN, infinite or all zeros is not finite, its matrix and its place there."""
+    finite = np.asarray(np.isfinite(batch.values).all(axis=1))
+    bad = np.flatnonzero(~finite | ~batch.values.any(axis=1))
+    if not len(bad):
+        return None
+    position = int(np.searchsorted(batch.offsets, bad[0], side="right")) - 1
+    return not finite[bad[0]], position, int(bad[0] - batch.offsets[position])

@@ -20,7 +20,7 @@ from muvera_adapters.evidence.target_recall import MAX_PREFETCH, check
 from muvera_adapters.evidence.tuning import code_of
 from muvera_adapters.evidence.tuning_trials import Setting, Trial, Trials
 from muvera_core import Encoder, InvalidTokens, TokenBatch
-from muvera_core.tokens import to_batch
+from muvera_core.tokens import first_bad_token, to_batch
 
 SAMPLE = 5_000
 _MOST_QUERIES = 300
@@ -281,14 +281,11 @@ def queries_for(documents: TokenBatch, queries: Any, seed: int) -> Queries:
 
 
 def _check_values(documents: TokenBatch) -> None:
-    finite = np.asarray(np.isfinite(documents.values).all(axis=1))
-    bad = np.flatnonzero(~finite | ~documents.values.any(axis=1))
-    if len(bad):
-        position = int(np.searchsorted(documents.offsets, bad[0], side="right")) - 1
-        what = "is all zeros (padding)" if finite[bad[0]] else "has a NaN or infinite value"
-        raise InvalidTokens(
-            f"token {int(bad[0] - documents.offsets[position])} of document {position} {what}", position
-        )
+    bad = first_bad_token(documents)
+    if bad is not None:
+        not_finite, position, token = bad
+        what = "has a NaN or infinite value" if not_finite else "is all zeros (padding)"
+        raise InvalidTokens(f"token {token} of document {position} {what}", position)
 
 
 def _too_small(limit: float | None, settings: Sequence[Setting]) -> str:
