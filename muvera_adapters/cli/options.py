@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -15,6 +15,8 @@ from muvera_adapters.databases import forms, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec
 from muvera_core import Encoder, FDEConfig, FDEEncoder, QueryFit, load_encoder
+
+T = TypeVar("T")
 
 #: default of --fde-dim: the size of FDEConfig(dim)
 FDE_DIM = 2560
@@ -121,12 +123,7 @@ def make_encoder(dim: int, file: Path | None, fde_dim: int, fde_tokens: float | 
             return FDEEncoder(FDEConfig.of_size(dim, fde_dim, fde_tokens, seed=seed))
         except ValueError as error:
             raise WrongUsage(str(error)) from error
-    try:
-        encoder = load_encoder(file)
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{file}: no such file") from error
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
+    encoder = _loaded(file, load_encoder)
     if encoder.token_dim != dim:
         raise InvalidInput(f"{file} is an encoder for tokens of width {encoder.token_dim}; these have {dim}")
     return encoder
@@ -138,10 +135,12 @@ def load_query_fit(file: Path | None) -> QueryFit | None:
     Raises:
         InvalidInput: there is no such file, or it is not a saved query fit.
     """
-    if file is None:
-        return None
+    return None if file is None else _loaded(file, QueryFit.load)
+
+
+def _loaded(file: Path, load: Callable[[Path], T]) -> T:
     try:
-        return QueryFit.load(file)
+        return load(file)
     except FileNotFoundError as error:
         raise InvalidInput(f"{file}: no such file") from error
     except ValueError as error:
