@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", nargs="?", default="pydocs")
     parser.add_argument("--sizes", nargs="+", type=int, default=[2000, 20_000])
-    parser.add_argument("--queries", type=int, default=100, help="at most so many of the set's queries")
+    parser.add_argument("--queries", type=int, default=100, help="maximum number of the set's queries")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/collection_size.json"))
     arguments = parser.parse_args()

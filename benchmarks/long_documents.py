@@ -76,7 +76,7 @@ def cut_up(documents: TokenBatch) -> tuple[TokenBatch, np.ndarray]:
 
 
 def to_rows(documents: TokenBatch, rows: int) -> TokenBatch:
-    """Each document pooled to at most so many tokens."""
+    """Each document, pooled where it has more tokens than that."""
     return TokenBatch.from_list(pool_tokens([d], -(-len(d) // rows), threads=1).values for d in each(documents))
 
 

@@ -1,11 +1,12 @@
 """How often ``recommend`` holds its target on queries that had no part in the choice.
 
-    python benchmarks/recommend.py [FILE.npz ...] [--draws 20] [--recall 0.95] [--documents N] [--bytes N] [--json FILE]
+    python -m benchmarks.recommend [--sets pydocs FILE.npz] [--draws 20] [--recall 0.95] [--documents N]
+                                   [--bytes N] [--json FILE]
 
 In each draw the queries are split in random halves, of which one chooses and the other reports, and encoders get
-another seed; with ``--documents``, another random sample of documents is searched too. A file has ``doc_tokens``,
-``doc_offsets``, ``query_tokens`` and ``query_offsets``; without one, the packaged sample is used. Every draw searches
-real indexes. With many draws, nineteen of twenty should hold.
+another seed; with ``--documents``, another random sample of documents is searched too. The sets are those of
+``benchmarks/sets.py``, without changes. Every draw searches real indexes. With many draws, nineteen of twenty should
+hold.
 """
 
 from __future__ import annotations
@@ -19,27 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.sets import read
 from muvera_adapters.evidence import recommend
-from muvera_adapters.samples import load_pydocs
-from muvera_core import TokenBatch
-
-
-def read(path: Path | None) -> tuple[TokenBatch, TokenBatch]:
-    """Documents and queries of a file, or of the packaged sample."""
-    if path is None:
-        sample = load_pydocs()
-        return TokenBatch.from_list(document.tokens for document in sample.source.documents()), sample.queries
-    with np.load(path) as file:
-        return (
-            TokenBatch(file["doc_tokens"], file["doc_offsets"]),
-            TokenBatch(file["query_tokens"], file["query_offsets"]),
-        )
 
 
 def main() -> None:
     """Prints a line for each draw, and the share that held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as of benchmarks.sets')
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument(
@@ -49,9 +37,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result: dict[str, list[dict[str, Any]]] = {}
-    for path in arguments.files or [None]:
-        name = "sample" if path is None else path.stem
-        documents, queries = read(path)
+    for place in arguments.sets:
+        name = Path(place).stem
+        documents, queries = read(place)
         held, choices, seconds = 0, Counter[str](), []
         result[name] = []
         for draw in range(arguments.draws):

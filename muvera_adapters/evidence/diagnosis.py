@@ -28,7 +28,7 @@ Verdict = Literal["fde", "fit", "pool", "regression"]
 # did not raise recall (documents joined to 300 to 900 tokens, docs/tuning.md)
 POOL_FROM = 256
 _CANDIDATES = 100
-# correlations and recall at a fixed number of candidates are of at most so many queries
+# correlations and recall at a fixed number of candidates are measured with at most this number of queries
 _QUERIES = 100
 _PAIRS = 100_000
 
