@@ -21,6 +21,7 @@ from muvera_core.tokens import (
     to_batch,
     to_matrices,
     to_matrix,
+    weighted_sum,
 )
 
 # of one kernel call: the packed tokens and the scratch stay in a core's L2 cache
@@ -155,9 +156,18 @@ class FDEEncoder:
         """FDE (fde_dim,) of one (n, dim) matrix."""
         return self._encode([to_matrix(tokens, dim=self.token_dim, what="document")], None, "document")[0]
 
-    def encode_query(self, tokens: ArrayLike) -> Float32:
-        """FDE (fde_dim,) of one (n, dim) matrix."""
-        return self._encode([to_matrix(tokens, dim=self.token_dim, what="query")], None, "query")[0]
+    def encode_query(self, tokens: ArrayLike, weights: ArrayLike | None = None) -> Float32:
+        """FDE (fde_dim,) of one (n, dim) matrix.
+
+        Args:
+            tokens: (n, dim) token vectors.
+            weights: (n,) factors of the tokens' contributions; None: 1 each. A token's partition depends on the token
+                alone, so this is not the FDE of scaled tokens where the encoder was fitted.
+        """
+        matrix = to_matrix(tokens, dim=self.token_dim, what="query")
+        if weights is None:
+            return self._encode([matrix], None, "query")[0]
+        return weighted_sum(weights, self._encode([row[None] for row in matrix], None, "query"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON values; :func:`encoder_from_dict` rebuilds the encoder."""

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from muvera_core._draws import Stream
 from muvera_core._parallel import default_threads
 from muvera_core.config import fingerprint_of
 from muvera_core.encoder import Encoder
-from muvera_core.tokens import ArrayLike, TokenBatch, to_batch
+from muvera_core.tokens import ArrayLike, TokenBatch, to_batch, to_matrix
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -269,16 +269,43 @@ class QueryFit:
             InvalidTokens: a query cannot be encoded.
             ValueError: the fit corrects another encoder.
         """
+        self._check_encoder(encoder)
+        batch = to_batch(queries, mask, dim=self.token_dim, what="query")
+        corrected = self._state.gain * encoder.encode_queries(batch)
+        for i in range(len(batch)):
+            corrected[i] += self._correction(batch[i])
+        return corrected
+
+    def encode_query(self, encoder: Encoder, tokens: ArrayLike, weights: ArrayLike | None = None) -> Float32:
+        """Corrected vector of one query, (dim,) float32.
+
+        Args:
+            encoder: the encoder that the fit corrects; with ``weights``, one whose ``encode_query`` takes them.
+            tokens: (n, token_dim) token vectors.
+            weights: (n,) factors of the tokens' contributions; None: 1 each.
+
+        Raises:
+            InvalidTokens: the query cannot be encoded.
+            ValueError: the fit corrects another encoder.
+        """
+        if weights is None:
+            return self.encode_queries(encoder, [tokens])[0]
+        self._check_encoder(encoder)
+        matrix = to_matrix(tokens, dim=self.token_dim, what="query")
+        plain: Float32 = cast(Any, encoder).encode_query(matrix, weights)
+        return self._state.gain * plain + self._correction(matrix, np.asarray(weights, np.float32))
+
+    def _correction(self, tokens: npt.NDArray[Any], weights: npt.NDArray[np.float32] | None = None) -> Float32:
+        phi = np.maximum(tokens.astype(np.float32) @ self._weights - self._state.thresholds, 0)
+        total = phi.sum(axis=0) if weights is None else weights @ phi
+        correction: Float32 = total @ self._down @ self._up
+        return correction
+
+    def _check_encoder(self, encoder: Encoder) -> None:
         if encoder.fingerprint != self.encoder_fingerprint:
             raise ValueError(
                 f"this fit corrects queries of encoder {self.encoder_fingerprint}, not of {encoder.fingerprint}"
             )
-        batch = to_batch(queries, mask, dim=self.token_dim, what="query")
-        corrected = self._state.gain * encoder.encode_queries(batch)
-        for i in range(len(batch)):
-            phi = np.maximum(batch[i].astype(np.float32) @ self._weights - self._state.thresholds, 0)
-            corrected[i] += phi.sum(axis=0) @ self._down @ self._up
-        return corrected
 
     def with_report(self, report: FitReport) -> QueryFit:
         """The same fit, with what was measured."""

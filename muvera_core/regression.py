@@ -27,6 +27,7 @@ from muvera_core.tokens import (
     to_batch,
     to_matrices,
     to_matrix,
+    weighted_sum,
 )
 
 _ALGORITHM = "regression-1"
@@ -205,9 +206,19 @@ class RegressionEncoder:
         """Vector (dim,) of one (n, dim) matrix."""
         return self.encode_documents([tokens])[0]
 
-    def encode_query(self, tokens: ArrayLike) -> Float32:
-        """Vector (dim,) of one (n, dim) matrix."""
-        return self.encode_queries([tokens])[0]
+    def encode_query(self, tokens: ArrayLike, weights: ArrayLike | None = None) -> Float32:
+        """Vector (dim,) of one (n, dim) matrix, of unit length.
+
+        Args:
+            tokens: (n, dim) token vectors.
+            weights: (n,) factors of the tokens' contributions; None: 1 each.
+        """
+        if weights is None:
+            return self.encode_queries([tokens])[0]
+        matrix = to_matrix(tokens, dim=self.token_dim, what="query")
+        rows = to_matrices([row[None] for row in matrix], None, dim=self.token_dim, what="query")
+        each = self._query_sums(Located(rows, "query"))
+        return _of_unit_length(weighted_sum(weights, each)[None])[0]
 
     def to_dict(self) -> dict[str, Any]:
         """What it is, without its state (tens of MB): a collection keeps the fingerprint, :meth:`save` everything."""
@@ -262,13 +273,14 @@ class RegressionEncoder:
         return vectors
 
     def _encode_queries(self, located: Located) -> Float32:
+        # codes cut a query's coordinates off at the documents' range (int8), so it is no longer than they are
+        return _of_unit_length(self._query_sums(located))
+
+    def _query_sums(self, located: Located) -> Float32:
         from muvera_core import _regression_kernels
 
         weights, thresholds, matrix = self._query_matrices
-        vectors = run.encode(_regression_kernels.features, weights, thresholds, matrix, located, self.threads)
-        # codes cut a query's coordinates off at the documents' range (int8), so it is no longer than they are
-        vectors /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-        return vectors
+        return run.encode(_regression_kernels.features, weights, thresholds, matrix, located, self.threads)
 
     @cached_property
     def _document_matrices(self) -> tuple[run.Matrix, Float32, run.Matrix]:
@@ -279,6 +291,11 @@ class RegressionEncoder:
     def _query_matrices(self) -> tuple[run.Matrix, Float32, run.Matrix]:
         weights = run.Matrix(self._fitted.weights)
         return weights, weights.vector(self._fitted.thresholds), run.Matrix(self._fitted.queries)
+
+
+def _of_unit_length(vectors: Float32) -> Float32:
+    vectors /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    return vectors
 
 
 def _on_gpu(tensor: Any) -> bool:

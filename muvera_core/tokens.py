@@ -195,6 +195,18 @@ def to_matrix(tokens: ArrayLike, *, dim: int | None, what: str, position: int | 
     return matrix
 
 
+def weighted_sum(weights: ArrayLike, contributions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(dim,) sum of (n, dim) contributions of tokens, each times its weight.
+
+    Raises:
+        ValueError: the weights are not n finite numbers.
+    """
+    factors = np.asarray(_detached(weights), np.float32)
+    if factors.shape != contributions.shape[:1] or not np.isfinite(factors).all():
+        raise ValueError(f"weights must be {len(contributions)} finite numbers, one for each token of the query")
+    return factors @ contributions
+
+
 def _to_numpy(tokens: ArrayLike, what: str, position: int | None = None) -> Tokens:
     if isinstance(tokens, np.ndarray) and tokens.dtype == np.float32:
         return tokens
