@@ -23,9 +23,11 @@ from muvera_adapters.errors import (
     WriteInterrupted,
     WrongUsage,
 )
+from muvera_adapters.stores.fusion import RRF
 from muvera_adapters.stores.token_model import TokenModel
 
 __all__ = [
+    "RRF",
     "AccessDenied",
     "CollectionExists",
     "CollectionNotFound",

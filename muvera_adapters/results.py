@@ -21,12 +21,17 @@ class Hit:
     """One document found.
 
     Attributes:
-        id: as it was given to ``upsert``.
-        score: MaxSim when the search reranked this document, else the encoder's estimate.
+        id: id as it was given to ``upsert``.
+        score: MaxSim where the search reranked this document, else the encoder's estimate; under ``fusion``, the fused
+            score of its ranks.
         fde_score: the encoder's estimate, where the store knows it, else None.
-        payload: the document's payload, None when it was not asked for.
-        tokens: (n, token_dim) float32 as stored, None when not asked for or not stored.
-        reranked: ``score`` is MaxSim.
+        payload: payload of the document, None where it was not asked for.
+        tokens: (n, token_dim) float32 as stored, None where they were not asked for or are not stored.
+        reranked: whether ``score`` is MaxSim.
+        found_by: names of the searches that found the document: ``"fde"``, and for each entry of ``also`` the vector or
+            property that it searches (``also[i]`` where that is not known, or two entries search the same). Empty
+            where no list of candidates was made (``exact_search``).
+        query_weight: sum of the weights of the query's tokens; None where ``score`` is not a sum over tokens.
     """
 
     id: DocumentId
@@ -35,6 +40,61 @@ class Hit:
     payload: Mapping[str, Any] | None = None
     tokens: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     reranked: bool = False
+    found_by: tuple[str, ...] = ()
+    query_weight: float | None = field(default=None, repr=False)
+
+    @property
+    def mean_score(self) -> float | None:
+        """``score`` divided by the sum of the weights of the query's tokens, so that queries of any length compare.
+
+        A reranked document's is the mean similarity of a query token, from -1 to 1 where tokens have unit length. None
+        for fused scores.
+        """
+        return None if self.query_weight is None else self.score / self.query_weight
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where the time of a search went; times are in seconds.
+
+    Attributes:
+        encode: time to encode the queries of the call (all those of a batch).
+        first_stage: time to find candidates. None: one request does both stages, see ``second_stage``.
+        second_stage: time to score candidates by MaxSim. None: nothing was reranked.
+        payload: time to fetch what hits show. None: it came with another request.
+        candidates: number of different candidates of the first stage.
+        reranked: number of candidates that were scored by MaxSim.
+        requests: number of requests of the search, without repetitions and without the count of documents that have no
+            FDE. The searches of a batch share requests, so each shows the number of all.
+        token_bytes: bytes of stored tokens that were fetched to score them here. None: the database scored them.
+    """
+
+    encode: float = 0.0
+    first_stage: float | None = None
+    second_stage: float | None = None
+    payload: float | None = None
+    candidates: int = 0
+    reranked: int = 0
+    requests: int = 0
+    token_bytes: int | None = None
+
+    @property
+    def total(self) -> float:
+        """Sum of the stages."""
+        return sum(each or 0.0 for each in (self.encode, self.first_stage, self.second_stage, self.payload))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Hits that have one value at a payload key.
+
+    Attributes:
+        value: value of the key; None where a document lacks it, which is a group of its own.
+        hits: hits of the group, best first.
+    """
+
+    value: Any
+    hits: list[Hit]
 
 
 class Hits(list[Hit]):
@@ -45,12 +105,23 @@ class Hits(list[Hit]):
             them; they follow the reranked hits in the list while there is room.
         without_fde: number of documents of the collection that have no FDE, which no search finds; counted at most 30
             seconds ago. None: not counted.
+        timings: where the time of the search went.
+        groups: groups of a search with ``group_by``, those with the best hits first; else empty.
     """
 
-    def __init__(self, hits: Iterable[Hit] = (), unscored: Iterable[Hit] = (), without_fde: int | None = None) -> None:
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        unscored: Iterable[Hit] = (),
+        without_fde: int | None = None,
+        timings: Timings | None = None,
+        groups: Iterable[Group] = (),
+    ) -> None:
         super().__init__(hits)
         self.unscored = list(unscored)
         self.without_fde = without_fde
+        self.timings = Timings() if timings is None else timings
+        self.groups = list(groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from pymilvus import AsyncMilvusClient, DataType, FieldSchema
+from pymilvus import AnnSearchRequest, AsyncMilvusClient, DataType, FieldSchema
 
 from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.milvus import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
+from muvera_adapters.milvus.also import Also
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
 from muvera_adapters.milvus.database import MILVUS, WORTH_TRYING
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
+from muvera_adapters.milvus.ids import to_key
 from muvera_adapters.milvus.schema import Plan, Quantization, check_codes
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
@@ -24,6 +26,7 @@ from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.operations import Operation, Retry, run_async
 from muvera_adapters.stores.query_fitting import fit_queries
+from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -443,6 +446,12 @@ class AsyncMilvusMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Also] | None = None,
+        fusion: Fusion | None = None,
+        weights: ArrayLike | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         search_params: Mapping[str, Any] | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
@@ -468,6 +477,18 @@ class AsyncMilvusMuvera:
                 beside the search.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
                 estimate, whose differences between documents are those of MaxSim and whose level says nothing.
+            also: further searches for candidates: ``AnnSearchRequest`` of pymilvus for other fields, and expressions,
+                whose documents come without an order. Their documents and those of the FDEs are reranked together. Each
+                search brings at most ``prefetch`` of them, or as many as its own limit. ``filter`` holds for all
+                searches.
+            fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
+                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
+            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
+            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
+                ``offset`` count values then. See ``Hits.groups``.
+            group_size: maximum number of hits of one value.
+            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
+                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
 
         Returns:
             At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
@@ -489,11 +510,68 @@ class AsyncMilvusMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=None if also is None else [also],
+            fusion=fusion,
+            weights=None if weights is None else [weights],
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
             search_params=search_params,
             count_missing=count_missing,
         )
         found = await self._do(searching.search(self._collection, [query_tokens], options))
         return found[0]
+
+    async def prefetch(
+        self,
+        query_tokens: ArrayLike,
+        limit: int = 200,
+        *,
+        filter: str | None = None,
+        weights: ArrayLike | None = None,
+        query_fit: QueryFit | None = None,
+        search_params: Mapping[str, Any] | None = None,
+    ) -> AnnSearchRequest:
+        """The first stage of :meth:`search` as an ``AnnSearchRequest``, for a ``hybrid_search`` of your own.
+
+        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            limit: number of candidates.
+            filter: condition that its documents must pass.
+            weights: (m,) weights of the query's tokens; None: 1 each.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+            search_params: parameters of the index; None: those of :meth:`search`.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
+        """
+        options = Options(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            weights=None if weights is None else [weights],
+            query_fit=query_fit,
+            search_params=search_params,
+        )
+        return await self._do(searching.prefetch(self._collection, query_tokens, options))
+
+    def point_id(self, document_id: DocumentId) -> int | str:
+        """The primary key of a document, as :meth:`upsert` writes it.
+
+        Raises:
+            InvalidInput: not a valid id, or one that the collection's keys cannot hold.
+        """
+        return to_key(document_id, 0, self._collection.keys, self._collection.max_key)
+
+    def document_id(self, point: Mapping[str, Any]) -> DocumentId:
+        """The id that :meth:`upsert` was given, from a hit or a row that the client returned.
+
+        Raises:
+            InvalidInput: it has no primary key.
+        """
+        return reading.document_id(self._collection, point)
 
     async def search_batch(
         self,
@@ -510,10 +588,18 @@ class AsyncMilvusMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Sequence[Also] | None] | None = None,
+        fusion: Fusion | None = None,
+        weights: Sequence[ArrayLike | None] | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         search_params: Mapping[str, Any] | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
         """:meth:`search` for several queries, of which at most ``at_once`` are in progress at a time.
+
+        ``also`` and ``weights`` have one entry, or None, for each query.
 
         Returns:
             The hits of every query, in the order of the queries.
@@ -528,6 +614,12 @@ class AsyncMilvusMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=also,
+            fusion=fusion,
+            weights=weights,
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
             search_params=search_params,
             count_missing=count_missing,
         )
@@ -543,6 +635,7 @@ class AsyncMilvusMuvera:
         score_threshold: float | None = None,
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
+        weights: ArrayLike | None = None,
     ) -> Hits:
         """Scores every document by MaxSim: the truth that :meth:`search` approximates.
 
@@ -559,6 +652,7 @@ class AsyncMilvusMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            weights=None if weights is None else [weights],
         )
         return await self._do(searching.exact_search(self._collection, query_tokens, options))
 

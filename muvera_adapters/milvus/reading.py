@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,19 @@ async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bo
     rows = await fetch_all(collection, keys, fields, strong=True)
     found = {row.key: row for row in rows}
     return [_document(collection, found[key]) if key in found else None for key in keys]
+
+
+def document_id(collection: Collection, point: Mapping[str, Any]) -> DocumentId:
+    """The user's id of a hit or row that somebody else read.
+
+    Raises:
+        InvalidInput: it has no primary key.
+    """
+    entity = point.get("entity") or {}
+    for key in (point.get(collection.key), entity.get(collection.key), point.get("id")):
+        if key is not None:
+            return from_key(key, collection.keys)
+    raise InvalidInput(f"no primary key {collection.key!r} in {sorted(map(str, point))}: ask for it in output_fields")
 
 
 async def fetch_all(

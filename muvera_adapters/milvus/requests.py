@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pymilvus import CollectionSchema, DataType
+from pymilvus import AnnSearchRequest, CollectionSchema, DataType
 from pymilvus.client.embedding_list import EmbeddingList
 from pymilvus.milvus_client import IndexParams
 
@@ -211,11 +211,45 @@ def near_fde(
 
     ``params`` are those of the index; None: as deep as ``limit`` asks for.
     """
-    search_params = {
-        "metric_type": collection.fde_metric,
-        "params": _depth(collection, limit) if params is None else dict(params),
-    }
-    return _search(collection, collection.fde, vector(collection, fde), limit, chosen, fields, search_params)
+    param = _fde_params(collection, limit, params)
+    return _search(collection, collection.fde, vector(collection, fde), limit, chosen, fields, param)
+
+
+def first_stage(
+    collection: Collection,
+    fde: npt.NDArray[np.float32],
+    limit: int,
+    chosen: str,
+    params: Mapping[str, Any] | None,
+) -> AnnSearchRequest:
+    """The search of :func:`near_fde` as a part of the client's ``hybrid_search``."""
+    param = _fde_params(collection, limit, params)
+    return AnnSearchRequest([vector(collection, fde)], collection.fde, param, limit, expr=chosen or None)
+
+
+def near_own(collection: Collection, search: AnnSearchRequest, chosen: str) -> Request[list[Row]]:
+    """Documents that a user's search finds and that pass ``chosen``, without payloads, best first."""
+    options = {} if search.expr_params is None else {"filter_params": search.expr_params}
+    return Call(
+        lambda client, timeout: client.search(
+            collection_name=collection.name,
+            data=search.data,
+            anns_field=search.anns_field,
+            limit=search.limit,
+            filter=chosen,
+            search_params=search.param,
+            output_fields=_asked(collection, ()),
+            timeout=timeout,
+            **_consistency(collection.consistency),
+            **options,
+        ),
+        partial(_hits, collection),
+    )
+
+
+def matching(collection: Collection, chosen: str, limit: int) -> Request[list[Row]]:
+    """At most ``limit`` documents that pass ``chosen``, without payloads."""
+    return _query(collection, chosen, (), partial(_rows, collection), limit=limit)
 
 
 def near_tokens(
@@ -376,6 +410,11 @@ def _query(
         ),
         read,
     )
+
+
+def _fde_params(collection: Collection, limit: int, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    depth = _depth(collection, limit) if params is None else dict(params)
+    return {"metric_type": collection.fde_metric, "params": depth}
 
 
 def _asked(collection: Collection, fields: Sequence[str]) -> list[str]:

@@ -9,30 +9,40 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pymilvus import AnnSearchRequest
 
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.milvus import also
 from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
 from muvera_adapters.milvus.ids import Key, from_key
 from muvera_adapters.milvus.reading import Cursor, fetch_all, next_keys, sample_fdes, token_fields
-from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, near_fde, near_tokens
-from muvera_adapters.results import Hit, Hits
-from muvera_adapters.stores.checks import check_encodable, need_tokens, query_matrix
-from muvera_adapters.stores.operations import Compute, Together
-from muvera_adapters.stores.query_scaling import QueryFDE
+from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, first_stage, near_fde, near_tokens
+from muvera_adapters.results import Hit, Hits, Timings
+from muvera_adapters.stores import query_scaling
+from muvera_adapters.stores.checks import check_encodable, need_fde, need_tokens
+from muvera_adapters.stores.fusion import FDE, Candidates, list_names
+from muvera_adapters.stores.grouping import grouped
+from muvera_adapters.stores.operations import Compute, Operation, Together, asked
+from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
     above_threshold,
     check_at_once,
+    check_mode,
     check_options,
+    check_queries,
     check_rerank,
     final_ranking,
+    fused_page,
     maxsim_of_stored,
-    query_matrices,
+    needs_client,
+    score_in_slices,
     search_each,
     with_missing,
 )
+from muvera_adapters.stores.timing import Counting, Stage
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 _MODES = get_args(Rerank)
@@ -63,20 +73,21 @@ class Ranked:
         score: MaxSim, or the encoder's estimate.
         fde_score: the encoder's estimate, None where it is not known.
         reranked: whether the score is MaxSim.
+        found_by: names of the searches that found it.
+        weight: sum of the query's weights, None for fused scores.
     """
 
     key: Key
     score: float
     fde_score: float | None
     reranked: bool
+    found_by: tuple[str, ...]
+    weight: float | None
 
 
 async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
     """Hits of every query; second stages differ in their filters, so at most ``at_once`` searches go on at a time."""
-    mode = _mode(collection, options)
-    check_at_once(at_once)
-    matrices = query_matrices(collection, queries, check_encodable)
-    found = _search(collection, mode, options, matrices, at_once)
+    found = grouped(partial(_search, collection, queries, at_once), options, MAX_RESULTS)
     return await with_missing(collection, found, without_fde(collection), wanted=options.count_missing)
 
 
@@ -84,79 +95,136 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     """MaxSim over everything that has tokens, page by page in the order of keys."""
     need_tokens(collection, ": there is nothing to score exactly")
     _check(collection, options)
-    query, chosen = query_matrix(collection, query_tokens, check_encodable), checked(options.filter)
+    query = check_queries(collection, [query_tokens], options, check_encodable)[0]
+    chosen = checked(options.filter)
     score = _score_there if _scores_there(collection) else _score_here
+    timings = Timings()
     best: list[tuple[float, Key]] = []
     cursor: Cursor = None
     while True:
         keys, cursor = await next_keys(collection, chosen, FILTER_KEYS, cursor)
-        scores = await score(collection, query, keys)
+        scores = await score(collection, query.scored, keys, timings)
         best += [(value, key) for key, value in scores.items()]
         best = sorted(best, key=lambda pair: (-pair[0], str(pair[1])))[: options.wanted]
         if cursor is None:
             break
-    ranking = [Ranked(key, value, None, True) for value, key in best]
-    return await _shown(collection, ranking, [], options)
+    ranking = [Ranked(key, value, None, True, (), query.weight) for value, key in best]
+    return await _shown(collection, final_ranking(ranking, [], options), [], options, timings)
 
 
-async def _search(
-    collection: Collection, mode: str, options: Options, matrices: Sequence[npt.NDArray[np.float32]], at_once: int
-) -> list[Hits]:
+async def prefetch(collection: Collection, query_tokens: Any, options: Options) -> AnnSearchRequest:
+    """The first stage of a search as a request of the client's ``hybrid_search``."""
+    need_fde(collection)
+    _check(collection, options)
+    query = check_queries(collection, [query_tokens], options, check_encodable)
+    sample, cosine = partial(sample_fdes, collection), collection.fde_metric == "COSINE"
+    fde = (await query_scaling.encode(collection, query, sample, cosine=cosine, fit=options.query_fit))[0]
+    return first_stage(collection, fde.vector, options.limit, checked(options.filter), options.search_params)
+
+
+async def _search(collection: Collection, queries: Sequence[Any], at_once: int, options: Options) -> list[Hits]:
+    many = len(queries) > 1
+    totals = [
+        also.check(each or (), options.candidates, f"query {i}: " if many else "")
+        for i, each in enumerate(options.also or ())
+    ]
+    mode = _mode(collection, options, options.candidates + max(totals, default=0))
+    check_at_once(at_once)
+    checked_queries = check_queries(collection, queries, options, check_encodable)
     if mode == "native_muvera":
-        return await Together([_native_muvera(collection, q, options) for q in matrices], at_once) if matrices else []
+        each: list[Operation[Hits]] = []
+        for query in checked_queries:
+            timings = Timings()
+            each.append(Counting(_native_muvera(collection, query, options, timings), timings))
+        return await Together(each, at_once) if each else []
     one, sample = partial(_two_stages, collection, mode, options), partial(sample_fdes, collection)
     cosine = collection.fde_metric == "COSINE"
-    return await search_each(collection, matrices, one, at_once, sample, cosine=cosine, fit=options.query_fit)
+    return await search_each(collection, checked_queries, one, at_once, sample, cosine=cosine, fit=options.query_fit)
 
 
 async def _two_stages(
-    collection: Collection, mode: str, o: Options, query: npt.NDArray[np.float32], fde: QueryFDE
+    collection: Collection, mode: str, o: Options, query: Query, fde: QueryFDE, timings: Timings
 ) -> Hits:
-    """Candidates by FDE, their scores, and what hits have to show: a request each, or more where tokens are long."""
+    """Candidates, their scores, and what hits have to show: a request each, or more where tokens are long."""
     chosen = checked(o.filter)
-    if mode == "none":
-        return await _none(collection, fde, chosen, o)
-    first = await near_fde(collection, fde.vector, o.candidates, chosen, (), o.search_params)
-    estimates = {row.key: _estimate(collection, row, fde) for row in first}
-    score = _score_there if mode == "native" else _score_here
-    scores = await score(collection, query, list(estimates))
-    reranked = [Ranked(key, value, estimates[key], True) for key, value in scores.items()]
+    if mode == "none" and o.rrf is None:
+        return await _none(collection, query, fde, chosen, o, timings)
+    nearest = near_fde(collection, fde.vector, o.candidates, chosen, (), o.search_params)
+    searches = [nearest, *(also.request(collection, each, o.candidates, chosen) for each in query.also)]
+    with Stage(timings, "first_stage"):
+        if query.also:
+            lists = await Together([asked(each) for each in searches], len(searches))
+        else:
+            lists = [(await nearest)]
+    names = [FDE, *list_names([also.searched(each) for each in query.also])]
+    candidates = Candidates({name: [row.key for row in rows] for name, rows in zip(names, lists, strict=True)})
+    found_by = candidates.found_by()
+    timings.candidates = len(found_by)
+    estimates = {row.key: _estimate(collection, row, fde) for row in lists[0]}
+    scores: dict[Key, float] = {}
+    without: list[Key] = []
+    if mode != "none":
+        order = candidates.ranked() if query.also else list(estimates)
+
+        async def score(keys: Sequence[Key]) -> dict[Key, float]:
+            """MaxSim of the candidates that have tokens."""
+            some = await (_score_there if mode == "native" else _score_here)(collection, query.scored, keys, timings)
+            without.extend(key for key in keys if key not in some)
+            return some
+
+        with Stage(timings, "second_stage"):
+            scores = await score_in_slices(order, score, o.wanted, o.stop_after)
+        timings.reranked = len(scores)
+    if o.rrf is not None:
+        others = list(candidates.lists.values())[1:] if mode != "none" else list(candidates.lists.values())
+        best = [] if mode == "none" else [sorted(scores, key=lambda key: -scores[key])]
+        page = fused_page([*best, *others], o)
+        ranking = [Ranked(key, value, estimates.get(key), False, found_by[key], None) for key, value in page]
+        return await _shown(collection, ranking, [], o, timings)
+    reranked = [
+        Ranked(key, value, estimates.get(key), True, found_by[key], query.weight) for key, value in scores.items()
+    ]
     reranked.sort(key=lambda one: -one.score)
-    without = [key for key in estimates if key not in scores]
     if without:
         # without tokens; or deleted meanwhile
         there = {row.key for row in await fetch_all(collection, without, ())}
         without = [key for key in without if key in there]
-    rest = [Ranked(key, estimates[key], estimates[key], False) for key in without]
-    return await _shown(collection, reranked, rest, o)
+    rest = [
+        Ranked(key, estimates.get(key, 0.0), estimates.get(key), False, found_by[key], query.weight) for key in without
+    ]
+    return await _shown(collection, final_ranking(reranked, rest, o), rest, o, timings)
 
 
-async def _none(collection: Collection, fde: QueryFDE, chosen: str, o: Options) -> Hits:
+async def _none(collection: Collection, query: Query, fde: QueryFDE, chosen: str, o: Options, timings: Timings) -> Hits:
     """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
     fields = _shown_fields(collection, o)
     direct = o.candidates == o.wanted
-    rows = await near_fde(collection, fde.vector, o.candidates, chosen, fields if direct else (), o.search_params)
+    with Stage(timings, "first_stage"):
+        rows = await near_fde(collection, fde.vector, o.candidates, chosen, fields if direct else (), o.search_params)
+    timings.candidates = len(rows)
     ranking = []
     for row in rows[: o.wanted]:
         estimate = _estimate(collection, row, fde)
-        ranking.append(Ranked(row.key, estimate, estimate, False))
+        ranking.append(Ranked(row.key, estimate, estimate, False, (FDE,), query.weight))
     ranking = above_threshold(ranking, o)[o.offset :]
-    if direct:
-        found = {row.key: row for row in rows}
-    else:
-        found = await _fetched(collection, [one.key for one in ranking], o)
-    return Hits(_hit(collection, one, found[one.key], o) for one in ranking if one.key in found)
+    if not direct:
+        return await _shown(collection, ranking, [], o, timings)
+    found = {row.key: row for row in rows}
+    return Hits([_hit(collection, one, found[one.key], o) for one in ranking if one.key in found], timings=timings)
 
 
-async def _native_muvera(collection: Collection, query: npt.NDArray[np.float32], o: Options) -> Hits:
+async def _native_muvera(collection: Collection, query: Query, o: Options, timings: Timings) -> Hits:
     """One request, by Milvus's own encoding: it reranks limit * retrieval_ann_ratio documents."""
     ratio = min(100.0, o.candidates / o.wanted)
-    rows = await near_tokens(collection, query, o.wanted, checked(o.filter), ratio)
-    ranking = [Ranked(row.key, _score(row), None, True) for row in rows]
-    return await _shown(collection, ranking, [], o)
+    with Stage(timings, "second_stage"):
+        rows = await near_tokens(collection, query.scored, o.wanted, checked(o.filter), ratio)
+    ranking = [Ranked(row.key, _score(row), None, True, (), query.weight) for row in rows]
+    return await _shown(collection, final_ranking(ranking, [], o), [], o, timings)
 
 
-async def _score_there(collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]) -> dict[Key, float]:
+async def _score_there(
+    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
+) -> dict[Key, float]:
     """MaxSim by the server; documents that it left out are scored here. Those without tokens have no score."""
     scores: dict[Key, float] = {}
     for i in range(0, len(keys), FILTER_KEYS):
@@ -166,23 +234,29 @@ async def _score_there(collection: Collection, query: npt.NDArray[np.float32], k
         scores.update((row.key, _score(row)) for row in rows)
     missing = [key for key in keys if key not in scores]
     if missing:
-        scores.update(await _score_here(collection, query, missing))
+        scores.update(await _score_here(collection, query, missing, timings))
     return scores
 
 
-async def _score_here(collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key]) -> dict[Key, float]:
+async def _score_here(
+    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
+) -> dict[Key, float]:
     rows = await fetch_all(collection, keys, collection.token_fields)
     matrices = {row.key: row.tokens for row in rows if row.tokens is not None}
+    timings.token_bytes = (timings.token_bytes or 0) + sum(matrix.nbytes for matrix in matrices.values())
     scores = await Compute(partial(maxsim_of_stored, query, list(matrices.values()), cosine=collection.cosine))
     return {key: float(score) for key, score in zip(matrices, scores, strict=True)}
 
 
-async def _shown(collection: Collection, reranked: Sequence[Ranked], rest: Sequence[Ranked], o: Options) -> Hits:
-    """Hits of the final ranking, whose payloads and tokens are fetched now; then candidates without tokens."""
-    shown = final_ranking(reranked, rest, o)
-    found = await _fetched(collection, list(dict.fromkeys(one.key for one in [*shown, *rest])), o)
+async def _shown(
+    collection: Collection, shown: Sequence[Ranked], unscored: Sequence[Ranked], o: Options, timings: Timings
+) -> Hits:
+    """Hits, whose payloads and tokens are fetched now, and candidates without tokens."""
+    with Stage(timings, "payload"):
+        found = await _fetched(collection, list(dict.fromkeys(one.key for one in [*shown, *unscored])), o)
     hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
-    return Hits(hits, [_hit(collection, one, found[one.key], o) for one in rest if one.key in found])
+    rest = [_hit(collection, one, found[one.key], o) for one in unscored if one.key in found]
+    return Hits(hits, rest, timings=timings)
 
 
 async def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> dict[Key, Row]:
@@ -197,11 +271,20 @@ def _shown_fields(collection: Collection, o: Options) -> list[str]:
     return [*names, *token_fields(collection, o.tokens)]
 
 
-def _mode(collection: Collection, options: Options) -> str:
+def _mode(collection: Collection, options: Options, candidates: int) -> str:
+    """The mode of reranking, for so many candidates of all searches."""
     _check(collection, options)
     check_rerank(collection, options.rerank, _MODES)
-    if options.rerank == "auto":
-        return "none" if collection.tokens is None else "native" if _scores_there(collection) else "client"
+    if candidates > MAX_RESULTS:
+        raise InvalidInput(
+            f"prefetch and the limits of also are {candidates} candidates together, and Milvus gives at most "
+            f"{MAX_RESULTS}"
+        )
+    mode = options.rerank
+    if mode == "auto":
+        native = _scores_there(collection) and not needs_client(collection, options)
+        mode = "none" if collection.tokens is None else "native" if native else "client"
+    check_mode(collection, options, mode)
     if options.rerank == "native_muvera" and collection.strategy != "muvera":
         raise Unsupported(
             f"{collection.name} has no MUVERA of Milvus's own: create it on Milvus >= 3.0 with "
@@ -211,7 +294,7 @@ def _mode(collection: Collection, options: Options) -> str:
         raise Unsupported(
             f"{collection.name} has its tokens as {collection.storage}, which no server scores: use rerank='client'"
         )
-    return options.rerank
+    return mode
 
 
 def _scores_there(collection: Collection) -> bool:
@@ -239,12 +322,13 @@ def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
 
 
 def _hit(collection: Collection, one: Ranked, row: Row, o: Options) -> Hit:
-    shown = None if o.payload is False else row.payload
     return Hit(
         from_key(one.key, collection.keys),
         one.score,
         one.fde_score,
-        shown,
+        None if o.payload is False else row.payload,
         row.tokens if o.tokens else None,
         one.reranked,
+        one.found_by,
+        one.weight,
     )

@@ -11,10 +11,11 @@ from qdrant_client import AsyncQdrantClient, models
 
 from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
-from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, wire_of
+from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, to_prefetch, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
 from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
-from muvera_adapters.qdrant.searching import Options, Rerank
+from muvera_adapters.qdrant.search_plan import Options
+from muvera_adapters.qdrant.searching import Rerank
 from muvera_adapters.results import (
     BackfillReport,
     Document,
@@ -26,8 +27,10 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption
+from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run_async
 from muvera_adapters.stores.query_fitting import fit_queries
+from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -454,6 +457,12 @@ class AsyncQdrantMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[models.Prefetch] | None = None,
+        fusion: Fusion | None = None,
+        weights: ArrayLike | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
@@ -475,6 +484,17 @@ class AsyncQdrantMuvera:
                 FDE, which no search finds.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
                 estimate, whose differences between documents are those of MaxSim and whose level says nothing.
+            also: further searches for candidates: ``models.Prefetch`` of qdrant-client, nested ones included. Their
+                documents and those of the FDEs are reranked together. Each search brings at most ``prefetch`` of them,
+                or as many as its own limit. ``filter`` holds for all searches.
+            fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
+                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
+            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
+            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
+                ``offset`` count values then. See ``Hits.groups``.
+            group_size: maximum number of hits of one value.
+            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
+                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
             search_params: parameters of the first stage; None: a beam of twice the candidates, and
                 rescoring of binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
@@ -498,12 +518,70 @@ class AsyncQdrantMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=None if also is None else [also],
+            fusion=fusion,
+            weights=None if weights is None else [weights],
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
             fde_scores=with_fde_score,
             params=search_params,
             shard_key=shard_key_selector,
         )
         found = await self._do(searching.search(self._collection, [query_tokens], o, count_missing))
         return found[0]
+
+    async def prefetch(
+        self,
+        query_tokens: ArrayLike,
+        limit: int = 200,
+        *,
+        filter: models.Filter | None = None,
+        weights: ArrayLike | None = None,
+        query_fit: QueryFit | None = None,
+        search_params: models.SearchParams | None = None,
+    ) -> models.Prefetch:
+        """The first stage of :meth:`search` as a ``models.Prefetch``, for a query of your own.
+
+        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            limit: number of candidates.
+            filter: condition that its documents must pass.
+            weights: (m,) weights of the query's tokens; None: 1 each.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+            search_params: parameters of the search; None: those of :meth:`search`.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
+        """
+        options = Options(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            weights=None if weights is None else [weights],
+            query_fit=query_fit,
+            params=search_params,
+        )
+        first = await self._do(searching.prefetch(self._collection, query_tokens, options))
+        return to_prefetch(first, self._connection.wire)
+
+    def point_id(self, document_id: DocumentId) -> int | str:
+        """The id of a document's point, as :meth:`upsert` writes it.
+
+        Raises:
+            InvalidInput: not a valid id.
+        """
+        return to_point_id(document_id, 0)[0]
+
+    def document_id(self, point: models.Record | models.ScoredPoint) -> DocumentId:
+        """The id that :meth:`upsert` was given, from a point that the client returned with its payload.
+
+        Raises:
+            InvalidInput: the point has no payload, which may have the id.
+        """
+        return reading.document_id(point.id, point.payload)
 
     async def search_batch(
         self,
@@ -520,10 +598,19 @@ class AsyncQdrantMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Sequence[models.Prefetch] | None] | None = None,
+        fusion: Fusion | None = None,
+        weights: Sequence[ArrayLike | None] | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> list[Hits]:
-        """:meth:`search` for several queries, in as few requests as their bytes allow."""
+        """:meth:`search` for several queries, in as few requests as their bytes allow.
+
+        ``also`` and ``weights`` have one entry, or None, for each query.
+        """
         o = Options(
             limit=limit,
             prefetch=prefetch,
@@ -534,6 +621,12 @@ class AsyncQdrantMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=also,
+            fusion=fusion,
+            weights=weights,
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
             fde_scores=with_fde_score,
             params=search_params,
             shard_key=shard_key_selector,
@@ -550,6 +643,7 @@ class AsyncQdrantMuvera:
         score_threshold: float | None = None,
         with_payload: bool | Sequence[str] | models.PayloadSelector = True,
         with_tokens: bool = False,
+        weights: ArrayLike | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Hits:
         """MaxSim over every document: the exact ranking that :meth:`search` approximates.
@@ -563,6 +657,7 @@ class AsyncQdrantMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            weights=None if weights is None else [weights],
             shard_key=shard_key_selector,
         )
         return await self._do(searching.exact_search(self._collection, query_tokens, o))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from qdrant_client import grpc as messages
 from qdrant_client.conversions.conversion import RestToGrpc
 from qdrant_client.qdrant_remote import QdrantRemote
 
-from muvera_adapters.errors import MuveraError
+from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.collection import GRPC, LOCAL, REST, Wire
 from muvera_adapters.qdrant.errors import translate
@@ -177,7 +177,7 @@ def _find(find: r.Find, connection: Connection) -> Call[models.QueryResponse, li
             collection_name=find.collection,
             query=find.vector.tolist(),
             using=find.using,
-            prefetch=_prefetch(find, connection.wire),
+            prefetch=_prefetches(find, connection.wire),
             query_filter=to_filter(find.where),
             search_params=_params(find.params, connection.wire),
             limit=find.limit,
@@ -203,11 +203,27 @@ def _find_many(request: r.FindMany, connection: Connection) -> Call[list[models.
     )
 
 
-def _query(find: r.Find, wire: Wire) -> models.QueryRequest:
+def _query(find: r.Find | r.FindOwn, wire: Wire) -> models.QueryRequest:
+    if isinstance(find, r.FindOwn):
+        own = _own_prefetch(find.own)
+        both = [each for each in (own.filter, find.where.filter) if each is not None]
+        where = replace(find.where, filter=models.Filter(must=both) if len(both) > 1 else next(iter(both), None))
+        return models.QueryRequest(
+            query=own.query,
+            using=own.using,
+            prefetch=own.prefetch,
+            filter=to_filter(where),
+            params=own.params,
+            limit=own.limit,
+            with_payload=_payload(find.payload),
+            score_threshold=own.score_threshold,
+            lookup_from=own.lookup_from,
+            shard_key=find.shard_key,
+        )
     return models.QueryRequest(
         query=find.vector.tolist(),
         using=find.using,
-        prefetch=_prefetch(find, wire),
+        prefetch=_prefetches(find, wire),
         filter=to_filter(find.where),
         params=_params(find.params, wire),
         limit=find.limit,
@@ -219,15 +235,38 @@ def _query(find: r.Find, wire: Wire) -> models.QueryRequest:
     )
 
 
-def _prefetch(find: r.Find, wire: Wire) -> models.Prefetch | None:
-    if find.prefetch is None:
-        return None
+def _prefetches(find: r.Find, wire: Wire) -> Any:
+    each = [_own_prefetch(p) if isinstance(p, r.OwnPrefetch) else to_prefetch(p, wire) for p in find.prefetches]
+    return each[0] if len(each) == 1 else each or None
+
+
+def to_prefetch(prefetch: r.Prefetch, wire: Wire) -> models.Prefetch:
+    """Our first stage in the client's type."""
     return models.Prefetch(
-        query=find.prefetch.vector.tolist(),
-        using=find.prefetch.using,
-        limit=find.prefetch.limit,
-        params=_params(find.prefetch.params, wire),
+        query=prefetch.vector.tolist(),
+        using=prefetch.using,
+        limit=prefetch.limit,
+        params=_params(prefetch.params, wire),
+        filter=prefetch.filter,
     )
+
+
+def _own_prefetch(own: r.OwnPrefetch) -> models.Prefetch:
+    if not isinstance(own.prefetch, models.Prefetch):
+        raise InvalidInput(f"{own.what} must be a models.Prefetch, got a {type(own.prefetch).__name__}")
+    return _whole(own.prefetch).model_copy(update={"limit": own.limit})
+
+
+def _whole(prefetch: models.Prefetch) -> models.Prefetch:
+    """A prefetch whose filters stay whole.
+
+    The server joins a request's filter with those of its prefetches clause by clause, so that the alternatives
+    (``should``) of one would become alternatives to those of the other.
+    """
+    nested = prefetch.prefetch
+    inner = None if nested is None else [_whole(each) for each in (nested if isinstance(nested, list) else [nested])]
+    chosen = None if prefetch.filter is None else models.Filter(must=[prefetch.filter])
+    return prefetch.model_copy(update={"filter": chosen, "prefetch": inner})
 
 
 def _sample(request: r.Sample, timeout: int | None) -> Call[models.QueryResponse, list[r.Row]]:

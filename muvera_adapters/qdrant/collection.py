@@ -64,9 +64,11 @@ class Seen(LearnedByAll):
 
     Attributes:
         lacking: number of documents with an FDE and without tokens.
+        without_tokens: number of documents without tokens.
     """
 
     lacking: Counted = field(default_factory=Counted)
+    without_tokens: Counted = field(default_factory=Counted)
 
 
 @dataclass(frozen=True, slots=True)

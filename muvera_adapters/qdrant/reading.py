@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import Rejected
+from muvera_adapters.errors import InvalidInput, Rejected
 from muvera_adapters.qdrant.collection import Collection
-from muvera_adapters.qdrant.requests import Count, Fetch, GetStatus, Page, Row, Sample, Status, Where
+from muvera_adapters.qdrant.requests import Count, Fetch, GetStatus, Page, PointId, Row, Sample, Status, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
@@ -41,11 +42,20 @@ async def get(
     """Documents by id, in the order of the ids, None where there is none."""
     vectors = token_names(collection, with_tokens)
     points = [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
-    found: dict[str, Row] = {}
-    for i in range(0, len(points), _FETCH):
-        rows = await Fetch(collection.name, points[i : i + _FETCH], True, vectors, shard_key)
-        found.update((str(row.id), row) for row in rows)
+    rows = await fetch(collection, points, True, vectors, shard_key)
+    found = {str(point): row for point, row in rows.items()}
     return [_document(collection, found[str(p)]) if str(p) in found else None for p in points]
+
+
+async def fetch(
+    collection: Collection, points: Sequence[PointId], payload: Any, vectors: tuple[str, ...], shard_key: Any = None
+) -> dict[PointId, Row]:
+    """Those of the points that exist, by id."""
+    found: dict[PointId, Row] = {}
+    for i in range(0, len(points), _FETCH):
+        rows = await Fetch(collection.name, points[i : i + _FETCH], payload, vectors, shard_key)
+        found.update((row.id, row) for row in rows)
+    return found
 
 
 async def page(
@@ -108,6 +118,19 @@ async def unindexed(collection: Collection, state: Status) -> int | None:
         return None
     missing = max(0, stored - state.indexed_vectors)
     return -(-missing // max(1, len(state.vectors)))
+
+
+def document_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> DocumentId:
+    """The user's id of a point that somebody else read.
+
+    Raises:
+        InvalidInput: the payload, which may have the id, was not asked for.
+    """
+    if payload is None and not isinstance(point, int):
+        raise InvalidInput(
+            f"point {point} came without its payload, which may have the id: ask for with_payload=True, or [{ID_KEY!r}]"
+        )
+    return from_point_id(point, payload)
 
 
 def user_payload(row: Row) -> tuple[DocumentId, Mapping[str, Any]]:

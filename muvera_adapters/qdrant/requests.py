@@ -60,17 +60,27 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """The first of two stages: a vector (m,). ``params`` is a Params or the database's own type."""
+    """The first of two stages: a vector (m,). ``params`` is a Params or the database's own type, as is ``filter``."""
 
     vector: npt.NDArray[Any]
     using: str
     limit: int
     params: Any
+    filter: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrefetch:
+    """A prefetch in the database's own type, as the user of a search gave it; ``what`` says where."""
+
+    prefetch: Any
+    limit: int
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Find(Request[list[Row]]):
-    """Points nearest to a vector (m,) or multivector (m, dim), among those of ``prefetch``. Reply: rows, best first.
+    """Points nearest to a vector (m,) or multivector (m, dim), among those of ``prefetches``. Reply: rows, best first.
 
     ``payload`` is True, False, a list of keys or the database's own selector; ``vectors`` are names.
     """
@@ -80,7 +90,7 @@ class Find(Request[list[Row]]):
     using: str
     limit: int
     offset: int = 0
-    prefetch: Prefetch | None = None
+    prefetches: tuple[Prefetch | OwnPrefetch, ...] = ()
     params: Any = None
     where: Where = Where()
     score_threshold: float | None = None
@@ -90,11 +100,21 @@ class Find(Request[list[Row]]):
 
 
 @dataclass(frozen=True, slots=True)
+class FindOwn:
+    """Points that a user's prefetch finds; a part of FindMany."""
+
+    own: OwnPrefetch
+    where: Where = Where()
+    payload: Any = False
+    shard_key: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class FindMany(Request[list[list[Row]]]):
     """Several finds in one request. Reply: rows of each, in order."""
 
     collection: str
-    finds: Sequence[Find]
+    finds: Sequence[Find | FindOwn]
 
 
 @dataclass(frozen=True, slots=True)

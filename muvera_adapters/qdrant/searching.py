@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from muvera_adapters.errors import InvalidInput, Rejected
+from muvera_adapters.errors import Rejected
+from muvera_adapters.qdrant import search_plan
 from muvera_adapters.qdrant.collection import EDGE, LOCAL, Collection
 from muvera_adapters.qdrant.prepare import check_query
-from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
-from muvera_adapters.qdrant.requests import Count, Find, FindMany, Params, PointId, Prefetch, Row, Where
-from muvera_adapters.results import Hit, Hits
+from muvera_adapters.qdrant.reading import fetch, sample_fdes, token_names, tokens_of, user_payload
+from muvera_adapters.qdrant.requests import Count, Find, FindMany, FindOwn, Params, PointId, Prefetch, Row, Where
+from muvera_adapters.qdrant.search_plan import Found, Options, Plan, asked_payload
+from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
-from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
-from muvera_adapters.stores.ids import ID_KEY
+from muvera_adapters.stores.checks import need_fde, need_tokens, numbers_in
+from muvera_adapters.stores.fusion import FDE
+from muvera_adapters.stores.grouping import grouped
 from muvera_adapters.stores.operations import Compute
-from muvera_adapters.stores.query_scaling import QueryFDE
+from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
-    SearchOptions,
+    check_mode,
     check_options,
+    check_queries,
     check_rerank,
     final_ranking,
+    fused_page,
     maxsim_of_stored,
-    query_matrices,
+    needs_client,
+    score_in_slices,
     with_missing,
 )
+from muvera_adapters.stores.timing import Counting, Stage
 from muvera_adapters.stores.writing import slices
 
 Rerank = Literal["auto", "native", "client", "none"]
 _MODES = get_args(Rerank)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options(SearchOptions):
-    """Arguments of a search; the stores document them.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the requests of one query found, on the way to hits.
 
     Attributes:
-        fde_scores: hits show the encoder's estimate where the mode does not bring it anyway.
-        params: search parameters of the first stage in the database's own type, None for the defaults.
-        shard_key: shard key selector.
+        query: the query.
+        found: replies to its requests.
+        options: options of the search.
+        timings: where its time goes.
+        found_by: names of the searches that found each candidate.
     """
 
-    fde_scores: bool = False
-    params: Any = None
-    shard_key: Any = None
+    query: Query
+    found: Found
+    options: Options
+    timings: Timings
+    found_by: Mapping[PointId, tuple[str, ...]]
 
 
 async def search(
@@ -57,8 +67,44 @@ async def search(
     """Hits of every query, with the number of documents that have no FDE."""
     # embedded engines work for one thread at a time
     at_once = 1 if collection.wire in (LOCAL, EDGE) else 2
-    found = _search(collection, queries, options)
+    found = grouped(partial(_search, collection, queries), options)
     return await with_missing(collection, found, _count_missing(collection), wanted=count_missing, at_once=at_once)
+
+
+async def prefetch(collection: Collection, query_tokens: Any, options: Options) -> Prefetch:
+    """The first stage of a search, for a request of the user's own."""
+    need_fde(collection)
+    check_options(collection, options)
+    query = check_queries(collection, [query_tokens], options, check_query)
+    fde = (await _encode(collection, query, options))[0]
+    params = search_plan.first_stage_params(collection, options, options.limit)
+    return Prefetch(fde.vector, collection.fde, options.limit, params, options.filter)
+
+
+async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
+    """MaxSim over everything that has tokens."""
+    tokens = need_tokens(collection, ": there is nothing to score exactly")
+    check_options(collection, options)
+    check_mode(collection, options, "native")
+    query = check_queries(collection, [query_tokens], options, check_query)[0]
+    timings = Timings(requests=1)
+    with Stage(timings, "second_stage"):
+        rows = await Find(
+            collection.name,
+            query.scored,
+            tokens,
+            options.limit,
+            options.offset,
+            (),
+            Params(exact=True) if collection.tokens_indexed else None,
+            Where(options.filter),
+            options.score_threshold,
+            asked_payload(options),
+            token_names(collection, options.tokens),
+            options.shard_key,
+        )
+    hits = [_hit(collection, row, options, row.score, None, (), query.weight, reranked=True) for row in rows]
+    return Hits(hits, timings=timings)
 
 
 async def _count_missing(collection: Collection) -> int:
@@ -67,108 +113,63 @@ async def _count_missing(collection: Collection) -> int:
 
 
 async def _search(collection: Collection, queries: Sequence[Any], options: Options) -> list[Hits]:
-    """Hits of every query; requests are packed by bytes."""
     need_fde(collection)
     mode = _mode(collection, options)
-    matrices = query_matrices(collection, queries, check_query)
-    if not matrices:
+    checked = check_queries(collection, queries, options, check_query)
+    if not checked:
         return []
-    read = partial(sample_fdes, collection)
-    fdes = await query_scaling.encode(collection, matrices, read, cosine=collection.fde_cosine, fit=options.query_fit)
-    lacking = bool(await _count_lacking(collection)) if mode == "native" else False
-    plans = [_plan(collection, mode, lacking, q, fde, options) for q, fde in zip(matrices, fdes, strict=True)]
-    replies = await _send([find for plan in plans for find in plan], collection)
-    results, parts = [], iter(replies)
-    for query, fde, plan in zip(matrices, fdes, plans, strict=True):
-        rows = [_unscaled(next(parts), fde if find.using == collection.fde else None) for find in plan]
-        if mode == "client":
-            results.append(await Compute(partial(_rerank, collection, query, rows[0], options)))
-        elif mode == "native":
-            results.append(_merge(collection, rows, lacking, options))
+    timings = Timings()
+    found: list[Hits] = await Counting(_answer(collection, mode, checked, options, timings), timings)
+    for hits in found:
+        hits.timings.requests = timings.requests
+    return found
+
+
+async def _answer(
+    collection: Collection, mode: str, queries: Sequence[Query], options: Options, timings: Timings
+) -> list[Hits]:
+    """Hits of every query; requests are packed by bytes, so ``timings`` are those of all queries."""
+    with Stage(timings, "encode"):
+        fdes = await _encode(collection, queries, options)
+    lacking = mode == "native" and bool(await _count_lacking(collection, options.has_also))
+    plans = [
+        search_plan.plan(collection, mode, lacking, query, fde, options)
+        for query, fde in zip(queries, fdes, strict=True)
+    ]
+    with Stage(timings, "second_stage" if mode == "native" else "first_stage"):
+        replies = iter(await _send([find for plan in plans for find in plan.finds], collection))
+    results = []
+    for query, fde, plan in zip(queries, fdes, plans, strict=True):
+        found = search_plan.read(plan, replies, fde)
+        names = found.candidates.found_by()
+        answer = Answer(query, found, options, replace(timings, candidates=len(names)), names)
+        if mode == "native":
+            results.append(await _native(collection, plan, answer))
+        elif mode == "client":
+            results.append(await _client(collection, plan, answer))
         else:
-            results.append(_none(collection, rows[0], options))
+            results.append(await _none(collection, answer))
     return results
 
 
-async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
-    """MaxSim over everything that has tokens."""
-    tokens = need_tokens(collection, ": there is nothing to score exactly")
-    check_options(collection, options)
-    query = query_matrix(collection, query_tokens, check_query)
-    rows = await Find(
-        collection.name,
-        query,
-        tokens,
-        options.limit,
-        options.offset,
-        None,
-        Params(exact=True) if collection.tokens_indexed else None,
-        Where(options.filter),
-        options.score_threshold,
-        _payload(options),
-        token_names(collection, options.tokens),
-        options.shard_key,
-    )
-    return Hits(_hit(collection, row, options, None, True) for row in rows)
+async def _encode(collection: Collection, queries: Sequence[Query], o: Options) -> list[QueryFDE]:
+    read = partial(sample_fdes, collection)
+    return await query_scaling.encode(collection, queries, read, cosine=collection.fde_cosine, fit=o.query_fit)
 
 
 def _mode(collection: Collection, options: Options) -> str:
     check_options(collection, options)
     check_rerank(collection, options.rerank, _MODES)
-    if options.rerank == "auto":
-        return "none" if collection.tokens is None else "native"
-    return options.rerank
+    mode = options.rerank
+    if mode == "auto":
+        client = needs_client(collection, options)
+        mode = "none" if collection.tokens is None else "client" if client else "native"
+    check_mode(collection, options, mode)
+    return mode
 
 
-def _plan(
-    collection: Collection,
-    mode: str,
-    lacking: bool,
-    query: npt.NDArray[np.float32],
-    fde: QueryFDE,
-    o: Options,
-) -> list[Find]:
-    """The finds of one query; their rows are read by _merge, _rerank or as they are."""
-    where = Where(o.filter)
-    candidates = o.wanted if mode == "none" else o.candidates
-    # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
-    # rescoring reads the originals from disk, so only where codes are coarse: unindexed documents are scored exactly
-    ours = Params(hnsw_ef=max(128, 2 * candidates), rescore=collection.rescore)
-    params = o.params if o.params is not None else ours
-    first = partial(Find, collection.name, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
-    names = token_names(collection, o.tokens)
-    if mode == "none":
-        threshold = fde.threshold(o.score_threshold)
-        return [first(o.limit, o.offset, where=where, score_threshold=threshold, payload=_payload(o), vectors=names)]
-    assert collection.tokens is not None
-    if mode == "client":
-        return [first(candidates, where=where, payload=_payload(o), vectors=(collection.tokens,))]
-    two_stage = Find(
-        collection.name,
-        query,
-        collection.tokens,
-        # with unscored documents to append, the whole ranking is needed to know where they begin
-        o.wanted if lacking else o.limit,
-        0 if lacking else o.offset,
-        Prefetch(fde.vector, collection.fde, candidates, params),
-        Params(exact=True) if collection.tokens_indexed else None,
-        where,
-        o.score_threshold,
-        _payload(o),
-        names,
-        o.shard_key,
-    )
-    finds = [two_stage]
-    if o.fde_scores or lacking:
-        finds.append(first(candidates, where=where, payload=False))
-    if lacking:
-        missing = Where(o.filter, lacks=(collection.tokens,))
-        finds.append(first(candidates, where=missing, payload=_payload(o)))
-    return finds
-
-
-async def _send(finds: list[Find], collection: Collection) -> list[list[Row]]:
-    if len(finds) == 1:
+async def _send(finds: list[Find | FindOwn], collection: Collection) -> list[list[Row]]:
+    if len(finds) == 1 and isinstance(finds[0], Find):
         return [(await finds[0])]
     replies: list[list[Row]] = []
     sizes = [int((_floats(find) + 100) * collection.wire.bytes_per_float) for find in finds]
@@ -177,79 +178,141 @@ async def _send(finds: list[Find], collection: Collection) -> list[list[Row]]:
     return replies
 
 
-def _floats(find: Find) -> int:
-    return find.vector.size + (find.prefetch.vector.size if find.prefetch else 0)
+def _floats(find: Find | FindOwn) -> int:
+    if isinstance(find, FindOwn):
+        return numbers_in(find.own.prefetch)
+    first = (p.vector.size if isinstance(p, Prefetch) else numbers_in(p.prefetch) for p in find.prefetches)
+    return find.vector.size + sum(first)
 
 
-async def _count_lacking(collection: Collection) -> int:
-    """Documents that the second stage would drop in silence, as the engine does with points without the vector."""
-    lacking = collection.seen.lacking
+async def _count_lacking(collection: Collection, also: bool) -> int:
+    """Documents that the second stage would drop in silence, as the engine does with points without the vector.
+
+    Args:
+        collection: the collection to search.
+        also: whether searches beside that of FDEs may find documents that have neither FDE nor tokens.
+    """
+    lacking = collection.seen.without_tokens if also else collection.seen.lacking
     if not lacking.is_fresh:
         assert collection.tokens is not None
+        where = Where(has=() if also else (collection.fde,), lacks=(collection.tokens,))
         try:
-            lacking.keep(await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,))))
+            lacking.keep(await Count(collection.name, where))
         except Rejected:  # a strict mode may forbid exact counts
             lacking.keep(None)
     return lacking.value or 0
 
 
-def _unscaled(rows: list[Row], fde: QueryFDE | None) -> list[Row]:
-    """Rows whose scores are those of the query's own FDE; None: they are MaxSim already."""
-    return rows if fde is None else [replace(row, score=fde.score(row.score)) for row in rows]
-
-
-def _none(collection: Collection, rows: list[Row], o: Options) -> Hits:
+async def _none(collection: Collection, answer: Answer) -> Hits:
+    """Hits by the ranks of the first stage."""
+    o = answer.options
+    if o.rrf is not None:
+        return await _fused(collection, answer, answer.found.lists, {})
     least = -np.inf if o.score_threshold is None else o.score_threshold
-    return Hits(_hit(collection, row, o, row.score, False) for row in rows if row.score >= least)
+    rows = [row for row in answer.found.lists[0] if row.score >= least]
+    weight = answer.query.weight
+    hits = [_hit(collection, row, o, row.score, row.score, (FDE,), weight, reranked=False) for row in rows]
+    return Hits(hits, timings=answer.timings)
 
 
-def _merge(collection: Collection, rows: list[list[Row]], lacking: bool, o: Options) -> Hits:
+async def _native(collection: Collection, plan: Plan, answer: Answer) -> Hits:
+    """Hits by the engine's MaxSim, then candidates without tokens."""
+    found, o = answer.found, answer.options
+    if not plan.lists:  # the engine does not tell of candidates that it does not return
+        answer.timings.candidates = o.candidates
+    answer.timings.reranked = answer.timings.candidates - len(found.lacking)
+    scored = [(row, row.score) for row in found.both]
+    if o.rrf is not None:
+        rows = {row.id: row for row in [*found.lacking, *found.both]}
+        return await _fused(collection, answer, [found.both, *found.lists[1:]], rows)
+    if plan.lacking:
+        return _merged(collection, answer, scored, found.lacking)
+    return Hits(_reranked(collection, answer, scored), timings=answer.timings)
+
+
+async def _client(collection: Collection, plan: Plan, answer: Answer) -> Hits:
+    """Hits by MaxSim computed here, then candidates without tokens."""
+    assert collection.tokens is not None
+    tokens, found, o, timings = collection.tokens, answer.found, answer.options, answer.timings
+    came = plan.lists[0]
+    rows: dict[PointId, Row] = {}
+    if isinstance(came, Find) and came.vectors:
+        rows = {row.id: row for row in found.lists[0]}
+    timings.token_bytes = 0
+
+    async def score(keys: Sequence[PointId]) -> dict[PointId, float]:
+        """MaxSim of the candidates that have tokens."""
+        missing = [key for key in keys if key not in rows]
+        rows.update(await fetch(collection, missing, asked_payload(o), (tokens,), o.shard_key))
+        matrices = {key: m for key in keys if key in rows and (m := tokens_of(collection, rows[key])) is not None}
+        timings.token_bytes = (timings.token_bytes or 0) + sum(m.nbytes for m in matrices.values())
+        scores = await Compute(partial(maxsim_of_stored, answer.query.scored, list(matrices.values())))
+        return {key: float(value) for key, value in zip(matrices, scores, strict=True)}
+
+    with Stage(timings, "second_stage"):
+        order = found.candidates.ranked() if answer.query.also else [row.id for row in found.lists[0]]
+        scores = await score_in_slices(order, score, o.wanted, o.stop_after)
+    timings.reranked = len(scores)
+    best = sorted(((rows[key], value) for key, value in scores.items()), key=lambda pair: -pair[1])
+    if o.rrf is not None:
+        return await _fused(collection, answer, [[row for row, _ in best], *found.lists[1:]], rows)
+    return _merged(collection, answer, best, [row for key, row in rows.items() if key not in scores])
+
+
+async def _fused(
+    collection: Collection, answer: Answer, lists: Sequence[Sequence[Row]], rows: Mapping[PointId, Row]
+) -> Hits:
+    """Hits by fused ranks of the lists; rows that are not there yet are fetched."""
+    o = answer.options
+    page = fused_page([[row.id for row in each] for each in lists], o)
+    missing = [key for key, _ in page if key not in rows]
+    if missing:
+        with Stage(answer.timings, "payload"):
+            names = token_names(collection, o.tokens)
+            rows = {**rows, **await fetch(collection, missing, asked_payload(o), names, o.shard_key)}
+    estimates = answer.found.estimates
+    hits = [
+        _hit(collection, rows[key], o, score, estimates.get(key), answer.found_by.get(key, ()), None, reranked=False)
+        for key, score in page
+        if key in rows  # else it was deleted meanwhile
+    ]
+    return Hits(hits, timings=answer.timings)
+
+
+def _reranked(collection: Collection, answer: Answer, scored: Sequence[tuple[Row, float]]) -> list[Hit]:
+    estimates, o, weight = answer.found.estimates, answer.options, answer.query.weight
+    names = answer.found_by if answer.query.also else {}
+    return [
+        _hit(collection, row, o, score, estimates.get(row.id), names.get(row.id, (FDE,)), weight, reranked=True)
+        for row, score in scored
+    ]
+
+
+def _merged(
+    collection: Collection, answer: Answer, scored: Sequence[tuple[Row, float]], without_tokens: Sequence[Row]
+) -> Hits:
     """Reranked rows, then the candidates without tokens."""
-    fde_scores: dict[PointId, float] = {row.id: row.score for row in rows[1]} if len(rows) > 1 else {}
-    hits = [_hit(collection, row, o, fde_scores.get(row.id), True) for row in rows[0]]
-    if not lacking:
-        return Hits(hits)
-    unscored = [_hit(collection, row, o, row.score, False) for row in rows[2] if row.id in fde_scores]
-    return Hits(final_ranking(hits, unscored, o), unscored)
-
-
-def _rerank(collection: Collection, query: npt.NDArray[np.float32], rows: list[Row], o: Options) -> Hits:
-    """The second stage, here."""
-    matrices = [(row, tokens_of(collection, row)) for row in rows]
-    scored = [(row, m) for row, m in matrices if m is not None]
-    scores = maxsim_of_stored(query, [m for _, m in scored])
-    order = np.argsort(-scores, kind="stable")
-    best = [(scored[i][0], float(scores[i])) for i in order]
-    hits = [_hit(collection, row, o, row.score, True, score) for row, score in best]
-    unscored = [_hit(collection, row, o, row.score, False) for row, m in matrices if m is None]
-    return Hits(final_ranking(hits, unscored, o), unscored)
+    estimates, o, weight = answer.found.estimates, answer.options, answer.query.weight
+    unscored = []
+    for row in without_tokens:
+        estimate = estimates.get(row.id)
+        score = 0.0 if estimate is None else estimate
+        unscored.append(_hit(collection, row, o, score, estimate, answer.found_by[row.id], weight, reranked=False))
+    return Hits(final_ranking(_reranked(collection, answer, scored), unscored, o), unscored, timings=answer.timings)
 
 
 def _hit(
     collection: Collection,
     row: Row,
     o: Options,
+    score: float,
     fde_score: float | None,
+    found_by: tuple[str, ...],
+    weight: float | None,
+    *,
     reranked: bool,
-    score: float | None = None,
 ) -> Hit:
     document_id, payload = user_payload(row)
     tokens = tokens_of(collection, row) if o.tokens else None
     shown = None if o.payload is False else payload
-    return Hit(document_id, row.score if score is None else score, fde_score, shown, tokens, reranked)
-
-
-def _payload(o: Options) -> Any:
-    """What to ask for, so that ids can be told."""
-    if o.payload is False:
-        return [ID_KEY]
-    if isinstance(o.payload, list | tuple):
-        return [*_strings(o.payload), ID_KEY]
-    return o.payload
-
-
-def _strings(keys: Sequence[Any]) -> Iterator[str]:
-    for key in keys:
-        if not isinstance(key, str):
-            raise InvalidInput(f"with_payload takes names of payload keys, got {key!r}")
-        yield key
+    return Hit(document_id, score, fde_score, shown, tokens, reranked, found_by, weight)

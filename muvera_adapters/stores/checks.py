@@ -151,6 +151,27 @@ def query_matrix(
     return normalised(matrix) if collection.cosine else matrix
 
 
+def check_weights(weights: ArrayLike, count: int, what: str = "query") -> npt.NDArray[np.float64]:
+    """Weights of the ``count`` tokens of a query, (count,) float64.
+
+    Raises:
+        InvalidInput: they are not ``count`` finite numbers of at least 0, one of them above 0.
+    """
+    try:
+        given = np.asarray(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{what}: weights must be numbers, one for each token") from error
+    if given.shape != (count,):
+        raise InvalidInput(f"{what} has {count} tokens, and its weights have the shape {given.shape}: pass one a token")
+    bad = ~(np.isfinite(given) & (given >= 0))
+    if bad.any():
+        token = int(np.argmax(bad))
+        raise InvalidInput(f"{what}: the weight of token {token} is {given[token]}: weights are finite and at least 0")
+    if not given.any():
+        raise InvalidInput(f"{what}: all weights are 0, so that nothing is searched for")
+    return given
+
+
 def need_fde(collection: Described) -> None:
     """Raises InvalidInput where there are no FDEs to search or to write yet."""
     if not collection.has_fde:

@@ -55,6 +55,11 @@ class Together(Request[list[T]]):
     at_once: int
 
 
+async def asked(request: Request[T]) -> T:
+    """An operation of one request, for :class:`Together`."""
+    return await request
+
+
 def seconds() -> float:
     """A clock that never goes back."""
     return time.monotonic()

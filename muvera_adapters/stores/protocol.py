@@ -15,6 +15,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
+from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -96,6 +97,12 @@ class Store(Protocol):
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Any] | None = None,
+        fusion: Fusion | None = None,
+        weights: ArrayLike | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
     ) -> Hits:
         """Finds the best documents of ``prefetch`` candidates.
 
@@ -113,7 +120,48 @@ class Store(Protocol):
             count_missing: count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at most every
                 30 seconds, beside the search.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+            also: further searches for candidates, in the database's own types. Their documents and those of the FDEs
+                are reranked together. Each search brings at most ``prefetch`` of them, or as many as its own limit.
+                ``filter`` holds for all searches.
+            fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
+                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
+            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
+            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
+                ``offset`` count values then. See ``Hits.groups``.
+            group_size: maximum number of hits of one value.
+            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
+                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
         """
+        ...
+
+    def prefetch(
+        self,
+        query_tokens: ArrayLike,
+        limit: int = 200,
+        *,
+        filter: Any = None,
+        weights: ArrayLike | None = None,
+        query_fit: QueryFit | None = None,
+    ) -> Any:
+        """The first stage of :meth:`search`, in the database's own type, for a query of the caller's own.
+
+        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            limit: number of candidates.
+            filter: condition on the payload, in the database's own type.
+            weights: (m,) weights of the query's tokens; None: 1 each.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+        """
+        ...
+
+    def point_id(self, document_id: DocumentId) -> Any:
+        """The database's own id of a document, as ``upsert`` writes it."""
+        ...
+
+    def document_id(self, point: Any) -> DocumentId:
+        """The id that ``upsert`` was given, from what the database's own client returns for a document."""
         ...
 
     def search_batch(
@@ -131,8 +179,17 @@ class Store(Protocol):
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Sequence[Any] | None] | None = None,
+        fusion: Fusion | None = None,
+        weights: Sequence[ArrayLike | None] | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
     ) -> list[Hits]:
-        """Searches for several queries; the arguments are those of :meth:`search`."""
+        """Searches for several queries; the arguments are those of :meth:`search`.
+
+        ``also`` and ``weights`` have one entry, or None, for each query.
+        """
         ...
 
     def exact_search(
@@ -145,6 +202,7 @@ class Store(Protocol):
         score_threshold: float | None = None,
         with_payload: Any = True,
         with_tokens: bool = False,
+        weights: ArrayLike | None = None,
     ) -> Hits:
         """MaxSim over every document; the arguments are those of :meth:`search`."""
         ...

@@ -16,7 +16,7 @@ from muvera_adapters.stores.backfilling import Stored
 from muvera_adapters.stores.checks import need_fde, normalised, without_zero_rows
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation
-from muvera_adapters.stores.searching import query_matrices
+from muvera_adapters.stores.searching import SearchOptions, check_queries
 from muvera_core import FitReport, QueryFit, maxsim
 
 Float32 = npt.NDArray[np.float32]
@@ -85,7 +85,10 @@ async def fit_queries(
             f"documents must be at least {_LEAST_DOCUMENTS}, rank at least 1 and seed at least 0, got {documents}, "
             f"{rank} and {seed}"
         )
-    given = None if queries is None else query_matrices(collection, list(queries), access.check)
+    given = None
+    if queries is not None:
+        checked = check_queries(collection, list(queries), SearchOptions(), access.check)
+        given = [query.tokens for query in checked]
     if given is not None and len(given) < _LEAST_QUERIES:
         raise InvalidInput(
             f"{len(given)} queries are too few to fit to one half and to judge by the other: give at least "

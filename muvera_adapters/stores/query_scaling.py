@@ -7,17 +7,19 @@ would be ranked before those with codes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_adapters.errors import Unsupported
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.operations import Compute, Operation
-from muvera_core import QueryFit
+from muvera_core import Encoder, QueryFit
 
 Float32 = npt.NDArray[np.float32]
 
@@ -53,9 +55,34 @@ class QueryFDE:
         return scaled if self.factor == 1.0 else scaled - _SLACK * abs(scaled)
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query that was checked.
+
+    Attributes:
+        tokens: (m, token_dim) float32, of unit length where the collection compares by cosine.
+        weights: (m,) float32 weights above 0; None: 1 each.
+        also: further searches of the first stage, in the database's own types.
+    """
+
+    tokens: Float32
+    weights: Float32 | None = None
+    also: tuple[Any, ...] = ()
+
+    @property
+    def scored(self) -> Float32:
+        """Tokens whose MaxSim is the weighted one."""
+        return self.tokens if self.weights is None else self.tokens * self.weights[:, None]
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights."""
+        return float(len(self.tokens)) if self.weights is None else float(self.weights.sum())
+
+
 async def encode(
     collection: Described,
-    queries: Sequence[npt.NDArray[Any]],
+    queries: Sequence[Query],
     read: Callable[[int], Operation[Sequence[Float32]]],
     *,
     cosine: bool = False,
@@ -65,14 +92,12 @@ async def encode(
 
     Args:
         collection: the collection to search; its ``seen.fde_length`` is set when it becomes known.
-        queries: (m, token_dim) matrices.
+        queries: the queries.
         read: gives at most so many stored FDEs (dim,), any of them.
         cosine: FDEs are compared by cosine, where a query's length has no effect: nothing is scaled.
         fit: correction of the encoder's query FDEs.
     """
-    encoder = collection.encoder
-    plain = partial(encoder.encode_queries, queries)
-    fdes: Float32 = await Compute(plain if fit is None else partial(fit.encode_queries, encoder, queries))
+    fdes = await Compute(partial(_encoded, collection.encoder, queries, fit))
     if not cosine and collection.seen.fde_length is None:
         # not a part of the Encoder protocol: other people's encoders need not have it
         collection.seen.fde_length = getattr(collection.encoder, "document_norm", None)
@@ -80,6 +105,24 @@ async def encode(
             collection.seen.fde_length = typical_length(await read(SAMPLE))
     length = None if cosine else collection.seen.fde_length
     return [scaled(fde, length) for fde in fdes]
+
+
+def _encoded(encoder: Encoder, queries: Sequence[Query], fit: QueryFit | None) -> Float32:
+    """(n, dim) FDEs of queries.
+
+    Raises:
+        Unsupported: a query has weights, and the encoder cannot weight tokens.
+    """
+    if all(query.weights is None for query in queries):
+        matrices = [query.tokens for query in queries]
+        return encoder.encode_queries(matrices) if fit is None else fit.encode_queries(encoder, matrices)
+    if "weights" not in inspect.signature(getattr(encoder, "encode_query", lambda tokens: None)).parameters:
+        raise Unsupported(
+            f"a {type(encoder).__name__} cannot weight the tokens of a query: it has no encode_query(tokens, weights)"
+        )
+    weigh: Callable[..., Float32] = cast(Any, encoder).encode_query
+    weigh = weigh if fit is None else partial(fit.encode_query, encoder)
+    return np.stack([weigh(query.tokens, query.weights) for query in queries])
 
 
 def scaled(fde: Float32, length: float | None) -> QueryFDE:

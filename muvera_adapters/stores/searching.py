@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_adapters.errors import EncoderMismatch, InvalidInput, MissingFDEs, MuveraError, WrongUsage
-from muvera_adapters.results import Hits
+from muvera_adapters.errors import EncoderMismatch, InvalidInput, MissingFDEs, MuveraError, Unsupported, WrongUsage
+from muvera_adapters.results import Hits, Timings
 from muvera_adapters.stores import query_scaling
-from muvera_adapters.stores.checks import need_fde, need_tokens, normalised, query_matrix
+from muvera_adapters.stores.checks import check_weights, need_fde, need_tokens, normalised, query_matrix
 from muvera_adapters.stores.collection import Described
-from muvera_adapters.stores.operations import Operation, Together
-from muvera_adapters.stores.query_scaling import QueryFDE
+from muvera_adapters.stores.fusion import RRF, fused
+from muvera_adapters.stores.operations import Operation, Together, seconds
+from muvera_adapters.stores.query_scaling import Query, QueryFDE
+from muvera_adapters.stores.timing import Counting
 from muvera_core import InvalidTokens, QueryFit, maxsim
+from muvera_core.tokens import ArrayLike
 
 
 class Scored(Protocol):
@@ -29,6 +32,10 @@ class Scored(Protocol):
 
 
 S = TypeVar("S", bound=Scored)
+K = TypeVar("K", bound=Hashable)
+
+#: how lists of candidates are fused
+Fusion: TypeAlias = Literal["rrf"] | RRF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,12 @@ class SearchOptions:
         payload: which payload keys hits show: True, False, or a selection.
         tokens: hits show their token matrices.
         query_fit: correction of query FDEs, None for the plain ones.
+        also: further searches of the first stage, for each query a sequence in the database's own types, or None.
+        fusion: how ranks of several lists make the score, None for MaxSim alone.
+        weights: weights of each query's tokens, or None.
+        group_by: payload key whose values make groups.
+        group_size: maximum number of hits of a group.
+        stop_after: candidates in a row without a change of the best hits, after which no more are scored here.
     """
 
     limit: int = 10
@@ -56,6 +69,27 @@ class SearchOptions:
     payload: Any = True
     tokens: bool = False
     query_fit: QueryFit | None = None
+    also: Sequence[Sequence[Any] | None] | None = None
+    fusion: Fusion | None = None
+    weights: Sequence[ArrayLike | None] | None = None
+    group_by: str | None = None
+    group_size: int = 1
+    stop_after: int | None = None
+
+    @property
+    def rrf(self) -> RRF | None:
+        """The fusion with its numbers, None for MaxSim alone."""
+        return RRF() if isinstance(self.fusion, str) else self.fusion
+
+    @property
+    def has_also(self) -> bool:
+        """Whether a query has further searches."""
+        return any(self.also or ())
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a query has weights."""
+        return any(weights is not None for weights in self.weights or ())
 
     @property
     def wanted(self) -> int:
@@ -79,8 +113,10 @@ def check_options(collection: Described, options: SearchOptions, most: int | Non
         need_tokens(collection)
     if options.query_fit is not None:
         _check_fit(collection, options)
-    for name in ("limit", "prefetch", "offset"):
+    for name in ("limit", "prefetch", "offset", "group_size", "stop_after"):
         number = getattr(options, name)
+        if number is None and name == "stop_after":
+            continue
         if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise InvalidInput(f"{name} must be an integer, got {number!r}")
     if options.limit < 1 or options.prefetch < 1 or options.offset < 0:
@@ -88,6 +124,12 @@ def check_options(collection: Described, options: SearchOptions, most: int | Non
             "limit and prefetch must be at least 1 and offset at least 0, "
             f"got {options.limit}, {options.prefetch} and {options.offset}"
         )
+    if options.group_size < 1 or (options.stop_after is not None and options.stop_after < 1):
+        raise InvalidInput(
+            f"group_size and stop_after must be at least 1, got {options.group_size} and {options.stop_after}"
+        )
+    if options.fusion is not None and not isinstance(options.fusion, RRF) and options.fusion != "rrf":
+        raise InvalidInput(f"fusion must be 'rrf' or an RRF, got {options.fusion!r}")
     if most is not None and options.candidates > most:
         raise InvalidInput(f"prefetch, and offset + limit, are at most {most}{because}, got {options.candidates}")
 
@@ -117,22 +159,71 @@ def check_rerank(collection: Described, rerank: str, modes: Sequence[str]) -> No
         need_tokens(collection, ": use rerank='none'")
 
 
-def query_matrices(
-    collection: Described, queries: Sequence[Any], check: Callable[[npt.NDArray[Any], str], None]
-) -> list[npt.NDArray[np.float32]]:
-    """A checked (m_i, token_dim) matrix of each query.
+def needs_client(collection: Described, options: SearchOptions) -> bool:
+    """Whether only scores that are computed here can do what is asked for, so that ``rerank="auto"`` must mean it."""
+    return options.stop_after is not None or (options.has_weights and collection.cosine)
+
+
+def check_mode(collection: Described, options: SearchOptions, mode: str) -> None:
+    """Checks options that a mode of reranking, which is not ``"auto"`` any more, cannot have.
 
     Raises:
-        InvalidInput: a query cannot be encoded; the message names its position where there are several.
+        InvalidInput: an option has no effect, or no meaning, in this mode.
+        Unsupported: the database cannot weight tokens in this mode.
     """
-    many = len(queries) > 1
-    return [query_matrix(collection, q, check, f"query {i}" if many else "query") for i, q in enumerate(queries)]
+    if mode == "native_muvera" and (options.has_also or options.fusion is not None):
+        raise InvalidInput("rerank='native_muvera' makes its own candidates: leave also and fusion out")
+    if options.fusion is not None and not options.has_also:
+        raise InvalidInput("fusion joins the FDEs' ranks with those of other searches: name these with also")
+    if options.has_also and mode == "none" and options.fusion is None:
+        raise InvalidInput(
+            "scores of the searches in also have other scales than those of FDEs: pass fusion='rrf', or rerank"
+        )
+    if options.stop_after is not None and mode != "client":
+        raise InvalidInput(f"stop_after needs rerank='client', as {mode!r} does not score candidates one after another")
+    if options.has_weights and collection.cosine and mode != "client" and mode != "none":
+        raise Unsupported(
+            f"{collection.name} compares tokens by cosine, which undoes weights: use rerank='client' with them"
+        )
+
+
+def check_queries(
+    collection: Described,
+    queries: Sequence[Any],
+    options: SearchOptions,
+    check: Callable[[npt.NDArray[Any], str], None],
+) -> list[Query]:
+    """The queries, each with its weights and further searches; tokens with weight 0 are left out.
+
+    Raises:
+        InvalidInput: a query cannot be encoded, weights do not fit it, or ``also`` is not a list; the message names
+            its position where there are several.
+    """
+    for name in ("also", "weights"):
+        given = getattr(options, name)
+        if given is not None and len(given) != len(queries):
+            raise InvalidInput(f"{name} has {len(given)} entries for {len(queries)} queries: pass one a query")
+    checked = []
+    for i, tokens in enumerate(queries):
+        what = f"query {i}" if len(queries) > 1 else "query"
+        matrix = query_matrix(collection, tokens, check, what)
+        searches = options.also[i] if options.also is not None else None
+        if searches is not None and not isinstance(searches, list | tuple):
+            raise InvalidInput(f"{what}: also must be a list of searches, got a {type(searches).__name__}")
+        given = options.weights[i] if options.weights is not None else None
+        if given is None:
+            checked.append(Query(matrix, also=tuple(searches or ())))
+        else:
+            weights = check_weights(given, len(matrix), what)
+            kept = weights > 0
+            checked.append(Query(matrix[kept], weights[kept].astype(np.float32), tuple(searches or ())))
+    return checked
 
 
 async def search_each(
     collection: Described,
-    matrices: Sequence[npt.NDArray[np.float32]],
-    one: Callable[[npt.NDArray[np.float32], QueryFDE], Operation[Hits]],
+    queries: Sequence[Query],
+    one: Callable[[Query, QueryFDE, Timings], Operation[Hits]],
     at_once: int,
     read: Callable[[int], Operation[Sequence[npt.NDArray[np.float32]]]],
     *,
@@ -143,8 +234,8 @@ async def search_each(
 
     Args:
         collection: the collection to search.
-        matrices: (m_i, token_dim) matrices of the queries.
-        one: searches for a query, given its matrix and its FDE.
+        queries: the queries.
+        one: searches for a query, given its FDE; it fills the timings in but for ``encode`` and ``requests``.
         at_once: maximum number of searches in progress at a time.
         read: gives at most so many stored FDEs (dim,), any of them.
         cosine: whether FDEs are compared by cosine.
@@ -155,10 +246,16 @@ async def search_each(
     """
     need_fde(collection)
     check_at_once(at_once)
-    if not matrices:
+    if not queries:
         return []
-    fdes = await query_scaling.encode(collection, matrices, read, cosine=cosine, fit=fit)
-    return await Together([one(q, fde) for q, fde in zip(matrices, fdes, strict=True)], at_once)
+    started = seconds()
+    fdes = await query_scaling.encode(collection, queries, read, cosine=cosine, fit=fit)
+    taken = seconds() - started
+    each: list[Operation[Hits]] = []
+    for query, fde in zip(queries, fdes, strict=True):
+        timings = Timings(encode=taken)
+        each.append(Counting(one(query, fde, timings), timings))
+    return await Together(each, at_once)
 
 
 async def with_missing(
@@ -234,6 +331,40 @@ def final_ranking(reranked: Sequence[S], unscored: Sequence[S], options: SearchO
     # scores of candidates without tokens are on another scale, so a threshold cannot admit them
     room = [] if options.score_threshold is not None else list(unscored)
     return [*best, *room][options.offset : options.wanted]
+
+
+def fused_page(lists: Sequence[Sequence[K]], options: SearchOptions) -> list[tuple[K, float]]:
+    """Keys and scores of the hits to show, by fused ranks of the lists."""
+    assert options.rrf is not None
+    ranking = fused(lists, options.rrf)
+    if options.score_threshold is not None:
+        ranking = [(key, score) for key, score in ranking if score >= options.score_threshold]
+    return ranking[options.offset : options.wanted]
+
+
+async def score_in_slices(
+    candidates: Sequence[K],
+    score: Callable[[Sequence[K]], Operation[dict[K, float]]],
+    wanted: int,
+    stop_after: int | None,
+) -> dict[K, float]:
+    """Scores of candidates, which are given best first by the first stage.
+
+    With ``stop_after``, they are scored in slices of so many (the first has at least ``wanted``), until a whole slice
+    brings none of the best ``wanted``.
+    """
+    if stop_after is None:
+        return await score(candidates)
+    scores: dict[K, float] = {}
+    position, size = 0, max(stop_after, wanted)
+    while position < len(candidates):
+        some = await score(candidates[position : position + size])
+        best = sorted(scores.values(), reverse=True)[:wanted]
+        scores.update(some)
+        if len(best) == wanted and max(some.values(), default=-np.inf) <= best[-1]:
+            break
+        position, size = position + size, stop_after
+    return scores
 
 
 def maxsim_of_stored(

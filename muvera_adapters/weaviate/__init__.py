@@ -11,6 +11,7 @@
 - ``prepare.py``: documents and queries, checked before anything is sent
 - ``ids.py``: ids as UUIDs, and this library's two properties
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``, ``repairing.py``: the operations
+- ``also.py``: searches beside that of FDEs
 - ``query_fitting.py``: what a fit of query FDEs reads
 """
 
@@ -23,12 +24,13 @@ from muvera_adapters.errors import MissingExtra
 from muvera_adapters.stores.operations import Retry
 
 if TYPE_CHECKING:
+    from muvera_adapters.weaviate.also import BM25, NearVector
     from muvera_adapters.weaviate.async_store import AsyncWeaviateMuvera
     from muvera_adapters.weaviate.store import WeaviateMuvera
 
-__all__ = ["AsyncWeaviateMuvera", "Retry", "WeaviateMuvera"]
+__all__ = ["BM25", "AsyncWeaviateMuvera", "NearVector", "Retry", "WeaviateMuvera"]
 
-_STORES = {"AsyncWeaviateMuvera": "async_store", "WeaviateMuvera": "store"}
+_STORES = {"AsyncWeaviateMuvera": "async_store", "WeaviateMuvera": "store", "BM25": "also", "NearVector": "also"}
 
 
 def __getattr__(name: str) -> Any:

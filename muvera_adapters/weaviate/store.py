@@ -11,6 +11,7 @@ from weaviate import WeaviateClient
 from weaviate.classes.config import ConsistencyLevel, Property
 from weaviate.collections.classes.config_vector_index import VectorIndexConfigCreate
 from weaviate.collections.classes.filters import FilterReturn
+from weaviate.collections.classes.internal import Object
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
@@ -18,14 +19,16 @@ from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.stores.query_fitting import fit_queries
-from muvera_adapters.stores.searching import SearchOptions
+from muvera_adapters.stores.searching import Fusion, SearchOptions
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
 from muvera_adapters.weaviate import backfilling, lifecycle, query_fitting, reading, repairing, searching, writing
+from muvera_adapters.weaviate.also import Also
 from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
 from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.database import WEAVIATE, WORTH_TRYING
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
+from muvera_adapters.weaviate.ids import from_uuid, to_uuid
 from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
 from muvera_adapters.weaviate.searching import Rerank
@@ -452,6 +455,12 @@ class WeaviateMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Also] | None = None,
+        fusion: Fusion | None = None,
+        weights: ArrayLike | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
 
@@ -474,6 +483,18 @@ class WeaviateMuvera:
                 most every 30 seconds, beside the search.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
                 estimate, whose differences between documents are those of MaxSim and whose level says nothing.
+            also: further searches for candidates: :class:`~muvera_adapters.weaviate.BM25` and
+                :class:`~muvera_adapters.weaviate.NearVector`. Their documents and those of the FDEs are reranked
+                together. Each search brings at most ``prefetch`` of them, or as many as its own limit. ``filter`` holds
+                for all searches.
+            fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
+                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
+            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
+            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
+                ``offset`` count values then. See ``Hits.groups``.
+            group_size: maximum number of hits of one value.
+            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
+                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
 
         Returns:
             At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
@@ -493,9 +514,59 @@ class WeaviateMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=None if also is None else [also],
+            fusion=fusion,
+            weights=None if weights is None else [weights],
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
         )
         (hits,) = self._do(searching.search(self._collection, [query_tokens], o, missing=count_missing))
         return hits
+
+    def prefetch(
+        self,
+        query_tokens: ArrayLike,
+        limit: int = 200,
+        *,
+        filter: FilterReturn | None = None,
+        weights: ArrayLike | None = None,
+        query_fit: QueryFit | None = None,
+    ) -> dict[str, Any]:
+        """The first stage of :meth:`search` as keyword arguments of ``collection.query.near_vector``.
+
+        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            limit: number of candidates.
+            filter: condition that its documents must pass.
+            weights: (m,) weights of the query's tokens; None: 1 each.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
+        """
+        options = SearchOptions(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            weights=None if weights is None else [weights],
+            query_fit=query_fit,
+        )
+        return self._do(searching.prefetch(self._collection, query_tokens, options))
+
+    def point_id(self, document_id: DocumentId) -> str:
+        """The UUID of a document's object, as :meth:`upsert` writes it.
+
+        Raises:
+            InvalidInput: not a valid id.
+        """
+        return to_uuid(document_id, 0)[0]
+
+    def document_id(self, point: Object[Any, Any]) -> DocumentId:
+        """The id that :meth:`upsert` was given, from an object that the client returned with its properties."""
+        return from_uuid(str(point.uuid), point.properties or {})
 
     def search_batch(
         self,
@@ -512,6 +583,12 @@ class WeaviateMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Sequence[Also] | None] | None = None,
+        fusion: Fusion | None = None,
+        weights: Sequence[ArrayLike | None] | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         at_once: int = 4,
     ) -> list[Hits]:
         """:meth:`search` for several queries.
@@ -529,6 +606,12 @@ class WeaviateMuvera:
             with_fde_score: as for :meth:`search`.
             count_missing: as for :meth:`search`.
             query_fit: as for :meth:`search`.
+            also: one list of further searches, or None, for each query.
+            fusion: as for :meth:`search`.
+            weights: weights of each query's tokens, or None, for each query.
+            group_by: as for :meth:`search`.
+            group_size: as for :meth:`search`.
+            stop_after: as for :meth:`search`.
             at_once: maximum number of queries in progress at a time.
 
         Returns:
@@ -548,6 +631,12 @@ class WeaviateMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=also,
+            fusion=fusion,
+            weights=weights,
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
         )
         return self._do(searching.search(self._collection, queries, o, at_once, count_missing))
 
@@ -561,6 +650,7 @@ class WeaviateMuvera:
         score_threshold: float | None = None,
         with_payload: bool | Sequence[Any] = True,
         with_tokens: bool = False,
+        weights: ArrayLike | None = None,
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates.
 
@@ -574,6 +664,7 @@ class WeaviateMuvera:
             score_threshold: minimum score of a hit.
             with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
             with_tokens: whether to return token matrices.
+            weights: as for :meth:`search`.
 
         Returns:
             At most ``limit`` hits, best first.
@@ -588,6 +679,7 @@ class WeaviateMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            weights=None if weights is None else [weights],
         )
         return self._do(searching.exact_search(self._collection, query_tokens, o))
 

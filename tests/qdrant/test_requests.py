@@ -242,10 +242,10 @@ class TestSearchRequests:
         assert (call.arguments["collection_name"], call.arguments["timeout"]) == ("passages", 60)
 
     def test_the_prefetch_covers_what_the_offset_skips(self):
-        assert self.find(limit=10, prefetch=20, offset=50).prefetch.limit == 60
+        assert self.find(limit=10, prefetch=20, offset=50).prefetches[0].limit == 60
 
     def test_the_beam_is_never_narrow(self):
-        assert self.find(limit=5, prefetch=10).prefetch.params.hnsw_ef == 128
+        assert self.find(limit=5, prefetch=10).prefetches[0].params.hnsw_ef == 128
 
     def test_the_filter_is_at_the_root_which_applies_it_everywhere(self):
         chosen = models.Filter(must=[models.FieldCondition(key="a", match=models.MatchValue(value=1))])

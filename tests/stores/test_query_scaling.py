@@ -13,7 +13,7 @@ from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.collection import Seen
 from muvera_adapters.stores.operations import Retry, run
-from muvera_adapters.stores.query_scaling import scaled, typical_length
+from muvera_adapters.stores.query_scaling import Query, scaled, typical_length
 from muvera_adapters.testing.corpus import best, sample, truth
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder
 
@@ -98,7 +98,7 @@ def test_stored_fdes_are_read_once_and_only_where_they_must_be(encoder, cosine, 
         return stored
 
     def search() -> Any:
-        operation = query_scaling.encode(collection, tokens(2), read, cosine=cosine)
+        operation = query_scaling.encode(collection, [Query(each) for each in tokens(2)], read, cosine=cosine)
         return run(operation, lambda request: request, Retry(attempts=1))
 
     own = encoder.encode_queries(tokens(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -262,21 +263,55 @@ def _all_vectors(point: r.Point) -> Any:
     return {**ours, **point.others}
 
 
-def _query(find: r.Find) -> edge.QueryRequest:
-    prefetches = None
-    if find.prefetch is not None:
-        first = _nearest(find.prefetch.vector, find.prefetch.using)
-        prefetches = [edge.Prefetch(find.prefetch.limit, query=first, params=_params(find.prefetch.params))]
+def _query(find: r.Find | r.FindOwn) -> edge.QueryRequest:
+    if isinstance(find, r.FindOwn):
+        own = _own_prefetch(find.own)
+        both = [each for each in (own.filter, find.where.filter) if each is not None]
+        where = replace(find.where, filter=edge.Filter(must=both) if len(both) > 1 else next(iter(both), None))
+        return edge.QueryRequest(
+            own.limit,
+            query=own.query,
+            prefetches=own.prefetches or None,
+            with_payload=find.payload,
+            filter=_filter(where),
+            score_threshold=own.score_threshold,
+            params=own.params,
+        )
+    prefetches = [_own_prefetch(p) if isinstance(p, r.OwnPrefetch) else to_prefetch(p) for p in find.prefetches]
     return edge.QueryRequest(
         find.limit,
         offset=find.offset,
         query=_nearest(find.vector, find.using),
-        prefetches=prefetches,
+        prefetches=prefetches or None,
         with_vector=list(find.vectors) or False,
         with_payload=find.payload,
         filter=_filter(find.where),
         score_threshold=find.score_threshold,
         params=_params(find.params),
+    )
+
+
+def to_prefetch(prefetch: r.Prefetch) -> edge.Prefetch:
+    """Our first stage in the engine's type."""
+    nearest, params = _nearest(prefetch.vector, prefetch.using), _params(prefetch.params)
+    return edge.Prefetch(prefetch.limit, query=nearest, params=params, filter=prefetch.filter)
+
+
+def _own_prefetch(own: r.OwnPrefetch) -> edge.Prefetch:
+    if not isinstance(own.prefetch, edge.Prefetch):
+        raise InvalidInput(f"{own.what} must be a Prefetch of qdrant_edge, got a {type(own.prefetch).__name__}")
+    return _whole(own.prefetch)
+
+
+def _whole(prefetch: edge.Prefetch) -> edge.Prefetch:
+    """A prefetch whose filters stay whole: the engine joins a request's with those of prefetches clause by clause."""
+    return edge.Prefetch(
+        prefetch.limit,
+        query=prefetch.query,
+        prefetches=[_whole(each) for each in prefetch.prefetches or ()] or None,
+        params=prefetch.params,
+        filter=None if prefetch.filter is None else edge.Filter(must=[prefetch.filter]),
+        score_threshold=prefetch.score_threshold,
     )
 
 

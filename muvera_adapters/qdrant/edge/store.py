@@ -16,7 +16,15 @@ from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUn
 from muvera_adapters.qdrant import backfilling, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
 from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
-from muvera_adapters.qdrant.edge.client import ENGINE, Quantization, Shard, fde_params, token_params, translate
+from muvera_adapters.qdrant.edge.client import (
+    ENGINE,
+    Quantization,
+    Shard,
+    fde_params,
+    to_prefetch,
+    token_params,
+    translate,
+)
 from muvera_adapters.qdrant.edge.files import (
     paths,
     reaching,
@@ -27,7 +35,8 @@ from muvera_adapters.qdrant.edge.files import (
     write_sidecar,
 )
 from muvera_adapters.qdrant.requests import Count, GetStatus, Where
-from muvera_adapters.qdrant.searching import Options, Rerank
+from muvera_adapters.qdrant.search_plan import Options
+from muvera_adapters.qdrant.searching import Rerank
 from muvera_adapters.results import (
     BackfillReport,
     Document,
@@ -39,9 +48,11 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, chosen
+from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import Operation, Retry, run
 from muvera_adapters.stores.query_fitting import fit_queries
+from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -405,6 +416,12 @@ class QdrantEdgeMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[edge.Prefetch] | None = None,
+        fusion: Fusion | None = None,
+        weights: ArrayLike | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> Hits:
         """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
@@ -421,10 +438,67 @@ class QdrantEdgeMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=None if also is None else [also],
+            fusion=fusion,
+            weights=None if weights is None else [weights],
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
             fde_scores=with_fde_score,
             params=search_params,
         )
         return self._do(searching.search(self._collection, [query_tokens], o, count_missing))[0]
+
+    def prefetch(
+        self,
+        query_tokens: ArrayLike,
+        limit: int = 200,
+        *,
+        filter: edge.Filter | None = None,
+        weights: ArrayLike | None = None,
+        query_fit: QueryFit | None = None,
+        search_params: edge.SearchParams | None = None,
+    ) -> edge.Prefetch:
+        """The first stage of :meth:`search` as a ``Prefetch`` of qdrant_edge, for a query of your own.
+
+        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            limit: number of candidates.
+            filter: condition that its documents must pass.
+            weights: (m,) weights of the query's tokens; None: 1 each.
+            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+            search_params: parameters of the search; None: those of :meth:`search`.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
+        """
+        options = Options(
+            limit=limit,
+            prefetch=limit,
+            filter=filter,
+            weights=None if weights is None else [weights],
+            query_fit=query_fit,
+            params=search_params,
+        )
+        return to_prefetch(self._do(searching.prefetch(self._collection, query_tokens, options)))
+
+    def point_id(self, document_id: DocumentId) -> int | str:
+        """The id of a document's point, as :meth:`upsert` writes it.
+
+        Raises:
+            InvalidInput: not a valid id.
+        """
+        return to_point_id(document_id, 0)[0]
+
+    def document_id(self, point: edge.Record | edge.ScoredPoint) -> DocumentId:
+        """The id that :meth:`upsert` was given, from a point that the engine returned with its payload.
+
+        Raises:
+            InvalidInput: the point has no payload, which may have the id.
+        """
+        return reading.document_id(point.id, point.payload)
 
     def search_batch(
         self,
@@ -441,9 +515,15 @@ class QdrantEdgeMuvera:
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        also: Sequence[Sequence[edge.Prefetch] | None] | None = None,
+        fusion: Fusion | None = None,
+        weights: Sequence[ArrayLike | None] | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
+        stop_after: int | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> list[Hits]:
-        """:meth:`search` for several queries."""
+        """:meth:`search` for several queries; ``also`` and ``weights`` have one entry, or None, for each."""
         o = Options(
             limit=limit,
             prefetch=prefetch,
@@ -454,6 +534,12 @@ class QdrantEdgeMuvera:
             payload=with_payload,
             tokens=with_tokens,
             query_fit=query_fit,
+            also=also,
+            fusion=fusion,
+            weights=weights,
+            group_by=group_by,
+            group_size=group_size,
+            stop_after=stop_after,
             fde_scores=with_fde_score,
             params=search_params,
         )
@@ -469,6 +555,7 @@ class QdrantEdgeMuvera:
         score_threshold: float | None = None,
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
+        weights: ArrayLike | None = None,
     ) -> Hits:
         """MaxSim over every document: the exact ranking that :meth:`search` approximates."""
         o = Options(
@@ -478,6 +565,7 @@ class QdrantEdgeMuvera:
             score_threshold=score_threshold,
             payload=with_payload,
             tokens=with_tokens,
+            weights=None if weights is None else [weights],
         )
         return self._do(searching.exact_search(self._collection, query_tokens, o))
 

@@ -1,0 +1,59 @@
+"""Searches for candidates beside that of FDEs: the client's AnnSearchRequest, or expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from pymilvus import AnnSearchRequest
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.collection import Collection
+from muvera_adapters.milvus.expressions import both, checked
+from muvera_adapters.milvus.requests import Row
+from muvera_adapters.stores.operations import Request
+
+#: a search in another field, or an expression, whose documents have no order
+Also: TypeAlias = AnnSearchRequest | str
+
+
+def check(also: Sequence[Any], limit: int, what: str) -> int:
+    """Candidates of searches; expressions have at most ``limit`` each.
+
+    Raises:
+        InvalidInput: one is of another class, is an empty expression, asks for several vectors or for no candidates.
+    """
+    total = 0
+    for i, search in enumerate(also):
+        if isinstance(search, str):
+            if not checked(search):
+                raise InvalidInput(f"{what}also[{i}] is an empty expression")
+            total += limit
+            continue
+        if not isinstance(search, AnnSearchRequest):
+            raise InvalidInput(
+                f"{what}also[{i}] must be an AnnSearchRequest or an expression, got a {type(search).__name__}"
+            )
+        if search.limit < 1:
+            raise InvalidInput(f"{what}also[{i}]: its limit must be at least 1, got {search.limit}")
+        if getattr(search.data, "shape", None) is None and len(search.data) != 1:
+            raise InvalidInput(
+                f"{what}also[{i}] has {len(search.data)} vectors, and one query has one: pass data=[vector]"
+            )
+        total += search.limit
+    return total
+
+
+def searched(search: Also) -> str | None:
+    """Name of the field that is searched; None of an expression."""
+    return None if isinstance(search, str) else search.anns_field
+
+
+def request(collection: Collection, search: Also, limit: int, chosen: str) -> Request[list[Row]]:
+    """The request of a search, without payloads; ``chosen`` is the expression of the whole search."""
+    if isinstance(search, str):
+        return requests.matching(collection, both(chosen, f"({checked(search)})"), limit)
+    own = checked(search.expr)
+    expression = both(chosen, f"({own})") if own else chosen
+    return requests.near_own(collection, search, expression)

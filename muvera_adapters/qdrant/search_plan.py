@@ -1,0 +1,188 @@
+"""Which requests a search makes, and how their replies are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.qdrant.reading import token_names
+from muvera_adapters.qdrant.requests import Find, FindOwn, OwnPrefetch, Params, PointId, Prefetch, Row, Where
+from muvera_adapters.stores.fusion import FDE, Candidates, list_names
+from muvera_adapters.stores.ids import ID_KEY
+from muvera_adapters.stores.query_scaling import Query, QueryFDE
+from muvera_adapters.stores.searching import SearchOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(SearchOptions):
+    """Arguments of a search; the stores document them.
+
+    Attributes:
+        fde_scores: hits show the encoder's estimate where the mode does not bring it anyway.
+        params: search parameters of the first stage in the database's own type, None for the defaults.
+        shard_key: shard key selector.
+    """
+
+    fde_scores: bool = False
+    params: Any = None
+    shard_key: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Requests of one query, in the order of the attributes.
+
+    Attributes:
+        both: both stages in one request; None where the database does not do the second.
+        lists: one for each list of candidates, that of FDEs first.
+        lacking: as ``lists``, for candidates without tokens.
+        names: names of the lists.
+    """
+
+    both: Find | None
+    lists: Sequence[Find | FindOwn]
+    lacking: Sequence[Find | FindOwn] = ()
+    names: Sequence[str] = (FDE,)
+
+    @property
+    def finds(self) -> list[Find | FindOwn]:
+        """All requests."""
+        return [*([] if self.both is None else [self.both]), *self.lists, *self.lacking]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Replies to a plan.
+
+    Attributes:
+        both: reranked rows, best first.
+        lists: rows of each list, best first.
+        candidates: points of the lists.
+        lacking: rows of candidates without tokens.
+    """
+
+    both: list[Row]
+    lists: list[list[Row]]
+    candidates: Candidates[PointId]
+    lacking: list[Row]
+
+    @property
+    def estimates(self) -> dict[PointId, float]:
+        """Estimates of the encoder, as far as they are known."""
+        return {row.id: row.score for row in self.lists[0]} if self.lists else {}
+
+
+def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: QueryFDE, o: Options) -> Plan:
+    """Requests of one query.
+
+    Args:
+        collection: the collection to search.
+        mode: how candidates are scored.
+        lacking: whether candidates may lack tokens.
+        query: the query.
+        fde: its FDE.
+        o: options of the search.
+    """
+    where, payload = Where(o.filter), asked_payload(o)
+    vectors = token_names(collection, o.tokens)
+    candidates = o.candidates if query.also or mode != "none" else o.wanted
+    params = first_stage_params(collection, o, candidates)
+    first = partial(Find, collection.name, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
+    if mode == "none" and not query.also:
+        least = fde.threshold(o.score_threshold)
+        page = first(o.limit, o.offset, where=where, score_threshold=least, payload=payload, vectors=vectors)
+        return Plan(None, [page])
+    assert collection.tokens is not None or mode == "none"
+    if mode == "client" and not query.also and o.stop_after is None:
+        return Plan(None, [first(candidates, where=where, payload=payload, vectors=token_names(collection, True))])
+    own = [_own(prefetch, candidates, i) for i, prefetch in enumerate(query.also)]
+    names = [FDE, *list_names([getattr(each.prefetch, "using", None) for each in own])]
+
+    def lists(where: Where, payload: Any) -> list[Find | FindOwn]:
+        """One request for each list."""
+        theirs = [FindOwn(each, where, payload, o.shard_key) for each in own]
+        return [first(candidates, where=where, payload=payload), *theirs]
+
+    if mode != "native":
+        return Plan(None, lists(where, False), names=names)
+    assert collection.tokens is not None
+    # with unscored documents to append, or ranks to fuse, the whole ranking is needed
+    paged = not lacking and o.fusion is None
+    total = candidates + sum(each.limit for each in own)
+    both = Find(
+        collection.name,
+        query.scored,
+        collection.tokens,
+        o.limit if paged else o.wanted if o.fusion is None else total,
+        o.offset if paged else 0,
+        (Prefetch(fde.vector, collection.fde, candidates, params), *own),
+        Params(exact=True) if collection.tokens_indexed else None,
+        where,
+        None if o.fusion is not None else o.score_threshold,
+        payload,
+        vectors,
+        o.shard_key,
+    )
+    known = lists(where, False) if query.also or o.fde_scores or lacking else []
+    without = Where(o.filter, lacks=(collection.tokens,))
+    return Plan(both, known, lists(without, payload) if lacking else [], names)
+
+
+def read(plan: Plan, replies: Iterator[list[Row]], fde: QueryFDE) -> Found:
+    """Takes the replies to a plan's requests, the next ones of ``replies``."""
+    both = next(replies) if plan.both is not None else []
+    lists = [next(replies) for _ in plan.lists]
+    if lists:
+        lists[0] = _unscaled(lists[0], fde)
+    named = zip(plan.names, lists, strict=False)
+    candidates = Candidates({name: [row.id for row in rows] for name, rows in named})
+    there = {row.id for rows in lists for row in rows}
+    lacking: dict[PointId, Row] = {}
+    for i, _ in enumerate(plan.lacking):
+        rows = next(replies)
+        for row in _unscaled(rows, fde) if i == 0 else rows:
+            if row.id in there:
+                lacking.setdefault(row.id, row)
+    return Found(both, lists, candidates, list(lacking.values()))
+
+
+def first_stage_params(collection: Collection, o: Options, candidates: int) -> Any:
+    """Search parameters over FDEs: the user's, or ours."""
+    # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
+    # rescoring reads the originals from disk, so only where codes are coarse: unindexed documents are scored exactly
+    ours = Params(hnsw_ef=max(128, 2 * candidates), rescore=collection.rescore)
+    return ours if o.params is None else o.params
+
+
+def asked_payload(o: Options) -> Any:
+    """What to ask for, so that ids can be told."""
+    if o.payload is False:
+        return [ID_KEY]
+    if isinstance(o.payload, list | tuple):
+        return [*_strings(o.payload), ID_KEY]
+    return o.payload
+
+
+def _own(prefetch: Any, candidates: int, position: int) -> OwnPrefetch:
+    what = f"also[{position}]"
+    limit = getattr(prefetch, "limit", None)
+    limit = candidates if limit is None else limit
+    if limit < 1:
+        raise InvalidInput(f"{what}: its limit must be at least 1, got {limit}")
+    return OwnPrefetch(prefetch, limit, what)
+
+
+def _strings(keys: Sequence[Any]) -> Iterator[str]:
+    for key in keys:
+        if not isinstance(key, str):
+            raise InvalidInput(f"with_payload takes names of payload keys, got {key!r}")
+        yield key
+
+
+def _unscaled(rows: list[Row], fde: QueryFDE) -> list[Row]:
+    """Rows whose scores are those of the query's own FDE."""
+    return [replace(row, score=fde.score(row.score)) for row in rows]

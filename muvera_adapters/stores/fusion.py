@@ -1,0 +1,89 @@
+"""Candidates that several searches bring: names of the searches, who found what, and fused ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from muvera_adapters.errors import InvalidInput
+
+K = TypeVar("K", bound=Hashable)
+
+#: name of the search over FDEs in ``Hit.found_by``
+FDE = "fde"
+
+#: constant of reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009)
+RANK_CONSTANT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RRF:
+    """Reciprocal rank fusion: the score of a document is the sum over the lists of weight / (k + rank).
+
+    Ranks begin at 1. A list in which a document is missing adds nothing.
+
+    Args:
+        weights: weight of each list: first that of the FDEs (of MaxSim, where candidates are reranked), then one for
+            each entry of ``also``. None: 1 each.
+        k: the larger, the less the first ranks count.
+
+    Raises:
+        InvalidInput: a weight is negative, NaN or infinite, all are 0, or ``k`` is below 1.
+    """
+
+    weights: Sequence[float] | None = None
+    k: int = RANK_CONSTANT
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise InvalidInput(f"k of RRF must be an integer of at least 1, got {self.k!r}")
+        if self.weights is not None:
+            given = np.asarray(self.weights, np.float64)
+            if given.ndim != 1 or not np.isfinite(given).all() or (given < 0).any() or not given.any():
+                raise InvalidInput(f"weights of RRF must be numbers of at least 0, one above 0, got {self.weights!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(Generic[K]):
+    """Keys of candidates by the name of the search that found them, best first in each."""
+
+    lists: Mapping[str, Sequence[K]]
+
+    def found_by(self) -> dict[K, tuple[str, ...]]:
+        """Names of the searches that found each candidate."""
+        names: dict[K, list[str]] = {}
+        for name, keys in self.lists.items():
+            for key in keys:
+                names.setdefault(key, []).append(name)
+        return {key: tuple(each) for key, each in names.items()}
+
+    def ranked(self) -> list[K]:
+        """Every candidate once, those with the best ranks first."""
+        return [key for key, _ in fused(list(self.lists.values()), RRF())]
+
+
+def fused(lists: Sequence[Sequence[K]], rrf: RRF) -> list[tuple[K, float]]:
+    """Keys of all lists with their fused scores, best first; of equal ones the first seen.
+
+    Raises:
+        InvalidInput: the number of weights is not that of the lists.
+    """
+    weights = [1.0] * len(lists) if rrf.weights is None else [float(weight) for weight in rrf.weights]
+    if len(weights) != len(lists):
+        raise InvalidInput(f"fusion has {len(weights)} weights for {len(lists)} lists: FDEs, and each entry of also")
+    scores: dict[K, float] = {}
+    for weight, keys in zip(weights, lists, strict=True):
+        for rank, key in enumerate(keys, 1):
+            scores[key] = scores.get(key, 0.0) + weight / (rrf.k + rank)
+    return sorted(scores.items(), key=lambda pair: -pair[1])
+
+
+def list_names(vectors: Sequence[str | None]) -> list[str]:
+    """Names of the searches of ``also``: what each searches, or its position where that is unknown or not unique."""
+    return [
+        f"also[{i}]" if name in (None, "", FDE) or vectors.count(name) > 1 else str(name)
+        for i, name in enumerate(vectors)
+    ]

@@ -1,0 +1,106 @@
+"""The best hits of each value of a payload key, over reranked candidates: the same in all stores.
+
+Databases group what their first stage finds, or repeat a search with other filters until groups are full, so that their
+groups are not those of the reranked candidates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.results import Group, Hit, Hits
+from muvera_adapters.stores.operations import Operation
+from muvera_adapters.stores.searching import SearchOptions
+
+O = TypeVar("O", bound=SearchOptions)  # noqa: E741
+
+# candidates are doubled so often where they have too few groups
+_DOUBLINGS = 2
+
+_MISSING = object()
+
+
+async def grouped(search: Callable[[O], Operation[list[Hits]]], options: O, most: int | None = None) -> list[Hits]:
+    """Hits of each query in groups; without ``group_by``, what ``search`` finds.
+
+    All candidates are ranked. Where they have fewer groups than wanted, the search is repeated with twice as many, at
+    most two times.
+
+    Args:
+        search: searches with other options.
+        options: ``limit`` and ``offset`` count groups.
+        most: largest ``prefetch`` of the database, None: no limit.
+
+    Raises:
+        InvalidInput: no candidate has the key, or payloads are chosen in a way that may leave it out.
+    """
+    key = options.group_by
+    if key is None:
+        return await search(options)
+    if not isinstance(key, str) or not key:
+        raise InvalidInput(f"group_by must be the name of a payload key, got {key!r}")
+    root = key.split(".")[0]
+    shown = options.payload
+    if shown is not True and shown is not False and not isinstance(shown, list | tuple):
+        raise InvalidInput("with group_by, with_payload must be True, False or a list of names")
+    payload = True if shown is True else list(dict.fromkeys([*(shown or ()), root]))
+    depth = options.candidates
+    for doubling in range(_DOUBLINGS + 1):
+        wide = replace(options, group_by=None, limit=depth, offset=0, prefetch=depth, payload=payload)
+        found = await search(wide)
+        both = [(hits, _groups(hits, key, options.group_size)) for hits in found]
+        enough = all(len(groups) >= options.wanted or hits.timings.candidates < depth for hits, groups in both)
+        if enough or doubling == _DOUBLINGS or (most is not None and 2 * depth > most):
+            break
+        depth *= 2
+    return [_page(hits, groups, options, root) for hits, groups in both]
+
+
+def _groups(hits: Hits, key: str, size: int) -> list[Group]:
+    values: dict[str, Group] = {}
+    groups: list[Group] = []
+    for hit in hits:
+        value = _value(hit.payload or {}, key)
+        name = json.dumps(value, sort_keys=True, default=str) if value is not _MISSING else ""
+        group = values.get(name) if name else None
+        if group is None:
+            group = Group(None if value is _MISSING else value, [])
+            groups.append(group)
+            if name:
+                values[name] = group
+        if len(group.hits) < size:
+            group.hits.append(hit)
+    if hits and not values:
+        there = ", ".join(hits[0].payload or {}) or "none"
+        raise InvalidInput(f"group_by={key!r}: no candidate has this payload key; keys of the first one: {there}")
+    return groups
+
+
+def _value(payload: Mapping[str, Any], key: str) -> Any:
+    """Value of a key, or of a path of keys with dots."""
+    if key in payload:
+        return payload[key]
+    value: Any = payload
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
+
+
+def _page(hits: Hits, groups: Sequence[Group], o: SearchOptions, root: str) -> Hits:
+    page = groups[o.offset : o.wanted]
+    names = o.payload if isinstance(o.payload, list | tuple) else None
+    if o.payload is not True and root not in (names or ()):
+        page = [Group(group.value, [_without(hit, root, o.payload is False) for hit in group.hits]) for group in page]
+    best = sorted((hit for group in page for hit in group.hits), key=lambda hit: (not hit.reranked, -hit.score))
+    return Hits(best, hits.unscored, hits.without_fde, hits.timings, page)
+
+
+def _without(hit: Hit, key: str, everything: bool) -> Hit:
+    payload = None if everything else {name: value for name, value in (hit.payload or {}).items() if name != key}
+    return replace(hit, payload=payload)
