@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pymilvus import AsyncMilvusClient, DataType, MilvusClient
+from pymilvus import AnnSearchRequest, AsyncMilvusClient, DataType, MilvusClient
 
 from muvera_adapters.errors import Unsupported
 from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera
@@ -99,6 +99,10 @@ class MilvusSession:
 
     def has_other_vectors(self) -> bool:
         return not self._one_vector
+
+    def near_dense(self, vector: np.ndarray, limit: int, filter: Any = None) -> Any:
+        param = {"metric_type": "L2", "params": {"ef": 64}}
+        return AnnSearchRequest([vector.tolist()], "dense", param, limit, expr=filter)
 
     def removes_fdes(self) -> bool:
         return False

@@ -61,6 +61,9 @@ class ClientSession:
     def has_other_vectors(self) -> bool:
         return True
 
+    def near_dense(self, vector: np.ndarray, limit: int, filter: Any = None) -> Any:
+        return models.Prefetch(query=vector.tolist(), using="dense", limit=limit, filter=filter)
+
     def removes_fdes(self) -> bool:
         return True
 
@@ -198,6 +201,9 @@ class EdgeSession:
 
     def has_other_vectors(self) -> bool:
         return True
+
+    def near_dense(self, vector: np.ndarray, limit: int, filter: Any = None) -> Any:
+        return edge.Prefetch(limit, query=edge.Query.Nearest(vector.tolist(), using="dense"), filter=filter)
 
     def removes_fdes(self) -> bool:
         return True

@@ -22,7 +22,7 @@ from weaviate.collections.classes.filters import _FilterAnd
 from muvera_adapters.results import BackfillReport, Document, Hit, Hits, VerifyReport
 from muvera_adapters.testing import Blocking, Engine, Session
 from muvera_adapters.testing.corpus import DIM
-from muvera_adapters.weaviate import AsyncWeaviateMuvera, WeaviateMuvera
+from muvera_adapters.weaviate import AsyncWeaviateMuvera, NearVector, WeaviateMuvera
 from servers import containers, shared, weaviate_server
 
 _VI = Configure.VectorIndex
@@ -59,7 +59,9 @@ class Numbered:
 
 def _numbered(result: Any) -> Any:
     if isinstance(result, Hits):
-        return Hits(map(_numbered, result), map(_numbered, result.unscored), result.without_fde)
+        groups = [replace(group, hits=[_numbered(hit) for hit in group.hits]) for group in result.groups]
+        unscored = map(_numbered, result.unscored)
+        return Hits(map(_numbered, result), unscored, result.without_fde, result.timings, groups)
     if isinstance(result, Hit | Document):
         return replace(result, id=_number(result.id))
     if isinstance(result, BackfillReport):
@@ -125,6 +127,9 @@ class WeaviateSession:
 
     def has_other_vectors(self) -> bool:
         return True
+
+    def near_dense(self, vector: np.ndarray, limit: int, filter: Any = None) -> Any:
+        return NearVector(vector.tolist(), "dense", limit=limit, filters=filter)
 
     def removes_fdes(self) -> bool:
         return self._drops_vectors

@@ -29,6 +29,7 @@ from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
     above_threshold,
+    check_also,
     check_at_once,
     check_mode,
     check_options,
@@ -123,12 +124,8 @@ async def prefetch(collection: Collection, query_tokens: Any, options: Options) 
 
 
 async def _search(collection: Collection, queries: Sequence[Any], at_once: int, options: Options) -> list[Hits]:
-    many = len(queries) > 1
-    totals = [
-        also.check(each or (), options.candidates, f"query {i}: " if many else "")
-        for i, each in enumerate(options.also or ())
-    ]
-    mode = _mode(collection, options, options.candidates + max(totals, default=0))
+    _check(collection, options)
+    mode = _mode(collection, options, check_also(options, also.check))
     check_at_once(at_once)
     checked_queries = check_queries(collection, queries, options, check_encodable)
     if mode == "native_muvera":
@@ -273,7 +270,6 @@ def _shown_fields(collection: Collection, o: Options) -> list[str]:
 
 def _mode(collection: Collection, options: Options, candidates: int) -> str:
     """The mode of reranking, for so many candidates of all searches."""
-    _check(collection, options)
     check_rerank(collection, options.rerank, _MODES)
     if candidates > MAX_RESULTS:
         raise InvalidInput(

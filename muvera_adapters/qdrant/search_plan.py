@@ -99,7 +99,7 @@ def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: Qu
     assert collection.tokens is not None or mode == "none"
     if mode == "client" and not query.also and o.stop_after is None:
         return Plan(None, [first(candidates, where=where, payload=payload, vectors=token_names(collection, True))])
-    own = [_own(prefetch, candidates, i) for i, prefetch in enumerate(query.also)]
+    own = [OwnPrefetch(each, _limit(each, candidates), f"also[{i}]") for i, each in enumerate(query.also)]
     names = [FDE, *list_names([getattr(each.prefetch, "using", None) for each in own])]
 
     def lists(where: Where, payload: Any) -> list[Find | FindOwn]:
@@ -167,13 +167,22 @@ def asked_payload(o: Options) -> Any:
     return o.payload
 
 
-def _own(prefetch: Any, candidates: int, position: int) -> OwnPrefetch:
-    what = f"also[{position}]"
+def count_also(also: Sequence[Any], candidates: int, what: str) -> int:
+    """Candidates of a user's prefetches; those without a limit bring ``candidates``.
+
+    Raises:
+        InvalidInput: a limit is below 1.
+    """
+    limits = [_limit(prefetch, candidates) for prefetch in also]
+    for i, limit in enumerate(limits):
+        if limit < 1:
+            raise InvalidInput(f"{what}also[{i}]: its limit must be at least 1, got {limit}")
+    return sum(limits)
+
+
+def _limit(prefetch: Any, candidates: int) -> int:
     limit = getattr(prefetch, "limit", None)
-    limit = candidates if limit is None else limit
-    if limit < 1:
-        raise InvalidInput(f"{what}: its limit must be at least 1, got {limit}")
-    return OwnPrefetch(prefetch, limit, what)
+    return candidates if limit is None else int(limit)
 
 
 def _strings(keys: Sequence[Any]) -> Iterator[str]:

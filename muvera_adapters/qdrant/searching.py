@@ -24,6 +24,7 @@ from muvera_adapters.stores.grouping import grouped
 from muvera_adapters.stores.operations import Compute
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
+    check_also,
     check_mode,
     check_options,
     check_queries,
@@ -159,6 +160,7 @@ async def _encode(collection: Collection, queries: Sequence[Query], o: Options) 
 
 def _mode(collection: Collection, options: Options) -> str:
     check_options(collection, options)
+    check_also(options, search_plan.count_also)
     check_rerank(collection, options.rerank, _MODES)
     mode = options.rerank
     if mode == "auto":

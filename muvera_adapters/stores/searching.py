@@ -164,6 +164,26 @@ def needs_client(collection: Described, options: SearchOptions) -> bool:
     return options.stop_after is not None or (options.has_weights and collection.cosine)
 
 
+def check_also(options: SearchOptions, count: Callable[[Sequence[Any], int, str], int]) -> int:
+    """Largest number of candidates that all searches of a query may bring.
+
+    Args:
+        options: options of the search.
+        count: checks further searches, and gives the number of their candidates, from the searches, the number that
+            those without a limit bring, and words for the beginning of a message.
+
+    Raises:
+        InvalidInput: ``also`` is not a list, or an entry is not valid.
+    """
+    most = 0
+    for i, searches in enumerate(options.also or ()):
+        what = f"query {i}: " if len(options.also or ()) > 1 else ""
+        if searches is not None and not isinstance(searches, list | tuple):
+            raise InvalidInput(f"{what}also must be a list of searches, got a {type(searches).__name__}")
+        most = max(most, count(searches or (), options.candidates, what))
+    return options.candidates + most
+
+
 def check_mode(collection: Described, options: SearchOptions, mode: str) -> None:
     """Checks options that a mode of reranking, which is not ``"auto"`` any more, cannot have.
 
@@ -208,8 +228,6 @@ def check_queries(
         what = f"query {i}" if len(queries) > 1 else "query"
         matrix = query_matrix(collection, tokens, check, what)
         searches = options.also[i] if options.also is not None else None
-        if searches is not None and not isinstance(searches, list | tuple):
-            raise InvalidInput(f"{what}: also must be a list of searches, got a {type(searches).__name__}")
         given = options.weights[i] if options.weights is not None else None
         if given is None:
             checked.append(Query(matrix, also=tuple(searches or ())))

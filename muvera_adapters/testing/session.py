@@ -53,6 +53,9 @@ class Session(Protocol):
     def has_other_vectors(self) -> bool:
         """Whether a document can have a vector of another model beside its FDE and tokens."""
 
+    def near_dense(self, vector: np.ndarray, limit: int, filter: Any = None) -> Any:
+        """An entry of ``also`` that searches "dense" of :meth:`foreign`, among the documents that pass a filter."""
+
     def removes_fdes(self) -> bool:
         """Whether the database can drop a vector; if not, ``remove_fde`` undoes the rest and raises ``Unsupported``."""
 

@@ -22,6 +22,7 @@ from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
     above_threshold,
+    check_also,
     check_at_once,
     check_mode,
     check_options,
@@ -95,12 +96,8 @@ async def prefetch(collection: Collection, query_tokens: Any, options: SearchOpt
 
 
 async def _search(collection: Collection, queries: Sequence[Any], at_once: int, options: SearchOptions) -> list[Hits]:
-    many = len(queries) > 1
-    totals = [
-        also.check(each or (), options.candidates, f"query {i}: " if many else "")
-        for i, each in enumerate(options.also or ())
-    ]
-    mode = _mode(collection, options, options.candidates + max(totals, default=0))
+    _check_options(collection, options)
+    mode = _mode(collection, options, check_also(options, also.check))
     check_at_once(at_once)
     await _know_properties(collection, options)
     checked = check_queries(collection, queries, options, check_matrix)
@@ -287,7 +284,6 @@ async def _native_muvera(collection: Collection, o: SearchOptions, query: Query,
 
 def _mode(collection: Collection, o: SearchOptions, candidates: int) -> str:
     """The mode of reranking, for so many candidates of all searches."""
-    _check_options(collection, o)
     check_rerank(collection, o.rerank, _MODES)
     mode = o.rerank
     if mode == "auto":

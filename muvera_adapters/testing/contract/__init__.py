@@ -17,6 +17,13 @@ from muvera_adapters.testing.contract.documents import (
     test_large_loads_are_split_and_complete,
 )
 from muvera_adapters.testing.contract.guests import TestDocumentsOfOthers, TestWritesTouchOnlyWhatTheyName
+from muvera_adapters.testing.contract.hybrid import (
+    TestEarlyEnd,
+    TestGroups,
+    TestSeveralLists,
+    TestTimings,
+    TestWeights,
+)
 from muvera_adapters.testing.contract.payloads import TestPayloadsComeOutAsTheyWentIn
 from muvera_adapters.testing.contract.query_fits import TestQueryFits
 from muvera_adapters.testing.contract.searching import (
@@ -34,18 +41,23 @@ __all__ = [
     "TestDocuments",
     "TestDocumentsOfOthers",
     "TestDocumentsWithoutTokens",
+    "TestEarlyEnd",
     "TestEncoderKeptInAFile",
     "TestErrors",
+    "TestGroups",
     "TestInAndOutAgain",
     "TestOwnership",
     "TestPartlyIndexed",
     "TestPayloadsComeOutAsTheyWentIn",
     "TestQueryFits",
     "TestSearch",
+    "TestSeveralLists",
     "TestSharedDirection",
     "TestSpellingsOfIds",
     "TestStoredTokens",
+    "TestTimings",
     "TestTokenModel",
+    "TestWeights",
     "TestWritesTouchOnlyWhatTheyName",
     "filled",
     "native_scoring",
