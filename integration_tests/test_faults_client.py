@@ -51,7 +51,7 @@ def connect(request, server):
 
     def make(method: str = "create", retry: Retry = QUICK, timeout: int = 20):
         arguments = ("c", ENCODER)
-        options = {"timeout": timeout, "retry": retry}
+        options = {"timeout": timeout, "retry": retry, "write_retry": retry}
         if request.param == "sync":
             clients.append(QdrantClient(server.url, check_compatibility=False))
             return getattr(QdrantMuvera, method)(clients[-1], *arguments, **options)

@@ -57,6 +57,11 @@ async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bo
     return [_document(collection, found[key]) if key in found else None for key in keys]
 
 
+async def ping(collection: Collection) -> None:
+    """Looks for a document that need not exist; the collection must be loaded for that."""
+    await requests.fetch(collection, [0 if collection.keys == "integer" else "0"], ())
+
+
 async def fetch_all(
     collection: Collection, keys: Sequence[Key], fields: Sequence[str], *, strong: bool = False
 ) -> list[Row]:

@@ -48,6 +48,11 @@ async def get(
     return [_document(collection, found[str(p)]) if str(p) in found else None for p in points]
 
 
+async def ping(collection: Collection) -> None:
+    """Looks for a point that need not exist."""
+    await Fetch(collection.name, (0,), False, ())
+
+
 async def page(
     collection: Collection, chosen: Any, limit: int, offset: Any, with_tokens: bool, shard_key: Any = None
 ) -> tuple[list[Document], Any]:

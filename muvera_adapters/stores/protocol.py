@@ -96,6 +96,7 @@ class Store(Protocol):
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """Finds the best documents of ``prefetch`` candidates.
 
@@ -113,6 +114,12 @@ class Store(Protocol):
             count_missing: count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at most every
                 30 seconds, beside the search.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
+                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit. Embedded engines
+                cannot be interrupted: there it is looked at between requests only.
+
+        Raises:
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or repeating has not helped.
         """
         ...
 
@@ -131,6 +138,7 @@ class Store(Protocol):
         with_fde_score: bool = False,
         count_missing: bool = True,
         query_fit: QueryFit | None = None,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """Searches for several queries; the arguments are those of :meth:`search`."""
         ...
@@ -145,20 +153,23 @@ class Store(Protocol):
         score_threshold: float | None = None,
         with_payload: Any = True,
         with_tokens: bool = False,
+        timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document; the arguments are those of :meth:`search`."""
+        """MaxSim over every document; the arguments are those of :meth:`search`, but ``timeout=None`` is no limit."""
         ...
 
-    def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+    def get(
+        self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
+    ) -> list[Document | None]:
+        """Documents in the order of ``ids``, None where there is none; ``timeout`` as for :meth:`exact_search`."""
         ...
 
     def scroll(self, *, filter: Any = None, with_tokens: bool = False, page_size: int = 100) -> Iterator[Document]:
         """All documents in a fixed order, read in pages of ``page_size``."""
         ...
 
-    def count(self, *, filter: Any = None) -> int:
-        """Exact number of documents."""
+    def count(self, *, filter: Any = None, timeout: float | None = None) -> int:
+        """Exact number of documents; ``timeout`` as for :meth:`exact_search`."""
         ...
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: Any = None, everything: bool = False) -> None:
@@ -230,6 +241,18 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: the timeout has passed.
+        """
+        ...
+
+    def ping(self, timeout: float = 5.0) -> float:
+        """Seconds that the cheapest request takes which needs the database and the collection; it is not repeated.
+
+        Args:
+            timeout: seconds to wait for the answer.
+
+        Raises:
+            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            AccessDenied: the database rejects the credentials.
         """
         ...
 
