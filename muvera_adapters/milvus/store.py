@@ -37,6 +37,7 @@ from muvera_adapters.stores.operations import (
 )
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
+from muvera_adapters.tracing import traced
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
@@ -705,8 +706,10 @@ class MilvusMuvera:
 
     def _do(self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None) -> T:
         engine, place = self._collection.server.engine, address_of(self.client)
-        deadline = deadline_of(operation, timeout, f"{engine} at {place}" if place else engine)
-        return _run(self.client, self._connection, operation, retry or self._retry, deadline)
+        database = f"{engine} at {place}" if place else engine
+        deadline = deadline_of(operation, timeout, database)
+        with traced(call, self.name, database) as done:
+            return done(_run(self.client, self._connection, operation, retry or self._retry, deadline))
 
     def _write(self, call: str, operation: Operation[T]) -> T:
         return self._do(call, operation, retry=self._write_retry)

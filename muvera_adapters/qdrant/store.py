@@ -41,6 +41,7 @@ from muvera_adapters.stores.operations import (
 )
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
+from muvera_adapters.tracing import traced
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
@@ -737,7 +738,8 @@ class QdrantMuvera:
             raise StoreUnavailable(f"the store of {self.name} is closed")
         connection = self._connection
         deadline = deadline_of(operation, timeout, connection.database, interrupts=connection.wire is not LOCAL)
-        return _run(self.client, connection, operation, retry or self._retry, deadline)
+        with traced(call, self.name, connection.database) as done:
+            return done(_run(self.client, connection, operation, retry or self._retry, deadline))
 
     def _write(self, call: str, operation: Operation[T]) -> T:
         return self._do(call, operation, retry=self._write_retry)

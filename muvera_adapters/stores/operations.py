@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from muvera_adapters.errors import InvalidInput, StoreUnavailable
+from muvera_adapters.logs import LOG, short
 
 #: seconds that a search may wait for its database in all, where the caller does not say
 SEARCH_SECONDS = 10.0
@@ -350,6 +351,9 @@ def _attempts(request: Any, retry: Retry, deadline: Deadline) -> Generator[Any, 
                 raise
             if wait >= deadline.left:
                 raise deadline.error(error) from (error.__cause__ or error)
+            LOG.warning(
+                "%s; trying again in %.3g s (attempt %d of %d)", short(error), wait, attempt + 1, retry.attempts
+            )
             yield Pause(wait)
             waited, pause = waited + wait, 2 * pause
     raise AssertionError("unreachable: the last attempt returns or raises")

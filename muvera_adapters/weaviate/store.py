@@ -31,6 +31,7 @@ from muvera_adapters.stores.operations import (
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import SearchOptions
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
+from muvera_adapters.tracing import traced
 from muvera_adapters.weaviate import backfilling, lifecycle, query_fitting, reading, repairing, searching, writing
 from muvera_adapters.weaviate.client import Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
@@ -750,8 +751,10 @@ class WeaviateMuvera:
 
     def _do(self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None) -> T:
         engine, place = self._collection.server.engine, address(self.client)
-        deadline = deadline_of(operation, timeout, f"{engine} at {place}" if place else engine)
-        return _run(self.client, self._connection, operation, retry or self._retry, deadline)
+        database = f"{engine} at {place}" if place else engine
+        deadline = deadline_of(operation, timeout, database)
+        with traced(call, self.name, database) as done:
+            return done(_run(self.client, self._connection, operation, retry or self._retry, deadline))
 
     def _write(self, call: str, operation: Operation[T]) -> T:
         return self._do(call, operation, retry=self._write_retry)

@@ -43,6 +43,7 @@ from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_mode
 from muvera_adapters.stores.operations import ONCE, Operation, deadline_of, run, search_limit, timed
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
+from muvera_adapters.tracing import traced
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
@@ -632,8 +633,10 @@ class QdrantEdgeMuvera:
 
     def _do(self, call: str, operation: Operation[T], timeout: float | None = None) -> T:
         # the engine works in this thread and cannot be interrupted
-        deadline = deadline_of(operation, timeout, f"{ENGINE} on {self._shard.path}", interrupts=False)
-        return run(operation, lambda request: self._shard.send(request), ONCE, deadline)
+        database = f"{ENGINE} on {self._shard.path}"
+        deadline = deadline_of(operation, timeout, database, interrupts=False)
+        with traced(call, self.name, database) as done:
+            return done(run(operation, lambda request: self._shard.send(request), ONCE, deadline))
 
 
 def _make(
