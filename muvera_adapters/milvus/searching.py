@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.logs import LOG
 from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
@@ -201,7 +202,10 @@ def _mode(collection: Collection, options: Options) -> str:
     _check(collection, options)
     check_rerank(collection, options.rerank, _MODES)
     if options.rerank == "auto":
-        return "none" if collection.tokens is None else "native" if _scores_there(collection) else "client"
+        if collection.tokens is None or _scores_there(collection):
+            return "none" if collection.tokens is None else "native"
+        LOG.debug("%s: tokens are scored here: the server cannot, or would score their codes", collection.name)
+        return "client"
     if options.rerank == "native_muvera" and collection.strategy != "muvera":
         raise Unsupported(
             f"{collection.name} has no MUVERA of Milvus's own: create it on Milvus >= 3.0 with "

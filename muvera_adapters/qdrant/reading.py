@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import Rejected
+from muvera_adapters.logs import LOG
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.requests import Count, Fetch, GetStatus, Page, Row, Sample, Status, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
@@ -109,7 +110,8 @@ async def unindexed(collection: Collection, state: Status) -> int | None:
         stored = 0
         for name in state.vectors:
             stored += await Count(collection.name, Where(has=(name,)))
-    except Rejected:  # strict mode
+    except Rejected as error:  # strict mode
+        LOG.info("%s: documents without index are not counted, as counting is refused: %s", collection.name, error)
         return None
     missing = max(0, stored - state.indexed_vectors)
     return -(-missing // max(1, len(state.vectors)))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, Rejected
+from muvera_adapters.logs import LOG
 from muvera_adapters.qdrant.collection import EDGE, LOCAL, Collection
 from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.reading import sample_fdes, token_names, tokens_of, user_payload
@@ -188,7 +189,8 @@ async def _count_lacking(collection: Collection) -> int:
         assert collection.tokens is not None
         try:
             lacking.keep(await Count(collection.name, Where(has=(collection.fde,), lacks=(collection.tokens,))))
-        except Rejected:  # a strict mode may forbid exact counts
+        except Rejected as error:  # a strict mode may forbid exact counts
+            LOG.info("%s: all documents are taken to have tokens, as counting is refused: %s", collection.name, error)
             lacking.keep(None)
     return lacking.value or 0
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from weaviate.collections.classes.filters import FilterReturn
 
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.logs import LOG
 from muvera_adapters.results import Hit, Hits
 from muvera_adapters.stores.checks import need_fde, need_tokens, query_matrix
 from muvera_adapters.stores.operations import Compute, Together
@@ -188,6 +189,8 @@ def _mode(collection: Collection, o: SearchOptions) -> str:
     if mode == "auto":
         native = _scores_exactly(collection) and o.candidates < collection.exact_below
         mode = "none" if collection.tokens is None else "native" if native else "client"
+        if mode == "client":
+            LOG.debug("%s: tokens are scored here: the server's scores would not be exact for all", collection.name)
     if mode == "native_muvera":
         if collection.index != "muvera":
             raise Unsupported(
