@@ -178,7 +178,7 @@ def test_repetitions_end_with_the_time_and_say_why(until):
 
 
 def test_operations_that_go_on_together_share_the_time(until):
-    with pytest.raises(StoreUnavailable, match="within 0[.]25 s"):
+    with pytest.raises(StoreUnavailable, match=r"within 0\.25 s"):
         until(all_of(range(9), 3), lambda: 1, Deadline(0.25, "the shelf"), lasting=0.15)
 
 
@@ -189,7 +189,7 @@ def test_an_engine_that_cannot_be_interrupted_is_asked_no_more(until):
         return [await Ask(1), await Ask(2)]
 
     asked = []
-    with pytest.raises(StoreUnavailable, match="within 0[.]05 s"):
+    with pytest.raises(StoreUnavailable, match=r"within 0\.05 s"):
         until(two(), lambda: asked.append(1), deadline, lasting=0.1)
     assert asked == [1]
 
