@@ -49,9 +49,9 @@ def connect(request, server):
     clients: list[QdrantClient] = []
     async_clients: list[AsyncQdrantClient] = []
 
-    def make(method: str = "create", retry: Retry = QUICK, timeout: int = 20):
+    def make(method: str = "create", retry: Retry = QUICK, timeout: int = 20, write_retry: Retry | None = None):
         arguments = ("c", ENCODER)
-        options = {"timeout": timeout, "retry": retry}
+        options = {"timeout": timeout, "retry": retry, "write_retry": write_retry or retry}
         if request.param == "sync":
             clients.append(QdrantClient(server.url, check_compatibility=False))
             return getattr(QdrantMuvera, method)(clients[-1], *arguments, **options)
@@ -184,6 +184,16 @@ def test_a_restart_in_the_middle_is_survived(server, connect):
     report = store.upsert(IDS, TOKENS)
     assert (report.written, report.failed) == (COUNT, {})
     check_complete(server)
+
+
+def test_writes_have_retries_of_their_own(server, connect):
+    store = connect(retry=Retry(attempts=1), write_retry=QUICK)
+    server.faults.extend(["503", "503"])
+    assert store.upsert(IDS[:2], TOKENS[:2]).written == 2
+    impatient = connect("open", retry=QUICK, write_retry=Retry(attempts=1))
+    server.faults.append("503")
+    with pytest.raises(WriteInterrupted):
+        impatient.upsert(IDS[:2], TOKENS[:2])
 
 
 def test_no_server_is_an_error_of_ours(server, connect):

@@ -120,7 +120,7 @@ def store(request, points) -> Iterator[Any]:
     if request.param == "sync":
         client = QdrantClient("127.0.0.1", **options)
         assert wire_of(client) is GRPC
-        yield QdrantMuvera(client, connection, collection, QUICK)
+        yield QdrantMuvera(client, connection, collection, QUICK, QUICK)
         client.close()
     else:
 
@@ -128,7 +128,7 @@ def store(request, points) -> Iterator[Any]:
             return AsyncQdrantClient("127.0.0.1", **options)
 
         async_client = loop.run_until_complete(connect())
-        yield Blocking(AsyncQdrantMuvera(async_client, connection, collection, QUICK), loop)
+        yield Blocking(AsyncQdrantMuvera(async_client, connection, collection, QUICK, QUICK), loop)
         loop.run_until_complete(async_client.close())
         loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()

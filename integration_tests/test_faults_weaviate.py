@@ -155,7 +155,7 @@ def kill_after(server: WeaviateServer, documents: int, then: Any) -> threading.T
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_kill_and_a_restart_in_mid_load_are_survived(servers, small_batches, kind):
     server = servers.start()
-    store = servers.store(kind, server, "create", encoder=ENCODER, retry=PATIENT)
+    store = servers.store(kind, server, "create", encoder=ENCODER, retry=PATIENT, write_retry=PATIENT)
 
     def restart() -> None:
         time.sleep(0.5)
@@ -228,7 +228,9 @@ def test_what_waits_to_be_indexed_is_not_taken_for_lost(servers):
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_lasting_outage_is_reported_and_a_rerun_completes(servers, small_batches, kind):
     server = servers.start()
-    store = servers.store(kind, server, "create", encoder=ENCODER, retry=Retry(attempts=1))
+    store = servers.store(
+        kind, server, "create", encoder=ENCODER, retry=Retry(attempts=1), write_retry=Retry(attempts=1)
+    )
     watcher = kill_after(server, 50, lambda: None)
     with pytest.raises(WriteInterrupted) as caught:
         store.upsert(IDS, TOKENS)
@@ -298,7 +300,7 @@ def test_a_backfill_is_resumed_after_a_kill(servers, monkeypatch):
                 time.sleep(0.005)
         server.kill()
 
-    store = WeaviateMuvera.adopt(client, "Load", ENCODER, retry=Retry(attempts=1))
+    store = WeaviateMuvera.adopt(client, "Load", ENCODER, retry=Retry(attempts=1), write_retry=Retry(attempts=1))
     watcher = threading.Thread(target=watch)
     watcher.start()
     with pytest.raises(StoreUnavailable):

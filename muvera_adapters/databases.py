@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
 from muvera_adapters.stores.choosing import EncoderOption
 from muvera_adapters.stores.database import DatabaseSpec, Target
-from muvera_adapters.stores.operations import Retry
+from muvera_adapters.stores.operations import DEFAULT_WRITE_RETRY
 from muvera_adapters.stores.protocol import Store
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
@@ -37,8 +37,8 @@ _OURS: Mapping[str, str] = {
 #: embedded engine of the quickstart, and of measurements on a sample
 LOCAL = "qdrant-edge"
 
-# the client of a long command waits for a database that restarts
-_PATIENT = Retry(attempts=8, first_pause=0.5, max_wait=180.0)
+# long commands wait for a database that restarts, in reads too
+_PATIENT = DEFAULT_WRITE_RETRY
 
 
 def schemes() -> list[str]:
@@ -226,7 +226,7 @@ class Database:
         client = self._connected(creating=method == "create")
         options = {**self.target.store_options, **options}
         if self.spec.retries:
-            options = {"retry": _PATIENT, **options}
+            options = {"retry": _PATIENT, "write_retry": _PATIENT, **options}
         store = getattr(self.spec.store_class(), method)(client, name, encoder, **options)
         if isinstance(store, AbstractContextManager):
             self._exits.enter_context(store)

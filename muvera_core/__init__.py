@@ -1,5 +1,7 @@
 """MUVERA Fixed Dimensional Encodings: one vector a document whose dot product approximates MaxSim."""
 
+import logging
+
 from muvera_core.config import FDEConfig
 from muvera_core.encoder import Encoder, encoder_from_dict, load_encoder
 from muvera_core.fde import FDEEncoder
@@ -23,3 +25,5 @@ __all__ = [
     "maxsim",
     "pool_tokens",
 ]
+
+logging.getLogger("muvera_core").addHandler(logging.NullHandler())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,8 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+_LOG = logging.getLogger("muvera_core")
+
 _DIGEST = digest(Path(__file__).parent)
 
 
@@ -38,8 +41,10 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(OSError, EOFError, pickle.UnpicklingError):
+        try:
             super().save_overload(sig, data)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            _not_kept(error)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return (*super()._index_key(sig, codegen), _DIGEST)
@@ -49,6 +54,15 @@ def jit(function: Callable[..., Any]) -> Any:
     """Compiles a kernel for each kind of arguments when it is first called with them; releases the GIL."""
     # "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
     compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(function)
-    with suppress(RuntimeError, OSError):  # no directory that could keep the compiled code: read-only, without a home
+    try:
         compiled._cache = _Cache(function)
+    except (
+        RuntimeError,
+        OSError,
+    ) as error:  # no directory that could keep the compiled code: read-only, without a home
+        _not_kept(error)
     return compiled
+
+
+def _not_kept(error: Exception) -> None:
+    _LOG.info("compiled code cannot be kept, so every process compiles for seconds: %s", error)

@@ -63,13 +63,13 @@ class ShelfStore:
     def search_batch(self, queries, limit=10, prefetch=200, **_):
         return [self.exact_search(query, limit) for query in queries]
 
-    def get(self, ids, *, with_tokens=False):
+    def get(self, ids, *, with_tokens=False, timeout=None):
         return [self._document(i) if i in self._documents else None for i in ids]
 
     def scroll(self, *, filter=None, with_tokens=False, page_size=100):
         return iter([self._document(i) for i in self._documents])
 
-    def count(self, *, filter=None):
+    def count(self, *, filter=None, timeout=None):
         return len(self._documents)
 
     def delete(self, ids=None, *, filter=None, everything=False):
@@ -94,6 +94,9 @@ class ShelfStore:
 
     def wait_indexed(self, timeout=None):
         return None
+
+    def ping(self, timeout=5.0):
+        return 0.0
 
     def info(self):
         n = self.count()

@@ -14,7 +14,8 @@ from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
 from integration_tests.milvus.conftest import IDS, STRONG, filled
 from muvera_adapters.errors import InvalidInput, MuveraError, StoreUnavailable, WriteInterrupted
-from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera, Retry, requests
+from muvera_adapters.milvus import AsyncMilvusMuvera, MilvusMuvera, requests
+from muvera_adapters.stores.operations import ONCE
 from muvera_adapters.testing.corpus import COUNT, DOCUMENTS, ENCODER, QUERIES
 from muvera_core import maxsim
 from servers.milvus_server import LiteServer
@@ -52,7 +53,7 @@ class TestErrors:
         server = LiteServer(tmp_path)
         server.start()
         client = MilvusClient(server.uri, timeout=5, dedicated=True)
-        store = MilvusMuvera.create(client, "c", ENCODER, timeout=2, retry=Retry(attempts=1))
+        store = MilvusMuvera.create(client, "c", ENCODER, timeout=2, retry=ONCE)
         server.stop()
         with pytest.raises(StoreUnavailable, match=server.uri):
             store.count()
@@ -70,7 +71,7 @@ class TestFaults:
     def test_an_outage_is_reported_and_a_rerun_completes(self, server, monkeypatch):
         monkeypatch.setattr(requests, "WRITE_BYTES", 20_000)
         client = MilvusClient(server.uri, timeout=5)
-        store = MilvusMuvera.create(client, "c", ENCODER, timeout=3, retry=Retry(attempts=1), **STRONG)
+        store = MilvusMuvera.create(client, "c", ENCODER, timeout=3, retry=ONCE, write_retry=ONCE, **STRONG)
         call, calls = client.insert, []
 
         def dying(**arguments: Any) -> Any:

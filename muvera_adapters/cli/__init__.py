@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -23,7 +24,9 @@ from muvera_adapters.cli import (
     tune,
     verify,
 )
+from muvera_adapters.cli.options import ToTerminal
 from muvera_adapters.errors import MuveraError, WrongUsage
+from muvera_adapters.logs import LOG
 from muvera_core import InvalidTokens
 
 _typer = typer.Typer(
@@ -66,6 +69,7 @@ _typer.command()(estimate.estimate)
 
 def app() -> None:
     """Entry point; exit status 0: done, 1: failed, 2: wrong usage."""
+    LOG.addHandler(ToTerminal(logging.WARNING))
     try:
         _typer()
     except MuveraError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from tqdm import tqdm
 
 from muvera_adapters.databases import forms, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
@@ -147,6 +149,19 @@ def _loaded(file: Path, load: Callable[[Path], T]) -> T:
         raise InvalidInput(str(error)) from error
 
 
+def tell(line: str) -> None:
+    """Writes a line to the standard error, above a progress bar where there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+class ToTerminal(logging.Handler):
+    """Log records of a command, as lines on the standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the message of a record; tracebacks are not shown."""
+        tell(f"muvera: {record.getMessage()}")
+
+
 @contextmanager
 def shown_warnings() -> Iterator[list[str]]:
     """Warnings as lines on the standard error, each once; and as a list."""
@@ -157,7 +172,7 @@ def shown_warnings() -> Iterator[list[str]]:
         text = " ".join(str(message).split())
         if text not in texts and not issubclass(category, DeprecationWarning | ResourceWarning):
             texts.append(text)
-            print(f"muvera: warning: {text}", file=sys.stderr)
+            tell(f"muvera: warning: {text}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,16 +11,13 @@ from urllib.parse import urlsplit
 from pymilvus import AsyncMilvusClient, MilvusClient
 
 from muvera_adapters.stores.checks import check_client
-from muvera_adapters.stores.operations import Request, Retry
+from muvera_adapters.stores.operations import Request
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 #: seconds; without a limit the client repeats a failed request 75 times
 TIMEOUT = 60.0
-
-#: two attempts, as within its timeout the client repeats requests on its own
-DEFAULT_RETRY = Retry(attempts=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,16 @@ class Call(Request[T], Generic[R, T]):
     read: Callable[[R], T]
 
 
-def send(client: Any, connection: Connection, call: Call[R, Any]) -> R:
-    """The client's reply to a call; from an asynchronous client, an awaitable of the reply."""
-    return call.send(client, connection.timeout)
+def send(client: Any, connection: Connection, call: Call[R, Any], seconds: float = math.inf) -> R:
+    """The client's reply to a call; from an asynchronous client, an awaitable of the reply.
+
+    Args:
+        client: the caller's client.
+        connection: what all calls of the store have in common.
+        call: what is asked for.
+        seconds: limit of the request, beside that of the connection.
+    """
+    return call.send(client, min(seconds, connection.timeout))
 
 
 def check_kind(client: Any, kind: type) -> None:

@@ -70,6 +70,11 @@ def document_id(collection: Collection, point: Mapping[str, Any]) -> DocumentId:
     raise InvalidInput(f"no primary key {collection.key!r} in {sorted(map(str, point))}: ask for it in output_fields")
 
 
+async def ping(collection: Collection) -> None:
+    """Looks for a document that need not exist; the collection must be loaded for that."""
+    await requests.fetch(collection, [0 if collection.keys == "integer" else "0"], ())
+
+
 async def fetch_all(
     collection: Collection, keys: Sequence[Key], fields: Sequence[str], *, strong: bool = False
 ) -> list[Row]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pymilvus import AnnSearchRequest
 
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.logs import LOG
 from muvera_adapters.milvus import also
 from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
@@ -280,6 +281,8 @@ def _mode(collection: Collection, options: Options, candidates: int) -> str:
     if mode == "auto":
         native = _scores_there(collection) and not needs_client(collection, options)
         mode = "none" if collection.tokens is None else "native" if native else "client"
+        if mode == "client" and not needs_client(collection, options):
+            LOG.debug("%s: tokens are scored here: the server cannot, or would score their codes", collection.name)
     check_mode(collection, options, mode)
     if options.rerank == "native_muvera" and collection.strategy != "muvera":
         raise Unsupported(

@@ -14,7 +14,7 @@ from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.milvus import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.milvus.also import Also
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
+from muvera_adapters.milvus.client import TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
 from muvera_adapters.milvus.database import MILVUS, WORTH_TRYING
 from muvera_adapters.milvus.errors import translate
@@ -25,10 +25,22 @@ from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
-from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.operations import (
+    DEFAULT_RETRY,
+    DEFAULT_WRITE_RETRY,
+    ONCE,
+    Deadline,
+    Operation,
+    Retry,
+    deadline_of,
+    run,
+    search_limit,
+    timed,
+)
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
+from muvera_adapters.tracing import traced
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
@@ -61,11 +73,19 @@ class MilvusMuvera:
         hits = store.search(query_tokens, limit=10, filter="year > 2024")
     """
 
-    def __init__(self, client: MilvusClient, connection: Connection, collection: Collection, retry: Retry) -> None:
+    def __init__(
+        self,
+        client: MilvusClient,
+        connection: Connection,
+        collection: Collection,
+        retry: Retry,
+        write_retry: Retry,
+    ) -> None:
         self.client = client
         self._connection = connection
         self._collection = collection
         self._retry = retry
+        self._write_retry = write_retry
 
     @property
     def encoder(self) -> Encoder:
@@ -122,6 +142,7 @@ class MilvusMuvera:
         consistency_level: str = "Session",
         timeout: float = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
         **options: Any,
     ) -> MilvusMuvera:
         """Makes an empty collection.
@@ -157,7 +178,9 @@ class MilvusMuvera:
             consistency_level: consistency of searches, ``"Strong"``, ``"Session"``, ``"Bounded"`` or ``"Eventually"``.
                 Counting, scrolling and reading by id are always strong.
             timeout: seconds that one request may take, the client's own retries included.
-            retry: how often requests are repeated after the database was unreachable.
+            retry: repetition of requests that failed because the database was unreachable or overloaded.
+            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``)
+                and ``wait_indexed``. The default survives a restart of the server that takes a minute.
             **options: options of ``client.create_collection``: ``num_shards``, ``num_partitions``, ``properties``.
 
         Raises:
@@ -189,7 +212,7 @@ class MilvusMuvera:
             model=as_token_model(model),
         )
         collection = _run(client, connection, lifecycle.create(name, choice.encoder, plan), retry)
-        return cls(client, connection, collection, retry)
+        return cls(client, connection, collection, retry, write_retry)
 
     @classmethod
     def open(
@@ -202,6 +225,7 @@ class MilvusMuvera:
         consistency_level: str | None = None,
         timeout: float = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> MilvusMuvera:
         """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made, and loads it.
 
@@ -213,6 +237,7 @@ class MilvusMuvera:
             consistency_level: consistency of searches; None: the collection's own.
             timeout: as for ``create``.
             retry: as for ``create``.
+            write_retry: as for ``create``.
 
         Raises:
             CollectionNotFound: there is no such collection, or this library did not make it.
@@ -222,7 +247,7 @@ class MilvusMuvera:
         _check(client, encoder)
         connection = Connection(name, timeout)
         opened = lifecycle.open_collection(name, encoder, as_token_model(model), consistency_level)
-        return cls(client, connection, _run(client, connection, opened, retry), retry)
+        return cls(client, connection, _run(client, connection, opened, retry), retry, write_retry)
 
     @classmethod
     def adopt(
@@ -238,6 +263,7 @@ class MilvusMuvera:
         consistency_level: str | None = None,
         timeout: float = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> MilvusMuvera:
         """Takes over a collection of someone else, or gives one of this library another FDE field.
 
@@ -259,6 +285,7 @@ class MilvusMuvera:
             consistency_level: as for ``open``.
             timeout: as for ``create``.
             retry: as for ``create``.
+            write_retry: as for ``create``.
 
         Raises:
             SchemaMismatch: the collection does not fit; the message names every reason.
@@ -269,7 +296,7 @@ class MilvusMuvera:
         connection = Connection(name, timeout)
         named = as_token_model(model)
         adopted = lifecycle.adopt(name, encoder, fde_vector, tokens_vector, tokens_metric, named, consistency_level)
-        return cls(client, connection, _run(client, connection, adopted, retry), retry)
+        return cls(client, connection, _run(client, connection, adopted, retry), retry, write_retry)
 
     def backfill(
         self,
@@ -320,10 +347,10 @@ class MilvusMuvera:
         )
         check_codes(plan)
         if into is not None and not dry_run:
-            return self._do(copying.copy(self._collection, into, alias, leave_out, plan, progress))
+            return self._write("backfill", copying.copy(self._collection, into, alias, leave_out, plan, progress))
         add, keep = partial(lifecycle.add_fde, self._collection, plan), lifecycle.write_state
         filled = backfilling.backfill(self._collection, add, keep, dry_run, progress, refresh)
-        report, self._collection = self._do(filled)
+        report, self._collection = self._write("backfill", filled)
         return report
 
     def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
@@ -338,7 +365,7 @@ class MilvusMuvera:
         Raises:
             InvalidInput: no tokens are stored, there are no FDEs yet, or ``limit`` is below 1.
         """
-        return self._do(backfilling.verify(self._collection, limit, progress))
+        return self._do("verify", backfilling.verify(self._collection, limit, progress))
 
     def fit_queries(
         self,
@@ -375,7 +402,7 @@ class MilvusMuvera:
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
         access = query_fitting.access(self._collection)
-        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+        return self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     def remove_fde(self) -> None:
         """Undoes an adoption: removes the FDE field and what this library keeps with the collection, and nothing else.
@@ -386,7 +413,7 @@ class MilvusMuvera:
             Unsupported: the server cannot remove the field. It stays, emptied where it may be empty; everything else of
                 this library is removed.
         """
-        problem = self._do(lifecycle.remove_fde(self._collection))
+        problem = self._write("remove_fde", lifecycle.remove_fde(self._collection))
         self._collection = dataclasses.replace(
             self._collection, fde_exists=problem is not None, has_fde=False, marker=False
         )
@@ -430,7 +457,7 @@ class MilvusMuvera:
                 Repeat the call.
         """
         written = writing.upsert(self._collection, ids, tokens, payloads, progress, vectors, replace, zero_rows)
-        return self._do(written)
+        return self._write("upsert", written)
 
     def search(
         self,
@@ -454,6 +481,7 @@ class MilvusMuvera:
         group_size: int = 1,
         stop_after: int | None = None,
         search_params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
 
@@ -490,6 +518,8 @@ class MilvusMuvera:
             group_size: maximum number of hits of one value.
             stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
                 which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
+            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
+                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit.
 
         Returns:
             At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
@@ -499,6 +529,7 @@ class MilvusMuvera:
             EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, an expression's brackets or quotes are
                 not closed, or tokens are not stored.
+            StoreUnavailable: the server did not answer within ``timeout`` seconds, or repeating has not helped.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
         """
         options = Options(
@@ -520,7 +551,7 @@ class MilvusMuvera:
             search_params=search_params,
             count_missing=count_missing,
         )
-        found = self._do(searching.search(self._collection, [query_tokens], options))
+        found = self._do("search", searching.search(self._collection, [query_tokens], options), search_limit(timeout))
         return found[0]
 
     def prefetch(
@@ -556,7 +587,7 @@ class MilvusMuvera:
             query_fit=query_fit,
             search_params=search_params,
         )
-        return self._do(searching.prefetch(self._collection, query_tokens, options))
+        return self._do("prefetch", searching.prefetch(self._collection, query_tokens, options), search_limit(None))
 
     def point_id(self, document_id: DocumentId) -> int | str:
         """The primary key of a document, as :meth:`upsert` writes it.
@@ -597,6 +628,7 @@ class MilvusMuvera:
         stop_after: int | None = None,
         search_params: Mapping[str, Any] | None = None,
         at_once: int = 4,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries, of which at most ``at_once`` are in progress at a time.
 
@@ -624,7 +656,11 @@ class MilvusMuvera:
             search_params=search_params,
             count_missing=count_missing,
         )
-        return self._do(searching.search(self._collection, queries, options, at_once))
+        return self._do(
+            "search_batch",
+            searching.search(self._collection, queries, options, at_once),
+            search_limit(timeout, len(queries)),
+        )
 
     def exact_search(
         self,
@@ -637,10 +673,12 @@ class MilvusMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
         weights: ArrayLike | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """Scores every document by MaxSim: the truth that :meth:`search` approximates.
 
-        It takes a request for every 1,000 documents. Arguments are those of :meth:`search`.
+        It takes a request for every 1,000 documents. Arguments are those of :meth:`search`, but without ``timeout``
+        there is no limit in all.
 
         Raises:
             InvalidInput: as for :meth:`search`.
@@ -655,11 +693,19 @@ class MilvusMuvera:
             tokens=with_tokens,
             weights=None if weights is None else [weights],
         )
-        return self._do(searching.exact_search(self._collection, query_tokens, options))
+        return self._do("exact_search", searching.exact_search(self._collection, query_tokens, options), timeout)
 
-    def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
-        return self._do(reading.get(self._collection, ids, with_tokens))
+    def get(
+        self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
+    ) -> list[Document | None]:
+        """Documents in the order of ``ids``; None where there is none.
+
+        Args:
+            ids: ids of the documents.
+            with_tokens: return token matrices.
+            timeout: seconds to wait for the database in all; None: no limit.
+        """
+        return self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     def scroll(
         self, *, filter: str | None = None, with_tokens: bool = False, page_size: int = 100
@@ -668,15 +714,20 @@ class MilvusMuvera:
         chosen, cursor = checked(filter), None
         while True:
             page = reading.one_page(self._collection, chosen, page_size, cursor, with_tokens)
-            documents, cursor = self._do(page)
+            documents, cursor = self._do("scroll", page)
             for document in documents:
                 yield document
             if cursor is None:
                 return
 
-    def count(self, *, filter: str | None = None) -> int:
-        """The exact number of documents that pass the filter."""
-        return self._do(reading.count(self._collection, checked(filter)))
+    def count(self, *, filter: str | None = None, timeout: float | None = None) -> int:
+        """The exact number of documents that pass the filter.
+
+        Args:
+            filter: expression.
+            timeout: seconds to wait for the database in all; None: no limit.
+        """
+        return self._do("count", reading.count(self._collection, checked(filter)), timeout)
 
     def delete(
         self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None, everything: bool = False
@@ -691,7 +742,7 @@ class MilvusMuvera:
         Raises:
             InvalidInput: both or neither of ``ids`` and ``filter`` are given, or the filter is empty.
         """
-        self._do(writing.delete(self._collection, ids, filter, everything))
+        self._write("delete", writing.delete(self._collection, ids, filter, everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Flushes, and returns when nothing is left to index.
@@ -703,15 +754,33 @@ class MilvusMuvera:
         Raises:
             StoreUnavailable: documents are still being indexed after ``timeout`` seconds.
         """
-        return self._do(writing.wait_indexed(self._collection, timeout))
+        return self._write("wait_indexed", writing.wait_indexed(self._collection, timeout))
+
+    def ping(self, timeout: float = 5.0) -> float:
+        """Asks the database for a document that need not exist: the cheapest request that needs the collection.
+
+        It is sent once, without repetition.
+
+        Args:
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            Seconds that the answer took.
+
+        Raises:
+            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            AccessDenied: the database rejects the credentials.
+            CollectionNotFound: the collection is gone.
+        """
+        return self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; documents without tokens in structs, exact up to 1,000."""
-        return self._do(reading.info(self._collection))
+        return self._do("info", reading.info(self._collection))
 
     def drop(self) -> None:
         """Deletes the collection."""
-        self._do(lifecycle.drop(self._collection.name))
+        self._write("drop", lifecycle.drop(self._collection.name))
 
     def close(self) -> None:
         """Does nothing, as a store keeps nothing open: the client is the caller's, who closes it."""
@@ -729,8 +798,15 @@ class MilvusMuvera:
             f"{self._collection.server.engine})"
         )
 
-    def _do(self, operation: Operation[T]) -> T:
-        return _run(self.client, self._connection, operation, self._retry)
+    def _do(self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None) -> T:
+        engine, place = self._collection.server.engine, address_of(self.client)
+        database = f"{engine} at {place}" if place else engine
+        deadline = deadline_of(operation, timeout, database)
+        with traced(call, self.name, database) as done:
+            return done(_run(self.client, self._connection, operation, retry or self._retry, deadline))
+
+    def _write(self, call: str, operation: Operation[T]) -> T:
+        return self._do(call, operation, retry=self._write_retry)
 
 
 def _check(client: Any, encoder: Any) -> None:
@@ -739,13 +815,21 @@ def _check(client: Any, encoder: Any) -> None:
         check_encoder_type(encoder)
 
 
-def _run(client: MilvusClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+def _run(
+    client: MilvusClient,
+    connection: Connection,
+    operation: Operation[T],
+    retry: Retry,
+    deadline: Deadline | None = None,
+) -> T:
+    deadline = Deadline() if deadline is None else deadline
+
     def carry_out(call: Call[Any, Any]) -> Any:
         try:
-            return call.read(send(client, connection, call))
+            return call.read(send(client, connection, call, deadline.left))
         except MuveraError:
             raise
         except Exception as error:  # the client raises what its transport raises
             raise translate(error, connection.name, address_of(client)) from error
 
-    return run(operation, carry_out, retry)
+    return run(operation, carry_out, retry, deadline)

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient, models
 from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, to_prefetch, wire_of
-from muvera_adapters.qdrant.collection import FDE, Collection
+from muvera_adapters.qdrant.collection import FDE, LOCAL, Collection
 from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.search_plan import Options
 from muvera_adapters.qdrant.searching import Rerank
@@ -28,10 +28,22 @@ from muvera_adapters.results import (
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption
 from muvera_adapters.stores.ids import to_point_id
-from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run_async
+from muvera_adapters.stores.operations import (
+    DEFAULT_RETRY,
+    DEFAULT_WRITE_RETRY,
+    ONCE,
+    Deadline,
+    Operation,
+    Retry,
+    deadline_of,
+    run_async,
+    search_limit,
+    timed,
+)
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
+from muvera_adapters.tracing import traced
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
@@ -63,11 +75,19 @@ class AsyncQdrantMuvera:
         client: client of the caller.
     """
 
-    def __init__(self, client: AsyncQdrantClient, connection: Connection, collection: Collection, retry: Retry) -> None:
+    def __init__(
+        self,
+        client: AsyncQdrantClient,
+        connection: Connection,
+        collection: Collection,
+        retry: Retry,
+        write_retry: Retry,
+    ) -> None:
         self.client = client
         self._connection = connection
         self._collection = collection
         self._retry = retry
+        self._write_retry = write_retry
         self._closed = False
 
     def __repr__(self) -> str:
@@ -128,6 +148,7 @@ class AsyncQdrantMuvera:
         model: TokenModel | str | None = None,
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> AsyncQdrantMuvera:
         """Makes an empty collection.
 
@@ -158,9 +179,11 @@ class AsyncQdrantMuvera:
             tenant_field: payload key with the tenant, which gets a tenant index; filter by it in every search.
             model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
                 (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
-            timeout: seconds of one request, None: those of the client (5 by default). gRPC always uses those of the
-                client.
+            timeout: seconds of one request, None: those of the client (5 by default). Writes over gRPC always use those
+                of the client.
             retry: repetition of requests that failed because the database was unreachable or overloaded.
+            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``)
+                and ``wait_indexed``. The default survives a restart of the server that takes a minute.
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
@@ -192,7 +215,7 @@ class AsyncQdrantMuvera:
             model=named,
         )
         made = lifecycle.create(connection, choice.encoder, planned, tenant_field, named)
-        return cls(client, connection, await _run(client, connection, made, retry), retry)
+        return cls(client, connection, await _run(client, connection, made, retry), retry, write_retry)
 
     @classmethod
     async def open(
@@ -204,6 +227,7 @@ class AsyncQdrantMuvera:
         model: TokenModel | str | None = None,
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> AsyncQdrantMuvera:
         """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
 
@@ -214,6 +238,7 @@ class AsyncQdrantMuvera:
             model: model that makes the query's tokens, as for ``create``; None: it is not compared.
             timeout: as for ``create``.
             retry: as for ``create``.
+            write_retry: as for ``create``.
 
         Raises:
             CollectionNotFound: there is no such collection, or this library did not make or adopt it.
@@ -224,7 +249,7 @@ class AsyncQdrantMuvera:
         named = as_token_model(model)
         connection = await _connect(client, name, timeout, retry)
         opened = lifecycle.open_collection(connection, encoder, named)
-        return cls(client, connection, await _run(client, connection, opened, retry), retry)
+        return cls(client, connection, await _run(client, connection, opened, retry), retry, write_retry)
 
     @classmethod
     async def adopt(
@@ -238,6 +263,7 @@ class AsyncQdrantMuvera:
         model: TokenModel | str | None = None,
         timeout: int | None = TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> AsyncQdrantMuvera:
         """Takes over a collection of someone else.
 
@@ -258,6 +284,7 @@ class AsyncQdrantMuvera:
             model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
             timeout: as for ``create``.
             retry: as for ``create``.
+            write_retry: as for ``create``.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -268,7 +295,7 @@ class AsyncQdrantMuvera:
         named = as_token_model(model)
         connection = await _connect(client, name, timeout, retry)
         adopted = lifecycle.adopt(connection, encoder, fde_vector, tokens_vector, named)
-        return cls(client, connection, await _run(client, connection, adopted, retry), retry)
+        return cls(client, connection, await _run(client, connection, adopted, retry), retry, write_retry)
 
     async def backfill(
         self,
@@ -316,13 +343,15 @@ class AsyncQdrantMuvera:
         version = self._connection.version
         params = fde_params(self.encoder, quantization, datatype, hnsw_config, on_disk, version)
         if into is not None and not dry_run:
-            return await self._do(copying.copy(self._connection, self._collection, into, alias, params, progress))
+            return await self._write(
+                "backfill", copying.copy(self._connection, self._collection, into, alias, params, progress)
+            )
         add = partial(lifecycle.add_fde, self._connection, self._collection, params)
         keep = partial(lifecycle.keep, self._connection)
         filled = backfilling.backfill(
             self._collection, add, keep, dry_run, progress, shard_key_selector, refresh=refresh
         )
-        report, self._collection = await self._do(filled)
+        report, self._collection = await self._write("backfill", filled)
         return report
 
     async def verify(
@@ -342,7 +371,7 @@ class AsyncQdrantMuvera:
         Raises:
             InvalidInput: no tokens are stored.
         """
-        return await self._do(backfilling.verify(self._collection, limit, progress, shard_key_selector))
+        return await self._do("verify", backfilling.verify(self._collection, limit, progress, shard_key_selector))
 
     async def fit_queries(
         self,
@@ -379,7 +408,7 @@ class AsyncQdrantMuvera:
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
         access = query_fitting.access(self._collection)
-        return await self._do(fit_queries(access, queries, documents, rank, seed, progress))
+        return await self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     async def remove_fde(self) -> None:
         """Removes the FDE vector and what is kept of it in the metadata, and leaves the rest as it is.
@@ -390,7 +419,7 @@ class AsyncQdrantMuvera:
         Raises:
             Unsupported: the server is older than 1.18; an empty vector stays.
         """
-        self._collection = await self._do(lifecycle.remove_fde(self._connection, self._collection))
+        self._collection = await self._write("remove_fde", lifecycle.remove_fde(self._connection, self._collection))
 
     async def upsert(
         self,
@@ -440,7 +469,7 @@ class AsyncQdrantMuvera:
             replace=replace,
             zero_rows=zero_rows,
         )
-        return await self._do(written)
+        return await self._write("upsert", written)
 
     async def search(
         self,
@@ -465,6 +494,7 @@ class AsyncQdrantMuvera:
         stop_after: int | None = None,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """The documents most similar to a query.
 
@@ -498,6 +528,9 @@ class AsyncQdrantMuvera:
             search_params: parameters of the first stage; None: a beam of twice the candidates, and
                 rescoring of binary and product codes with the original FDEs.
             shard_key_selector: shards to search.
+            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
+                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit. The local mode
+                cannot be interrupted: there it is looked at between requests only.
 
         Returns:
             At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens, and its
@@ -507,6 +540,7 @@ class AsyncQdrantMuvera:
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+            StoreUnavailable: the server did not answer within ``timeout`` seconds, or repeating has not helped.
         """
         o = Options(
             limit=limit,
@@ -528,7 +562,9 @@ class AsyncQdrantMuvera:
             params=search_params,
             shard_key=shard_key_selector,
         )
-        found = await self._do(searching.search(self._collection, [query_tokens], o, count_missing))
+        found = await self._do(
+            "search", searching.search(self._collection, [query_tokens], o, count_missing), search_limit(timeout)
+        )
         return found[0]
 
     async def prefetch(
@@ -564,7 +600,9 @@ class AsyncQdrantMuvera:
             query_fit=query_fit,
             params=search_params,
         )
-        first = await self._do(searching.prefetch(self._collection, query_tokens, options))
+        first = await self._do(
+            "prefetch", searching.prefetch(self._collection, query_tokens, options), search_limit(None)
+        )
         return to_prefetch(first, self._connection.wire)
 
     def point_id(self, document_id: DocumentId) -> int | str:
@@ -606,6 +644,7 @@ class AsyncQdrantMuvera:
         stop_after: int | None = None,
         search_params: models.SearchParams | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries, in as few requests as their bytes allow.
 
@@ -631,7 +670,11 @@ class AsyncQdrantMuvera:
             params=search_params,
             shard_key=shard_key_selector,
         )
-        return await self._do(searching.search(self._collection, queries, o, count_missing))
+        return await self._do(
+            "search_batch",
+            searching.search(self._collection, queries, o, count_missing),
+            search_limit(timeout, len(queries)),
+        )
 
     async def exact_search(
         self,
@@ -645,10 +688,12 @@ class AsyncQdrantMuvera:
         with_tokens: bool = False,
         weights: ArrayLike | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """MaxSim over every document: the exact ranking that :meth:`search` approximates.
 
-        Arguments are those of :meth:`search`. A server in strict mode may forbid it.
+        Arguments are those of :meth:`search`, but without ``timeout`` there is no limit in all. A server in strict mode
+        may forbid it.
         """
         o = Options(
             limit=limit,
@@ -660,7 +705,7 @@ class AsyncQdrantMuvera:
             weights=None if weights is None else [weights],
             shard_key=shard_key_selector,
         )
-        return await self._do(searching.exact_search(self._collection, query_tokens, o))
+        return await self._do("exact_search", searching.exact_search(self._collection, query_tokens, o), timeout)
 
     async def get(
         self,
@@ -668,9 +713,17 @@ class AsyncQdrantMuvera:
         *,
         with_tokens: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
+        timeout: float | None = None,
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``, None for each id that is not there."""
-        return await self._do(reading.get(self._collection, ids, with_tokens, shard_key_selector))
+        """Documents in the order of ``ids``, None for each id that is not there.
+
+        Args:
+            ids: ids of the documents.
+            with_tokens: whether to return token matrices.
+            shard_key_selector: shards to read, in a collection with custom sharding.
+            timeout: seconds to wait for the database in all, None: no limit.
+        """
+        return await self._do("get", reading.get(self._collection, ids, with_tokens, shard_key_selector), timeout)
 
     async def scroll(
         self,
@@ -684,17 +737,27 @@ class AsyncQdrantMuvera:
         offset = None
         while True:
             page = reading.page(self._collection, filter, page_size, offset, with_tokens, shard_key_selector)
-            documents, offset = await self._do(page)
+            documents, offset = await self._do("scroll", page)
             for document in documents:
                 yield document
             if offset is None:
                 return
 
     async def count(
-        self, *, filter: models.Filter | None = None, shard_key_selector: models.ShardKeySelector | None = None
+        self,
+        *,
+        filter: models.Filter | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        timeout: float | None = None,
     ) -> int:
-        """The exact number of documents."""
-        return await self._do(reading.count(self._collection, filter, shard_key_selector))
+        """The exact number of documents.
+
+        Args:
+            filter: filter of the documents.
+            shard_key_selector: shards to count in, in a collection with custom sharding.
+            timeout: seconds to wait for the database in all, None: no limit.
+        """
+        return await self._do("count", reading.count(self._collection, filter, shard_key_selector), timeout)
 
     async def delete(
         self,
@@ -712,7 +775,9 @@ class AsyncQdrantMuvera:
             everything: whether to delete all documents; a filter without conditions needs it.
             shard_key_selector: shards to delete in, in a collection with custom sharding.
         """
-        await self._do(writing.delete(self._collection, ids, filter, shard_key_selector, everything=everything))
+        await self._write(
+            "delete", writing.delete(self._collection, ids, filter, shard_key_selector, everything=everything)
+        )
 
     async def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Returns when the server indexes no more.
@@ -725,15 +790,33 @@ class AsyncQdrantMuvera:
         Raises:
             StoreUnavailable: indexing was not finished after ``timeout`` seconds, or it failed.
         """
-        return await self._do(writing.wait_indexed(self._collection, timeout))
+        return await self._write("wait_indexed", writing.wait_indexed(self._collection, timeout))
+
+    async def ping(self, timeout: float = 5.0) -> float:
+        """Asks the database for a document that need not exist: the cheapest request that needs the collection.
+
+        It is sent once, without repetition.
+
+        Args:
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            Seconds that the answer took.
+
+        Raises:
+            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            AccessDenied: the database rejects the credentials.
+            CollectionNotFound: the collection is gone.
+        """
+        return await self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""
-        return await self._do(reading.info(self._collection))
+        return await self._do("info", reading.info(self._collection))
 
     async def drop(self) -> None:
         """Deletes the collection."""
-        await self._do(lifecycle.drop(self._connection))
+        await self._write("drop", lifecycle.drop(self._connection))
 
     async def close(self) -> None:
         """Ends the use of this store; the client stays open. Closing twice is allowed."""
@@ -747,11 +830,19 @@ class AsyncQdrantMuvera:
     ) -> None:
         await self.close()
 
-    async def _do(self, operation: Operation[T]) -> T:
+    async def _do(
+        self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None
+    ) -> T:
         if self._closed:
             operation.close()
             raise StoreUnavailable(f"the store of {self.name} is closed")
-        return await _run(self.client, self._connection, operation, self._retry)
+        connection = self._connection
+        deadline = deadline_of(operation, timeout, connection.database, interrupts=connection.wire is not LOCAL)
+        with traced(call, self.name, connection.database) as done:
+            return done(await _run(self.client, connection, operation, retry or self._retry, deadline))
+
+    async def _write(self, call: str, operation: Operation[T]) -> T:
+        return await self._do(call, operation, retry=self._write_retry)
 
 
 async def _connect(client: AsyncQdrantClient, name: str, timeout: int | None, retry: Retry) -> Connection:
@@ -761,5 +852,16 @@ async def _connect(client: AsyncQdrantClient, name: str, timeout: int | None, re
     return await _run(client, unknown, lifecycle.connect(name, wire, timeout, address), retry)
 
 
-async def _run(client: AsyncQdrantClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
-    return await run_async(operation, partial(send_async, client, connection), retry)
+async def _run(
+    client: AsyncQdrantClient,
+    connection: Connection,
+    operation: Operation[T],
+    retry: Retry,
+    deadline: Deadline | None = None,
+) -> T:
+    deadline = Deadline() if deadline is None else deadline
+
+    async def carry_out(request: Any) -> Any:
+        return await send_async(client, connection.limited(deadline.left), request)
+
+    return await run_async(operation, carry_out, retry, deadline)

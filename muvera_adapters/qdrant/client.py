@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
@@ -51,6 +52,18 @@ class Connection:
     wire: Wire
     timeout: int | None
     address: str = ""
+
+    @property
+    def database(self) -> str:
+        """Name, version and address of the database."""
+        return f"{self.engine} at {self.address}" if self.address else self.engine
+
+    def limited(self, seconds: float) -> Connection:
+        """The same with requests of at most so many seconds; the client and the server take whole ones."""
+        if math.isinf(seconds):
+            return self
+        most = max(1, math.ceil(seconds))
+        return replace(self, timeout=most if self.timeout is None else min(most, self.timeout))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import InvalidInput, Rejected
+from muvera_adapters.logs import LOG
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.requests import Count, Fetch, GetStatus, Page, PointId, Row, Sample, Status, Where
 from muvera_adapters.results import Document, DocumentId, StoreInfo
@@ -56,6 +57,11 @@ async def fetch(
         rows = await Fetch(collection.name, points[i : i + _FETCH], payload, vectors, shard_key)
         found.update((row.id, row) for row in rows)
     return found
+
+
+async def ping(collection: Collection) -> None:
+    """Looks for a point that need not exist."""
+    await Fetch(collection.name, (0,), False, ())
 
 
 async def page(
@@ -114,7 +120,8 @@ async def unindexed(collection: Collection, state: Status) -> int | None:
         stored = 0
         for name in state.vectors:
             stored += await Count(collection.name, Where(has=(name,)))
-    except Rejected:  # strict mode
+    except Rejected as error:  # strict mode
+        LOG.info("%s: documents without index are not counted, as counting is refused: %s", collection.name, error)
         return None
     missing = max(0, stored - state.indexed_vectors)
     return -(-missing // max(1, len(state.vectors)))

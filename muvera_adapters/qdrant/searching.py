@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from muvera_adapters.errors import Rejected
+from muvera_adapters.logs import LOG
 from muvera_adapters.qdrant import search_plan
 from muvera_adapters.qdrant.collection import EDGE, LOCAL, Collection
 from muvera_adapters.qdrant.prepare import check_query
@@ -200,7 +201,8 @@ async def _count_lacking(collection: Collection, also: bool) -> int:
         where = Where(has=() if also else (collection.fde,), lacks=(collection.tokens,))
         try:
             lacking.keep(await Count(collection.name, where))
-        except Rejected:  # a strict mode may forbid exact counts
+        except Rejected as error:  # a strict mode may forbid exact counts
+            LOG.info("%s: all documents are taken to have tokens, as counting is refused: %s", collection.name, error)
             lacking.keep(None)
     return lacking.value or 0
 

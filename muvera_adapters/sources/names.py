@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 
 from muvera_adapters.errors import InvalidInput
+from muvera_adapters.logs import LOG
 
 #: exact names; the first that is there is taken
 TOKENS = (
@@ -90,5 +91,6 @@ def choose_ids(names: Collection[str], where: str, kind: str) -> str | None:
 
 
 def guessed(where: str, what: str) -> None:
-    """Warns of a guess."""
+    """Warns of a guess, and logs it."""
+    LOG.info("%s: guessed: %s", where, what)
     warnings.warn(f"{where}: guessed: {what}", SourceWarning, stacklevel=2)

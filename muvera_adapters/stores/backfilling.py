@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
+from muvera_adapters.logs import LOG
 from muvera_adapters.results import BackfillReport, DocumentId, VerifyReport
 from muvera_adapters.stores.checks import cosines, encode_stored, has_zero_rows, without_zero_rows
 from muvera_adapters.stores.collection import Described
@@ -261,6 +262,8 @@ async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: 
             documents = encodable(access, documents, scratch)
             lacking = [each for each in documents if each.fde is None]
             stale = await _stale(access, [each for each in documents if each.fde is not None])
+            if stale:
+                LOG.info("%d documents have the FDE of other tokens, and get it anew", len(stale))
             report.refreshed += await fill(access, stale, report)
             report.written += await fill(access, lacking, report)
             if cursor is None:

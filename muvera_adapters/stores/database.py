@@ -104,7 +104,7 @@ class DatabaseSpec:
             ``(client, name, encoder)`` and ``model=``, ``create`` also ``"auto"`` with ``sample=``, and
             ``quantization=`` (a preset, None for no codes, or ``"auto"``, its default), ``adopt`` also
             ``tokens_vector=`` and ``fde_vector=``. A store that is a context manager is closed with its database.
-        retries: these methods take ``retry=``.
+        retries: these methods take ``retry=`` and ``write_retry=``.
         store_options: options of a target's URL that these methods and ``token_dim`` take by keyword, as text. Commands
             have an option ``--NAME`` for each.
         token_dim: finds the width of the token vectors that a collection has in a vector, from ``(client, collection,

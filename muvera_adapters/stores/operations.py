@@ -8,14 +8,24 @@ runs it, so a blocking store, an asynchronous one and an embedded engine share e
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import math
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from muvera_adapters.errors import InvalidInput, StoreUnavailable
+from muvera_adapters.logs import LOG, short
+
+#: seconds that a search may wait for its database in all, where the caller does not say
+SEARCH_SECONDS = 10.0
+#: further seconds for each query of a batch but the first
+QUERY_SECONDS = 1.0
 
 T = TypeVar("T")
 Operation: TypeAlias = Coroutine[Any, Any, T]
@@ -69,30 +79,118 @@ def seconds() -> float:
 class Retry:
     """How often a request is repeated after the database was unreachable, overloaded, or asked to come back later.
 
-    Every request of this library may be repeated: ids are given.
+    Every request of this library may be repeated: ids are given. The pause before the second attempt is
+    ``first_pause``, each further one is twice as long, and none is longer than ``longest_pause``. Each is multiplied by
+    a random number between 0.5 and 1. Where the database says how long to wait (429), that is the pause.
 
     Args:
-        attempts: at most so many in all; 1: no repetition.
-        first_pause: seconds before the second attempt; each further pause is twice as long, with jitter.
-        max_wait: seconds of pauses in all for one request, those that a 429 asks for included.
+        attempts: maximum number of attempts, the first included; 1: no repetition.
+        first_pause: seconds before the second attempt.
+        max_wait: seconds from the first failure on, pauses and further attempts included, after which no attempt
+            begins.
+        longest_pause: seconds of the longest pause that this library chooses.
     """
 
-    attempts: int = 5
+    attempts: int = 4
     first_pause: float = 0.5
-    max_wait: float = 120.0
+    max_wait: float = 30.0
+    longest_pause: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first_pause < 0 or self.max_wait < 0:
+        if self.attempts < 1 or min(self.first_pause, self.max_wait, self.longest_pause) < 0:
             raise InvalidInput(f"attempts must be at least 1 and times at least 0, got {self}")
 
 
-#: what stores use when no other is given
+#: retries of reads where no others are given: the pauses take 1.75 to 3.5 seconds in all
 DEFAULT_RETRY = Retry()
+#: retries of bulk writes where no others are given: 104 to 120 seconds, in which a server restarts
+DEFAULT_WRITE_RETRY = Retry(attempts=30, max_wait=120.0)
+#: for a request whose failure is the answer
+ONCE = Retry(attempts=1)
 
 
-def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry) -> T:
-    """The result of an operation; ``send`` carries one request out, blocking, and returns its reply."""
-    steps = _resilient(operation, retry)
+class _TimeIsOver(StoreUnavailable):
+    """The error of a deadline, which needs no further explanation."""
+
+
+class Deadline:
+    """The seconds that one call of a store may wait for its database: requests, repetitions and pauses.
+
+    The time in which this machine computes is added again: it cannot be interrupted, and a first call may compile.
+
+    Args:
+        limit: seconds in all; None or infinity: no limit.
+        database: name and address of the database, for the error.
+        interrupts: whether a request is given up when the time is over. Embedded engines work in the caller's thread,
+            so for them the time is looked at between requests only.
+
+    Raises:
+        InvalidInput: ``limit`` is not a number above 0.
+    """
+
+    __slots__ = ("_database", "_end", "interrupts", "limit")
+
+    def __init__(self, limit: float | None = None, database: str = "", *, interrupts: bool = True) -> None:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
+            raise InvalidInput(f"timeout must be a number of seconds above 0, or None, got {limit!r}")
+        self.limit = None if limit is None or math.isinf(limit) else float(limit)
+        self.interrupts = interrupts
+        self._database = database
+        self._end = math.inf if self.limit is None else seconds() + self.limit
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, at least 0; infinity without a limit."""
+        return max(0.0, self._end - seconds())
+
+    def postpone(self, computed: float) -> None:
+        """Adds the seconds in which this machine computed."""
+        self._end += computed
+
+    def error(self, last: BaseException | None = None) -> StoreUnavailable:
+        """The error of a call whose time is over; ``last`` is what its last request ended with."""
+        because = f"; at last: {last}" if last is not None else ""
+        return _TimeIsOver(
+            f"{self._database or 'the database'} did not answer within {self.limit:g} s (timeout=){because}",
+            transient=True,
+        )
+
+
+def deadline_of(operation: Operation[Any], limit: float | None, database: str, *, interrupts: bool = True) -> Deadline:
+    """The deadline of an operation that begins now, with the arguments of :class:`Deadline`."""
+    try:
+        return Deadline(limit, database, interrupts=interrupts)
+    except InvalidInput:
+        operation.close()
+        raise
+
+
+def search_limit(timeout: float | None, queries: int = 1) -> float:
+    """Seconds that a search for so many queries may take; ``timeout`` where the caller gave one."""
+    return SEARCH_SECONDS + QUERY_SECONDS * max(0, queries - 1) if timeout is None else timeout
+
+
+async def timed(operation: Operation[Any]) -> float:
+    """Seconds that an operation takes."""
+    began = seconds()
+    await operation
+    return seconds() - began
+
+
+def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry, deadline: Deadline | None = None) -> T:
+    """The result of an operation.
+
+    Args:
+        operation: what to do.
+        send: carries one request out, blocking, and returns its reply.
+        retry: how often to repeat a request.
+        deadline: limit of the whole operation; None: none.
+
+    Raises:
+        StoreUnavailable: the time is over, or repeating has not helped.
+    """
+    deadline = Deadline() if deadline is None else deadline
+    steps = _resilient(operation, retry, deadline)
     reply, error = None, None
     while True:
         try:
@@ -104,18 +202,28 @@ def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry) -> T:
             if isinstance(request, Pause):
                 time.sleep(request.seconds)
             elif isinstance(request, Compute):
+                began = seconds()
                 reply = request.call()
+                deadline.postpone(seconds() - began)
             elif isinstance(request, Together):
-                reply = _run_together(request, send, retry)
-            else:
+                reply = _run_together(request, send, retry, deadline)
+            elif deadline.limit is None or not deadline.interrupts:
                 reply = send(request)
+            else:
+                reply = _send_until(deadline, send, request)
         except Exception as problem:
             error = problem
 
 
-async def run_async(operation: Operation[T], send: Callable[[Any], Awaitable[Any]], retry: Retry) -> T:
+async def run_async(
+    operation: Operation[T],
+    send: Callable[[Any], Awaitable[Any]],
+    retry: Retry,
+    deadline: Deadline | None = None,
+) -> T:
     """As :func:`run`, on an event loop: ``send`` is awaited, and CPU-bound work runs in a worker thread."""
-    steps = _resilient(operation, retry)
+    deadline = Deadline() if deadline is None else deadline
+    steps = _resilient(operation, retry, deadline)
     reply, error = None, None
     while True:
         try:
@@ -127,20 +235,54 @@ async def run_async(operation: Operation[T], send: Callable[[Any], Awaitable[Any
             if isinstance(request, Pause):
                 await asyncio.sleep(request.seconds)
             elif isinstance(request, Compute):
+                began = seconds()
                 reply = await asyncio.to_thread(request.call)
+                deadline.postpone(seconds() - began)
             elif isinstance(request, Together):
-                reply = await _gather(request, send, retry)
-            else:
+                reply = await _gather(request, send, retry, deadline)
+            elif deadline.limit is None or not deadline.interrupts:
                 reply = await send(request)
+            else:
+                reply = await _await_until(deadline, send(request))
         except Exception as problem:
             error = problem
 
 
-def _run_together(together: Together[Any], send: Callable[[Any], Any], retry: Retry) -> list[Any]:
+def _send_until(deadline: Deadline, send: Callable[[Any], Any], request: Any) -> Any:
+    """The reply, if it comes in time; the request is sent in a thread, which is otherwise left to the client's limit.
+
+    No blocking client keeps to a limit by itself: pauses of their own retries, and connecting, come on top.
+    """
+    reply: Future[Any] = Future()
+    context = contextvars.copy_context()  # the client's instrumentation looks for the caller's span
+
+    def work() -> None:
+        try:
+            reply.set_result(context.run(send, request))
+        except BaseException as error:  # raised in the caller's thread
+            reply.set_exception(error)
+
+    threading.Thread(target=work, name="muvera request", daemon=True).start()
+    if not wait_for([reply], deadline.left).done:
+        raise deadline.error()
+    return reply.result()
+
+
+async def _await_until(deadline: Deadline, sent: Awaitable[Any]) -> Any:
+    try:
+        return await asyncio.wait_for(sent, deadline.left)
+    except asyncio.TimeoutError as error:
+        raise deadline.error() from error
+
+
+def _run_together(together: Together[Any], send: Callable[[Any], Any], retry: Retry, deadline: Deadline) -> list[Any]:
     if len(together.operations) == 1:
-        return [run(together.operations[0], send, retry)]
+        return [run(together.operations[0], send, retry, deadline)]
     with ThreadPoolExecutor(together.at_once) as pool:
-        futures = [pool.submit(run, operation, send, retry) for operation in together.operations]
+        futures = [
+            pool.submit(contextvars.copy_context().run, run, operation, send, retry, deadline)
+            for operation in together.operations
+        ]
         try:
             return [future.result() for future in futures]
         except BaseException:
@@ -151,12 +293,14 @@ def _run_together(together: Together[Any], send: Callable[[Any], Any], retry: Re
             raise
 
 
-async def _gather(together: Together[Any], send: Callable[[Any], Awaitable[Any]], retry: Retry) -> list[Any]:
+async def _gather(
+    together: Together[Any], send: Callable[[Any], Awaitable[Any]], retry: Retry, deadline: Deadline
+) -> list[Any]:
     free = asyncio.Semaphore(together.at_once)
 
     async def one(operation: Operation[Any]) -> Any:
         async with free:
-            return await run_async(operation, send, retry)
+            return await run_async(operation, send, retry, deadline)
 
     tasks = [asyncio.ensure_future(one(operation)) for operation in together.operations]
     try:
@@ -170,33 +314,51 @@ async def _gather(together: Together[Any], send: Callable[[Any], Awaitable[Any]]
         raise
 
 
-def _resilient(operation: Operation[T], retry: Retry) -> Generator[Any, Any, T]:
+def _resilient(operation: Operation[T], retry: Retry, deadline: Deadline) -> Generator[Any, Any, T]:
     """The same operation, which sees an error only when repeating has not helped."""
     reply: Any = None
     error: BaseException | None = None
     while True:
+        began = seconds()
         try:
             request = operation.throw(error) if error else operation.send(reply)
         except StopIteration as done:
             return done.value
+        deadline.postpone(seconds() - began)
         reply, error = None, None
         try:
             # the operations of a Together repeat their own requests
-            reply = (yield request) if isinstance(request, Together) else (yield from _attempts(request, retry))
+            if isinstance(request, Together):
+                reply = yield request
+            else:
+                reply = yield from _attempts(request, retry, deadline)
         except Exception as problem:
             error = problem
 
 
-def _attempts(request: Any, retry: Retry) -> Generator[Any, Any, Any]:
+def _attempts(request: Any, retry: Retry, deadline: Deadline) -> Generator[Any, Any, Any]:
     waited, pause = 0.0, retry.first_pause
     for attempt in range(1, retry.attempts + 1):
+        if not deadline.left:
+            raise deadline.error()
+        began = seconds()
         try:
             return (yield request)
-        except StoreUnavailable as error:  # noqa: PERF203
+        except _TimeIsOver:
+            raise
+        except StoreUnavailable as error:
+            if attempt > 1:
+                waited += seconds() - began
             # spread out, so that clients that failed together do not return together
-            wait = pause * random.uniform(0.5, 1.0) if error.retry_after is None else error.retry_after  # noqa: S311
+            own = min(pause, retry.longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311
+            wait = own if error.retry_after is None else error.retry_after
             if not error.transient or attempt == retry.attempts or waited + wait > retry.max_wait:
                 raise
+            if wait >= deadline.left:
+                raise deadline.error(error) from (error.__cause__ or error)
+            LOG.warning(
+                "%s; trying again in %.3g s (attempt %d of %d)", short(error), wait, attempt + 1, retry.attempts
+            )
             yield Pause(wait)
             waited, pause = waited + wait, 2 * pause
     raise AssertionError("unreachable: the last attempt returns or raises")

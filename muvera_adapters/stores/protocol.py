@@ -103,6 +103,7 @@ class Store(Protocol):
         group_by: str | None = None,
         group_size: int = 1,
         stop_after: int | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """Finds the best documents of ``prefetch`` candidates.
 
@@ -131,6 +132,12 @@ class Store(Protocol):
             group_size: maximum number of hits of one value.
             stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
                 which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
+            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
+                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit. Embedded engines
+                cannot be interrupted: there it is looked at between requests only.
+
+        Raises:
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or repeating has not helped.
         """
         ...
 
@@ -185,6 +192,7 @@ class Store(Protocol):
         group_by: str | None = None,
         group_size: int = 1,
         stop_after: int | None = None,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """Searches for several queries; the arguments are those of :meth:`search`.
 
@@ -203,20 +211,23 @@ class Store(Protocol):
         with_payload: Any = True,
         with_tokens: bool = False,
         weights: ArrayLike | None = None,
+        timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document; the arguments are those of :meth:`search`."""
+        """MaxSim over every document; the arguments are those of :meth:`search`, but ``timeout=None`` is no limit."""
         ...
 
-    def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none."""
+    def get(
+        self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
+    ) -> list[Document | None]:
+        """Documents in the order of ``ids``, None where there is none; ``timeout`` as for :meth:`exact_search`."""
         ...
 
     def scroll(self, *, filter: Any = None, with_tokens: bool = False, page_size: int = 100) -> Iterator[Document]:
         """All documents in a fixed order, read in pages of ``page_size``."""
         ...
 
-    def count(self, *, filter: Any = None) -> int:
-        """Exact number of documents."""
+    def count(self, *, filter: Any = None, timeout: float | None = None) -> int:
+        """Exact number of documents; ``timeout`` as for :meth:`exact_search`."""
         ...
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: Any = None, everything: bool = False) -> None:
@@ -288,6 +299,18 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: the timeout has passed.
+        """
+        ...
+
+    def ping(self, timeout: float = 5.0) -> float:
+        """Seconds that the cheapest request takes which needs the database and the collection; it is not repeated.
+
+        Args:
+            timeout: seconds to wait for the answer.
+
+        Raises:
+            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            AccessDenied: the database rejects the credentials.
         """
         ...
 

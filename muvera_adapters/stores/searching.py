@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MissingFDEs, MuveraError, Unsupported, WrongUsage
+from muvera_adapters.logs import LOG, short
 from muvera_adapters.results import Hits, Timings
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import check_weights, need_fde, need_tokens, normalised, query_matrix
@@ -313,7 +314,8 @@ async def missing_fdes(collection: Described, count: Operation[int]) -> int | No
     """Number of documents without an FDE, which is kept in ``seen``; None where the database does not tell it."""
     try:
         missing: int | None = await count
-    except MuveraError:  # a search must not fail because of it
+    except MuveraError as error:  # a search must not fail because of it
+        LOG.info("documents of %s without an FDE are not counted: %s", collection.name, short(error))
         missing = None
     collection.seen.without_fde.keep(missing)
     return missing

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, StoreUnavailable, WriteInterrupted
+from muvera_adapters.logs import LOG, short
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.checks import Prepared
 from muvera_adapters.stores.collection import Described
@@ -98,6 +99,7 @@ async def halving(
     except errors as error:
         if len(items) == 1:
             return {0: error}
+        LOG.info("%d documents are refused together, and sent in halves: %s", len(items), short(error))
     half = len(items) // 2
     first = await halving(write, items[:half], errors)
     second = await halving(write, items[half:], errors)
@@ -142,6 +144,7 @@ async def wait_until_idle(name: str, poll: Callable[[], Operation[tuple[S, str |
             return state
         if deadline is not None and seconds() + pause > deadline:
             raise StoreUnavailable(f"{name} is still {doing} after {timeout:g} s")
+        LOG.info("waiting for %s, which is %s", name, doing)
         await Pause(pause)
         pause = min(2 * pause, 2.0)
 

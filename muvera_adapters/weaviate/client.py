@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
+import grpc
 from weaviate import WeaviateAsyncClient, WeaviateClient
 from weaviate.classes.config import ConsistencyLevel
 from weaviate.collections import Collection as ClientCollection
+from weaviate.connect.v4 import ConnectionAsync, ConnectionSync
 
+from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.stores.checks import check_client
-from muvera_adapters.stores.operations import Request, Retry
+from muvera_adapters.stores.operations import Request
 from muvera_adapters.weaviate.ids import FDE_KEY
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-#: the client itself repeats a query for a minute
-DEFAULT_RETRY = Retry(attempts=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,16 @@ def address(client: Any) -> str:
 Call: TypeAlias = CollectionCall[R, T] | ClientCall[R, T]
 
 
-def send(client: Any, connection: Connection, call: Call[Any, Any]) -> Any:
-    """The client's reply to a call; from an asynchronous client, an awaitable of the reply."""
+def send(client: Any, connection: Connection, call: Call[Any, Any], seconds: float = math.inf) -> Any:
+    """The client's reply to a call; from an asynchronous client, an awaitable of the reply.
+
+    Args:
+        client: the caller's client.
+        connection: collection, tenant and consistency level.
+        call: what is asked for.
+        seconds: limit of the request, beside that of the client.
+    """
+    client = _limited(client, seconds)
     if isinstance(call, ClientCall):
         return call.send(client)
     collection = client.collections.use(connection.name)
@@ -115,3 +125,75 @@ def send(client: Any, connection: Connection, call: Call[Any, Any]) -> Any:
     if connection.consistency_level is not None:
         collection = collection.with_consistency_level(connection.consistency_level)
     return call.send(collection)
+
+
+class _Once:
+    """The client's gRPC stub, for the client to repeat nothing.
+
+    It repeats what a server that is down does not answer, with pauses of a minute in all that nobody can interrupt.
+    It does so for errors of gRPC only, so these become one of this library.
+    """
+
+    def __init__(self, stub: Any, server: str) -> None:
+        self._stub = stub
+        self._server = server
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._stub, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                reply = method(*args, **kwargs)
+            except grpc.RpcError as error:
+                raise self._error(error) from error
+            return self._awaited(reply) if hasattr(reply, "__await__") else reply
+
+        return call
+
+    async def _awaited(self, reply: Any) -> Any:
+        try:
+            return await reply
+        except grpc.RpcError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Any) -> Exception:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            return cast(Exception, error)
+        at = f" at {self._server}" if self._server else ""
+        return StoreUnavailable(f"Weaviate{at} cannot be reached: {error.details()}", transient=True)
+
+
+class _Limits:
+    """A connection that shares everything with the client's, and has limits of its own."""
+
+    # the client's own warns of connections that are not closed
+    def __del__(self) -> None:
+        pass
+
+
+class _LimitedSync(_Limits, ConnectionSync):
+    pass
+
+
+class _LimitedAsync(_Limits, ConnectionAsync):
+    pass
+
+
+def _limited(client: Any, seconds: float) -> Any:
+    """A client on the same connection that repeats nothing and waits at most so many seconds; the caller's stays."""
+    own = getattr(client, "_connection", None)
+    if not isinstance(own, ConnectionSync | ConnectionAsync):
+        return client
+    kind: Any = _LimitedSync if isinstance(own, ConnectionSync) else _LimitedAsync
+    connection = kind.__new__(kind)
+    connection.__dict__.update(own.__dict__)
+    if connection._grpc_stub is not None:
+        connection._grpc_stub = _Once(connection._grpc_stub, address(client))
+    if math.isfinite(seconds):
+        limits = {name: min(seconds, getattr(own.timeout_config, name)) for name in ("query", "insert")}
+        connection.timeout_config = own.timeout_config.model_copy(update=limits)
+    limited = copy.copy(client)
+    limited._connection = connection
+    limited.collections = type(client.collections)(connection)
+    limited.cluster = type(client.cluster)(connection)
+    return limited

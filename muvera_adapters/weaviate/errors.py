@@ -47,8 +47,7 @@ def translate(error: Exception, name: str, server: str = "") -> MuveraError:
         return InvalidInput(f"{name}: {error}")
     if isinstance(error, w.WeaviateTimeoutError | httpx.TimeoutException):
         return StoreUnavailable(f"Weaviate{at} did not answer within the client's timeout: {error}", transient=True)
-    # of batches; the client repeats one for 15 seconds
-    if isinstance(error, w.WeaviateConnectionError | httpx.TransportError | w.WeaviateRetryError):
+    if isinstance(error, w.WeaviateConnectionError | httpx.TransportError):
         return StoreUnavailable(f"Weaviate{at} cannot be reached: {error}", transient=True)
     if isinstance(error, w.AuthenticationFailedError | w.MissingScopeError):
         return AccessDenied(f"Weaviate{at} rejects the credentials: {error}")
@@ -104,11 +103,10 @@ def _of_status(error: Any, name: str) -> MuveraError:
 
 
 def _of_grpc(error: Exception, name: str, at: str) -> MuveraError:
-    code, repeated = _code(error)
+    code = _code(error)
     text = f"Weaviate{at} answered {code.name if code else 'an error'} for {name}: {error}{_hint(str(error))}"
     if code in _DOWN:
-        # the client has repeated a query for a minute by then
-        return StoreUnavailable(text, transient=not repeated)
+        return StoreUnavailable(text, transient=True)
     if code in _DENIED:
         return AccessDenied(text)
     if "could not find class" in text or "class not found" in text.lower():
@@ -116,15 +114,11 @@ def _of_grpc(error: Exception, name: str, at: str) -> MuveraError:
     return Rejected(text)
 
 
-def _code(error: BaseException) -> tuple[grpc.StatusCode | None, bool]:
-    """The gRPC status, and whether the client retried; only errors that ``error`` was raised from have the status."""
-    repeated, seen = False, error
+def _code(error: BaseException) -> grpc.StatusCode | None:
+    """The gRPC status; only errors that ``error`` was raised from have one."""
+    seen: BaseException | None = error
     while seen is not None:
-        repeated = repeated or isinstance(seen, w.WeaviateRetryError)
         if isinstance(seen, grpc.RpcError) and hasattr(seen, "code"):
-            return seen.code(), repeated
-        following = seen.__cause__ or seen.__context__
-        if following is None:
-            break
-        seen = following
-    return None, repeated
+            return seen.code()
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,11 @@ async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bo
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
     found = {row.id: row for row in await fetch_all(collection, objects, True, vectors)}
     return [_document(collection, found[o]) if o in found else None for o in objects]
+
+
+async def ping(collection: Collection) -> None:
+    """Looks for an object that need not exist."""
+    await r.fetch(collection, [str(UUID(int=0))], None)
 
 
 async def fetch_all(

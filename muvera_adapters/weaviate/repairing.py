@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from muvera_adapters.logs import LOG
 from muvera_adapters.stores.checks import need_fde
 from muvera_adapters.stores.operations import Together
 from muvera_adapters.weaviate.collection import Collection
@@ -77,6 +78,8 @@ async def _index_anew(collection: Collection, lost: Mapping[str, set[str]], afte
         ]
         await Together([_touch(collection, row) for row in broken], AT_ONCE)
         done += len(broken)
+        if broken:
+            LOG.info("%d documents that the server had lost from its indexes are indexed anew", len(broken))
     return done
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from weaviate.collections.classes.filters import FilterReturn
 
 from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.logs import LOG
 from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens
@@ -290,6 +291,8 @@ def _mode(collection: Collection, o: SearchOptions, candidates: int) -> str:
         native = _scores_exactly(collection) and candidates < collection.exact_below
         native = native and not needs_client(collection, o)
         mode = "none" if collection.tokens is None else "native" if native else "client"
+        if mode == "client" and not needs_client(collection, o):
+            LOG.debug("%s: tokens are scored here: the server's scores would not be exact for all", collection.name)
     check_mode(collection, o, mode)
     if candidates > MAX_RESULTS:
         raise InvalidInput(

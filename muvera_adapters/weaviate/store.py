@@ -17,13 +17,25 @@ from muvera_adapters.errors import MuveraError
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
-from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.operations import (
+    DEFAULT_RETRY,
+    DEFAULT_WRITE_RETRY,
+    ONCE,
+    Deadline,
+    Operation,
+    Retry,
+    deadline_of,
+    run,
+    search_limit,
+    timed,
+)
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import Fusion, SearchOptions
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
+from muvera_adapters.tracing import traced
 from muvera_adapters.weaviate import backfilling, lifecycle, query_fitting, reading, repairing, searching, writing
 from muvera_adapters.weaviate.also import Also
-from muvera_adapters.weaviate.client import DEFAULT_RETRY, Call, Connection, address, check_kind
+from muvera_adapters.weaviate.client import Call, Connection, address, check_kind
 from muvera_adapters.weaviate.client import send as send_call
 from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.database import WEAVIATE, WORTH_TRYING
@@ -60,11 +72,19 @@ class WeaviateMuvera:
         ```
     """
 
-    def __init__(self, client: WeaviateClient, connection: Connection, collection: Collection, retry: Retry) -> None:
+    def __init__(
+        self,
+        client: WeaviateClient,
+        connection: Connection,
+        collection: Collection,
+        retry: Retry,
+        write_retry: Retry,
+    ) -> None:
         self.client = client
         self._connection = connection
         self._collection = collection
         self._retry = retry
+        self._write_retry = write_retry
 
     def __repr__(self) -> str:
         of, encoder = self._collection, self.encoder
@@ -132,6 +152,7 @@ class WeaviateMuvera:
         tenant: str | None = None,
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
         **options: Any,
     ) -> WeaviateMuvera:
         """Makes an empty collection.
@@ -161,7 +182,9 @@ class WeaviateMuvera:
             tenant: tenant that this store's calls are about. Without ``multi_tenancy_config``, the collection gets
                 tenants, of which this is the first.
             consistency_level: consistency level of reads and writes.
-            retry: how often to repeat requests that failed because the database was unreachable.
+            retry: repetition of requests that failed because the database was unreachable or overloaded.
+            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``,
+                ``repair``) and ``wait_indexed``. The default survives a restart of the server that takes a minute.
             **options: options of ``client.collections.create``: ``description``, ``references``,
                 ``inverted_index_config``, ``multi_tenancy_config``, ``replication_config``, ``sharding_config``.
 
@@ -191,7 +214,7 @@ class WeaviateMuvera:
             named,
         )
         created = _run(client, connection, lifecycle.create(name, choice.encoder, arguments, tenant), retry)
-        return cls(client, connection, created, retry)
+        return cls(client, connection, created, retry, write_retry)
 
     @classmethod
     def open(
@@ -204,6 +227,7 @@ class WeaviateMuvera:
         tenant: str | None = None,
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> WeaviateMuvera:
         """Opens a collection that :meth:`create` made, or that was adopted and backfilled.
 
@@ -214,7 +238,8 @@ class WeaviateMuvera:
             model: model that makes the query's tokens, as for ``create``; None: it is not compared.
             tenant: tenant that this store's calls are about.
             consistency_level: consistency level of reads and writes.
-            retry: how often to repeat requests that failed because the database was unreachable.
+            retry: as for ``create``.
+            write_retry: as for ``create``.
 
         Returns:
             The store of the collection.
@@ -229,7 +254,7 @@ class WeaviateMuvera:
         connection = Connection(name, tenant, consistency_level)
         opening = lifecycle.open_collection(name, encoder, as_token_model(model))
         opened = _run(client, connection, opening, retry)
-        return cls(client, connection, opened, retry)
+        return cls(client, connection, opened, retry, write_retry)
 
     @classmethod
     def adopt(
@@ -244,6 +269,7 @@ class WeaviateMuvera:
         tenant: str | None = None,
         consistency_level: ConsistencyLevel | None = None,
         retry: Retry = DEFAULT_RETRY,
+        write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> WeaviateMuvera:
         """Takes over a collection of someone else, or gives one of this library another FDE vector.
 
@@ -262,7 +288,8 @@ class WeaviateMuvera:
             model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
             tenant: tenant to adopt; a collection with tenants is adopted and backfilled tenant by tenant.
             consistency_level: consistency level of reads and writes.
-            retry: how often to repeat requests that failed because the database was unreachable.
+            retry: as for ``create``.
+            write_retry: as for ``create``.
 
         Returns:
             The store of the collection.
@@ -279,11 +306,12 @@ class WeaviateMuvera:
         adoption = lifecycle.adopt(
             name, encoder, fde_vector, tokens_vector, as_token_model(model), backfilling.check_adopted
         )
-        return cls(client, connection, _run(client, connection, adoption, retry), retry)
+        return cls(client, connection, _run(client, connection, adoption, retry), retry, write_retry)
 
     def with_tenant(self, tenant: str) -> WeaviateMuvera:
         """A store of the same collection for another tenant, which must exist."""
-        return WeaviateMuvera(self.client, self._connection.of_tenant(tenant), self._collection, self._retry)
+        connection = self._connection.of_tenant(tenant)
+        return WeaviateMuvera(self.client, connection, self._collection, self._retry, self._write_retry)
 
     def backfill(
         self,
@@ -318,8 +346,9 @@ class WeaviateMuvera:
             InvalidInput: the collection stores no tokens.
             MuveraError: documents kept changing while their FDEs were compared.
         """
-        self._collection, report = self._do(
-            backfilling.backfill(self._collection, quantization, vector_index_config, dry_run, progress, refresh)
+        self._collection, report = self._write(
+            "backfill",
+            backfilling.backfill(self._collection, quantization, vector_index_config, dry_run, progress, refresh),
         )
         return report
 
@@ -336,7 +365,7 @@ class WeaviateMuvera:
         Raises:
             InvalidInput: the collection stores no tokens, or has no FDEs yet.
         """
-        return self._do(backfilling.verify(self._collection, limit, progress))
+        return self._do("verify", backfilling.verify(self._collection, limit, progress))
 
     def fit_queries(
         self,
@@ -373,7 +402,7 @@ class WeaviateMuvera:
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
         access = query_fitting.access(self._collection)
-        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+        return self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     def remove_fde(self) -> None:
         """Removes the FDE vector and what this library keeps with the collection, which can be adopted again.
@@ -386,7 +415,7 @@ class WeaviateMuvera:
             Unsupported: the server does not drop vectors, which is experimental in Weaviate 1.39 and must be enabled
                 there; the rest has been removed.
         """
-        self._collection = self._do(lifecycle.remove_fde(self._collection))
+        self._collection = self._write("remove_fde", lifecycle.remove_fde(self._collection))
 
     def upsert(
         self,
@@ -427,7 +456,8 @@ class WeaviateMuvera:
             WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
                 Repeat the call.
         """
-        return self._do(
+        return self._write(
+            "upsert",
             writing.upsert(
                 self._collection,
                 ids,
@@ -437,7 +467,7 @@ class WeaviateMuvera:
                 vectors=vectors,
                 replace=replace,
                 zero_rows=zero_rows,
-            )
+            ),
         )
 
     def search(
@@ -461,6 +491,7 @@ class WeaviateMuvera:
         group_by: str | None = None,
         group_size: int = 1,
         stop_after: int | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """Finds the documents most similar to a query.
 
@@ -495,6 +526,8 @@ class WeaviateMuvera:
             group_size: maximum number of hits of one value.
             stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
                 which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
+            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
+                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit.
 
         Returns:
             At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
@@ -502,6 +535,7 @@ class WeaviateMuvera:
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+            StoreUnavailable: the server did not answer within ``timeout`` seconds, or repeating has not helped.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
         o = SearchOptions(
@@ -521,7 +555,11 @@ class WeaviateMuvera:
             group_size=group_size,
             stop_after=stop_after,
         )
-        (hits,) = self._do(searching.search(self._collection, [query_tokens], o, missing=count_missing))
+        (hits,) = self._do(
+            "search",
+            searching.search(self._collection, [query_tokens], o, missing=count_missing),
+            search_limit(timeout),
+        )
         return hits
 
     def prefetch(
@@ -554,7 +592,7 @@ class WeaviateMuvera:
             weights=None if weights is None else [weights],
             query_fit=query_fit,
         )
-        return self._do(searching.prefetch(self._collection, query_tokens, options))
+        return self._do("prefetch", searching.prefetch(self._collection, query_tokens, options), search_limit(None))
 
     def point_id(self, document_id: DocumentId) -> str:
         """The UUID of a document's object, as :meth:`upsert` writes it.
@@ -590,6 +628,7 @@ class WeaviateMuvera:
         group_size: int = 1,
         stop_after: int | None = None,
         at_once: int = 4,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries.
 
@@ -613,6 +652,7 @@ class WeaviateMuvera:
             group_size: as for :meth:`search`.
             stop_after: as for :meth:`search`.
             at_once: maximum number of queries in progress at a time.
+            timeout: as for :meth:`search`.
 
         Returns:
             The hits of every query, in the order of the queries.
@@ -638,7 +678,11 @@ class WeaviateMuvera:
             group_size=group_size,
             stop_after=stop_after,
         )
-        return self._do(searching.search(self._collection, queries, o, at_once, count_missing))
+        return self._do(
+            "search_batch",
+            searching.search(self._collection, queries, o, at_once, count_missing),
+            search_limit(timeout, len(queries)),
+        )
 
     def exact_search(
         self,
@@ -651,6 +695,7 @@ class WeaviateMuvera:
         with_payload: bool | Sequence[Any] = True,
         with_tokens: bool = False,
         weights: ArrayLike | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """MaxSim over every document: the truth that :meth:`search` approximates.
 
@@ -665,6 +710,7 @@ class WeaviateMuvera:
             with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
             with_tokens: whether to return token matrices.
             weights: as for :meth:`search`.
+            timeout: seconds to wait for the database in all: requests, retries and pauses; None: no limit.
 
         Returns:
             At most ``limit`` hits, best first.
@@ -681,11 +727,19 @@ class WeaviateMuvera:
             tokens=with_tokens,
             weights=None if weights is None else [weights],
         )
-        return self._do(searching.exact_search(self._collection, query_tokens, o))
+        return self._do("exact_search", searching.exact_search(self._collection, query_tokens, o), timeout)
 
-    def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
-        """Documents in the order of ``ids``; None for an id that is not there."""
-        return self._do(reading.get(self._collection, ids, with_tokens))
+    def get(
+        self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
+    ) -> list[Document | None]:
+        """Documents in the order of ``ids``; None for an id that is not there.
+
+        Args:
+            ids: ids of the documents.
+            with_tokens: whether to return token matrices.
+            timeout: seconds to wait for the database in all; None: no limit.
+        """
+        return self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     def scroll(
         self, *, filter: FilterReturn | None = None, with_tokens: bool = False, page_size: int = 100
@@ -694,15 +748,20 @@ class WeaviateMuvera:
         after = None
         while True:
             page = reading.one_page(self._collection, filter, page_size, after, with_tokens)
-            documents, after = self._do(page)
+            documents, after = self._do("scroll", page)
             for document in documents:
                 yield document
             if after is None:
                 return
 
-    def count(self, *, filter: FilterReturn | None = None) -> int:
-        """Exact number of documents."""
-        return self._do(reading.count(filter))
+    def count(self, *, filter: FilterReturn | None = None, timeout: float | None = None) -> int:
+        """Exact number of documents.
+
+        Args:
+            filter: condition that documents must pass.
+            timeout: seconds to wait for the database in all; None: no limit.
+        """
+        return self._do("count", reading.count(filter), timeout)
 
     def delete(
         self,
@@ -721,7 +780,7 @@ class WeaviateMuvera:
         Raises:
             InvalidInput: not exactly one of ids and filter is given, or the filter has no conditions.
         """
-        self._do(writing.delete(self._collection, ids, filter, everything))
+        self._write("delete", writing.delete(self._collection, ids, filter, everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Waits until the server has nothing left to index.
@@ -735,7 +794,7 @@ class WeaviateMuvera:
         Raises:
             StoreUnavailable: the server is still indexing after ``timeout`` seconds.
         """
-        return self._do(writing.wait_indexed(self._collection, timeout))
+        return self._write("wait_indexed", writing.wait_indexed(self._collection, timeout))
 
     def repair(self, progress: bool = False) -> int:
         """Has documents indexed anew that a killed server has lost from its indexes.
@@ -754,24 +813,57 @@ class WeaviateMuvera:
         Returns:
             The number of documents that were patched.
         """
-        return self._do(repairing.repair(self._collection, progress))
+        return self._write("repair", repairing.repair(self._collection, progress))
+
+    def ping(self, timeout: float = 5.0) -> float:
+        """Asks the database for a document that need not exist: the cheapest request that needs the collection.
+
+        It is sent once, without repetition.
+
+        Args:
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            Seconds that the answer took.
+
+        Raises:
+            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            AccessDenied: the database rejects the credentials.
+            CollectionNotFound: the collection is gone.
+        """
+        return self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection; numbers of documents that others wrote are exact up to 1,000."""
-        return self._do(reading.info(self._collection))
+        return self._do("info", reading.info(self._collection))
 
     def drop(self) -> None:
         """Deletes the collection, with all its tenants."""
-        self._do(lifecycle.drop(self._collection.name))
+        self._write("drop", lifecycle.drop(self._collection.name))
 
-    def _do(self, operation: Operation[T]) -> T:
-        return _run(self.client, self._connection, operation, self._retry)
+    def _do(self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None) -> T:
+        engine, place = self._collection.server.engine, address(self.client)
+        database = f"{engine} at {place}" if place else engine
+        deadline = deadline_of(operation, timeout, database)
+        with traced(call, self.name, database) as done:
+            return done(_run(self.client, self._connection, operation, retry or self._retry, deadline))
+
+    def _write(self, call: str, operation: Operation[T]) -> T:
+        return self._do(call, operation, retry=self._write_retry)
 
 
-def _run(client: WeaviateClient, connection: Connection, operation: Operation[T], retry: Retry) -> T:
+def _run(
+    client: WeaviateClient,
+    connection: Connection,
+    operation: Operation[T],
+    retry: Retry,
+    deadline: Deadline | None = None,
+) -> T:
+    deadline = Deadline() if deadline is None else deadline
+
     def send(call: Call[Any, Any]) -> Any:
         try:
-            return call.read(send_call(client, connection, call))
+            return call.read(send_call(client, connection, call, deadline.left))
         except MuveraError:
             raise
         except Exception as error:  # the client raises what its transport raises
@@ -780,4 +872,4 @@ def _run(client: WeaviateClient, connection: Connection, operation: Operation[T]
                 problem = starting(problem)
             raise problem from error
 
-    return run(operation, send, retry)
+    return run(operation, send, retry, deadline)

@@ -390,9 +390,6 @@ class TestErrors:
         error = translate(w.WeaviateConnectionError("refused"), "c", "http://localhost:8080 (gRPC localhost:50051)")
         assert "http://localhost:8080 (gRPC localhost:50051)" in str(error)
 
-    def test_a_batch_that_the_client_gave_up_may_be_repeated(self):
-        assert translate(w.WeaviateRetryError("gone", 3), "c").transient
-
     def test_a_server_that_takes_no_writes_is_no_fault_of_a_document(self):
         assert isinstance(refused_write("store is read-only due to: disk usage too high", "c"), StoreUnavailable)
         assert isinstance(refused_write("vector lengths don't match", "c"), Rejected)
@@ -422,7 +419,8 @@ class Starting:
 
     def store(self, attempts):
         kind = AsyncWeaviateMuvera if self.asynchronous else WeaviateMuvera
-        return kind(self, Connection("C"), Collection("C", ENCODER), Retry(attempts=attempts, first_pause=0))
+        retry = Retry(attempts=attempts, first_pause=0)
+        return kind(self, Connection("C"), Collection("C", ENCODER), retry, retry)
 
     def count(self, attempts):
         found = self.store(attempts).count()

@@ -50,16 +50,15 @@ from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_enco
 from muvera_adapters.stores.choosing import EncoderOption, chosen
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
-from muvera_adapters.stores.operations import Operation, Retry, run
+from muvera_adapters.stores.operations import ONCE, Operation, deadline_of, run, search_limit, timed
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
+from muvera_adapters.tracing import traced
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
 
 T = TypeVar("T")
-
-_ONCE = Retry(attempts=1)
 
 
 class QdrantEdgeMuvera:
@@ -263,11 +262,11 @@ class QdrantEdgeMuvera:
                 # a vector that was added is filled by backfill() before it can be searched
                 store._collection = replace(collection, has_fde=False, kept=False)
             elif collection.has_fde and state is None:
-                if tokens_vector is not None and store._do(_filled(collection)) == 0:
+                if tokens_vector is not None and store._do("adopt", _filled(collection)) == 0:
                     # added, and nothing written: backfill() finishes what was begun
                     store._collection = replace(collection, has_fde=False)
                 else:
-                    store._do(backfilling.check_adopted(collection))
+                    store._do("adopt", backfilling.check_adopted(collection))
                     store._keep(collection)
         except BaseException:
             store.close()
@@ -309,7 +308,7 @@ class QdrantEdgeMuvera:
             return self._keep(collection)
 
         filled = backfilling.backfill(self._collection, add, keep, dry_run, progress, refresh=refresh)
-        report, self._collection = self._do(filled)
+        report, self._collection = self._do("backfill", filled)
         return report
 
     def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
@@ -322,7 +321,7 @@ class QdrantEdgeMuvera:
         Raises:
             InvalidInput: no tokens are stored.
         """
-        return self._do(backfilling.verify(self._collection, limit, progress))
+        return self._do("verify", backfilling.verify(self._collection, limit, progress))
 
     def fit_queries(
         self,
@@ -359,14 +358,14 @@ class QdrantEdgeMuvera:
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
         access = query_fitting.access(self._collection)
-        return self._do(fit_queries(access, queries, documents, rank, seed, progress))
+        return self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     def remove_fde(self) -> None:
         """Removes the FDE vector and what is kept of it beside the directory, and leaves the rest as it is."""
         fde, path = self._collection.fde, self._shard.path
         sidecar = paths(path.parent, path.name)[1]
         with reaching(path):
-            self._do(_check_open(self._collection))
+            self._do("remove_fde", _check_open(self._collection))
             there = fde in read_vectors(path)
             if sidecar.exists() and read_state(str(path), read_sidecar(sidecar))["fde"] == fde:
                 sidecar.unlink()
@@ -399,7 +398,7 @@ class QdrantEdgeMuvera:
         written = writing.upsert(
             self._collection, ids, tokens, payloads, progress, vectors=vectors, replace=replace, zero_rows=zero_rows
         )
-        return self._do(written)
+        return self._do("upsert", written)
 
     def search(
         self,
@@ -423,10 +422,12 @@ class QdrantEdgeMuvera:
         group_size: int = 1,
         stop_after: int | None = None,
         search_params: edge.SearchParams | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
 
-        ``rerank="native"`` is MaxSim by the engine; there are no payload selectors.
+        ``rerank="native"`` is MaxSim by the engine; there are no payload selectors. The engine cannot be interrupted:
+        ``timeout`` is looked at between its requests only.
         """
         o = Options(
             limit=limit,
@@ -447,7 +448,9 @@ class QdrantEdgeMuvera:
             fde_scores=with_fde_score,
             params=search_params,
         )
-        return self._do(searching.search(self._collection, [query_tokens], o, count_missing))[0]
+        return self._do(
+            "search", searching.search(self._collection, [query_tokens], o, count_missing), search_limit(timeout)
+        )[0]
 
     def prefetch(
         self,
@@ -482,7 +485,7 @@ class QdrantEdgeMuvera:
             query_fit=query_fit,
             params=search_params,
         )
-        return to_prefetch(self._do(searching.prefetch(self._collection, query_tokens, options)))
+        return to_prefetch(self._do("prefetch", first_stage, search_limit(None)))
 
     def point_id(self, document_id: DocumentId) -> int | str:
         """The id of a document's point, as :meth:`upsert` writes it.
@@ -522,6 +525,7 @@ class QdrantEdgeMuvera:
         group_size: int = 1,
         stop_after: int | None = None,
         search_params: edge.SearchParams | None = None,
+        timeout: float | None = None,
     ) -> list[Hits]:
         """:meth:`search` for several queries; ``also`` and ``weights`` have one entry, or None, for each."""
         o = Options(
@@ -543,7 +547,11 @@ class QdrantEdgeMuvera:
             fde_scores=with_fde_score,
             params=search_params,
         )
-        return self._do(searching.search(self._collection, queries, o, count_missing))
+        return self._do(
+            "search_batch",
+            searching.search(self._collection, queries, o, count_missing),
+            search_limit(timeout, len(queries)),
+        )
 
     def exact_search(
         self,
@@ -556,6 +564,7 @@ class QdrantEdgeMuvera:
         with_payload: bool | Sequence[str] = True,
         with_tokens: bool = False,
         weights: ArrayLike | None = None,
+        timeout: float | None = None,
     ) -> Hits:
         """MaxSim over every document: the exact ranking that :meth:`search` approximates."""
         o = Options(
@@ -567,11 +576,13 @@ class QdrantEdgeMuvera:
             tokens=with_tokens,
             weights=None if weights is None else [weights],
         )
-        return self._do(searching.exact_search(self._collection, query_tokens, o))
+        return self._do("exact_search", searching.exact_search(self._collection, query_tokens, o), timeout)
 
-    def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
+    def get(
+        self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
+    ) -> list[Document | None]:
         """Documents in the order of ``ids``, None for each id that is not there."""
-        return self._do(reading.get(self._collection, ids, with_tokens))
+        return self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     def scroll(
         self, *, filter: edge.Filter | None = None, with_tokens: bool = False, page_size: int = 100
@@ -579,14 +590,16 @@ class QdrantEdgeMuvera:
         """All documents in the order of the points' ids, ``page_size`` at a time."""
         offset = None
         while True:
-            documents, offset = self._do(reading.page(self._collection, filter, page_size, offset, with_tokens))
+            documents, offset = self._do(
+                "scroll", reading.page(self._collection, filter, page_size, offset, with_tokens)
+            )
             yield from documents
             if offset is None:
                 return
 
-    def count(self, *, filter: edge.Filter | None = None) -> int:
+    def count(self, *, filter: edge.Filter | None = None, timeout: float | None = None) -> int:
         """The exact number of documents."""
-        return self._do(reading.count(self._collection, filter))
+        return self._do("count", reading.count(self._collection, filter), timeout)
 
     def delete(
         self,
@@ -602,7 +615,7 @@ class QdrantEdgeMuvera:
             filter: filter of the documents.
             everything: whether to delete all documents; a filter without conditions needs it.
         """
-        self._do(writing.delete(self._collection, ids, filter, everything=everything))
+        self._do("delete", writing.delete(self._collection, ids, filter, everything=everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
         """Builds the index and the codes of what was written so far; ``timeout`` has no effect on the engine.
@@ -612,11 +625,25 @@ class QdrantEdgeMuvera:
         Returns:
             Number of such documents, as ``info().unindexed``.
         """
-        return self._do(writing.wait_indexed(self._collection, timeout))
+        return self._do("wait_indexed", writing.wait_indexed(self._collection, timeout))
+
+    def ping(self, timeout: float = 5.0) -> float:
+        """Asks the engine for a document that need not exist, which shows that the collection is open.
+
+        Args:
+            timeout: seconds; the engine cannot be interrupted, so it is without effect.
+
+        Returns:
+            Seconds that the answer took.
+
+        Raises:
+            StoreUnavailable: the store is closed.
+        """
+        return self._do("ping", timed(reading.ping(self._collection)), timeout)
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the collection."""
-        return self._do(reading.info(self._collection))
+        return self._do("info", reading.info(self._collection))
 
     def close(self) -> None:
         """Writes everything to disk and releases the directory; closing twice is allowed."""
@@ -692,8 +719,12 @@ class QdrantEdgeMuvera:
             write_sidecar(paths(path.parent, path.name)[1], state)
         return replace(collection, kept=True)
 
-    def _do(self, operation: Operation[T]) -> T:
-        return run(operation, lambda request: self._shard.send(request), _ONCE)
+    def _do(self, call: str, operation: Operation[T], timeout: float | None = None) -> T:
+        # the engine works in this thread and cannot be interrupted
+        database = f"{ENGINE} on {self._shard.path}"
+        deadline = deadline_of(operation, timeout, database, interrupts=False)
+        with traced(call, self.name, database) as done:
+            return done(run(operation, lambda request: self._shard.send(request), ONCE, deadline))
 
 
 def _make(

@@ -111,6 +111,27 @@ class TestCollections:
             session.open("filled")
         assert session.create("filled", OTHER_ENCODER).count() == 0
 
+    def test_ping_tells_how_long_an_answer_takes(self, session: Session, filled: Any) -> None:
+        """``ping`` returns seconds, and raises where the collection cannot be reached."""
+        assert 0 < filled.ping() < 5
+        gone = session.create("gone", ENCODER)
+        assert 0 < gone.ping(30.0) < 30, "an empty collection answers too"
+        gone.drop()
+        with pytest.raises(MuveraError):
+            gone.ping()
+
+    def test_a_time_limit_is_a_number_of_seconds(self, filled: Any) -> None:
+        """Reads take ``timeout`` in seconds, and no other value."""
+        assert [hit.id for hit in filled.search(QUERIES[1], 5, timeout=60)] == [
+            hit.id for hit in filled.search(QUERIES[1], 5)
+        ]
+        assert filled.count(timeout=60.0) == COUNT
+        assert len(filled.get([0], timeout=60.0)) == 1
+        for bad in (0, -1.0, "10"):
+            for read in (filled.search, filled.exact_search):
+                with pytest.raises(InvalidInput, match="timeout"):
+                    read(QUERIES[1], 5, timeout=bad)
+
     def test_info_adds_up(self, session: Session, filled: Any) -> None:
         """``info`` has the true counts and sizes, and says after ``wait_indexed`` that all is indexed."""
         info = filled.info()
