@@ -485,6 +485,7 @@ class QdrantEdgeMuvera:
             query_fit=query_fit,
             params=search_params,
         )
+        first_stage = searching.prefetch(self._collection, query_tokens, options)
         return to_prefetch(self._do("prefetch", first_stage, search_limit(None)))
 
     def point_id(self, document_id: DocumentId) -> int | str:
