@@ -11,7 +11,15 @@ from langchain_qdrant import QdrantVectorStore
 from langchain_tests.integration_tests.vectorstores import VectorStoreIntegrationTests
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from muvera_adapters.errors import CollectionExists, EncoderMismatch, InvalidInput, ModelMismatch, Unsupported
+from muvera_adapters.errors import (
+    CollectionExists,
+    EncoderMismatch,
+    InvalidInput,
+    ModelMismatch,
+    Rejected,
+    Unsupported,
+    WriteInterrupted,
+)
 from muvera_adapters.frameworks.langchain import MuveraVectorStore
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantMuvera
 from muvera_core import FDEConfig, FDEEncoder, maxsim
@@ -190,6 +198,27 @@ def test_texts_are_embedded_in_batches(muvera):
     ids = store.add_documents([Document(page_content=f"word{i}") for i in range(70)])
     assert sizes == [64, 6]
     assert len(store.get_by_ids(ids)) == 70
+
+
+def test_documents_that_are_not_written_are_named(store):
+    with pytest.raises(Rejected, match=r"1 of 2 documents were not written: 'a': .*key 'x'.*nan"):
+        store.add_texts(["red", "green"], [{"x": float("nan")}, {}], ids=["a", "b"])
+    assert [d.id for d in store.get_by_ids(["a", "b"])] == ["b"]
+
+
+def test_an_interrupted_write_counts_all_batches(client, muvera):
+    sizes = []
+
+    def embed(texts):
+        sizes.append(len(texts))
+        if len(sizes) == 2:
+            client.close()
+        return WORDS.embed_documents(texts)
+
+    store = MuveraVectorStore(muvera, embed, WORDS.embed_query)
+    with pytest.raises(WriteInterrupted, match=r"2 of 5 documents are written, add those of report.failed") as caught:
+        store.add_texts([f"word{i}" for i in range(5)], ids=list("abcde"), batch_size=2)
+    assert (caught.value.report.written, list(caught.value.report.failed)) == (2, ["c", "d", "e"])
 
 
 def test_langchains_indexing(store):
