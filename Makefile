@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test integration lint bench docs ecosystem clean
+.PHONY: quickstart test integration lint bench docs frameworks ecosystem clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/muvera quickstart
@@ -28,7 +28,13 @@ bench: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# frameworks and Ray, in an environment of their own of 1.3 GB; WEAVIATE_BIN or WEAVIATE_URL for the Ray test
+# LangChain, LlamaIndex and Haystack, with the code of their page, in an environment of their own of 0.7 GB
+frameworks: $(VENV)-frameworks/installed
+	$(VENV)-frameworks/bin/python -m pytest \
+		$(foreach name,langchain llamaindex haystack,$(wildcard ecosystem_tests/test_$(name)*.py))
+	$(VENV)-frameworks/bin/python -m pytest -p no:asyncio tests/docs/test_docs.py -k frameworks
+
+# that, embedding models and Ray, in an environment of 1.3 GB; WEAVIATE_BIN or WEAVIATE_URL for the Ray test
 ecosystem:
 	$(PYTHON) -m venv $(VENV)-ecosystem
 	$(VENV)-ecosystem/bin/python -m pip install --quiet --editable '.[ecosystem-test]'
@@ -48,9 +54,14 @@ $(VENV)/installed-dev: $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[edge,dev]'
 	touch $@ $(VENV)/installed
 
+$(VENV)-frameworks/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-frameworks
+	$(VENV)-frameworks/bin/python -m pip install --quiet --editable '.[frameworks-test]'
+	touch $@
+
 $(VENV)/installed-docs: $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-ecosystem build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-frameworks $(VENV)-ecosystem build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

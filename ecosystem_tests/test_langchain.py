@@ -54,6 +54,15 @@ def test_search_options_reach_the_store(store):
     assert found[0].metadata["muvera_score"] == store.search(embed_query(QUESTION), limit=1, rerank="none")[0].score
 
 
+def test_unknown_arguments_are_named(store):
+    with pytest.raises(ValueError, match=r"top_k\n  Extra inputs are not permitted"):
+        MuveraRetriever(store=store, embed_query=embed_query, top_k=3)
+    with pytest.raises(InvalidInput, match=r"unknown argument fetch: QdrantMuvera.search takes prefetch"):
+        MuveraRetriever(store=store, embed_query=embed_query).invoke(QUESTION, fetch=3)
+    with pytest.raises(ValueError, match="unknown argument fetch"):  # pydantic's, which has our message
+        MuveraRetriever(store=store, embed_query=embed_query, search_options={"fetch": 3})
+
+
 def test_a_document_without_text_is_named(store):
     with pytest.raises(InvalidInput, match=r"no text under 'body'.*keys: text, module"):
         MuveraRetriever(store=store, embed_query=embed_query, text_key="body").invoke(QUESTION)

@@ -1,1 +1,1 @@
-"""Retrievers over any store: modules ``langchain``, ``llamaindex``, ``haystack``, each with an extra of its name."""
+"""Retrievers and vector stores over any store: ``langchain``, ``llamaindex``, ``haystack``, extras of these names."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from muvera_adapters.errors import InvalidInput
 
@@ -41,8 +40,8 @@ class RRF:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise InvalidInput(f"k of RRF must be an integer of at least 1, got {self.k!r}")
         if self.weights is not None:
-            given = np.asarray(self.weights, np.float64)
-            if given.ndim != 1 or not np.isfinite(given).all() or (given < 0).any() or not given.any():
+            given = [float(weight) for weight in self.weights]
+            if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not any(given):
                 raise InvalidInput(f"weights of RRF must be numbers of at least 0, one above 0, got {self.weights!r}")
 
 

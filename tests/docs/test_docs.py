@@ -35,7 +35,7 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_of_page(page, tmp_path, monkeypatch):
     for package in settings.PACKAGES.get(page.name, ()):
-        pytest.importorskip(package, reason=f"{page.name}: make ecosystem runs it, with {package}")
+        pytest.importorskip(package, reason=f"{page.name}: make frameworks runs it, with {package}")
     monkeypatch.chdir(tmp_path)
     settings.files(tmp_path)
     database = settings.DATABASES.get(page.name, "qdrant")

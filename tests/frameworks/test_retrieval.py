@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from muvera_adapters.errors import InvalidInput, MissingExtra, ModelMismatch
+from muvera_adapters.frameworks.payloads import PayloadLayout
 from muvera_adapters.frameworks.retrieval import Retrieval
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_core import FDEConfig, FDEEncoder
@@ -46,6 +47,25 @@ def test_a_query_of_another_model_is_refused(store, tmp_path):
         Retrieval(named, list, model="org/model@1")
         with pytest.raises(ModelMismatch, match=r"named are of org/model, .*org/other"):
             Retrieval(named, list, model="org/other")
+
+
+def test_unknown_options_are_named(store, pydocs):
+    with pytest.raises(InvalidInput, match=r"unknown argument fetch: QdrantEdgeMuvera.search takes prefetch, "):
+        Retrieval(store, list, options={"fetch": 3})
+    with pytest.raises(InvalidInput, match="unknown argument limit, query_tokens: "):
+        Retrieval(store, lambda text: pydocs.queries[0]).search("0", 5, {"limit": 3, "query_tokens": []})
+
+
+def test_metadata_under_a_key():
+    layout = PayloadLayout("page_content", "metadata")
+    payload = layout.write("a", "red", {"page_content": 1})
+    assert payload == {"page_content": "red", "metadata": {"page_content": 1}}
+    assert layout.read("a", {**payload, "theirs": 2}) == ("red", {"page_content": 1})
+    assert layout.read("a", {"page_content": "red", "metadata": None}) == ("red", {})
+    with pytest.raises(InvalidInput, match="'a' has a str under 'metadata'"):
+        layout.read("a", {"page_content": "red", "metadata": "x"})
+    with pytest.raises(InvalidInput, match="both 'text'"):
+        PayloadLayout("text", "text")
 
 
 @pytest.mark.parametrize(

@@ -5,38 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from muvera_adapters.errors import MissingExtra
-from muvera_adapters.frameworks.retrieval import Retrieval, Text
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, Field
 
-try:
-    from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
-    from langchain_core.documents import Document
-    from langchain_core.retrievers import BaseRetriever
-    from pydantic import Field
-except ModuleNotFoundError as error:
-    raise MissingExtra("langchain-core", "langchain") from error
+from muvera_adapters.frameworks.retrieval import Retrieval, Text
 
 
 class MuveraRetriever(BaseRetriever):
     """Two-stage search as a LangChain retriever.
 
     ``invoke(query, k=..., filter=...)`` takes the keyword arguments of the store's ``search``, and ``k`` for its limit.
+    Any other argument is an :class:`~muvera_adapters.errors.InvalidInput` that names it.
 
     Attributes:
         store: any store of this library; with an asynchronous one, use ``ainvoke``.
         embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for ``ainvoke``.
-        k: documents to return.
+        k: number of documents to return.
         text_key: payload key with a document's text.
+        metadata_key: payload key with a document's metadata; None: the metadata is the rest of the payload.
         search_options: keyword arguments of the store's ``search``.
         model: model of ``embed_query``, which must be that of the collection where it keeps one.
     """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     store: Any
     embed_query: Callable[[str], Any]
     k: int = 10
     text_key: str = "text"
+    metadata_key: str | None = None
     search_options: dict[str, Any] = Field(default_factory=dict)
     model: Any = None
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuses search options and models that do not fit the store."""
+        super().model_post_init(context)
+        self._retrieval()
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **options: Any
@@ -51,7 +57,9 @@ class MuveraRetriever(BaseRetriever):
         return [_document(text) for text in found]
 
     def _retrieval(self) -> Retrieval:
-        return Retrieval(self.store, self.embed_query, self.text_key, self.search_options, self.model)
+        return Retrieval(
+            self.store, self.embed_query, self.text_key, self.search_options, self.model, self.metadata_key
+        )
 
 
 def _document(text: Text) -> Document:
