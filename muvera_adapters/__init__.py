@@ -23,6 +23,7 @@ from muvera_adapters.errors import (
     WriteInterrupted,
     WrongUsage,
 )
+from muvera_adapters.explanation import Explanation, Match
 from muvera_adapters.stores.token_model import TokenModel
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "CollectionExists",
     "CollectionNotFound",
     "EncoderMismatch",
+    "Explanation",
     "InvalidInput",
+    "Match",
     "MissingExtra",
     "MissingFDEs",
     "ModelMismatch",

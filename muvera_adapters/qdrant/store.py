@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from qdrant_client import QdrantClient, models
 
 from muvera_adapters.errors import StoreUnavailable
+from muvera_adapters.explanation import Explanation
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
+from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import (
@@ -27,6 +29,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption
+from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
@@ -567,6 +570,40 @@ class QdrantMuvera:
             shard_key=shard_key_selector,
         )
         return self._do(searching.exact_search(self._collection, query_tokens, o))
+
+    def explain(
+        self,
+        query_tokens: ArrayLike,
+        documents: Explained | Sequence[Explained],
+        *,
+        weights: ArrayLike | None = None,
+        best: int = 1,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> list[Explanation | None]:
+        """The document token that each query token matches, its similarity, and its share of the score.
+
+        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
+        :meth:`search` with reranking, to the precision in which the database scores.
+
+        Args:
+            query_tokens: tokens of the query, (m, token_dim).
+            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+                (``with_tokens=True``) are not read again.
+            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            best: number of document tokens to name for each query token (``Match.best``).
+            shard_key_selector: shards to read.
+
+        Returns:
+            One explanation for each document, in their order. None for an id that is not there, and for a document
+            without tokens.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a weight or ``best`` is out of range, an id is not valid, tokens
+                are not stored, or those of a document have another width, NaN or infinite values.
+        """
+        read = partial(reading.get, self._collection, with_tokens=True, shard_key=shard_key_selector)
+        explained = explain(self._collection, query_tokens, documents, check_query, read, weights=weights, best=best)
+        return self._do(explained)
 
     def get(
         self,

@@ -151,6 +151,27 @@ def query_matrix(
     return normalised(matrix) if collection.cosine else matrix
 
 
+def check_weights(weights: ArrayLike, m: int) -> npt.NDArray[np.float64]:
+    """Weights of the m tokens of a query, as (m,) float64.
+
+    Raises:
+        InvalidInput: there are not m numbers, one is negative, NaN or infinite, or none is above 0.
+    """
+    try:
+        numbers = np.asarray(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"weights must be {m} numbers, one for each token of the query: {error}") from error
+    if numbers.shape != (m,):
+        raise InvalidInput(f"weights must be {m} numbers, one for each token of the query; got shape {numbers.shape}")
+    wrong = ~(np.isfinite(numbers) & (numbers >= 0))
+    if wrong.any():
+        position = int(np.argmax(wrong))
+        raise InvalidInput(f"weights: {numbers[position]} at position {position} is negative, NaN or infinite")
+    if not numbers.any():
+        raise InvalidInput("weights: all are 0, so that every document has the score 0")
+    return numbers
+
+
 def need_fde(collection: Described) -> None:
     """Raises InvalidInput where there are no FDEs to search or to write yet."""
     if not collection.has_fde:

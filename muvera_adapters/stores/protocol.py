@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from muvera_adapters.explanation import Explanation
 from muvera_adapters.results import (
     BackfillReport,
     Document,
@@ -15,6 +16,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
+from muvera_adapters.stores.explaining import Explained
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -147,6 +149,29 @@ class Store(Protocol):
         with_tokens: bool = False,
     ) -> Hits:
         """MaxSim over every document; the arguments are those of :meth:`search`."""
+        ...
+
+    def explain(
+        self,
+        query_tokens: ArrayLike,
+        documents: Explained | Sequence[Explained],
+        *,
+        weights: ArrayLike | None = None,
+        best: int = 1,
+    ) -> list[Explanation | None]:
+        """The document token that each query token matches, its similarity, and its share of the score.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens are not
+                read again.
+            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            best: number of document tokens to name for each query token.
+
+        Returns:
+            One explanation for each document, in their order. None for an id that is not there, and for a document
+            without tokens.
+        """
         ...
 
     def get(self, ids: Sequence[DocumentId], *, with_tokens: bool = False) -> list[Document | None]:
