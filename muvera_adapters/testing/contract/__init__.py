@@ -16,6 +16,7 @@ from muvera_adapters.testing.contract.documents import (
     TestStoredTokens,
     test_large_loads_are_split_and_complete,
 )
+from muvera_adapters.testing.contract.explaining import TestExplanations
 from muvera_adapters.testing.contract.guests import TestDocumentsOfOthers, TestWritesTouchOnlyWhatTheyName
 from muvera_adapters.testing.contract.payloads import TestPayloadsComeOutAsTheyWentIn
 from muvera_adapters.testing.contract.query_fits import TestQueryFits
@@ -36,6 +37,7 @@ __all__ = [
     "TestDocumentsWithoutTokens",
     "TestEncoderKeptInAFile",
     "TestErrors",
+    "TestExplanations",
     "TestInAndOutAgain",
     "TestOwnership",
     "TestPartlyIndexed",
