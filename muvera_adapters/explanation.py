@@ -155,7 +155,7 @@ def _labels(name: str, texts: Sequence[str] | None, count: int, what: str) -> li
         raise InvalidInput(f"{name} must be a list of {count} texts, one for each of the {what}; got {given}")
     for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InvalidInput(f"{name}: the entry at position {position} is a {type(text).__name__}, not a text")
+            raise InvalidInput(f"{name}: the entry at position {position} must be a text, got {text!r}")
     return [f"{number} {_printable(text)}" for number, text in zip(numbers, texts, strict=True)]
 
 

@@ -36,8 +36,11 @@ class TestExplanations:
                 assert [match.document_token for match in one.matches] == similarities.argmax(axis=1).tolist()
                 assert all(len(match.best) == min(3, len(DOCUMENTS[hit.id])) for match in one.matches)
 
-    def test_ids_and_hits_in_any_mixture(self, filled: Any) -> None:
-        """Ids, repeated ids and hits are explained in their order, one alone too; None stands for what is not there."""
+    def test_ids_hits_and_weights(self, filled: Any) -> None:
+        """Ids, repeated ids and hits are explained in their order, and so is one alone; None: it is not there.
+
+        Weights multiply similarities, and do not change which tokens match.
+        """
         hit = filled.search(QUERIES[1], 1)[0]
         explained = filled.explain(QUERIES[1], [7, hit, 5_000, 7])
         assert [one and one.id for one in explained] == [7, hit.id, None, 7]
@@ -46,14 +49,12 @@ class TestExplanations:
         assert filled.explain(QUERIES[1], hit) == explained[1:2]
         assert filled.explain(QUERIES[1], []) == []
 
-    def test_weights(self, filled: Any) -> None:
-        """Weights multiply similarities, and do not change which tokens match."""
         weights = [0, 0.5, 2]
-        (plain,), (one,) = filled.explain(QUERIES[1], 3), filled.explain(QUERIES[1], 3, weights=weights)
-        expected = [weight * match.similarity for weight, match in zip(weights, plain.matches, strict=True)]
+        (one,) = filled.explain(QUERIES[1], 7, weights=weights)
+        expected = [weight * match.similarity for weight, match in zip(weights, explained[0].matches, strict=True)]
         assert [match.contribution for match in one.matches] == pytest.approx(expected)
         assert one.score == pytest.approx(sum(expected))
-        assert [match.best for match in one.matches] == [match.best for match in plain.matches]
+        assert [match.best for match in one.matches] == [match.best for match in explained[0].matches]
 
     @pytest.mark.parametrize("cosine", [False, True])
     def test_tokens_of_other_programs(self, session: Session, cosine: bool) -> None:
