@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from muvera_adapters.errors import (
     AccessDenied,
@@ -26,13 +26,18 @@ from muvera_adapters.errors import (
 from muvera_adapters.stores.fusion import RRF
 from muvera_adapters.stores.token_model import TokenModel
 
+if TYPE_CHECKING:
+    from muvera_adapters.explanation import Explanation, Match
+
 __all__ = [
     "RRF",
     "AccessDenied",
     "CollectionExists",
     "CollectionNotFound",
     "EncoderMismatch",
+    "Explanation",
     "InvalidInput",
+    "Match",
     "MissingExtra",
     "MissingFDEs",
     "ModelMismatch",
@@ -54,6 +59,10 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("Explanation", "Match"):  # not imported before: they need numpy
+        from muvera_adapters import explanation
+
+        return getattr(explanation, name)
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from qdrant_client import QdrantClient, models
 
 from muvera_adapters.errors import StoreUnavailable
+from muvera_adapters.explanation import Explanation
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send, to_prefetch, wire_of
 from muvera_adapters.qdrant.collection import FDE, LOCAL, Collection
+from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.search_plan import Options
 from muvera_adapters.qdrant.searching import Rerank
@@ -28,6 +30,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption
+from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.operations import (
     DEFAULT_RETRY,
@@ -705,6 +708,43 @@ class QdrantMuvera:
             shard_key=shard_key_selector,
         )
         return self._do("exact_search", searching.exact_search(self._collection, query_tokens, o), timeout)
+
+    def explain(
+        self,
+        query_tokens: ArrayLike,
+        documents: Explained | Sequence[Explained],
+        *,
+        weights: ArrayLike | None = None,
+        best: int = 1,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        timeout: float | None = None,
+    ) -> list[Explanation | None]:
+        """The document token that each query token matches, its similarity, and its share of the score.
+
+        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
+        :meth:`search` with reranking, to the precision in which the database scores.
+
+        Args:
+            query_tokens: tokens of the query, (m, token_dim).
+            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+                (``with_tokens=True``) are not read again.
+            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            best: number of document tokens to name for each query token (``Match.best``).
+            timeout: seconds to wait for the database in all; None: no limit.
+            shard_key_selector: shards to read.
+            timeout: seconds to wait for the database in all; None: no limit.
+
+        Returns:
+            One explanation for each document, in their order. None for an id that is not there, and for a document
+            without tokens.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a weight or ``best`` is out of range, an id is not valid, tokens
+                are not stored, or those of a document have another width, NaN or infinite values.
+        """
+        read = partial(reading.get, self._collection, with_tokens=True, shard_key=shard_key_selector)
+        explained = explain(self._collection, query_tokens, documents, check_query, read, weights=weights, best=best)
+        return self._do("explain", explained, timeout)
 
     def get(
         self,

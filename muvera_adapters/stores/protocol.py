@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from muvera_adapters.explanation import Explanation
 from muvera_adapters.results import (
     BackfillReport,
     Document,
@@ -15,6 +16,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
+from muvera_adapters.stores.explaining import Explained
 from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder, QueryFit
@@ -214,6 +216,31 @@ class Store(Protocol):
         timeout: float | None = None,
     ) -> Hits:
         """MaxSim over every document; the arguments are those of :meth:`search`, but ``timeout=None`` is no limit."""
+        ...
+
+    def explain(
+        self,
+        query_tokens: ArrayLike,
+        documents: Explained | Sequence[Explained],
+        *,
+        weights: ArrayLike | None = None,
+        best: int = 1,
+        timeout: float | None = None,
+    ) -> list[Explanation | None]:
+        """The document token that each query token matches, its similarity, and its share of the score.
+
+        Args:
+            query_tokens: (m, token_dim) token vectors of the query.
+            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens are not
+                read again.
+            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            best: number of document tokens to name for each query token.
+            timeout: seconds to wait for the database in all; None: no limit.
+
+        Returns:
+            One explanation for each document, in their order. None for an id that is not there, and for a document
+            without tokens.
+        """
         ...
 
     def get(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,9 +15,11 @@ from weaviate.collections.classes.filters import FilterReturn
 from weaviate.collections.classes.internal import Object
 
 from muvera_adapters.errors import MuveraError
+from muvera_adapters.explanation import Explanation
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
+from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.operations import (
     DEFAULT_RETRY,
     DEFAULT_WRITE_RETRY,
@@ -41,6 +44,7 @@ from muvera_adapters.weaviate.collection import Collection
 from muvera_adapters.weaviate.database import WEAVIATE, WORTH_TRYING
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.ids import from_uuid, to_uuid
+from muvera_adapters.weaviate.prepare import check_matrix
 from muvera_adapters.weaviate.requests import exists
 from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
 from muvera_adapters.weaviate.searching import Rerank
@@ -728,6 +732,40 @@ class WeaviateMuvera:
             weights=None if weights is None else [weights],
         )
         return self._do("exact_search", searching.exact_search(self._collection, query_tokens, o), timeout)
+
+    def explain(
+        self,
+        query_tokens: ArrayLike,
+        documents: Explained | Sequence[Explained],
+        *,
+        weights: ArrayLike | None = None,
+        best: int = 1,
+        timeout: float | None = None,
+    ) -> list[Explanation | None]:
+        """The document token that each query token matches, its similarity, and its share of the score.
+
+        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
+        :meth:`search` with reranking, to the precision in which the database scores.
+
+        Args:
+            query_tokens: tokens of the query, (m, token_dim).
+            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+                (``with_tokens=True``) are not read again.
+            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            best: number of document tokens to name for each query token (``Match.best``).
+            timeout: seconds to wait for the database in all; None: no limit.
+
+        Returns:
+            One explanation for each document, in their order. None for an id that is not there, and for a document
+            without tokens.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a weight or ``best`` is out of range, an id is not valid, tokens
+                are not stored, or those of a document have another width, NaN or infinite values.
+        """
+        read = partial(reading.get, self._collection, with_tokens=True)
+        explained = explain(self._collection, query_tokens, documents, check_matrix, read, weights=weights, best=best)
+        return self._do("explain", explained, timeout)
 
     def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None

@@ -46,6 +46,16 @@ def test_plaid_index_moves_to_milvus(tmp_path):
     assert found == "document 0 finds 0"
 
 
+def test_page_is_explained(tmp_path):
+    pytest.importorskip("matplotlib", reason="pip install 'muvera-adapters[eval]'")
+    found = output("explain_page.py", "revenue by quarter", "--out", tmp_path / "map.png")
+    matches = [line.split() for line in found[2:]]
+    assert {word for _, word, *_ in matches} == {"revenue", "by", "quarter"}
+    # rows of 32 patches: the words are in the page's line 6
+    assert {int(document_token) // 32 for _, word, document_token, *_ in matches if word != "quarter"} == {6}
+    assert (tmp_path / "map.png").stat().st_size > 10_000
+
+
 def test_pages_in_weaviate(tmp_path):
     try:
         with weaviate_server.address(tmp_path) as (host, port, grpc_port):

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUnavailable
+from muvera_adapters.explanation import Explanation
 from muvera_adapters.qdrant import backfilling, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
 from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
@@ -34,6 +36,7 @@ from muvera_adapters.qdrant.edge.files import (
     set_params,
     write_sidecar,
 )
+from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.requests import Count, GetStatus, Where
 from muvera_adapters.qdrant.search_plan import Options
 from muvera_adapters.qdrant.searching import Rerank
@@ -48,6 +51,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, chosen
+from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
 from muvera_adapters.stores.operations import ONCE, Operation, deadline_of, run, search_limit, timed
@@ -578,6 +582,40 @@ class QdrantEdgeMuvera:
             weights=None if weights is None else [weights],
         )
         return self._do("exact_search", searching.exact_search(self._collection, query_tokens, o), timeout)
+
+    def explain(
+        self,
+        query_tokens: ArrayLike,
+        documents: Explained | Sequence[Explained],
+        *,
+        weights: ArrayLike | None = None,
+        best: int = 1,
+        timeout: float | None = None,
+    ) -> list[Explanation | None]:
+        """The document token that each query token matches, its similarity, and its share of the score.
+
+        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
+        :meth:`search` with reranking, to the precision in which the database scores.
+
+        Args:
+            query_tokens: tokens of the query, (m, token_dim).
+            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+                (``with_tokens=True``) are not read again.
+            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            best: number of document tokens to name for each query token (``Match.best``).
+            timeout: seconds to wait for the database in all; None: no limit.
+
+        Returns:
+            One explanation for each document, in their order. None for an id that is not there, and for a document
+            without tokens.
+
+        Raises:
+            InvalidInput: the query cannot be encoded, a weight or ``best`` is out of range, an id is not valid, tokens
+                are not stored, or those of a document have another width, NaN or infinite values.
+        """
+        read = partial(reading.get, self._collection, with_tokens=True)
+        explained = explain(self._collection, query_tokens, documents, check_query, read, weights=weights, best=best)
+        return self._do("explain", explained, timeout)
 
     def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None

@@ -16,6 +16,7 @@ from muvera_adapters.testing.contract.documents import (
     TestStoredTokens,
     test_large_loads_are_split_and_complete,
 )
+from muvera_adapters.testing.contract.explaining import TestExplanations
 from muvera_adapters.testing.contract.guests import TestDocumentsOfOthers, TestWritesTouchOnlyWhatTheyName
 from muvera_adapters.testing.contract.hybrid import (
     TestEarlyEnd,
@@ -44,6 +45,7 @@ __all__ = [
     "TestEarlyEnd",
     "TestEncoderKeptInAFile",
     "TestErrors",
+    "TestExplanations",
     "TestGroups",
     "TestInAndOutAgain",
     "TestOwnership",
