@@ -700,7 +700,7 @@ class MilvusMuvera:
     def explain(
         self,
         query_tokens: ArrayLike,
-        documents: Explained | Sequence[Explained],
+        ids_or_hits: Explained | Sequence[Explained],
         *,
         weights: ArrayLike | None = None,
         best: int = 1,
@@ -713,7 +713,7 @@ class MilvusMuvera:
 
         Args:
             query_tokens: tokens of the query, (m, token_dim).
-            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
                 (``with_tokens=True``) are not read again.
             weights: weight of each query token, m numbers of at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
@@ -729,7 +729,7 @@ class MilvusMuvera:
         """
         read = partial(reading.get, self._collection, with_tokens=True)
         explained = explain(
-            self._collection, query_tokens, documents, check_encodable, read, weights=weights, best=best
+            self._collection, query_tokens, ids_or_hits, check_encodable, read, weights=weights, best=best
         )
         return self._do("explain", explained, timeout)
 

@@ -713,7 +713,7 @@ class AsyncQdrantMuvera:
     async def explain(
         self,
         query_tokens: ArrayLike,
-        documents: Explained | Sequence[Explained],
+        ids_or_hits: Explained | Sequence[Explained],
         *,
         weights: ArrayLike | None = None,
         best: int = 1,
@@ -727,11 +727,10 @@ class AsyncQdrantMuvera:
 
         Args:
             query_tokens: tokens of the query, (m, token_dim).
-            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
                 (``with_tokens=True``) are not read again.
             weights: weight of each query token, m numbers of at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
-            timeout: seconds to wait for the database in all; None: no limit.
             shard_key_selector: shards to read.
             timeout: seconds to wait for the database in all; None: no limit.
 
@@ -744,7 +743,7 @@ class AsyncQdrantMuvera:
                 are not stored, or those of a document have another width, NaN or infinite values.
         """
         read = partial(reading.get, self._collection, with_tokens=True, shard_key=shard_key_selector)
-        explained = explain(self._collection, query_tokens, documents, check_query, read, weights=weights, best=best)
+        explained = explain(self._collection, query_tokens, ids_or_hits, check_query, read, weights=weights, best=best)
         return await self._do("explain", explained, timeout)
 
     async def get(

@@ -221,7 +221,7 @@ class Store(Protocol):
     def explain(
         self,
         query_tokens: ArrayLike,
-        documents: Explained | Sequence[Explained],
+        ids_or_hits: Explained | Sequence[Explained],
         *,
         weights: ArrayLike | None = None,
         best: int = 1,
@@ -231,7 +231,7 @@ class Store(Protocol):
 
         Args:
             query_tokens: (m, token_dim) token vectors of the query.
-            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens are not
+            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens are not
                 read again.
             weights: weight of each query token, m numbers of at least 0; None: all are 1.
             best: number of document tokens to name for each query token.

@@ -736,7 +736,7 @@ class WeaviateMuvera:
     def explain(
         self,
         query_tokens: ArrayLike,
-        documents: Explained | Sequence[Explained],
+        ids_or_hits: Explained | Sequence[Explained],
         *,
         weights: ArrayLike | None = None,
         best: int = 1,
@@ -749,7 +749,7 @@ class WeaviateMuvera:
 
         Args:
             query_tokens: tokens of the query, (m, token_dim).
-            documents: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
+            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
                 (``with_tokens=True``) are not read again.
             weights: weight of each query token, m numbers of at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
@@ -764,7 +764,7 @@ class WeaviateMuvera:
                 are not stored, or those of a document have another width, NaN or infinite values.
         """
         read = partial(reading.get, self._collection, with_tokens=True)
-        explained = explain(self._collection, query_tokens, documents, check_matrix, read, weights=weights, best=best)
+        explained = explain(self._collection, query_tokens, ids_or_hits, check_matrix, read, weights=weights, best=best)
         return self._do("explain", explained, timeout)
 
     def get(

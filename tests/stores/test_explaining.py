@@ -108,12 +108,12 @@ class TestWeights:
     @pytest.mark.parametrize(
         ("weights", "problem"),
         [
-            ([1, 2], r"3 numbers.*shape \(2,\)"),
-            (1, "3 numbers"),
-            (["a", 1, 1], "3 numbers"),
-            ([1, -1, 1], r"-1\.0 at position 1"),
-            ([1, 1, np.inf], "position 2"),
-            ([0, 0, 0], "all are 0"),
+            ([1, 2], r"3 tokens.*shape \(2,\)"),
+            (1, "3 tokens"),
+            (["a", 1, 1], "must be numbers"),
+            ([1, -1, 1], r"token 1 is -1\.0"),
+            ([1, 1, np.inf], "token 2 is inf"),
+            ([0, 0, 0], "all weights are 0"),
         ],
     )
     def test_what_is_not_a_weight_is_refused(self, weights, problem):
