@@ -89,10 +89,10 @@ class TestExplanations:
         fde_only = session.create("fde_only", ENCODER, store_tokens=False)
         calls: list[tuple[str, Callable[[], Any]]] = [
             ("width", lambda: filled.explain(np.ones((2, DIM + 1)), 1)),
-            ("3 numbers", lambda: filled.explain(query, 1, weights=[1, 1])),
-            ("position 2", lambda: filled.explain(query, 1, weights=[1, 1, -1])),
-            ("position 0", lambda: filled.explain(query, 1, weights=[np.nan, 1, 1])),
-            ("all are 0", lambda: filled.explain(query, 1, weights=[0, 0, 0])),
+            ("3 tokens", lambda: filled.explain(query, 1, weights=[1, 1])),
+            ("token 2 is -1", lambda: filled.explain(query, 1, weights=[1, 1, -1])),
+            ("token 0 is nan", lambda: filled.explain(query, 1, weights=[np.nan, 1, 1])),
+            ("all weights are 0", lambda: filled.explain(query, 1, weights=[0, 0, 0])),
             ("best must be", lambda: filled.explain(query, 1, best=0)),
             ("document 1 is a float", lambda: filled.explain(query, [1, 2.5])),
             (r"document 1 .*width", lambda: filled.explain(query, [1, foreign])),
