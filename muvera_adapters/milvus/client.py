@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import contextlib
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,6 +17,10 @@ from muvera_adapters.stores.operations import Request
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+# pymilvus loads it at the first search (SciPyHelper), which fails where two threads search for the first time
+with contextlib.suppress(ImportError):
+    importlib.import_module("scipy.sparse")
 
 #: seconds; without a limit the client repeats a failed request 75 times
 TIMEOUT = 60.0
