@@ -11,8 +11,9 @@ from qdrant_client import AsyncQdrantClient, models
 
 from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
-from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, wire_of
+from muvera_adapters.qdrant.client import FILTERS, TIMEOUT, Connection, address_of, check_kind, send_async, wire_of
 from muvera_adapters.qdrant.collection import FDE, Collection
+from muvera_adapters.qdrant.conditions import to_filter
 from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.searching import Options, Rerank
 from muvera_adapters.results import (
@@ -26,6 +27,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.operations import DEFAULT_RETRY, Operation, Retry, run_async
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
@@ -600,6 +602,17 @@ class AsyncQdrantMuvera:
     ) -> int:
         """The exact number of documents."""
         return await self._do(reading.count(self._collection, filter, shard_key_selector))
+
+    async def filter_of(self, condition: Condition) -> models.Filter:
+        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`.
+
+        Raises:
+            InvalidInput: an id is not valid, or a key cannot be part of a path.
+        """
+        return to_filter(condition, FILTERS)
 
     async def delete(
         self,

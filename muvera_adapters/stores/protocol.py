@@ -15,6 +15,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -159,6 +160,17 @@ class Store(Protocol):
 
     def count(self, *, filter: Any = None) -> int:
         """Exact number of documents."""
+        ...
+
+    def filter_of(self, condition: Condition) -> Any:
+        """The filter of a condition in no database's words, in the database's own type, for ``filter=``.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`, which says what it means.
+
+        Raises:
+            Unsupported: the database's filters cannot express it; the message names the operator.
+        """
         ...
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: Any = None, everything: bool = False) -> None:
