@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.frameworks.calling import Call, awaiting, blocking, check_options, run
 from muvera_adapters.results import DocumentId, Hits
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core.tokens import ArrayLike
 
@@ -17,6 +18,9 @@ from muvera_core.tokens import ArrayLike
 EmbedQuery: TypeAlias = Callable[[str], ArrayLike] | Callable[[str], Awaitable[ArrayLike]]
 
 ID, SCORE = "muvera_id", "muvera_score"
+
+# arguments of a store's search that are no options of a retriever
+_GIVEN = ("query_tokens", "limit")
 
 
 class Text(NamedTuple):
@@ -58,23 +62,46 @@ class Retrieval:
 
     def __post_init__(self) -> None:
         check_model(self.store.name, self.store.model, self.model)
+        check_options(self.store.search, self.options, "search of the store", _GIVEN)
 
-    def search(self, query: str, limit: int, options: Mapping[str, Any]) -> list[Text]:
+    def search(
+        self, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
+    ) -> list[Text]:
         """The ``limit`` best documents; ``options`` go before those of the constructor.
 
+        Args:
+            query: text of the query.
+            limit: maximum number of documents.
+            options: keyword arguments of the store's ``search``.
+            condition: condition that documents pass, instead of the option ``filter``.
+
         Raises:
-            InvalidInput: the store or ``embed_query`` is asynchronous, or a document has no text.
+            InvalidInput: the store or ``embed_query`` is asynchronous, an option is unknown, there are a condition and
+                a filter, or a document has no text.
+            Unsupported: the database's filters cannot express the condition.
         """
         for name, function in (("store", self.store.search), ("embed_query", self.embed_query)):
             if inspect.iscoroutinefunction(function):
                 raise InvalidInput(f"{name} is asynchronous: use the retriever's asynchronous method")
-        tokens = self.embed_query(query)
-        return self._texts(self.store.search(tokens, limit=limit, **{**self.options, **options}))
+        return run(self._search(blocking, query, limit, options, condition))
 
-    async def asearch(self, query: str, limit: int, options: Mapping[str, Any]) -> list[Text]:
+    async def asearch(
+        self, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
+    ) -> list[Text]:
         """:meth:`search` without blocking the event loop; what is synchronous runs in a thread."""
-        tokens = await _called(self.embed_query, query)
-        return self._texts(await _called(self.store.search, tokens, limit=limit, **{**self.options, **options}))
+        return await self._search(awaiting, query, limit, options, condition)
+
+    async def _search(
+        self, call: Call, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None
+    ) -> list[Text]:
+        chosen = {**self.options, **options}
+        check_options(self.store.search, chosen, "search of the store", _GIVEN)
+        if condition is not None:
+            if chosen.get("filter") is not None:
+                raise InvalidInput("pass a condition of the framework, or filter= of the store's search, not both")
+            chosen["filter"] = await filter_of(call, self.store, condition)
+        tokens = await call(self.embed_query, query)
+        return self._texts(await call(self.store.search, tokens, limit=limit, **chosen))
 
     def _texts(self, hits: Hits) -> list[Text]:
         texts = []
@@ -91,7 +118,14 @@ class Retrieval:
         return texts
 
 
-async def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
+async def filter_of(call: Call, store: Any, condition: Condition | None) -> Any:
+    """A store's own filter of a condition; None for None.
+
+    Raises:
+        Unsupported: the database's filters cannot express it, or another distribution's store makes none.
+    """
+    if condition is None:
+        return None
+    if not hasattr(store, "filter_of"):
+        raise Unsupported(f"{type(store).__name__} has no filter_of(condition): pass its own filters by search_options")
+    return await call(store.filter_of, condition)
