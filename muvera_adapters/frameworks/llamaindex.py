@@ -252,8 +252,9 @@ def _named(node_ids: list[str] | None, filters: MetadataFilters | None) -> Condi
 def _chosen(query: VectorStoreQuery) -> Condition | None:
     condition = to_condition(query.filters)
     some: list[Condition] = [] if condition is None else [condition]
-    some += [] if query.node_ids is None else [Ids(query.node_ids)]
-    some += [] if query.doc_ids is None else [Compare(_DOCUMENT, "in", query.doc_ids)]
+    # an index that was made from the vector store passes an empty list of nodes, and means all of them
+    some += [Ids(query.node_ids)] if query.node_ids else []
+    some += [Compare(_DOCUMENT, "in", query.doc_ids)] if query.doc_ids else []
     return All(some) if some else None
 
 
