@@ -124,7 +124,7 @@ def test_what_cannot_be_filtered_by_is_named(vectors):
         found(vectors, filters(("kind", "text_match_insensitive", "C")))
     with pytest.raises(InvalidInput, match=r"'kind'.*'>'.*'c'"):
         found(vectors, filters(("kind", ">", "c")))
-    with pytest.raises(InvalidInput, match="'tags'.*'any'"):
+    with pytest.raises(InvalidInput, match=r"'tags'.*'any'"):
         found(vectors, filters(("tags", "any", "x")))
 
 
