@@ -123,7 +123,7 @@ def also_of(names: Sequence[str], query: int, dense: Any, texts: Texts | None, l
     """Entries of ``also``."""
     made = []
     for name in names:
-        vector = dense[query].tolist() if name == "dense" else texts.queries[query] if texts else None
+        vector: Any = dense[query].tolist() if name == "dense" or texts is None else texts.queries[query]
         made.append(edge.Prefetch(limit, query=edge.Query.Nearest(vector, using=name)))
     return made
 
@@ -140,14 +140,15 @@ def measure(data: sets.Data, texts: Texts | None, judged: list[dict[Any, float]]
                 if texts is None and "bm25" in names:
                     continue
                 part = -(-args.total // len(names))
-                found, ranked = [], []
+                found: list[float] = []
+                ranked: list[float] = []
                 for q in range(n):
                     if "fde" in names:
                         also = also_of(names[1:], q, dense, texts, part)
                         hits = store.search(
                             data.queries[q], 10, part, also=also or None, with_payload=False, count_missing=False
                         )
-                        ranking = [hit.id for hit in hits]
+                        ranking: list[Any] = [hit.id for hit in hits]
                     else:  # the other search alone: what it found, and one candidate of the FDEs beside it
                         also = also_of(names, q, dense, texts, part)
                         hits = store.search(
@@ -188,7 +189,7 @@ def measure(data: sets.Data, texts: Texts | None, judged: list[dict[Any, float]]
     return report(data, recalls, gains if judged else None, stops, args.total)
 
 
-def exact(data: sets.Data, query: int, ids: Sequence[int]) -> list[int]:
+def exact(data: sets.Data, query: int, ids: Sequence[Any]) -> list[Any]:
     """Documents by exact MaxSim."""
     scores = maxsim(data.queries[query], [data.documents[i] for i in ids])
     return [ids[i] for i in np.argsort(-scores, kind="stable")]
@@ -205,9 +206,8 @@ def report(data: sets.Data, recalls: Any, gains: Any, stops: Any, total: int) ->
         values = np.mean(found, axis=0)
         low, high = np.percentile(bootstrap(values - base, 1), (2.5, 97.5))
         ndcg = f" {np.mean(gains[names]):.3f} |" if gains else ""
-        print(
-            f"| {' + '.join(names)} | {values.mean():.3f} | {(values - base).mean():+.3f} | {low:+.3f} to {high:+.3f} |{ndcg}"
-        )
+        change = f"{(values - base).mean():+.3f} | {low:+.3f} to {high:+.3f}"
+        print(f"| {' + '.join(names)} | {values.mean():.3f} | {change} |{ndcg}")
         rows[" + ".join(names)] = float(values.mean())
     print("\n| prefetch | stop_after | kept of the top 10 | token bytes fetched |\n|---|---|---|---|")
     ends = []

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
-from muvera_adapters.errors import InvalidInput
+from muvera_adapters.errors import InvalidInput, Unsupported
+from muvera_adapters.frameworks.calling import Call, awaiting, blocking, check_options, run
 from muvera_adapters.frameworks.payloads import PayloadLayout
 from muvera_adapters.results import DocumentId, Hit, Hits
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core.tokens import ArrayLike
 
-T = TypeVar("T")
-
 #: a query's text -> its (m, token_dim) matrix
 EmbedQuery: TypeAlias = Callable[[str], ArrayLike] | Callable[[str], Awaitable[ArrayLike]]
-#: how a function is called: ``await call(function, *args, **kwargs)``
-Call: TypeAlias = Callable[..., Awaitable[Any]]
 
 ID, SCORE = "muvera_id", "muvera_score"
 
@@ -69,35 +65,54 @@ class Retrieval:
 
     def __post_init__(self) -> None:
         check_model(self.store.name, self.store.model, self.model)
-        check_arguments(self.store.search, self.options, _OWN)
+        check_options(self.store.search, self.options, "search of the store", _OWN)
 
     @property
     def layout(self) -> PayloadLayout:
         """Payload keys of the text and the metadata."""
         return PayloadLayout(self.text_key, self.metadata_key)
 
-    def search(self, query: str, limit: int, options: Mapping[str, Any]) -> list[Text]:
+    def search(
+        self, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
+    ) -> list[Text]:
         """The ``limit`` best documents; ``options`` go before those of the constructor.
 
+        Args:
+            query: text of the query.
+            limit: maximum number of documents.
+            options: keyword arguments of the store's ``search``.
+            condition: condition that documents pass, instead of the option ``filter``.
+
         Raises:
-            InvalidInput: the store or ``embed_query`` is asynchronous, a document has no text, or ``options`` has a
-                name that is not an argument of the store's ``search``.
+            InvalidInput: the store or ``embed_query`` is asynchronous, an option is unknown, there are a condition and
+                a filter, or a document has no text.
+            Unsupported: the database's filters cannot express the condition.
         """
-        check_synchronous(store=self.store.search, embed_query=self.embed_query)
-        return finished(self._search(directly, query, limit, options))
+        return run(self._search(blocking, query, limit, options, condition))
 
-    async def asearch(self, query: str, limit: int, options: Mapping[str, Any]) -> list[Text]:
+    async def asearch(
+        self, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
+    ) -> list[Text]:
         """:meth:`search` without blocking the event loop; what is synchronous runs in a thread."""
-        return await self._search(in_thread, query, limit, options)
+        return await self._search(awaiting, query, limit, options, condition)
 
-    async def hits(self, call: Call, query: str, limit: int, options: Mapping[str, Any]) -> tuple[ArrayLike, Hits]:
+    async def hits(
+        self, call: Call, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
+    ) -> tuple[ArrayLike, Hits]:
         """The query's (m, token_dim) matrix, and what the store finds with it."""
-        check_arguments(self.store.search, options, _OWN)
+        chosen = {**self.options, **options}
+        check_options(self.store.search, chosen, "search of the store", _OWN)
+        if condition is not None:
+            if chosen.get("filter") is not None:
+                raise InvalidInput("pass a condition of the framework, or filter= of the store's search, not both")
+            chosen["filter"] = await filter_of(call, self.store, condition)
         tokens = await call(self.embed_query, query)
-        return tokens, await call(self.store.search, tokens, limit=limit, **{**self.options, **options})
+        return tokens, await call(self.store.search, tokens, limit=limit, **chosen)
 
-    async def _search(self, call: Call, query: str, limit: int, options: Mapping[str, Any]) -> list[Text]:
-        _, hits = await self.hits(call, query, limit, options)
+    async def _search(
+        self, call: Call, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None
+    ) -> list[Text]:
+        _, hits = await self.hits(call, query, limit, options, condition)
         return [self._text(hit) for hit in hits]
 
     def _text(self, hit: Hit) -> Text:
@@ -105,48 +120,14 @@ class Retrieval:
         return Text(hit.id, text, hit.score, {**metadata, ID: hit.id, SCORE: hit.score})
 
 
-def check_arguments(function: Callable[..., Any], names: Iterable[str], own: Collection[str] = ()) -> None:
-    """Raises InvalidInput for names that are not arguments of ``function``, and for those that the caller passes.
+async def filter_of(call: Call, store: Any, condition: Condition | None) -> Any:
+    """A store's own filter of a condition; None for None.
 
-    Args:
-        function: method of a store.
-        names: names of keyword arguments.
-        own: names of arguments that cannot be given because the caller passes them.
+    Raises:
+        Unsupported: the database's filters cannot express it, or another distribution's store makes none.
     """
-    takes = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
-        takes = {**takes, **dict.fromkeys(names)}  # type: ignore[assignment]
-    known = [name for name in takes if name not in own]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown argument {', '.join(unknown)}: {function.__qualname__} takes {', '.join(known)}")
-
-
-def check_synchronous(**functions: Callable[..., Any]) -> None:
-    """Raises InvalidInput for functions, by the name of what they belong to, that are asynchronous."""
-    for name, function in functions.items():
-        if inspect.iscoroutinefunction(function):
-            raise InvalidInput(f"{name} is asynchronous: use the asynchronous method")
-
-
-async def directly(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Calls a synchronous function where it stands."""
-    return function(*args, **kwargs)
-
-
-async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Awaits a coroutine function; calls any other in a thread."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
-
-
-def finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that calls everything :func:`directly`, without an event loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    coroutine.close()
-    raise RuntimeError("the coroutine waits for something that is not there yet")
+    if condition is None:
+        return None
+    if not hasattr(store, "filter_of"):
+        raise Unsupported(f"{type(store).__name__} has no filter_of(condition): pass its own filters by search_options")
+    return await call(store.filter_of, condition)

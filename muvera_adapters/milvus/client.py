@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import contextlib
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar

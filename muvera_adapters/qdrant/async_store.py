@@ -12,8 +12,18 @@ from qdrant_client import AsyncQdrantClient, models
 from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.explanation import Explanation
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
-from muvera_adapters.qdrant.client import TIMEOUT, Connection, address_of, check_kind, send_async, to_prefetch, wire_of
+from muvera_adapters.qdrant.client import (
+    FILTERS,
+    TIMEOUT,
+    Connection,
+    address_of,
+    check_kind,
+    send_async,
+    to_prefetch,
+    wire_of,
+)
 from muvera_adapters.qdrant.collection import FDE, LOCAL, Collection
+from muvera_adapters.qdrant.conditions import to_filter
 from muvera_adapters.qdrant.prepare import check_query
 from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
 from muvera_adapters.qdrant.search_plan import Options
@@ -29,6 +39,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.operations import (
@@ -797,6 +808,17 @@ class AsyncQdrantMuvera:
             timeout: seconds to wait for the database in all, None: no limit.
         """
         return await self._do("count", reading.count(self._collection, filter, shard_key_selector), timeout)
+
+    async def filter_of(self, condition: Condition) -> models.Filter:
+        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`.
+
+        Raises:
+            InvalidInput: an id is not valid, or a key cannot be part of a path.
+        """
+        return to_filter(condition, FILTERS)
 
     async def delete(
         self,

@@ -17,6 +17,7 @@ from qdrant_client.qdrant_remote import QdrantRemote
 from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.collection import GRPC, LOCAL, REST, Wire
+from muvera_adapters.qdrant.conditions import FilterTypes
 from muvera_adapters.qdrant.errors import translate
 from muvera_adapters.qdrant.schema import vector_infos
 from muvera_adapters.stores.checks import check_client
@@ -78,6 +79,19 @@ class Call(Request[T], Generic[R, T]):
 
     send: Callable[[QdrantClient], R]
     read: Callable[[R], T]
+
+
+#: filters and conditions of qdrant-client
+FILTERS = FilterTypes(
+    group=models.Filter,
+    value=lambda path, value: models.FieldCondition(key=path, match=models.MatchValue(value=value)),
+    values=lambda path, texts: models.FieldCondition(key=path, match=models.MatchAny(any=texts)),
+    text=lambda path, text: models.FieldCondition(key=path, match=models.MatchSubstring(substring=text)),
+    numbers=lambda path, **bounds: models.FieldCondition(key=path, range=models.Range(**bounds)),
+    times=lambda path, **bounds: models.FieldCondition(key=path, range=models.DatetimeRange(**bounds)),
+    empty=lambda path: models.IsEmptyCondition(is_empty=models.PayloadField(key=path)),
+    ids=lambda ids: models.HasIdCondition(has_id=ids),
+)
 
 
 def ask(send: Callable[[QdrantClient], R]) -> Call[R, R]:

@@ -16,6 +16,7 @@ from muvera_adapters.results import (
     WriteReport,
 )
 from muvera_adapters.stores.checks import ZeroRows
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.explaining import Explained
 from muvera_adapters.stores.searching import Fusion
 from muvera_adapters.stores.token_model import TokenModel
@@ -255,6 +256,17 @@ class Store(Protocol):
 
     def count(self, *, filter: Any = None, timeout: float | None = None) -> int:
         """Exact number of documents; ``timeout`` as for :meth:`exact_search`."""
+        ...
+
+    def filter_of(self, condition: Condition) -> Any:
+        """The filter of a condition in no database's words, in the database's own type, for ``filter=``.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`, which says what it means.
+
+        Raises:
+            Unsupported: the database's filters cannot express it; the message names the operator.
+        """
         ...
 
     def delete(self, ids: Sequence[DocumentId] | None = None, *, filter: Any = None, everything: bool = False) -> None:

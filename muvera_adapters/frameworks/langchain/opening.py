@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from muvera_adapters.databases import Database
 from muvera_adapters.errors import CollectionNotFound, InvalidInput
-from muvera_adapters.frameworks.retrieval import Call
+from muvera_adapters.frameworks.calling import Call
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder, FDEConfig, FDEEncoder
 

@@ -18,16 +18,11 @@ from muvera_adapters.errors import (
     Unsupported,
     WriteInterrupted,
 )
+from muvera_adapters.frameworks.calling import Call, awaiting, blocking, check_options, run
 from muvera_adapters.frameworks.langchain.opening import TokenEmbeddings, open_store
 from muvera_adapters.frameworks.retrieval import (
-    Call,
     EmbedQuery,
     Retrieval,
-    check_arguments,
-    check_synchronous,
-    directly,
-    finished,
-    in_thread,
 )
 from muvera_adapters.results import DocumentId, Hit, Hits, WriteReport
 from muvera_adapters.stores.token_model import TokenModel
@@ -134,10 +129,7 @@ class MuveraVectorStore(VectorStore):
             EncoderMismatch: the collection was filled with another encoder.
             ModelMismatch: the collection keeps another model.
         """
-        check_synchronous(embedding=embedding.embed_documents)
-        opened, database = finished(
-            open_store(directly, texts, embedding, store, target, collection_name, encoder, model)
-        )
+        opened, database = run(open_store(blocking, texts, embedding, store, target, collection_name, encoder, model))
         made = cls._over(opened, database, embedding, text_key, metadata_key, model)
         made.add_texts(texts, metadatas, ids=ids, batch_size=batch_size)
         return made
@@ -160,7 +152,7 @@ class MuveraVectorStore(VectorStore):
         batch_size: int = 64,
     ) -> V:
         """:meth:`from_texts` without blocking the event loop; the store may be asynchronous."""
-        opened, database = await open_store(in_thread, texts, embedding, store, target, collection_name, encoder, model)
+        opened, database = await open_store(awaiting, texts, embedding, store, target, collection_name, encoder, model)
         made = cls._over(opened, database, embedding, text_key, metadata_key, model)
         await made.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size)
         return made
@@ -212,8 +204,7 @@ class MuveraVectorStore(VectorStore):
             Rejected: the database rejected single documents; the others are written. The message names the first.
             WriteInterrupted: the database stopped answering; ``report`` has the ids of what was not written.
         """
-        check_synchronous(store=self.store.upsert, embed_documents=self._embed_documents)
-        return finished(self._add(directly, texts, metadatas, ids, batch_size, options))
+        return run(self._add(blocking, texts, metadatas, ids, batch_size, options))
 
     async def aadd_texts(
         self,
@@ -225,7 +216,7 @@ class MuveraVectorStore(VectorStore):
         **options: Any,
     ) -> list[str]:
         """:meth:`add_texts` without blocking the event loop."""
-        return await self._add(in_thread, texts, metadatas, ids, batch_size, options)
+        return await self._add(awaiting, texts, metadatas, ids, batch_size, options)
 
     def delete(self, ids: Sequence[str] | None = None, **options: Any) -> bool:
         """Deletes documents; ids that are not there are ignored.
@@ -238,21 +229,19 @@ class MuveraVectorStore(VectorStore):
         Returns:
             True.
         """
-        check_synchronous(store=self.store.delete)
-        return finished(self._delete(directly, ids, options))
+        return run(self._delete(blocking, ids, options))
 
     async def adelete(self, ids: Sequence[str] | None = None, **options: Any) -> bool:
         """:meth:`delete` without blocking the event loop."""
-        return await self._delete(in_thread, ids, options)
+        return await self._delete(awaiting, ids, options)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents in the order of ``ids``, without those that are not there."""
-        check_synchronous(store=self.store.get)
-        return finished(self._get(directly, ids))
+        return run(self._get(blocking, ids))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """:meth:`get_by_ids` without blocking the event loop."""
-        return await self._get(in_thread, ids)
+        return await self._get(awaiting, ids)
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
         """The documents most similar to a query.
@@ -323,7 +312,6 @@ class MuveraVectorStore(VectorStore):
         if self._database is not None:
             self._database.close()
         else:
-            check_synchronous(store=self.store.close)
             self.store.close()
 
     async def _add(
@@ -335,7 +323,7 @@ class MuveraVectorStore(VectorStore):
         batch_size: int,
         options: Mapping[str, Any],
     ) -> list[str]:
-        check_arguments(self.store.upsert, options, ("ids", "tokens", "payloads"))
+        check_options(self.store.upsert, options, "upsert of the store", ("ids", "tokens", "payloads"))
         contents = list(texts)
         names = _ids(ids, len(contents))
         metadatas = [{}] * len(contents) if metadatas is None else metadatas
@@ -367,7 +355,7 @@ class MuveraVectorStore(VectorStore):
         return names
 
     async def _delete(self, call: Call, ids: Sequence[str] | None, options: Mapping[str, Any]) -> bool:
-        check_arguments(self.store.delete, options, ("ids",))
+        check_options(self.store.delete, options, "delete of the store", ("ids",))
         await call(self.store.delete, None if ids is None else await self._stored_ids(call, ids), **options)
         return True
 
@@ -385,11 +373,10 @@ class MuveraVectorStore(VectorStore):
         return [int(each) if each in numbers else each for each in ids]
 
     def _search(self, query: str, k: int, options: Mapping[str, Any]) -> tuple[ArrayLike, Hits]:
-        check_synchronous(store=self.store.search, embed_query=self._retrieval.embed_query)
-        return finished(self._retrieval.hits(directly, query, k, options))
+        return run(self._retrieval.hits(blocking, query, k, options))
 
     async def _asearch(self, query: str, k: int, options: Mapping[str, Any]) -> tuple[ArrayLike, Hits]:
-        return await self._retrieval.hits(in_thread, query, k, options)
+        return await self._retrieval.hits(awaiting, query, k, options)
 
     def _document(self, document_id: DocumentId, payload: Mapping[str, Any] | None) -> Document:
         text, metadata = self._layout.read(document_id, payload)

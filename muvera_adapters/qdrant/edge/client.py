@@ -16,6 +16,7 @@ import qdrant_edge as edge
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.collection import Preset, auto_preset
+from muvera_adapters.qdrant.conditions import FilterTypes
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_core import Encoder
 
@@ -30,6 +31,23 @@ Quantization: TypeAlias = Literal["auto"] | Preset | EdgeQuantization | None
 
 ENGINE = f"Qdrant Edge {version('qdrant-edge-py')}"
 
+
+def _match(value: str | int | bool) -> edge.MatchValue:
+    # the engine takes Python's booleans for the numbers 0 and 1, and numpy's for booleans
+    return edge.MatchValue(np.bool_(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
+
+
+#: filters and conditions of the engine
+FILTERS = FilterTypes(
+    group=edge.Filter,
+    value=lambda path, value: edge.FieldCondition(path, match=_match(value)),
+    values=lambda path, texts: edge.FieldCondition(path, match=edge.MatchAny(texts)),
+    text=lambda path, text: edge.FieldCondition(path, match=edge.MatchSubstring(text)),
+    numbers=lambda path, **bounds: edge.FieldCondition(path, range=edge.RangeFloat(**bounds)),
+    times=lambda path, **bounds: edge.FieldCondition(path, range=edge.RangeDateTime(**bounds)),
+    empty=edge.IsEmptyCondition,
+    ids=lambda ids: edge.HasIdCondition(set(ids)),
+)
 
 # a batch in the write-ahead log, in the vectors, and the engine's files that grow by 32 MB
 _RESERVE = 128 << 20

@@ -17,9 +17,11 @@ from muvera_adapters.errors import CollectionExists, CollectionNotFound, StoreUn
 from muvera_adapters.explanation import Explanation
 from muvera_adapters.qdrant import backfilling, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.collection import EDGE, FDE, MAX_DIM, TOKENS, Collection, describe
+from muvera_adapters.qdrant.conditions import to_filter
 from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
 from muvera_adapters.qdrant.edge.client import (
     ENGINE,
+    FILTERS,
     Quantization,
     Shard,
     fde_params,
@@ -51,6 +53,7 @@ from muvera_adapters.results import (
 )
 from muvera_adapters.stores.checks import ZeroRows, check_dimensions, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, chosen
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, new_state, read_state
@@ -639,6 +642,17 @@ class QdrantEdgeMuvera:
     def count(self, *, filter: edge.Filter | None = None, timeout: float | None = None) -> int:
         """The exact number of documents."""
         return self._do("count", reading.count(self._collection, filter), timeout)
+
+    def filter_of(self, condition: Condition) -> edge.Filter:
+        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`.
+
+        Raises:
+            InvalidInput: an id is not valid, or a key cannot be part of a path.
+        """
+        return to_filter(condition, FILTERS)
 
     def delete(
         self,

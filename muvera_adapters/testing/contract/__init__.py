@@ -10,6 +10,7 @@ from muvera_adapters.testing.contract.collections import (
     TestErrors,
     TestOwnership,
 )
+from muvera_adapters.testing.contract.conditions import TestConditions
 from muvera_adapters.testing.contract.documents import (
     TestDocuments,
     TestSpellingsOfIds,
@@ -39,6 +40,7 @@ from muvera_adapters.testing.contract.token_models import TestSharedDirection, T
 __all__ = [
     "TestAdoption",
     "TestCollections",
+    "TestConditions",
     "TestDocuments",
     "TestDocumentsOfOthers",
     "TestDocumentsWithoutTokens",

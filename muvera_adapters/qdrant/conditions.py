@@ -1,0 +1,103 @@
+"""Conditions in no database's words (``stores/conditions.py``) as Qdrant's filters, in the types of either client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from muvera_adapters.errors import InvalidInput
+from muvera_adapters.stores.conditions import ORDERED, All, Compare, Condition, Ids, Not, Some, moment
+from muvera_adapters.stores.ids import to_point_id
+
+# a name in a path that needs no quotes
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
+
+
+@dataclass(frozen=True, slots=True)
+class FilterTypes:
+    """Constructors of filters and conditions, which qdrant-client and Qdrant Edge have under other names.
+
+    Attributes:
+        group: a filter, from ``must=``, ``should=`` and ``must_not=``.
+        value: value at a path equals, from ``(path, value)``.
+        values: text at a path is one of a list, from ``(path, texts)``.
+        text: text at a path has another in it, from ``(path, text)``.
+        numbers: number at a path is in a range, from ``path`` and bounds by keyword.
+        times: time at a path is in a range, from ``path`` and bounds in ISO 8601 by keyword.
+        empty: nothing is at a path, from ``(path)``.
+        ids: ids of points, from a list.
+    """
+
+    group: Callable[..., Any]
+    value: Callable[[str, Any], Any]
+    values: Callable[[str, list[str]], Any]
+    text: Callable[[str, str], Any]
+    numbers: Callable[..., Any]
+    times: Callable[..., Any]
+    empty: Callable[[str], Any]
+    ids: Callable[[list[Any]], Any]
+
+
+def to_filter(condition: Condition, types: FilterTypes) -> Any:
+    """The filter of a condition.
+
+    Raises:
+        InvalidInput: an id is not valid, or a key cannot be part of a path.
+    """
+    made = _condition(condition, types)
+    return made if isinstance(condition, All | Some | Not) else types.group(must=[made])
+
+
+def _condition(condition: Condition, types: FilterTypes) -> Any:
+    match condition:
+        case All():
+            return types.group(must=[_condition(each, types) for each in condition.conditions])
+        case Some() if condition.conditions:
+            return types.group(should=[_condition(each, types) for each in condition.conditions])
+        case Some():
+            return types.group(must=[types.ids([])])
+        case Not():
+            return types.group(must_not=[_condition(condition.condition, types)])
+        case Ids():
+            return types.ids([to_point_id(each, i)[0] for i, each in enumerate(condition.ids)])
+        case Compare():
+            return _comparison(condition, types)
+
+
+def _comparison(condition: Compare, types: FilterTypes) -> Any:
+    path, value = _path(condition.key), condition.value
+    if condition.operator in ORDERED:
+        bound = _BOUNDS[condition.operator]
+        if isinstance(value, datetime):
+            return types.times(path, **{bound: moment(value)})
+        return types.numbers(path, **{bound: value})
+    if condition.operator == "in":
+        return _among(path, value, types)
+    if condition.operator == "text":
+        return types.text(path, value)
+    return types.empty(path) if condition.operator == "empty" else _equal(path, value, types)
+
+
+def _among(path: str, values: Sequence[Any], types: FilterTypes) -> Any:
+    texts = [each for each in values if isinstance(each, str)]
+    some = [_equal(path, each, types) for each in values if not isinstance(each, str)]
+    some += [types.values(path, texts)] if texts else []
+    return types.group(should=some) if some else types.group(must=[types.ids([])])
+
+
+def _equal(path: str, value: Any, types: FilterTypes) -> Any:
+    # a match tells 2 from 2.0, a range does not; a range is not exact beyond 2**53
+    if isinstance(value, bool | str) or (isinstance(value, int) and abs(value) > 2**53):
+        return types.value(path, value)
+    return types.numbers(path, gte=value, lte=value)
+
+
+def _path(key: str) -> str:
+    names = key.split(".")
+    if any('"' in name or not name for name in names):
+        raise InvalidInput(f"the key {key!r} cannot be filtered by: no name in it may be empty or have a quote")
+    return ".".join(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names)
