@@ -57,7 +57,7 @@ def test_search_options_reach_the_store(store):
 def test_unknown_arguments_are_named(store):
     with pytest.raises(ValueError, match=r"top_k\n  Extra inputs are not permitted"):
         MuveraRetriever(store=store, embed_query=embed_query, top_k=3)
-    with pytest.raises(InvalidInput, match=r"unknown argument fetch: QdrantMuvera.search takes prefetch"):
+    with pytest.raises(InvalidInput, match=r"does not take fetch; it takes prefetch"):
         MuveraRetriever(store=store, embed_query=embed_query).invoke(QUESTION, fetch=3)
     with pytest.raises(ValueError, match="unknown argument fetch"):  # pydantic's, which has our message
         MuveraRetriever(store=store, embed_query=embed_query, search_options={"fetch": 3})

@@ -135,7 +135,7 @@ def test_arguments_of_the_search_reach_the_store(store):
     retriever = store.as_retriever(search_kwargs={"k": 1, "filter": first, "prefetch": 50})
     assert [d.metadata["n"] in (1, 2) for d in retriever.invoke("red green")] == [True]
     assert {d.metadata["n"] for d in store.similarity_search("red green", filter=first)} == {1, 2}
-    with pytest.raises(InvalidInput, match=r"unknown argument fetch: QdrantMuvera.search takes .*prefetch"):
+    with pytest.raises(InvalidInput, match=r"does not take fetch; it takes .*prefetch"):
         store.similarity_search("red", fetch=3)
     with pytest.raises(InvalidInput, match="unknown argument limit"):
         store.similarity_search("red", limit=3)

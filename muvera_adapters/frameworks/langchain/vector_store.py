@@ -312,7 +312,7 @@ class MuveraVectorStore(VectorStore):
         if self._database is not None:
             self._database.close()
         else:
-            self.store.close()
+            run(blocking(self.store.close))
 
     async def _add(
         self,
