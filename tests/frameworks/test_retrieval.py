@@ -36,7 +36,7 @@ def test_asynchronous_embedding_is_refused_where_nothing_awaits_it(store):
     async def embed(text):
         raise AssertionError
 
-    with pytest.raises(InvalidInput, match="embed_query is asynchronous"):
+    with pytest.raises(InvalidInput, match="embed is asynchronous"):
         Retrieval(store, embed).search("3", 5, {})
 
 
@@ -50,9 +50,9 @@ def test_a_query_of_another_model_is_refused(store, tmp_path):
 
 
 def test_unknown_options_are_named(store, pydocs):
-    with pytest.raises(InvalidInput, match=r"unknown argument fetch: QdrantEdgeMuvera.search takes prefetch, "):
+    with pytest.raises(InvalidInput, match=r"does not take fetch; it takes prefetch, "):
         Retrieval(store, list, options={"fetch": 3})
-    with pytest.raises(InvalidInput, match="unknown argument limit, query_tokens: "):
+    with pytest.raises(InvalidInput, match="does not take limit, query_tokens; "):
         Retrieval(store, lambda text: pydocs.queries[0]).search("0", 5, {"limit": 3, "query_tokens": []})
 
 
