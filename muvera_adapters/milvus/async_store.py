@@ -14,6 +14,7 @@ from muvera_adapters.milvus import backfilling, copying, lifecycle, query_fittin
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.client import DEFAULT_RETRY, TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
+from muvera_adapters.milvus.conditions import to_expression
 from muvera_adapters.milvus.database import MILVUS, WORTH_TRYING
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
@@ -22,6 +23,7 @@ from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.operations import Operation, Retry, run_async
 from muvera_adapters.stores.query_fitting import fit_queries
 from muvera_adapters.stores.token_model import TokenModel, as_token_model
@@ -582,6 +584,20 @@ class AsyncMilvusMuvera:
     async def count(self, *, filter: str | None = None) -> int:
         """The exact number of documents that pass the filter."""
         return await self._do(reading.count(self._collection, checked(filter)))
+
+    async def filter_of(self, condition: Condition) -> str:
+        """The expression of a condition in no database's words, for ``filter=`` of the other methods.
+
+        On milvus-lite, booleans are equal to 0 and 1.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`.
+
+        Raises:
+            Unsupported: ``text``, or a comparison of dates; the message names the operator.
+            InvalidInput: an id is not valid, or a key cannot be written in an expression.
+        """
+        return to_expression(condition, self._collection)
 
     async def delete(
         self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None, everything: bool = False
