@@ -33,7 +33,7 @@ def to_expression(condition: Condition, collection: Collection) -> str:
     """
     match condition:
         case All():
-            return _joined(condition.conditions, "and", collection) or everything(collection)
+            return _joined(condition.conditions, "and", collection) or f"({everything(collection)})"
         case Some():
             return _joined(condition.conditions, "or", collection) or _nothing(collection)
         case Not():
@@ -67,14 +67,16 @@ def _comparison(condition: Compare, collection: Collection) -> str:
         )
     kind = collection.types.get(name)
     if kind is None and not collection.dynamic:
-        return everything(collection) if operator == "empty" else _nothing(collection)
+        return f"({everything(collection)})" if operator == "empty" else _nothing(collection)
     inside = "".join(f"[{literal(each)}]" for each in deeper)
     if kind is not None and kind != DataType.JSON:
         return _declared(condition, name, kind, bool(deeper), collection)
     path = f"$meta[{literal(name)}]{inside}" if kind is None else f"{name}{inside}"
-    there = f"exists {path}" if kind is None or deeper else f"{name} is not null"
+    there = f"(exists {path})" if kind is None or deeper else f"({name} is not null)"
     if operator == "empty":
-        return f"(not ({there}))"
+        if not collection.server.lite:
+            raise unsupported(condition, "versions of Milvus differ in whether null is a value")
+        return f"(not {there})"
     if operator == "contains":
         # milvus-lite takes names of fields only
         plain = _NAME.fullmatch(name) and name.lower() not in _WORDS

@@ -595,7 +595,8 @@ class MilvusMuvera:
             condition: condition of :mod:`muvera_adapters.stores.conditions`.
 
         Raises:
-            Unsupported: ``text``, or a comparison of dates; the message names the operator.
+            Unsupported: ``text``, a comparison of dates, or, on servers, ``empty`` of a key that is not declared; the
+                message names the operator.
             InvalidInput: an id is not valid, or a key cannot be written in an expression.
         """
         return to_expression(condition, self._collection)
