@@ -16,6 +16,7 @@ from muvera_adapters.milvus.also import Also
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.client import TIMEOUT, Call, Connection, address_of, check_kind, send
 from muvera_adapters.milvus.collection import FDE, Collection, Metric
+from muvera_adapters.milvus.conditions import to_expression
 from muvera_adapters.milvus.database import MILVUS, WORTH_TRYING
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
@@ -25,6 +26,7 @@ from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encodable, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.operations import (
     DEFAULT_RETRY,
@@ -769,6 +771,21 @@ class AsyncMilvusMuvera:
             timeout: seconds to wait for the database in all; None: no limit.
         """
         return await self._do("count", reading.count(self._collection, checked(filter)), timeout)
+
+    async def filter_of(self, condition: Condition) -> str:
+        """The expression of a condition in no database's words, for ``filter=`` of the other methods.
+
+        On milvus-lite, booleans are equal to 0 and 1.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`.
+
+        Raises:
+            Unsupported: ``text``, a comparison of dates, or, on servers, ``empty`` of a key that is not declared; the
+                message names the operator.
+            InvalidInput: an id is not valid, or a key cannot be written in an expression.
+        """
+        return to_expression(condition, self._collection)
 
     async def delete(
         self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None, everything: bool = False

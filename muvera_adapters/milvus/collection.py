@@ -92,6 +92,8 @@ class Collection:
         strategy: ``emb_list_strategy`` of the struct's index.
         token_index: type and parameters of the index of the struct's vector; None: there is none.
         fields: declared fields of the payload.
+        types: data types of the declared fields.
+        optional: declared fields that may be null.
         dynamic: whether the payload may have keys that are not declared.
         strangers: vectors that are neither this library's nor shown in payloads, and that can be written.
         hidden: fields that are no payload and cannot be written: vectors that the server computes, marks of other FDEs.
@@ -124,6 +126,8 @@ class Collection:
     strategy: str = "tokenann"
     token_index: Mapping[str, Any] | None = None
     fields: tuple[str, ...] = ()
+    types: Mapping[str, DataType] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     dynamic: bool = True
     strangers: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()

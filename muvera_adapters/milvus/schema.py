@@ -247,9 +247,12 @@ def describe(
     ours = {collection.key, fde, collection.mark, *collection.token_fields}
     vectors = [each for each, info in fields.items() if _is_vector(info) and each not in ours]
     hidden = {*_computed(description), *map(mark_of, vectors)} & fields.keys()
+    own = tuple(each for each in fields if each not in ours and each not in vectors and each not in hidden)
     return replace(
         collection,
-        fields=tuple(each for each in fields if each not in ours and each not in vectors and each not in hidden),
+        fields=own,
+        types={each: DataType(fields[each]["type"]) for each in own},
+        optional=tuple(each for each in own if fields[each].get("nullable")),
         strangers=tuple(each for each in vectors if each not in hidden),
         hidden=tuple(hidden),
     )

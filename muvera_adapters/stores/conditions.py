@@ -7,6 +7,7 @@ what the other operators do with a list is the database's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,7 +18,7 @@ from muvera_adapters.results import DocumentId
 
 #: value of a payload that can be compared
 Scalar: TypeAlias = str | int | float | bool
-#: ``text``: the text at the key has the value in it, as it is spelled; ``empty``: missing, null or an empty list
+#: ``text``: the text at the key has the value in it, as it is spelled; ``empty``: missing or null
 Operator: TypeAlias = Literal["==", "in", ">", ">=", "<", "<=", "contains", "text", "empty"]
 
 ORDERED = (">", ">=", "<", "<=")
@@ -53,12 +54,13 @@ class Compare:
     def _suits(self) -> bool:
         if self.operator == "in":
             many = isinstance(self.value, Sequence) and not isinstance(self.value, str | bytes)
-            return many and all(isinstance(each, Scalar) for each in self.value)
+            return many and all(map(_is_scalar, self.value))
         if self.operator in ORDERED:
-            return isinstance(self.value, int | float | datetime) and not isinstance(self.value, bool)
+            number = _is_scalar(self.value) and not isinstance(self.value, bool | str)
+            return number or isinstance(self.value, datetime)
         if self.operator == "empty":
             return self.value is None
-        return isinstance(self.value, str if self.operator == "text" else Scalar)
+        return isinstance(self.value, str) if self.operator == "text" else _is_scalar(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,10 @@ def parsed(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Scalar) and not (isinstance(value, float) and not math.isfinite(value))
+
+
 def _found(payload: Mapping[str, Any], key: str) -> Any:
     value: Any = payload
     for name in key.split("."):
@@ -139,7 +145,7 @@ def _holds(condition: Compare, found: Any) -> bool:
     wanted = condition.value
     match condition.operator:
         case "empty":
-            return found is None or found == []
+            return found is None
         case "==":
             return _equal(found, wanted)
         case "in":

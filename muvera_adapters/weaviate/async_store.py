@@ -18,6 +18,7 @@ from muvera_adapters.explanation import Explanation
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
 from muvera_adapters.stores.checks import ZeroRows, check_encoder_type
 from muvera_adapters.stores.choosing import EncoderOption, choose
+from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.explaining import Explained, explain
 from muvera_adapters.stores.operations import (
     DEFAULT_RETRY,
@@ -40,6 +41,7 @@ from muvera_adapters.weaviate.also import Also
 from muvera_adapters.weaviate.client import Call, Connection, address, check_kind_async
 from muvera_adapters.weaviate.client import send as send_call
 from muvera_adapters.weaviate.collection import Collection
+from muvera_adapters.weaviate.conditions import to_filter
 from muvera_adapters.weaviate.database import WEAVIATE, WORTH_TRYING
 from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.ids import from_uuid, to_uuid
@@ -801,6 +803,23 @@ class AsyncWeaviateMuvera:
             timeout: seconds to wait for the database in all; None: no limit.
         """
         return await self._do("count", reading.count(filter), timeout)
+
+    async def filter_of(self, condition: Condition) -> FilterReturn:
+        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+
+        Values that Weaviate cannot keep as properties (lists of several types, for example) are kept as JSON and not
+        found. Spaces around a text are ignored.
+
+        Args:
+            condition: condition of :mod:`muvera_adapters.stores.conditions`.
+
+        Raises:
+            Unsupported: ``text``, a key within an object, ``empty`` of a date or an array of numbers, dates that are
+                not a DATE, a text that the collection indexes word by word, or any ``Not`` before Weaviate 1.33; the
+                message names the operator.
+            InvalidInput: an id is not valid.
+        """
+        return await self._do("filter_of", to_filter(condition, self._collection))
 
     async def delete(
         self,

@@ -1,9 +1,10 @@
 """Payloads as Weaviate's properties, and back, so that every key and value comes out as it went in.
 
 A server guesses the type of a property from its first value: text that looks like a date or a UUID becomes one, and
-later text of another form is refused. So this library declares properties itself. What Weaviate cannot keep (None,
-lists of lists, keys that are not valid names of properties ...) goes as JSON into a property of this library, and so do
-the keys that begin with a capital, which Weaviate changes to a small letter.
+later text of another form is refused. So this library declares properties itself, texts with the tokenization
+``field``: filters compare them as a whole. Word by word, as by default, "acme corp" would pass a filter for "acme".
+What Weaviate cannot keep (None, lists of lists, keys that are not valid names of properties ...) goes as JSON into a
+property of this library, and so do the keys that begin with a capital, which Weaviate changes to a small letter.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timezone
 from typing import Any
 
-from weaviate.classes.config import DataType, Property
+from weaviate.classes.config import DataType, Property, Tokenization
 from weaviate.collections.classes.config import CollectionConfig
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.stores.payloads import to_plain
 from muvera_adapters.weaviate.ids import JSON_KEY, RESERVED
 
-# gRPC carries numbers as float64
-_EXACT = 2**53
+#: largest integer that is sent as one: gRPC carries numbers as float64
+EXACT = 2**53
 
 # entities/schema/validation.go, PropertyNameRegex; nested names keep their capitals
 _NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,230}")
@@ -37,7 +38,8 @@ _ARRAYS = {
     DataType.BOOL: DataType.BOOL_ARRAY,
     DataType.OBJECT: DataType.OBJECT_ARRAY,
 }
-_ELEMENTS = {array: element for element, array in _ARRAYS.items()} | {
+#: type of the elements of an array, by type of the array
+ELEMENTS = {array: element for element, array in _ARRAYS.items()} | {
     DataType.DATE_ARRAY: DataType.DATE,
     DataType.UUID_ARRAY: DataType.UUID,
 }
@@ -55,10 +57,12 @@ class Kind:
     Attributes:
         type: the type, as Weaviate calls it.
         nested: types of the properties of an object.
+        whole: whether a text is indexed as a whole, so that filters compare it exactly; otherwise word by word.
     """
 
     type: DataType
     nested: Mapping[str, Kind] = field(default_factory=dict)
+    whole: bool = True
 
 
 def kinds(config: CollectionConfig) -> dict[str, Kind]:
@@ -85,7 +89,8 @@ def to_property(name: str, kind: Kind) -> Property:
     if name == JSON_KEY:
         return json_property()
     nested = [to_property(key, inner) for key, inner in kind.nested.items()]
-    return Property(name=name, data_type=kind.type, nested_properties=nested or None)
+    whole = Tokenization.FIELD if kind.type in (DataType.TEXT, DataType.TEXT_ARRAY) else None
+    return Property(name=name, data_type=kind.type, nested_properties=nested or None, tokenization=whole)
 
 
 def json_property() -> Property:
@@ -177,7 +182,8 @@ def merged(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kind_of_config(own: Any) -> Kind:
-    return Kind(own.data_type, {inner.name: _kind_of_config(inner) for inner in own.nested_properties or ()})
+    nested = {inner.name: _kind_of_config(inner) for inner in own.nested_properties or ()}
+    return Kind(own.data_type, nested, own.tokenization in (None, Tokenization.FIELD))
 
 
 def _kind(value: Any) -> Kind | None:
@@ -187,7 +193,7 @@ def _kind(value: Any) -> Kind | None:
     if isinstance(value, str):
         return Kind(DataType.TEXT)
     if isinstance(value, int):
-        return Kind(DataType.INT) if abs(value) <= _EXACT else None
+        return Kind(DataType.INT) if abs(value) <= EXACT else None
     if isinstance(value, float):
         return Kind(DataType.NUMBER)
     if isinstance(value, Mapping):
@@ -237,8 +243,8 @@ def _goes_in(value: Any, kind: Kind | None) -> bool:
 
 def _fits(value: Any, kind: Kind) -> bool:
     """Whether a property gives a value back; the server checks what is text in types of its own."""
-    if kind.type in _ELEMENTS:
-        element = Kind(_ELEMENTS[kind.type], kind.nested)
+    if kind.type in ELEMENTS:
+        element = Kind(ELEMENTS[kind.type], kind.nested)
         return isinstance(value, list) and all(_fits(each, element) for each in value)
     if kind.type == DataType.OBJECT:
         return isinstance(value, Mapping) and all(
@@ -255,13 +261,13 @@ def _fits(value: Any, kind: Kind) -> bool:
 
 
 def _is_large(value: Any) -> bool:
-    return isinstance(value, int) and abs(value) > _EXACT
+    return isinstance(value, int) and abs(value) > EXACT
 
 
 def _sent(value: Any, kind: Kind) -> Any:
     """The value as weaviate-client takes it for a property."""
-    if kind.type in _ELEMENTS and isinstance(value, list):
-        element = Kind(_ELEMENTS[kind.type], kind.nested)
+    if kind.type in ELEMENTS and isinstance(value, list):
+        element = Kind(ELEMENTS[kind.type], kind.nested)
         return [_sent(each, element) for each in value]
     if kind.type == DataType.OBJECT and isinstance(value, Mapping):
         return {key: None if each is None else _sent(each, kind.nested[key]) for key, each in value.items()}
