@@ -1,5 +1,8 @@
 """Every Python block of the README and the documentation runs, a page's blocks in order and in one namespace.
 
+A section of a page that has a database's name, such as ``## Weaviate``, runs with this database, after the blocks before the
+page's first section.
+
 A block that cannot run here starts with ``# not run: REASON``, which its readers see. ``settings.py`` has the names
 that are defined before the first block. New pages are found by themselves.
 """
@@ -29,16 +32,33 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, m.start(1)), m[1]) for m in BLOCK.finditer(text)]
 
 
-WITH_CODE = [page for page in PAGES if blocks(page)]
+def parts(page: Path) -> dict[str, list[tuple[int, str]]]:
+    """Blocks that run together, by their database; the page's own database has all that no other section has."""
+    own = settings.DATABASES.get(page.name, "qdrant")
+    headings = [
+        (line, text[3:].lower()) for line, text in enumerate(page.read_text().splitlines()) if text[:3] == "## "
+    ]
+    first = headings[0][0] if headings else 0
+    found: dict[str, list[tuple[int, str]]] = {}
+    for line, code in blocks(page):
+        title = next((title for start, title in reversed(headings) if start < line), "")
+        database = title if title in settings.SETTINGS else own
+        found.setdefault(database, []).append((line, code))
+    shared = [(line, code) for line, code in found.get(own, []) if line < first]
+    return {database: code if database == own else shared + code for database, code in found.items()}
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
-def test_code_of_page(page, tmp_path, monkeypatch):
+WITH_CODE = {(page, database): code for page in PAGES for database, code in parts(page).items()}
+
+
+@pytest.mark.parametrize(
+    ("page", "database"), WITH_CODE, ids=lambda part: part.name if isinstance(part, Path) else part
+)
+def test_code_of_page(page, database, tmp_path, monkeypatch):
     for package in settings.PACKAGES.get(page.name, ()):
         pytest.importorskip(package, reason=f"{page.name}: make ecosystem runs it, with {package}")
     monkeypatch.chdir(tmp_path)
     settings.files(tmp_path)
-    database = settings.DATABASES.get(page.name, "qdrant")
     setting = settings.SETTINGS[database](tmp_path)
     try:
         names = setting.__enter__()
@@ -49,7 +69,7 @@ def test_code_of_page(page, tmp_path, monkeypatch):
         with warnings.catch_warnings():
             # local mode says that it ignores payload indexes
             warnings.filterwarnings("ignore", message="Payload indexes have no effect")
-            for line, code in blocks(page):
+            for line, code in WITH_CODE[page, database]:
                 if not NOT_RUN.match(code):
                     padded = "\n" * line + settings.redirected(code)  # so that a failure shows the page's line
                     exec(compile(padded, str(page), "exec"), namespace)
@@ -58,7 +78,8 @@ def test_code_of_page(page, tmp_path, monkeypatch):
 
 
 def test_pages_with_code_are_found():
-    assert {"README.md", "index.md", "qdrant.md", "plaid.md"} <= {page.name for page in WITH_CODE}
+    assert {"README.md", "index.md", "qdrant.md", "plaid.md"} <= {page.name for page, _ in WITH_CODE}
+    assert {"weaviate", "milvus", "qdrant"} == {database for page, database in WITH_CODE if page.name == "hybrid.md"}
 
 
 def test_reference_of_the_command_line_has_every_command():
