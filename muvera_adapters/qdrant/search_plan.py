@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -100,7 +100,7 @@ def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: Qu
     if mode == "client" and not query.also and o.stop_after is None:
         return Plan(None, [first(candidates, where=where, payload=payload, vectors=token_names(collection, True))])
     own = [OwnPrefetch(each, _limit(each, candidates), f"also[{i}]") for i, each in enumerate(query.also)]
-    names = [FDE, *list_names([getattr(each.prefetch, "using", None) for each in own])]
+    names = [FDE, *list_names([getattr(each.prefetch, "using", None) for each in own])] if own else [FDE]
 
     def lists(where: Where, payload: Any) -> list[Find | FindOwn]:
         """One request for each list."""
@@ -127,7 +127,9 @@ def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: Qu
         vectors,
         o.shard_key,
     )
-    known = lists(where, False) if query.also or o.fde_scores or lacking else []
+    if not query.also and not o.fde_scores and not lacking:
+        return Plan(both, [])
+    known = lists(where, False)
     without = Where(o.filter, lacks=(collection.tokens,))
     return Plan(both, known, lists(without, payload) if lacking else [], names)
 
@@ -140,13 +142,14 @@ def read(plan: Plan, replies: Iterator[list[Row]], fde: QueryFDE) -> Found:
         lists[0] = _unscaled(lists[0], fde)
     named = zip(plan.names, lists, strict=False)
     candidates = Candidates({name: [row.id for row in rows] for name, rows in named})
-    there = {row.id for rows in lists for row in rows}
     lacking: dict[PointId, Row] = {}
-    for i, _ in enumerate(plan.lacking):
-        rows = next(replies)
-        for row in _unscaled(rows, fde) if i == 0 else rows:
-            if row.id in there:
-                lacking.setdefault(row.id, row)
+    if plan.lacking:
+        there = {row.id for rows in lists for row in rows}
+        for i, _ in enumerate(plan.lacking):
+            rows = next(replies)
+            for row in _unscaled(rows, fde) if i == 0 else rows:
+                if row.id in there:
+                    lacking.setdefault(row.id, row)
     return Found(both, lists, candidates, list(lacking.values()))
 
 
@@ -194,4 +197,4 @@ def _strings(keys: Sequence[Any]) -> Iterator[str]:
 
 def _unscaled(rows: list[Row], fde: QueryFDE) -> list[Row]:
     """Rows whose scores are those of the query's own FDE."""
-    return [replace(row, score=fde.score(row.score)) for row in rows]
+    return [Row(row.id, row.payload, row.vectors, fde.score(row.score)) for row in rows]

@@ -144,7 +144,9 @@ async def _answer(
     for query, fde, plan in zip(queries, fdes, plans, strict=True):
         found = search_plan.read(plan, replies, fde)
         names = found.candidates.found_by()
-        answer = Answer(query, found, options, replace(timings, candidates=len(names)), names)
+        of_query = timings if len(queries) == 1 else replace(timings)
+        of_query.candidates = len(names)
+        answer = Answer(query, found, options, of_query, names)
         if mode == "native":
             results.append(await _native(collection, plan, answer))
         elif mode == "client":
@@ -285,6 +287,8 @@ async def _fused(
 
 def _reranked(collection: Collection, answer: Answer, scored: Sequence[tuple[Row, float]]) -> list[Hit]:
     estimates, o, weight = answer.found.estimates, answer.options, answer.query.weight
+    if not answer.query.also and not estimates:  # most searches: nothing to look up
+        return [_hit(collection, row, o, score, None, (FDE,), weight, reranked=True) for row, score in scored]
     names = answer.found_by if answer.query.also else {}
     return [
         _hit(collection, row, o, score, estimates.get(row.id), names.get(row.id, (FDE,)), weight, reranked=True)

@@ -53,6 +53,9 @@ class Candidates(Generic[K]):
 
     def found_by(self) -> dict[K, tuple[str, ...]]:
         """Names of the searches that found each candidate."""
+        if len(self.lists) == 1:
+            ((name, keys),) = self.lists.items()
+            return dict.fromkeys(keys, (name,))
         names: dict[K, list[str]] = {}
         for name, keys in self.lists.items():
             for key in keys:

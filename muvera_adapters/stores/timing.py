@@ -49,8 +49,9 @@ class Counting(Coroutine[Any, Any, T]):
         self._operation.close()
 
     def _step(self, go_on: Callable[..., Any], *value: Any) -> Any:
-        self._timings.requests += sum(part.requests for part in self._parts)
-        self._parts = []
+        if self._parts:
+            self._timings.requests += sum(part.requests for part in self._parts)
+            self._parts = []
         request = go_on(*value)
         if isinstance(request, Together):
             # threads must not add to one number
