@@ -11,6 +11,7 @@ import pytest
 from muvera_adapters.errors import InvalidInput, MissingExtra, ModelMismatch
 from muvera_adapters.frameworks.retrieval import Retrieval
 from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_adapters.stores.conditions import Ids
 from muvera_core import FDEConfig, FDEEncoder
 
 
@@ -37,6 +38,21 @@ def test_asynchronous_embedding_is_refused_where_nothing_awaits_it(store):
 
     with pytest.raises(InvalidInput, match="embed_query is asynchronous"):
         Retrieval(store, embed).search("3", 5, {})
+
+
+def test_unknown_options_are_named(store):
+    with pytest.raises(InvalidInput, match=r"does not take limit, prefetsh; it takes prefetch, rerank"):
+        Retrieval(store, list, options={"prefetsh": 1, "limit": 3})
+    with pytest.raises(InvalidInput, match="prefetsh"):
+        Retrieval(store, list).search("3", 5, {"prefetsh": 1})
+
+
+def test_a_condition_becomes_the_filter_of_the_store(store, pydocs):
+    retrieval = Retrieval(store, lambda text: pydocs.queries[int(text)])
+    some = pydocs.ids[2:4]
+    assert {text.id for text in retrieval.search("3", 5, {}, Ids(some))} == set(some)
+    with pytest.raises(InvalidInput, match="not both"):
+        retrieval.search("3", 5, {"filter": store.filter_of(Ids(some))}, Ids(some))
 
 
 def test_a_query_of_another_model_is_refused(store, tmp_path):
