@@ -62,8 +62,9 @@ class Timings:
         first_stage: time to find candidates. None: one request does both stages, see ``second_stage``.
         second_stage: time to score candidates by MaxSim. None: nothing was reranked.
         payload: time to fetch what hits show. None: it came with another request.
-        candidates: number of different candidates of the first stage.
-        reranked: number of candidates that were scored by MaxSim.
+        candidates: number of different candidates of the first stage. None: the database did both stages and does not
+            tell.
+        reranked: number of candidates that were scored by MaxSim; None as for ``candidates``.
         requests: number of requests of the search, without repetitions and without the count of documents that have no
             FDE. The searches of a batch share requests, so each shows the number of all.
         token_bytes: bytes of stored tokens that were fetched to score them here. None: the database scored them.
@@ -73,8 +74,8 @@ class Timings:
     first_stage: float | None = None
     second_stage: float | None = None
     payload: float | None = None
-    candidates: int = 0
-    reranked: int = 0
+    candidates: int | None = 0
+    reranked: int | None = 0
     requests: int = 0
     token_bytes: int | None = None
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
+from pymilvus import DataType, FieldSchema, MilvusClient
 
 from integration_tests.milvus.conftest import IDS, STRONG, filled
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import MilvusMuvera
+from muvera_adapters.stores.conditions import Compare, Condition, Not, matches
 from muvera_adapters.testing.corpus import COUNT, DOCUMENTS, ENCODER, QUERIES, best, estimates, truth
 
 
@@ -50,3 +51,30 @@ class TestExpressions:
         chosen = np.array([i == 5 or i % 2 == 1 for i in IDS])
         candidates = best(np.where(chosen, estimates(QUERIES[2]), -np.inf), 15)
         assert [hit.id for hit in hits] == sorted(candidates, key=lambda i: -truth(QUERIES[2])[i])[:6]
+
+    def test_conditions_on_declared_fields(self, lite):
+        fields = [
+            FieldSchema("year", DataType.INT64, nullable=True),
+            FieldSchema("who", DataType.VARCHAR, max_length=64),
+            FieldSchema("tags", DataType.ARRAY, element_type=DataType.VARCHAR, max_capacity=8, max_length=64),
+        ]
+        store = MilvusMuvera.create(lite, "declared", ENCODER, fields=fields, dynamic=False, **STRONG)
+        payloads = [{"year": 2020, "who": "a", "tags": ["x"]}, {"year": 2021, "who": "b", "tags": []}]
+        payloads += [{"year": None, "who": "2020", "tags": ["y"]}]
+        assert store.upsert([0, 1, 2], DOCUMENTS[:3], payloads).failed == {}
+        conditions: list[Condition] = [
+            Compare("year", "==", 2020),
+            Compare("year", "==", "2020"),
+            Compare("year", "in", [2020, "a", 7]),
+            Compare("year", ">", 2020),
+            Compare("year", "empty"),
+            Compare("who", ">", 5),
+            Compare("who", "==", "2020"),
+            Compare("who", "empty"),
+            Compare("tags", "contains", "x"),
+            Compare("nowhere", "==", 1),
+        ]
+        for condition in conditions:
+            for each in (condition, Not(condition)):
+                expected = [i for i, payload in enumerate(payloads) if matches(each, i, payload)]
+                assert sorted(d.id for d in store.scroll(filter=store.filter_of(each))) == expected, each

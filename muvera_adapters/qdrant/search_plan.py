@@ -89,15 +89,16 @@ def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: Qu
     """
     where, payload = Where(o.filter), asked_payload(o)
     vectors = token_names(collection, o.tokens)
-    candidates = o.candidates if query.also or mode != "none" else o.wanted
+    joined = bool(query.also) or o.fusion is not None
+    candidates = o.candidates if joined or mode != "none" else o.wanted
     params = first_stage_params(collection, o, candidates)
     first = partial(Find, collection.name, fde.vector, collection.fde, params=params, shard_key=o.shard_key)
-    if mode == "none" and not query.also:
+    if mode == "none" and not joined:
         least = fde.threshold(o.score_threshold)
         page = first(o.limit, o.offset, where=where, score_threshold=least, payload=payload, vectors=vectors)
         return Plan(None, [page])
     assert collection.tokens is not None or mode == "none"
-    if mode == "client" and not query.also and o.stop_after is None:
+    if mode == "client" and not joined and o.stop_after is None:
         return Plan(None, [first(candidates, where=where, payload=payload, vectors=token_names(collection, True))])
     own = [OwnPrefetch(each, _limit(each, candidates), f"also[{i}]") for i, each in enumerate(query.also)]
     names = [FDE, *list_names([getattr(each.prefetch, "using", None) for each in own])] if own else [FDE]
@@ -127,7 +128,7 @@ def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: Qu
         vectors,
         o.shard_key,
     )
-    if not query.also and not o.fde_scores and not lacking:
+    if not joined and not o.fde_scores and not lacking:
         return Plan(both, [])
     known = lists(where, False)
     without = Where(o.filter, lacks=(collection.tokens,))

@@ -224,9 +224,11 @@ async def _none(collection: Collection, answer: Answer) -> Hits:
 async def _native(collection: Collection, plan: Plan, answer: Answer) -> Hits:
     """Hits by the engine's MaxSim, then candidates without tokens."""
     found, o = answer.found, answer.options
-    if not plan.lists:  # the engine does not tell of candidates that it does not return
-        answer.timings.candidates = o.candidates
-    answer.timings.reranked = answer.timings.candidates - len(found.lacking)
+    if plan.lists:
+        answer.timings.reranked = len(answer.found_by) - len(found.lacking)
+    else:  # the engine does not tell of candidates that it does not return
+        told = o.score_threshold is None and o.offset == 0 and len(found.both) < o.limit
+        answer.timings.candidates = answer.timings.reranked = len(found.both) if told else None
     scored = [(row, row.score) for row in found.both]
     if o.rrf is not None:
         rows = {row.id: row for row in [*found.lacking, *found.both]}

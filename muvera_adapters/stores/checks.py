@@ -163,10 +163,11 @@ def check_weights(weights: ArrayLike, count: int, what: str = "query") -> npt.ND
         raise InvalidInput(f"{what}: weights must be numbers, one for each token") from error
     if given.shape != (count,):
         raise InvalidInput(f"{what} has {count} tokens, and its weights have the shape {given.shape}: pass one a token")
-    bad = ~(np.isfinite(given) & (given >= 0))
+    # float32 keeps these, and their sums
+    bad = ~((given == 0) | ((given >= 1e-30) & (given <= 1e30)))
     if bad.any():
         token = int(np.argmax(bad))
-        raise InvalidInput(f"{what}: the weight of token {token} is {given[token]}: weights are finite and at least 0")
+        raise InvalidInput(f"{what}: the weight of token {token} is {given[token]}: pass 0, or 1e-30 to 1e30")
     if not given.any():
         raise InvalidInput(f"{what}: all weights are 0, so that nothing is searched for")
     return given

@@ -37,12 +37,18 @@ class RRF:
     k: int = RANK_CONSTANT
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+        if isinstance(self.k, bool) or not hasattr(self.k, "__index__") or self.k < 1:
             raise InvalidInput(f"k of RRF must be an integer of at least 1, got {self.k!r}")
-        if self.weights is not None:
-            given = [float(weight) for weight in self.weights]
-            if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not any(given):
-                raise InvalidInput(f"weights of RRF must be numbers of at least 0, one above 0, got {self.weights!r}")
+        if self.weights is None:
+            return
+        problem = f"weights of RRF must be numbers of at least 0, one above 0, got {self.weights!r}"
+        try:
+            given = () if isinstance(self.weights, str) else tuple(float(weight) for weight in self.weights)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(problem) from error
+        if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not any(given):
+            raise InvalidInput(problem)
+        object.__setattr__(self, "weights", given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,9 @@ class Candidates(Generic[K]):
 
 
 def fused(lists: Sequence[Sequence[K]], rrf: RRF) -> list[tuple[K, float]]:
-    """Keys of all lists with their fused scores, best first; of equal ones the first seen.
-
-    Raises:
-        InvalidInput: the number of weights is not that of the lists.
-    """
-    weights = [1.0] * len(lists) if rrf.weights is None else [float(weight) for weight in rrf.weights]
-    if len(weights) != len(lists):
-        raise InvalidInput(f"fusion has {len(weights)} weights for {len(lists)} lists: FDEs, and each entry of also")
+    """Keys of all lists with their fused scores, best first; of equal ones the first seen."""
+    # a query of a batch may have no further searches
+    weights = [1.0] * len(lists) if rrf.weights is None else [float(weight) for weight in rrf.weights][: len(lists)]
     scores: dict[K, float] = {}
     for weight, keys in zip(weights, lists, strict=True):
         for rank, key in enumerate(keys, 1):

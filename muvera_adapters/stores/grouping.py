@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.results import Group, Hit, Hits
+from muvera_adapters.results import Group, Hit, Hits, Timings
 from muvera_adapters.stores.operations import Operation
 from muvera_adapters.stores.searching import SearchOptions
 
@@ -43,21 +43,49 @@ async def grouped(search: Callable[[O], Operation[list[Hits]]], options: O, most
         return await search(options)
     if not isinstance(key, str) or not key:
         raise InvalidInput(f"group_by must be the name of a payload key, got {key!r}")
-    root = key.split(".")[0]
     shown = options.payload
     if shown is not True and shown is not False and not isinstance(shown, list | tuple):
         raise InvalidInput("with group_by, with_payload must be True, False or a list of names")
+    root = key.split(".")[0]
     payload = True if shown is True else list(dict.fromkeys([*(shown or ()), root]))
     depth = options.candidates
+    spent = Timings()
     for doubling in range(_DOUBLINGS + 1):
-        wide = replace(options, group_by=None, limit=depth, offset=0, prefetch=depth, payload=payload)
+        total = _total(options, depth)
+        wide = replace(
+            options, group_by=None, limit=total, offset=0, prefetch=depth, payload=payload, all_candidates=True
+        )
         found = await search(wide)
         both = [(hits, _groups(hits, key, options.group_size)) for hits in found]
-        enough = all(len(groups) >= options.wanted or hits.timings.candidates < depth for hits, groups in both)
-        if enough or doubling == _DOUBLINGS or (most is not None and 2 * depth > most):
+        enough = all(len(groups) >= options.wanted or _is_all(hits, depth) for hits, groups in both)
+        if enough or doubling == _DOUBLINGS or (most is not None and _total(options, 2 * depth) > most):
             break
+        spent = _sum(spent, found[0].timings)
         depth *= 2
-    return [_page(hits, groups, options, root) for hits, groups in both]
+    return [_page(hits, groups, options, root, spent) for hits, groups in both]
+
+
+def _is_all(hits: Hits, depth: int) -> bool:
+    """Whether a deeper first stage would not find more."""
+    return hits.timings.candidates is not None and hits.timings.candidates < depth
+
+
+def _total(options: SearchOptions, depth: int) -> int:
+    """Largest number of candidates of all searches of a query; further ones without a limit bring ``depth``."""
+    most = 0
+    for searches in () if options.also is None else options.also:
+        limits = [getattr(search, "limit", None) for search in searches or ()]
+        most = max(most, sum(depth if limit is None else int(limit) for limit in limits))
+    return depth + most
+
+
+def _sum(first: Timings, second: Timings) -> Timings:
+    """Times and requests of both; the rest is that of the second."""
+    times: dict[str, Any] = {}
+    for name in ("encode", "first_stage", "second_stage", "payload"):
+        both = (getattr(first, name), getattr(second, name))
+        times[name] = None if both == (None, None) else sum(each or 0.0 for each in both)
+    return replace(second, requests=first.requests + second.requests, **times)
 
 
 def _groups(hits: Hits, key: str, size: int) -> list[Group]:
@@ -92,15 +120,33 @@ def _value(payload: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _page(hits: Hits, groups: Sequence[Group], o: SearchOptions, root: str) -> Hits:
+def _page(hits: Hits, groups: Sequence[Group], o: SearchOptions, root: str, spent: Timings) -> Hits:
     page = groups[o.offset : o.wanted]
-    names = o.payload if isinstance(o.payload, list | tuple) else None
-    if o.payload is not True and root not in (names or ()):
-        page = [Group(group.value, [_without(hit, root, o.payload is False) for hit in group.hits]) for group in page]
+    unscored: list[Hit] = hits.unscored
+    if o.payload is not True:
+        names = None if o.payload is False else list(o.payload)
+        page = [Group(group.value, [_shown(hit, names, root) for hit in group.hits]) for group in page]
+        unscored = [_shown(hit, names, root) for hit in unscored]
     best = sorted((hit for group in page for hit in group.hits), key=lambda hit: (not hit.reranked, -hit.score))
-    return Hits(best, hits.unscored, hits.without_fde, hits.timings, page)
+    return Hits(best, unscored, hits.without_fde, _sum(spent, hits.timings), page)
 
 
-def _without(hit: Hit, key: str, everything: bool) -> Hit:
-    payload = None if everything else {name: value for name, value in (hit.payload or {}).items() if name != key}
+def _shown(hit: Hit, names: Sequence[Any] | None, root: str) -> Hit:
+    """A hit whose payload has, of the root of the group's key, only what ``names`` ask for; None: no payload."""
+    if names is None:
+        return replace(hit, payload=None)
+    if root in names:
+        return hit
+    payload = {name: value for name, value in (hit.payload or {}).items() if name != root}
+    for name in names:
+        if isinstance(name, str) and name.split(".")[0] == root:
+            value = _value(hit.payload or {}, name)
+            if value is not _MISSING:
+                _put(payload, name.split("."), value)
     return replace(hit, payload=payload)
+
+
+def _put(payload: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        payload = payload.setdefault(name, {})
+    payload[path[-1]] = value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import numbers
 import random
 import threading
 import time
@@ -131,7 +132,7 @@ class Deadline:
     __slots__ = ("_database", "_end", "interrupts", "limit")
 
     def __init__(self, limit: float | None = None, database: str = "", *, interrupts: bool = True) -> None:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, numbers.Real) or not limit > 0):
             raise InvalidInput(f"timeout must be a number of seconds above 0, or None, got {limit!r}")
         self.limit = None if limit is None or math.isinf(limit) else float(limit)
         self.interrupts = interrupts

@@ -59,6 +59,7 @@ class SearchOptions:
         group_by: payload key whose values make groups.
         group_size: maximum number of hits of a group.
         stop_after: candidates in a row without a change of the best hits, after which no more are scored here.
+        all_candidates: ``prefetch`` is the depth of the first stage even where ``limit`` is larger.
     """
 
     limit: int = 10
@@ -76,6 +77,7 @@ class SearchOptions:
     group_by: str | None = None
     group_size: int = 1
     stop_after: int | None = None
+    all_candidates: bool = False
 
     @property
     def rrf(self) -> RRF | None:
@@ -85,12 +87,12 @@ class SearchOptions:
     @property
     def has_also(self) -> bool:
         """Whether a query has further searches."""
-        return any(self.also or ())
+        return self.also is not None and any(searches is not None and len(searches) > 0 for searches in self.also)
 
     @property
     def has_weights(self) -> bool:
         """Whether a query has weights."""
-        return any(weights is not None for weights in self.weights or ())
+        return self.weights is not None and any(weights is not None for weights in self.weights)
 
     @property
     def wanted(self) -> int:
@@ -100,7 +102,7 @@ class SearchOptions:
     @property
     def candidates(self) -> int:
         """Candidates of the first stage, which must bring what is skipped too."""
-        return max(self.prefetch, self.wanted)
+        return self.prefetch if self.all_candidates else max(self.prefetch, self.wanted)
 
 
 def check_options(collection: Described, options: SearchOptions, most: int | None = None, because: str = "") -> None:
@@ -129,8 +131,16 @@ def check_options(collection: Described, options: SearchOptions, most: int | Non
         raise InvalidInput(
             f"group_size and stop_after must be at least 1, got {options.group_size} and {options.stop_after}"
         )
-    if options.fusion is not None and not isinstance(options.fusion, RRF) and options.fusion != "rrf":
+    if not (options.fusion is None or isinstance(options.fusion, RRF) or str(options.fusion) == "rrf"):
         raise InvalidInput(f"fusion must be 'rrf' or an RRF, got {options.fusion!r}")
+    if options.payload is None or isinstance(options.payload, str):
+        raise InvalidInput(f"with_payload must be True, False or a list of names, got {options.payload!r}")
+    if options.group_by is not None and options.stop_after is not None:
+        raise InvalidInput("group_by ranks all candidates: leave stop_after out")
+    for name in ("also", "weights"):
+        given = getattr(options, name)
+        if given is not None and not (isinstance(given, list | tuple) or hasattr(given, "shape")):
+            raise InvalidInput(f"{name} must be a list with one entry for each query, got a {type(given).__name__}")
     if most is not None and options.candidates > most:
         raise InvalidInput(f"prefetch, and offset + limit, are at most {most}{because}, got {options.candidates}")
 
@@ -177,10 +187,16 @@ def check_also(options: SearchOptions, count: Callable[[Sequence[Any], int, str]
         InvalidInput: ``also`` is not a list, or an entry is not valid.
     """
     most = 0
-    for i, searches in enumerate(options.also or ()):
-        what = f"query {i}: " if len(options.also or ()) > 1 else ""
+    each = () if options.also is None else options.also
+    for i, searches in enumerate(each):
+        what = f"query {i}: " if len(each) > 1 else ""
         if searches is not None and not isinstance(searches, list | tuple):
             raise InvalidInput(f"{what}also must be a list of searches, got a {type(searches).__name__}")
+        weights = None if options.rrf is None else options.rrf.weights
+        if searches and weights is not None and len(weights) != 1 + len(searches):
+            raise InvalidInput(
+                f"{what}fusion has {len(weights)} weights for {1 + len(searches)} lists: FDEs, and each entry of also"
+            )
         most = max(most, count(searches or (), options.candidates, what))
     return options.candidates + most
 

@@ -1,8 +1,9 @@
 """Payloads as Weaviate's properties, and back, so that every key and value comes out as it went in.
 
 A server guesses the type of a property from its first value: text that looks like a date or a UUID becomes one, and
-later text of another form is refused. So this library declares properties itself, texts with the tokenization
-``field``: filters compare them as a whole. Word by word, as by default, "acme corp" would pass a filter for "acme".
+later text of another form is refused. So this library declares properties itself. A text whose first values have no
+spaces (a name, a code) gets the tokenization ``field``, so that filters compare it as a whole. Others are for keyword
+search, word by word: there, "acme corp" passes a filter for "acme".
 What Weaviate cannot keep (None, lists of lists, keys that are not valid names of properties ...) goes as JSON into a
 property of this library, and so do the keys that begin with a capital, which Weaviate changes to a small letter.
 """
@@ -89,7 +90,8 @@ def to_property(name: str, kind: Kind) -> Property:
     if name == JSON_KEY:
         return json_property()
     nested = [to_property(key, inner) for key, inner in kind.nested.items()]
-    whole = Tokenization.FIELD if kind.type in (DataType.TEXT, DataType.TEXT_ARRAY) else None
+    is_text = kind.type in (DataType.TEXT, DataType.TEXT_ARRAY)
+    whole = (Tokenization.FIELD if kind.whole else Tokenization.WORD) if is_text else None
     return Property(name=name, data_type=kind.type, nested_properties=nested or None, tokenization=whole)
 
 
@@ -191,7 +193,7 @@ def _kind(value: Any) -> Kind | None:
     if isinstance(value, bool):
         return Kind(DataType.BOOL)
     if isinstance(value, str):
-        return Kind(DataType.TEXT)
+        return Kind(DataType.TEXT, whole=not any(map(str.isspace, value)))
     if isinstance(value, int):
         return Kind(DataType.INT) if abs(value) <= EXACT else None
     if isinstance(value, float):
@@ -215,7 +217,7 @@ def _array(values: list[Any]) -> Kind | None:
         if kind.type != common.type and frozenset({kind.type, common.type}) not in _NUMBERS:
             return None
         common = _common(common, kind)
-    return None if common is None else Kind(_ARRAYS[common.type], common.nested)
+    return None if common is None else Kind(_ARRAYS[common.type], common.nested, common.whole)
 
 
 def _common(first: Kind, second: Kind) -> Kind:
@@ -224,7 +226,7 @@ def _common(first: Kind, second: Kind) -> Kind:
         nested = dict(first.nested)
         for key, kind in second.nested.items():
             nested[key] = _common(nested[key], kind) if key in nested else kind
-        return Kind(first.type, nested)
+        return Kind(first.type, nested, first.whole and second.whole)
     return Kind(_NUMBERS.get(frozenset({first.type, second.type}), first.type), first.nested)
 
 

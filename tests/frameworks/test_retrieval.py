@@ -12,6 +12,7 @@ from muvera_adapters.errors import InvalidInput, MissingExtra, ModelMismatch
 from muvera_adapters.frameworks.payloads import PayloadLayout
 from muvera_adapters.frameworks.retrieval import Retrieval
 from muvera_adapters.qdrant import QdrantEdgeMuvera
+from muvera_adapters.stores.conditions import Ids
 from muvera_core import FDEConfig, FDEEncoder
 
 
@@ -40,6 +41,21 @@ def test_asynchronous_embedding_is_refused_where_nothing_awaits_it(store):
         Retrieval(store, embed).search("3", 5, {})
 
 
+def test_unknown_options_are_named(store):
+    with pytest.raises(InvalidInput, match=r"does not take limit, prefetsh; it takes prefetch, rerank"):
+        Retrieval(store, list, options={"prefetsh": 1, "limit": 3})
+    with pytest.raises(InvalidInput, match="prefetsh"):
+        Retrieval(store, list).search("3", 5, {"prefetsh": 1})
+
+
+def test_a_condition_becomes_the_filter_of_the_store(store, pydocs):
+    retrieval = Retrieval(store, lambda text: pydocs.queries[int(text)])
+    some = pydocs.ids[2:4]
+    assert {text.id for text in retrieval.search("3", 5, {}, Ids(some))} == set(some)
+    with pytest.raises(InvalidInput, match="not both"):
+        retrieval.search("3", 5, {"filter": store.filter_of(Ids(some))}, Ids(some))
+
+
 def test_a_query_of_another_model_is_refused(store, tmp_path):
     Retrieval(store, list, model="org/other")  # nobody named the model of this collection
     with QdrantEdgeMuvera.create(tmp_path, "named", store.encoder, model="org/model") as named:
@@ -47,13 +63,6 @@ def test_a_query_of_another_model_is_refused(store, tmp_path):
         Retrieval(named, list, model="org/model@1")
         with pytest.raises(ModelMismatch, match=r"named are of org/model, .*org/other"):
             Retrieval(named, list, model="org/other")
-
-
-def test_unknown_options_are_named(store, pydocs):
-    with pytest.raises(InvalidInput, match=r"does not take fetch; it takes prefetch, "):
-        Retrieval(store, list, options={"fetch": 3})
-    with pytest.raises(InvalidInput, match="does not take limit, query_tokens; "):
-        Retrieval(store, lambda text: pydocs.queries[0]).search("0", 5, {"limit": 3, "query_tokens": []})
 
 
 def test_metadata_under_a_key():

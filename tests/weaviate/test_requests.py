@@ -217,7 +217,7 @@ class TestWrites:
         assert names[-3:] == ["data.insert_many", "aggregate.over_all", "data.insert_many"]
 
     def test_another_writer_may_declare_a_property_first(self):
-        text = SimpleNamespace(name="seen", data_type=DataType.TEXT, nested_properties=None)
+        text = SimpleNamespace(name="seen", data_type=DataType.TEXT, nested_properties=None, tokenization=None)
         configs = iter([SimpleNamespace(properties=[]), SimpleNamespace(properties=[text])])
 
         def refuse(own):
