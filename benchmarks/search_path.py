@@ -2,7 +2,8 @@
 
 Two processes, one for each checkout, fill a collection of Qdrant Edge with the same documents of the sample. They
 search in turns, a round each, and the one that begins changes from round to round. The library's own part is the time
-of a search less that of the engine's calls. Intervals are 95 % bootstrap intervals over the rounds, whose two halves are paired.
+of a search less that of the engine's calls. Intervals are 95 % bootstrap intervals over the rounds, whose halves
+are paired.
 
     git worktree add /tmp/before COMMIT
     python -m benchmarks.search_path /tmp/before [--docs 2000] [--rounds 100]
