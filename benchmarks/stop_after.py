@@ -4,7 +4,7 @@
 of candidates; "-" is a search without `stop_after`. Figures are means over queries and seeds, latency is a median; the
 difference of recall from that without has a 95 % bootstrap interval over queries.
 
-    python -m benchmarks.stop_after [--sets pydocs FILE.npz ...] [--database edge milvus] [--seeds 3]
+    python -m benchmarks.stop_after [--sets pydocs FILE.npz ...] [--database edge milvus] [--seeds 3] [--every 1]
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def filled(database: str, encoder: FDEEncoder, data: Data) -> Iterator[Any]:
             close()
 
 
-def figures(database: str, data: Data, seeds: int) -> dict[tuple[int, int], Float64]:
+def figures(database: str, data: Data, seeds: int, every: int) -> dict[tuple[int, int], Float64]:
     """(seeds, queries, 4) recall, candidates scored, token bytes and seconds, by prefetch and stop_after."""
     found: dict[tuple[int, int], list[Any]] = {}
     for seed in range(1, seeds + 1):
@@ -62,7 +62,7 @@ def figures(database: str, data: Data, seeds: int) -> dict[tuple[int, int], Floa
             for prefetch in PREFETCH:
                 for stop in STOPS:
                     rows = []
-                    for i, query in enumerate(each(data.queries)):
+                    for i, query in list(enumerate(each(data.queries)))[::every]:
                         options = {"rerank": "client", "stop_after": stop or None, "with_payload": False}
                         start = time.perf_counter()
                         hits = store.search(query, BEST, prefetch, count_missing=False, **options)
@@ -79,13 +79,14 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["pydocs"])
     parser.add_argument("--database", nargs="+", choices=["edge", "milvus"], default=["edge"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--every", type=int, default=1, help="take each n-th query only")
     arguments = parser.parse_args()
     for name in arguments.sets:
         data = load(name)
         for database in arguments.database:
             print(f"\n{data}; {database}")
             print("prefetch  stop_after  recall  less (95 %)               scored  KB of tokens  p50 ms")
-            found = figures(database, data, arguments.seeds)
+            found = figures(database, data, arguments.seeds, arguments.every)
             for (prefetch, stop), values in found.items():
                 recalls = values[:, :, 0].mean(axis=0)
                 less = Interval.of(recalls - found[prefetch, 0][:, :, 0].mean(axis=0), seed=0)
