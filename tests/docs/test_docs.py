@@ -1,7 +1,7 @@
 """Every Python block of the README and the documentation runs, a page's blocks in order and in one namespace.
 
-A section of a page that has a database's name, such as ``## Weaviate``, runs with this database, after the blocks before the
-page's first section.
+A section of a page that has a database's name, such as ``## Weaviate``, runs with this database, after the blocks
+before the page's first section.
 
 A block that cannot run here starts with ``# not run: REASON``, which its readers see. ``settings.py`` has the names
 that are defined before the first block. New pages are found by themselves.
