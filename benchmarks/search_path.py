@@ -1,9 +1,9 @@
 """What a search costs in this checkout beside another one: its time, the library's own part of it, and its requests.
 
-Two processes, one for each checkout, fill a collection of Qdrant Edge with the same documents of the sample. They
-search in turns, a round each, and the one that begins changes from round to round. The library's own part is the time
-of a search less that of the engine's calls. Intervals are 95 % bootstrap intervals over the rounds, whose halves
-are paired.
+Two processes, one for each checkout, fill a collection of Qdrant Edge with the same documents. They search
+in turns, a round each, and the one that begins changes from round to round. The library's own part is the time of a
+search less that of the engine's calls. Intervals are 95 % bootstrap intervals over the rounds, whose two halves are
+paired.
 
     git worktree add /tmp/before COMMIT
     python -m benchmarks.search_path /tmp/before [--docs 2000] [--rounds 100]
@@ -122,8 +122,8 @@ def main() -> None:
             requests = np.unique(figures[:, :, 2], axis=0).tolist()
             print(
                 f"{mode:<8}{before:>7,.0f}{after:>7,.0f}{ratio.mean:>10.4f} ({ratio.low:.4f}-{ratio.high:.4f})"
-                f"{own_before:>8,.0f}{own_after:>8,.0f}{more.mean:>+10.1f} ({more.low:+.1f} to {more.high:+.1f}) "
-                f"{requests}"
+                f"{own_before:>8,.0f}{own_after:>8,.0f}{more.mean:>+10.1f} ({more.low:+.1f} to {more.high:+.1f})"
+                f" {requests}"
             )
     finally:
         for process in both:

@@ -10,6 +10,9 @@ from muvera_adapters.stores.operations import Compute, Operation, Pause, Togethe
 
 T = TypeVar("T")
 
+# a tuple, as a union would be made anew for every request
+_NOT_SENT = (Compute, Pause)
+
 
 class Stage:
     """Adds the seconds that a block takes to the stage ``name`` of ``timings``."""
@@ -58,7 +61,7 @@ class Counting(Coroutine[Any, Any, T]):
             self._parts = [Timings() for _ in request.operations]
             each = [Counting(part, own) for part, own in zip(request.operations, self._parts, strict=True)]
             return Together(each, request.at_once)
-        if not isinstance(request, Compute | Pause):
+        if not isinstance(request, _NOT_SENT):
             self._timings.requests += 1
         return request
 
