@@ -135,10 +135,12 @@ def check_whole(store: Any) -> None:
 
 
 def kill_after(server: WeaviateServer, documents: int, then: Any) -> threading.Thread:
-    """Kills the server when so many documents are there, and calls ``then``."""
+    """Kills the server when so many documents are there, and calls ``then``; returns when it is connected."""
+    connected = threading.Event()
 
     def watch() -> None:
         with patiently(server.connect) as client:
+            connected.set()
             while not client.collections.exists("Load"):
                 time.sleep(0.005)
             collection = client.collections.use("Load")
@@ -149,6 +151,7 @@ def kill_after(server: WeaviateServer, documents: int, then: Any) -> threading.T
 
     thread = threading.Thread(target=watch)
     thread.start()
+    connected.wait(300)  # else a load may be over before anybody watches
     return thread
 
 
