@@ -67,14 +67,21 @@ _RARE: list[Condition] = [
 ]
 
 
+def _filled(session: Session) -> Any:
+    store = session.create("conditions", ENCODER)
+    # a text property may be made for filters or for keywords, as its first values are names or sentences
+    store.upsert(_IDS[:1], DOCUMENTS[:1], [{"who": "acme"}])
+    report = store.upsert(_IDS, DOCUMENTS[: len(_IDS)], _PAYLOADS)
+    assert report.failed == {}
+    return store
+
+
 class TestConditions:
     """``filter_of`` makes filters that pass the documents that Python passes, or refuses and names the operator."""
 
     def test_filters_pass_what_python_passes(self, session: Session) -> None:
         """Every condition, and its negation, passes the same documents; those that any store has are not refused."""
-        store = session.create("conditions", ENCODER)
-        report = store.upsert(_IDS, DOCUMENTS[: len(_IDS)], _PAYLOADS)
-        assert report.failed == {}
+        store = _filled(session)
         wrong: list[Any] = []
         for condition in [*_COMMON, *_RARE]:
             for each in (condition, Not(condition)):
@@ -91,8 +98,7 @@ class TestConditions:
 
     def test_such_a_filter_serves_searches(self, session: Session) -> None:
         """``search``, ``count`` and ``delete`` take it."""
-        store = session.create("conditions", ENCODER)
-        store.upsert(_IDS, DOCUMENTS[: len(_IDS)], _PAYLOADS)
+        store = _filled(session)
         acme = store.filter_of(All([Compare("who", "in", ["acme", "ACME"]), Not(Compare("page", ">", 1))]))
         assert {hit.id for hit in store.search(QUERIES[0], 10, filter=acme)} == {10, 13}
         assert store.count(filter=acme) == 2
@@ -101,8 +107,7 @@ class TestConditions:
 
     def test_keys_and_texts_cannot_leave_their_place(self, session: Session) -> None:
         """A text with the database's own syntax in it is compared as text."""
-        store = session.create("conditions", ENCODER)
-        store.upsert(_IDS, DOCUMENTS[: len(_IDS)], _PAYLOADS)
+        store = _filled(session)
         for text in ('" or page > 0 or who == "', "acme\\", "' or 1 == 1 --", "%", "acme*"):
             assert store.count(filter=store.filter_of(Compare("who", "==", text))) == 0, text
             try:
