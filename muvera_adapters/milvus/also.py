@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from pymilvus import AnnSearchRequest
@@ -18,31 +17,15 @@ from muvera_adapters.stores.operations import Request
 Also: TypeAlias = AnnSearchRequest | str
 
 
-def check(also: Sequence[Any], limit: int, what: str) -> int:
-    """Candidates of searches; expressions have at most ``limit`` each.
-
-    Raises:
-        InvalidInput: one is of another class, is an empty expression, asks for several vectors or for no candidates.
-    """
-    total = 0
-    for i, search in enumerate(also):
-        if isinstance(search, str):
-            if not checked(search):
-                raise InvalidInput(f"{what}also[{i}] is an empty expression")
-            total += limit
-            continue
-        if not isinstance(search, AnnSearchRequest):
-            raise InvalidInput(
-                f"{what}also[{i}] must be an AnnSearchRequest or an expression, got a {type(search).__name__}"
-            )
-        if search.limit < 1:
-            raise InvalidInput(f"{what}also[{i}]: its limit must be at least 1, got {search.limit}")
-        if getattr(search.data, "shape", None) is None and len(search.data) != 1:
-            raise InvalidInput(
-                f"{what}also[{i}] has {len(search.data)} vectors, and one query has one: pass data=[vector]"
-            )
-        total += search.limit
-    return total
+def check(search: Any, what: str) -> None:
+    """Raises InvalidInput for another class, an empty expression, or several vectors."""
+    if isinstance(search, str):
+        if not checked(search):
+            raise InvalidInput(f"{what} is an empty expression")
+    elif not isinstance(search, AnnSearchRequest):
+        raise InvalidInput(f"{what} must be an AnnSearchRequest or an expression, got a {type(search).__name__}")
+    elif getattr(search.data, "shape", None) is None and len(search.data) != 1:
+        raise InvalidInput(f"{what} has {len(search.data)} vectors, and one query has one: pass data=[vector]")
 
 
 def searched(search: Also) -> str | None:

@@ -14,7 +14,7 @@ from muvera_adapters.qdrant.requests import Find, FindOwn, OwnPrefetch, Params, 
 from muvera_adapters.stores.fusion import FDE, Candidates, list_names
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
-from muvera_adapters.stores.searching import SearchOptions
+from muvera_adapters.stores.searching import SearchOptions, limit_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ def plan(collection: Collection, mode: str, lacking: bool, query: Query, fde: Qu
     assert collection.tokens is not None or mode == "none"
     if mode == "client" and not joined and o.stop_after is None:
         return Plan(None, [first(candidates, where=where, payload=payload, vectors=token_names(collection, True))])
-    own = [OwnPrefetch(each, _limit(each, candidates), f"also[{i}]") for i, each in enumerate(query.also)]
+    own = [OwnPrefetch(each, limit_of(each, candidates), f"also[{i}]") for i, each in enumerate(query.also)]
     names = [FDE, *list_names([getattr(each.prefetch, "using", None) for each in own])] if own else [FDE]
 
     def lists(where: Where, payload: Any) -> list[Find | FindOwn]:
@@ -169,24 +169,6 @@ def asked_payload(o: Options) -> Any:
     if isinstance(o.payload, list | tuple):
         return [*_strings(o.payload), ID_KEY]
     return o.payload
-
-
-def count_also(also: Sequence[Any], candidates: int, what: str) -> int:
-    """Candidates of a user's prefetches; those without a limit bring ``candidates``.
-
-    Raises:
-        InvalidInput: a limit is below 1.
-    """
-    limits = [_limit(prefetch, candidates) for prefetch in also]
-    for i, limit in enumerate(limits):
-        if limit < 1:
-            raise InvalidInput(f"{what}also[{i}]: its limit must be at least 1, got {limit}")
-    return sum(limits)
-
-
-def _limit(prefetch: Any, candidates: int) -> int:
-    limit = getattr(prefetch, "limit", None)
-    return candidates if limit is None else int(limit)
 
 
 def _strings(keys: Sequence[Any]) -> Iterator[str]:

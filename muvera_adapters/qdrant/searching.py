@@ -163,7 +163,7 @@ async def _encode(collection: Collection, queries: Sequence[Query], o: Options) 
 
 def _mode(collection: Collection, options: Options) -> str:
     check_options(collection, options)
-    check_also(options, search_plan.count_also)
+    check_also(options)
     check_rerank(collection, options.rerank, _MODES)
     mode = options.rerank
     if mode == "auto":

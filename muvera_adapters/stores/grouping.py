@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import Group, Hit, Hits, Timings
 from muvera_adapters.stores.operations import Operation
-from muvera_adapters.stores.searching import SearchOptions
+from muvera_adapters.stores.searching import SearchOptions, most_candidates
 
 O = TypeVar("O", bound=SearchOptions)  # noqa: E741
 
@@ -51,14 +51,14 @@ async def grouped(search: Callable[[O], Operation[list[Hits]]], options: O, most
     depth = options.candidates
     spent = Timings()
     for doubling in range(_DOUBLINGS + 1):
-        total = _total(options, depth)
+        total = most_candidates(options, depth)
         wide = replace(
             options, group_by=None, limit=total, offset=0, prefetch=depth, payload=payload, all_candidates=True
         )
         found = await search(wide)
         both = [(hits, _groups(hits, key, options.group_size)) for hits in found]
         enough = all(len(groups) >= options.wanted or _is_all(hits, depth) for hits, groups in both)
-        if enough or doubling == _DOUBLINGS or (most is not None and _total(options, 2 * depth) > most):
+        if enough or doubling == _DOUBLINGS or (most is not None and most_candidates(options, 2 * depth) > most):
             break
         spent = _sum(spent, found[0].timings)
         depth *= 2
@@ -68,15 +68,6 @@ async def grouped(search: Callable[[O], Operation[list[Hits]]], options: O, most
 def _is_all(hits: Hits, depth: int) -> bool:
     """Whether a deeper first stage would not find more."""
     return hits.timings.candidates is not None and hits.timings.candidates < depth
-
-
-def _total(options: SearchOptions, depth: int) -> int:
-    """Largest number of candidates of all searches of a query; further ones without a limit bring ``depth``."""
-    most = 0
-    for searches in () if options.also is None else options.also:
-        limits = [getattr(search, "limit", None) for search in searches or ()]
-        most = max(most, sum(depth if limit is None else int(limit) for limit in limits))
-    return depth + most
 
 
 def _sum(first: Timings, second: Timings) -> Timings:

@@ -175,30 +175,46 @@ def needs_client(collection: Described, options: SearchOptions) -> bool:
     return options.stop_after is not None or (options.has_weights and collection.cosine)
 
 
-def check_also(options: SearchOptions, count: Callable[[Sequence[Any], int, str], int]) -> int:
-    """Largest number of candidates that all searches of a query may bring.
+def limit_of(search: Any, candidates: int) -> int:
+    """Maximum number of candidates of a further search: its own limit, or ``candidates`` where it has none."""
+    limit = getattr(search, "limit", None)
+    return candidates if limit is None else int(limit)
+
+
+def most_candidates(options: SearchOptions, depth: int) -> int:
+    """Largest number of candidates that all searches of a query may bring, where that over FDEs brings ``depth``."""
+    each = () if options.also is None else options.also
+    return depth + max((sum(limit_of(search, depth) for search in searches or ()) for searches in each), default=0)
+
+
+def check_also(options: SearchOptions, check: Callable[[Any, str], None] | None = None) -> int:
+    """Checks further searches, and gives the largest number of candidates of a query.
 
     Args:
         options: options of the search.
-        count: checks further searches, and gives the number of their candidates, from the searches, the number that
-            those without a limit bring, and words for the beginning of a message.
+        check: raises InvalidInput for a further search that is not valid, given what to call it in the message; None:
+            the client checks them.
 
     Raises:
-        InvalidInput: ``also`` is not a list, or an entry is not valid.
+        InvalidInput: ``also`` is not a list, an entry is not valid, or the weights of ``fusion`` do not fit.
     """
-    most = 0
     each = () if options.also is None else options.also
+    weights = None if options.rrf is None else options.rrf.weights
     for i, searches in enumerate(each):
         what = f"query {i}: " if len(each) > 1 else ""
         if searches is not None and not isinstance(searches, list | tuple):
             raise InvalidInput(f"{what}also must be a list of searches, got a {type(searches).__name__}")
-        weights = None if options.rrf is None else options.rrf.weights
         if searches and weights is not None and len(weights) != 1 + len(searches):
             raise InvalidInput(
                 f"{what}fusion has {len(weights)} weights for {1 + len(searches)} lists: FDEs, and each entry of also"
             )
-        most = max(most, count(searches or (), options.candidates, what))
-    return options.candidates + most
+        for k, search in enumerate(searches or ()):
+            if check is not None:
+                check(search, f"{what}also[{k}]")
+            limit = limit_of(search, options.candidates)
+            if limit < 1:
+                raise InvalidInput(f"{what}also[{k}]: its limit must be at least 1, got {limit}")
+    return most_candidates(options, options.candidates)
 
 
 def check_mode(collection: Described, options: SearchOptions, mode: str) -> None:

@@ -12,6 +12,7 @@ from weaviate.collections.classes.grpc import BM25OperatorOptions
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.stores.operations import Request
+from muvera_adapters.stores.searching import limit_of
 from muvera_adapters.weaviate.client import CollectionCall
 from muvera_adapters.weaviate.requests import Row, to_rows
 
@@ -69,21 +70,10 @@ class NearVector:
 Also: TypeAlias = BM25 | NearVector
 
 
-def check(also: Sequence[Any], limit: int, what: str) -> int:
-    """Candidates of searches with at most ``limit`` each, where they do not say.
-
-    Raises:
-        InvalidInput: one is of another class, or its limit is below 1.
-    """
-    total = 0
-    for i, search in enumerate(also):
-        if not isinstance(search, Also):
-            raise InvalidInput(f"{what}also[{i}] must be a BM25 or a NearVector, got a {type(search).__name__}")
-        own = limit if search.limit is None else search.limit
-        if own < 1:
-            raise InvalidInput(f"{what}also[{i}]: its limit must be at least 1, got {own}")
-        total += own
-    return total
+def check(search: Any, what: str) -> None:
+    """Raises InvalidInput for a search of another class."""
+    if not isinstance(search, Also):
+        raise InvalidInput(f"{what} must be a BM25 or a NearVector, got a {type(search).__name__}")
 
 
 def request(search: Also, limit: int, filters: FilterReturn | None) -> Request[list[Row]]:
@@ -91,7 +81,7 @@ def request(search: Also, limit: int, filters: FilterReturn | None) -> Request[l
     given = {f.name: getattr(search, f.name) for f in fields(search)}
     chosen = [each for each in (given.pop("filters"), filters) if each is not None]
     given["filters"] = Filter.all_of(chosen) if len(chosen) > 1 else next(iter(chosen), None)
-    given["limit"] = limit if search.limit is None else search.limit
+    given["limit"] = limit_of(search, limit)
     if isinstance(search, BM25):
         return CollectionCall(lambda its: its.query.bm25(return_properties=[], **given), to_rows)
     return CollectionCall(lambda its: its.query.near_vector(return_properties=[], **given), to_rows)
