@@ -23,9 +23,9 @@ from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, first
 from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import check_encodable, need_fde, need_tokens
-from muvera_adapters.stores.fusion import FDE, Candidates, list_names
+from muvera_adapters.stores.fusion import FDE, Candidates
 from muvera_adapters.stores.grouping import grouped
-from muvera_adapters.stores.operations import Compute, Operation, Together, asked
+from muvera_adapters.stores.operations import Compute
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
@@ -37,14 +37,16 @@ from muvera_adapters.stores.searching import (
     check_queries,
     check_rerank,
     final_ranking,
+    first_lists,
     fused_page,
     maxsim_of_stored,
     needs_client,
     score_in_slices,
     search_each,
+    timed_each,
     with_missing,
 )
-from muvera_adapters.stores.timing import Counting, Stage
+from muvera_adapters.stores.timing import Stage
 
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 _MODES = get_args(Rerank)
@@ -130,11 +132,7 @@ async def _search(collection: Collection, queries: Sequence[Any], at_once: int, 
     check_at_once(at_once)
     checked_queries = check_queries(collection, queries, options, check_encodable)
     if mode == "native_muvera":
-        each: list[Operation[Hits]] = []
-        for query in checked_queries:
-            timings = Timings()
-            each.append(Counting(_native_muvera(collection, query, options, timings), timings))
-        return await Together(each, at_once) if each else []
+        return await timed_each([partial(_native_muvera, collection, q, options) for q in checked_queries], at_once)
     one, sample = partial(_two_stages, collection, mode, options), partial(sample_fdes, collection)
     cosine = collection.fde_metric == "COSINE"
     return await search_each(collection, checked_queries, one, at_once, sample, cosine=cosine, fit=options.query_fit)
@@ -148,14 +146,10 @@ async def _two_stages(
     if mode == "none" and o.rrf is None:
         return await _none(collection, query, fde, chosen, o, timings)
     nearest = near_fde(collection, fde.vector, o.candidates, chosen, (), o.search_params)
-    searches = [nearest, *(also.request(collection, each, o.candidates, chosen) for each in query.also)]
-    with Stage(timings, "first_stage"):
-        if query.also:
-            lists = await Together([asked(each) for each in searches], len(searches))
-        else:
-            lists = [(await nearest)]
-    names = [FDE, *list_names([also.searched(each) for each in query.also])]
-    candidates = Candidates({name: [row.key for row in rows] for name, rows in zip(names, lists, strict=True)})
+    further = [also.request(collection, each, o.candidates, chosen) for each in query.also]
+    lists = await first_lists(timings, nearest, further)
+    searched = [also.searched(each) for each in query.also]
+    candidates = Candidates.of(searched, [[row.key for row in rows] for rows in lists])
     found_by = candidates.found_by()
     timings.candidates = len(found_by)
     estimates = {row.key: _estimate(collection, row, fde) for row in lists[0]}
@@ -174,9 +168,8 @@ async def _two_stages(
             scores = await score_in_slices(order, score, o.wanted, o.stop_after)
         timings.reranked = len(scores)
     if o.rrf is not None:
-        others = list(candidates.lists.values())[1:] if mode != "none" else list(candidates.lists.values())
-        best = [] if mode == "none" else [sorted(scores, key=lambda key: -scores[key])]
-        page = fused_page([*best, *others], o)
+        first = list(estimates) if mode == "none" else sorted(scores, key=lambda key: -scores[key])
+        page = fused_page([first, *candidates.further], o)
         ranking = [Ranked(key, value, estimates.get(key), False, found_by[key], None) for key, value in page]
         return await _shown(collection, ranking, [], o, timings)
     reranked = [

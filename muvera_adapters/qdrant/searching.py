@@ -289,8 +289,6 @@ async def _fused(
 
 def _reranked(collection: Collection, answer: Answer, scored: Sequence[tuple[Row, float]]) -> list[Hit]:
     estimates, o, weight = answer.found.estimates, answer.options, answer.query.weight
-    if not answer.query.also and not estimates:  # most searches: nothing to look up
-        return [_hit(collection, row, o, score, None, (FDE,), weight, reranked=True) for row, score in scored]
     names = answer.found_by if answer.query.also else {}
     return [
         _hit(collection, row, o, score, estimates.get(row.id), names.get(row.id, (FDE,)), weight, reranked=True)

@@ -57,11 +57,18 @@ class Candidates(Generic[K]):
 
     lists: Mapping[str, Sequence[K]]
 
+    @classmethod
+    def of(cls, searched: Sequence[str | None], lists: Sequence[Sequence[K]]) -> Candidates[K]:
+        """Candidates of the search over FDEs, the first of ``lists``, and of further ones, by what each searches."""
+        return cls(dict(zip([FDE, *list_names(searched)], lists, strict=True)))
+
+    @property
+    def further(self) -> list[Sequence[K]]:
+        """Lists of the searches beside that over FDEs."""
+        return list(self.lists.values())[1:]
+
     def found_by(self) -> dict[K, tuple[str, ...]]:
         """Names of the searches that found each candidate."""
-        if len(self.lists) == 1:
-            ((name, keys),) = self.lists.items()
-            return dict.fromkeys(keys, (name,))
         names: dict[K, list[str]] = {}
         for name, keys in self.lists.items():
             for key in keys:

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -18,9 +19,9 @@ from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import check_weights, need_fde, need_tokens, normalised, query_matrix
 from muvera_adapters.stores.collection import Described
 from muvera_adapters.stores.fusion import RRF, fused
-from muvera_adapters.stores.operations import Operation, Together, seconds
+from muvera_adapters.stores.operations import Operation, Request, Together, asked, seconds
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
-from muvera_adapters.stores.timing import Counting
+from muvera_adapters.stores.timing import Counting, Stage
 from muvera_core import InvalidTokens, QueryFit, maxsim
 from muvera_core.tokens import ArrayLike
 
@@ -34,6 +35,7 @@ class Scored(Protocol):
 
 S = TypeVar("S", bound=Scored)
 K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
 
 #: how lists of candidates are fused
 Fusion: TypeAlias = Literal["rrf"] | RRF
@@ -302,11 +304,29 @@ async def search_each(
     started = seconds()
     fdes = await query_scaling.encode(collection, queries, read, cosine=cosine, fit=fit)
     taken = seconds() - started
+    return await timed_each([partial(one, q, fde) for q, fde in zip(queries, fdes, strict=True)], at_once, taken)
+
+
+async def timed_each(
+    searches: Sequence[Callable[[Timings], Operation[Hits]]], at_once: int, encode: float = 0.0
+) -> list[Hits]:
+    """Hits of each search, which fills the stages of its timings in; ``encode`` is the time that encoding has taken."""
     each: list[Operation[Hits]] = []
-    for query, fde in zip(queries, fdes, strict=True):
-        timings = Timings(encode=taken)
-        each.append(Counting(one(query, fde, timings), timings))
-    return await Together(each, at_once)
+    for search in searches:
+        timings = Timings(encode=encode)
+        each.append(Counting(search(timings), timings))
+    return await Together(each, at_once) if each else []
+
+
+async def first_lists(
+    timings: Timings, nearest: Request[list[R]], further: Sequence[Request[list[R]]]
+) -> list[list[R]]:
+    """Rows of the search over FDEs and of further ones, which are in progress at the same time."""
+    with Stage(timings, "first_stage"):
+        if not further:
+            return [await nearest]
+        searches = [nearest, *further]
+        return await Together([asked(search) for search in searches], len(searches))
 
 
 async def with_missing(

@@ -16,9 +16,9 @@ from muvera_adapters.logs import LOG
 from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import need_fde, need_tokens
-from muvera_adapters.stores.fusion import FDE, Candidates, list_names
+from muvera_adapters.stores.fusion import FDE, Candidates
 from muvera_adapters.stores.grouping import grouped
-from muvera_adapters.stores.operations import Compute, Operation, Together, asked
+from muvera_adapters.stores.operations import Compute
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
@@ -30,14 +30,16 @@ from muvera_adapters.stores.searching import (
     check_queries,
     check_rerank,
     final_ranking,
+    first_lists,
     fused_page,
     maxsim_of_stored,
     needs_client,
     score_in_slices,
     search_each,
+    timed_each,
     with_missing,
 )
-from muvera_adapters.stores.timing import Counting, Stage
+from muvera_adapters.stores.timing import Stage
 from muvera_adapters.weaviate import also
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection
 from muvera_adapters.weaviate.prepare import check_matrix
@@ -105,11 +107,7 @@ async def _search(collection: Collection, queries: Sequence[Any], at_once: int, 
     if checked and not collection.seen.fde_width:  # nothing was there yet
         await check_widths(collection)
     if mode == "native_muvera":
-        each: list[Operation[Hits]] = []
-        for query in checked:
-            timings = Timings()
-            each.append(Counting(_native_muvera(collection, options, query, timings), timings))
-        return await Together(each, at_once)
+        return await timed_each([partial(_native_muvera, collection, options, query) for query in checked], at_once)
     one = {"native": _native, "client": _client, "none": _none}[mode]
     return await search_each(
         collection,
@@ -195,14 +193,9 @@ async def _first(
 ) -> First:
     """Candidates of all searches, which are in progress at the same time."""
     nearest = near_fde(collection, fde.vector, o.candidates, o.filter, properties, vectors)
-    searches = [nearest, *(also.request(each, o.candidates, o.filter) for each in query.also)]
-    with Stage(timings, "first_stage"):
-        if query.also:
-            lists = await Together([asked(each) for each in searches], len(searches))
-        else:
-            lists = [(await nearest)]
-    names = [FDE, *list_names([each.searched for each in query.also])]
-    candidates = Candidates({name: [row.id for row in rows] for name, rows in zip(names, lists, strict=True)})
+    further = [also.request(each, o.candidates, o.filter) for each in query.also]
+    lists = await first_lists(timings, nearest, further)
+    candidates = Candidates.of([each.searched for each in query.also], [[row.id for row in rows] for rows in lists])
     estimates = {row.id: _estimate(collection, row, fde) for row in lists[0]}
     found_by = candidates.found_by()
     timings.candidates = len(found_by)
@@ -368,7 +361,7 @@ async def _ranked(
     first.timings.reranked = len(scored)
     best = sorted(scored, key=lambda pair: -pair[1])
     if o.rrf is not None:
-        lists = [[row.id for row, _ in best], *list(first.candidates.lists.values())[1:]]
+        lists = [[row.id for row, _ in best], *first.candidates.further]
         rows = {row.id: row for row in [*(row for row, _ in best), *unscored]}
         return await _fused(collection, o, first, lists, rows)
     weight, names = first.query.weight, first.found_by
