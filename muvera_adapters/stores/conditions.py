@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from muvera_adapters.errors import InvalidInput, Unsupported
 from muvera_adapters.results import DocumentId
+from muvera_adapters.stores.payloads import at_path
 
 #: value of a payload that can be compared
 Scalar: TypeAlias = str | int | float | bool
@@ -106,7 +107,7 @@ def matches(condition: Condition, document_id: DocumentId, payload: Mapping[str,
         case Ids():
             return document_id in condition.ids
         case Compare():
-            return _holds(condition, _found(payload or {}, condition.key))
+            return _holds(condition, at_path(payload or {}, condition.key))
 
 
 def unsupported(condition: Compare, reason: str) -> Unsupported:
@@ -130,15 +131,6 @@ def parsed(text: str) -> datetime | None:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, Scalar) and not (isinstance(value, float) and not math.isfinite(value))
-
-
-def _found(payload: Mapping[str, Any], key: str) -> Any:
-    value: Any = payload
-    for name in key.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value
 
 
 def _holds(condition: Compare, found: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import Group, Hit, Hits, Timings
 from muvera_adapters.stores.operations import Operation
+from muvera_adapters.stores.payloads import at_path
 from muvera_adapters.stores.searching import SearchOptions, most_candidates
 
 O = TypeVar("O", bound=SearchOptions)  # noqa: E741
@@ -101,14 +102,7 @@ def _groups(hits: Hits, key: str, size: int) -> list[Group]:
 
 def _value(payload: Mapping[str, Any], key: str) -> Any:
     """Value of a key, or of a path of keys with dots."""
-    if key in payload:
-        return payload[key]
-    value: Any = payload
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return _MISSING
-        value = value[part]
-    return value
+    return payload[key] if key in payload else at_path(payload, key, _MISSING)
 
 
 def _page(hits: Hits, groups: Sequence[Group], o: SearchOptions, root: str, spent: Timings) -> Hits:

@@ -149,3 +149,13 @@ def _converted(
     kind = type(value).__name__
     advice = ": encode it as text, with base64 for instance" if isinstance(value, bytes | bytearray) else ""
     return refuse(value, path, f"a value of type {kind} cannot be stored{advice}")
+
+
+def at_path(payload: Mapping[str, Any], path: str, missing: Any = None) -> Any:
+    """Value at a path of keys with dots, which lead into nested dictionaries; ``missing`` where there is none."""
+    value: Any = payload
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return missing
+        value = value[name]
+    return value
