@@ -685,7 +685,7 @@ class AsyncMilvusMuvera:
         """Scores every document by MaxSim: the truth that :meth:`search` approximates.
 
         It takes a request for every 1,000 documents. Arguments are those of :meth:`search`, but without ``timeout``
-        there is no limit in all.
+        the whole call has no limit.
 
         Raises:
             InvalidInput: as for :meth:`search`.
@@ -826,7 +826,7 @@ class AsyncMilvusMuvera:
             Seconds that the answer took.
 
         Raises:
-            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
             CollectionNotFound: the collection is gone.
         """

@@ -706,8 +706,8 @@ class AsyncQdrantMuvera:
     ) -> Hits:
         """MaxSim over every document: the exact ranking that :meth:`search` approximates.
 
-        Arguments are those of :meth:`search`, but without ``timeout`` there is no limit in all. A server in strict mode
-        may forbid it.
+        Arguments are those of :meth:`search`, but without ``timeout`` the whole call has no limit. A server in strict
+        mode may forbid it.
         """
         o = Options(
             limit=limit,
@@ -865,7 +865,7 @@ class AsyncQdrantMuvera:
             Seconds that the answer took.
 
         Raises:
-            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
             CollectionNotFound: the collection is gone.
         """

@@ -216,7 +216,7 @@ class Store(Protocol):
         weights: ArrayLike | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document; the arguments are those of :meth:`search`, but ``timeout=None`` is no limit."""
+        """MaxSim over every document; arguments are those of :meth:`search`, but ``timeout=None`` means no limit."""
         ...
 
     def explain(
@@ -348,7 +348,7 @@ class Store(Protocol):
             timeout: seconds to wait for the answer.
 
         Raises:
-            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
         """
         ...

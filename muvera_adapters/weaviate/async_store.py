@@ -885,7 +885,7 @@ class AsyncWeaviateMuvera:
             Seconds that the answer took.
 
         Raises:
-            StoreUnavailable: there is no answer within ``timeout`` seconds, or the database cannot be reached.
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
             CollectionNotFound: the collection is gone.
         """

@@ -43,7 +43,7 @@ async def open_store(
     Args:
         call: how functions are called.
         texts: texts to come.
-        embedding: embedding of the texts; one of them tells the width of tokens where there is no encoder.
+        embedding: embedding of the texts; without an encoder, the first text's tokens give their width.
         store: store of the user, or None.
         target: database, or None.
         name: name of the collection in it, or None.
