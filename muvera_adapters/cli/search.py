@@ -44,19 +44,17 @@ def search(
     """Search a collection in two stages."""
     if exact and query_fit is not None:
         raise WrongUsage("--exact uses no FDEs: leave --query-fit out")
-    queries, fit = open_queries(query_npy), o.load_query_fit(query_fit)
+    queries, fit = queries_of(open_queries(query_npy)), o.load_query_fit(query_fit)
     with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:
         store = database.open(collection, model=model)
         if exact:
-            found = [store.exact_search(query, limit, with_tokens=explain) for query in queries_of(queries)]
+            found = [store.exact_search(query, limit, with_tokens=explain) for query in queries]
         else:
             candidates = max(prefetch, limit)
-            found = store.search_batch(
-                queries_of(queries), limit, candidates, rerank=rerank, query_fit=fit, with_tokens=explain
-            )
+            found = store.search_batch(queries, limit, candidates, rerank=rerank, query_fit=fit, with_tokens=explain)
         explained: list[Sequence[Explanation | None]] = [[None] * len(hits) for hits in found]
         if explain:  # the hits have their tokens, so these are not read again
-            explained = [store.explain(query, hits) for query, hits in zip(queries_of(queries), found, strict=True)]
+            explained = [store.explain(query, hits) for query, hits in zip(queries, found, strict=True)]
     results = [list(zip(hits, each, strict=True)) for hits, each in zip(found, explained, strict=True)]
     if as_json:
         shown = [[_as_json(hit, explain, why) for hit, why in pairs] for pairs in results]
