@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from muvera_adapters.databases import Database, parse_target
 from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
 from muvera_adapters.frameworks.calling import Call
+from muvera_adapters.frameworks.payloads import PayloadLayout
 from muvera_adapters.frameworks.retrieval import ID, SCORE, filter_of
 from muvera_adapters.results import Document, DocumentId
 from muvera_adapters.stores.conditions import Condition
@@ -93,14 +94,9 @@ class Documents:
             return
         if self.embed_documents is None:
             raise InvalidInput("documents are written with embed_documents=, which was not given")
-        for document_id, payload in zip(ids, payloads, strict=True):
-            if self.text_key in payload:
-                raise InvalidInput(
-                    f"the metadata of document {document_id!r} has the key {self.text_key!r}, under which texts are "
-                    "kept: rename it, or choose another text_key"
-                )
+        layout = PayloadLayout(self.text_key)
         own = ({key: value for key, value in payload.items() if key not in (ID, SCORE)} for payload in payloads)
-        whole = [{**payload, self.text_key: text} for payload, text in zip(own, texts, strict=True)]
+        whole = [layout.write(*each) for each in zip(ids, texts, own, strict=True)]
         tokens = await call(self.embed_documents, list(texts if embedded is None else embedded))
         await self.upsert(call, ids, tokens, whole, replace=True)
 
