@@ -70,7 +70,7 @@ _RARE: list[Condition] = [
 def _filled(session: Session) -> Any:
     store = session.create("conditions", ENCODER)
     # a text property may be made for filters or for keywords, as its first values are names or sentences
-    store.upsert(_IDS[:1], DOCUMENTS[:1], [{"who": "acme"}])
+    store.upsert(_IDS[:1], DOCUMENTS[:1], [{"who": "acme", "tags": ["a"]}])
     report = store.upsert(_IDS, DOCUMENTS[: len(_IDS)], _PAYLOADS)
     assert report.failed == {}
     return store
