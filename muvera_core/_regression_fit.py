@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,43 @@ _PART_TOKENS = 30
 _CENTRE_RIDGE, _HEAD_RIDGE = 0.03, 0.05
 _CLUSTERED_TOKENS, _CLUSTERINGS = 60_000, 5
 _BLOCK = 8192  # tokens that are compared with all centres at a time
+
+
+class Arithmetic(Protocol):
+    """What a fit spends its time on: numpy arrays in and out, wherever they are multiplied."""
+
+    def maxima(self, documents: list[Tokens], sample: Half) -> Float32:
+        """(s, n) largest dot product of each of s sample tokens with each of n documents."""
+
+    def product(self, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Matrix product, in the wider of the two types."""
+
+    def factor(self, positive: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Lower Cholesky factor of a symmetric positive definite matrix, and the factor's inverse."""
+
+    def solve(self, matrix: Float64, right: Float64) -> Float64:
+        """The solution x of matrix @ x = right."""
+
+
+class Processor:
+    """By numpy and this library's kernels."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def maxima(self, documents: list[Tokens], sample: Half) -> Float32:
+        return maxima(documents, sample, self._threads)
+
+    def product(self, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        result: npt.NDArray[Any] = left @ right
+        return result
+
+    def factor(self, positive: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        lower = np.linalg.cholesky(positive)
+        return lower, _inverse(lower)
+
+    def solve(self, matrix: Float64, right: Float64) -> Float64:
+        return np.linalg.solve(matrix, right).astype(np.float64, copy=False)
 
 
 class Fitted(NamedTuple):
@@ -66,9 +103,9 @@ def fit(
     features: int,
     ridge: float,
     references: int,
-    threads: int,
+    by: Arithmetic,
 ) -> Fitted:
-    """Fits to documents and queries whose tokens have been checked.
+    """Fits to documents and queries whose tokens have been checked; ``by`` does the large products.
 
     Raises:
         ValueError: the documents are all alike, or token vectors are very long or short.
@@ -79,35 +116,35 @@ def fit(
     weights = Stream(seed, 0, WEIGHTS).normals(batch.dim, features).astype(np.float16)
     thresholds = (mean @ weights).astype(np.float32)
     chosen = [batch[i] for i in Stream(seed, 0, REFERENCES).choice(len(batch), references)]
-    means, targets = _centred_maxima(chosen, sample, threads)  # (s, n)
+    means, targets = _centred_maxima(chosen, sample, by)  # (s, n)
     if not (targets - targets[:, :1]).any():
         raise ValueError("the sample's documents are all alike: there is nothing to tell apart")
 
-    phi = _features(sample, weights, thresholds)
-    gram = phi.T @ phi  # float32 is exact enough beside the ridge, the factorisation's is not
-    lower = np.linalg.cholesky(_ridged(gram, ridge))
-    whiten = _inverse(lower).astype(np.float32)  # (f, f)
-    products = phi.T @ targets  # (f, n)
-    vectors = spanned = whiten @ products  # the references, whitened
+    phi = _features(sample, weights, thresholds, by)
+    gram = by.product(phi.T, phi)  # float32 is exact enough beside the ridge, the factorisation's is not
+    lower, inverse = by.factor(_ridged(gram, ridge))
+    whiten = inverse.astype(np.float32)  # (f, f)
+    products = by.product(phi.T, targets)  # (f, n)
+    vectors = spanned = by.product(whiten, products)  # the references, whitened
     if parts := _parts(chosen, references):
-        found = _centred_maxima(parts, sample, threads)[1]
-        spanned = np.concatenate([vectors, whiten @ (phi.T @ found)], axis=1)
-    kept = _leading(spanned, Stream(seed, 0, SUBSPACE).normals(features, dim - 1))  # (f, dim - 1)
-    to_queries = whiten.T @ kept
+        found = _centred_maxima(parts, sample, by)[1]
+        spanned = np.concatenate([vectors, by.product(whiten, by.product(phi.T, found))], axis=1)
+    kept = _leading(spanned, Stream(seed, 0, SUBSPACE).normals(features, dim - 1), by)  # (f, dim - 1)
+    to_queries = by.product(whiten.T, kept)
     if centres is None:
-        to_documents = phi @ to_queries  # (s, dim - 1)
+        to_documents = by.product(phi, to_queries)  # (s, dim - 1)
     else:
-        sample, sizes = _cluster(batch, centres, seed)
-        means, targets = _centred_maxima(chosen, sample, threads)
-        base = _base(_features(sample, weights, thresholds), sizes)  # (c, f)
-        estimates = base.T @ targets
-        weighed = gram @ estimates
+        sample, sizes = _cluster(batch, centres, seed, by)
+        means, targets = _centred_maxima(chosen, sample, by)
+        base = _base(_features(sample, weights, thresholds, by), sizes, by)  # (c, f)
+        estimates = by.product(base.T, targets)
+        weighed = by.product(gram, estimates)
         scale = float(np.vdot(estimates, products) / np.vdot(estimates, weighed))
-        head = _head(targets, kept.T.astype(np.float32) @ (vectors - scale * (whiten @ weighed)))
-        to_documents = scale * (base @ (lower @ kept)) + head  # (c, dim - 1)
+        missing = by.product(kept.T.astype(np.float32), vectors - scale * by.product(whiten, weighed))
+        to_documents = scale * by.product(base, by.product(lower, kept)) + _head(targets, missing, by)  # (c, dim - 1)
 
     rotation = orthonormal(Stream(seed, 0, ROTATION).normals(dim, dim))
-    longest = float(np.sqrt(((targets.T @ to_documents) ** 2).sum(axis=1).max()))
+    longest = float(np.sqrt((by.product(targets.T, to_documents) ** 2).sum(axis=1).max()))
     longest *= HEADROOM
     largest = float(np.abs(to_queries).max())
     return Fitted(
@@ -142,13 +179,13 @@ def _parts(documents: list[Tokens], references: int) -> list[Tokens]:
     return [part for document, count in cut for part in np.array_split(document, count)]
 
 
-def _features(tokens: Half, weights: Half, thresholds: Float32) -> Float32:
-    return np.maximum(tokens.astype(np.float32) @ weights.astype(np.float32) - thresholds, 0)
+def _features(tokens: Half, weights: Half, thresholds: Float32, by: Arithmetic) -> Float32:
+    return np.maximum(by.product(tokens.astype(np.float32), weights.astype(np.float32)) - thresholds, 0)
 
 
-def _centred_maxima(documents: list[Tokens], sample: Half, threads: int) -> tuple[Float32, Float32]:
+def _centred_maxima(documents: list[Tokens], sample: Half, by: Arithmetic) -> tuple[Float32, Float32]:
     """Means (s,) of the largest dot products (s, n) with each document, and those less the means."""
-    found = maxima(documents, sample, threads)
+    found = by.maxima(documents, sample)
     means = found.mean(axis=1, dtype=np.float64).astype(np.float32)
     found -= means[:, None]
     return means, found
@@ -161,7 +198,7 @@ def _ridged(gram: npt.NDArray[Any], ridge: float) -> Float64:
     return result
 
 
-def _cluster(batch: TokenBatch, count: int, seed: int) -> tuple[Half, Float64]:
+def _cluster(batch: TokenBatch, count: int, seed: int, by: Arithmetic) -> tuple[Half, Float64]:
     """K-means centres (c, d) of the documents' tokens, and the numbers of tokens in their clusters, (c,)."""
     tokens = batch.values[Stream(seed, 0, CLUSTERED).choice(len(batch.values), _CLUSTERED_TOKENS)].astype(np.float32)
     centres = tokens[Stream(seed, 0, STARTS).choice(len(tokens), count)]
@@ -169,7 +206,10 @@ def _cluster(batch: TokenBatch, count: int, seed: int) -> tuple[Half, Float64]:
     for _ in range(_CLUSTERINGS):
         shift = (centres**2).sum(axis=1) / 2
         owners = np.concatenate(
-            [(tokens[i : i + _BLOCK] @ centres.T - shift).argmax(axis=1) for i in range(0, len(tokens), _BLOCK)]
+            [
+                (by.product(tokens[i : i + _BLOCK], centres.T) - shift).argmax(axis=1)
+                for i in range(0, len(tokens), _BLOCK)
+            ]
         )
         order = np.argsort(owners, kind="stable")
         filled, starts = np.unique(owners[order], return_index=True)
@@ -179,20 +219,20 @@ def _cluster(batch: TokenBatch, count: int, seed: int) -> tuple[Half, Float64]:
     return centres.astype(np.float16), sizes
 
 
-def _base(phi: Float32, sizes: Float64) -> Float32:
+def _base(phi: Float32, sizes: Float64, by: Arithmetic) -> Float32:
     """(c, f) weights of features for maxima at centres: a ridge regression over the centres, weighted by ``sizes``."""
     shares = sizes / sizes.mean()
     ridge = _CENTRE_RIDGE * float(shares @ np.einsum("ij,ij->i", phi, phi)) / phi.shape[1]
-    kernel = (phi @ phi.T).astype(np.float64)
+    kernel = by.product(phi, phi.T).astype(np.float64)
     kernel[np.diag_indices(len(kernel))] += ridge / shares
-    return np.linalg.solve(kernel, phi.astype(np.float64)).astype(np.float32)
+    return by.solve(kernel, phi.astype(np.float64)).astype(np.float32)
 
 
-def _head(targets: Float32, missing: Float32) -> Float64:
+def _head(targets: Float32, missing: Float32, by: Arithmetic) -> Float64:
     """(c, k): a ridge regression of what is ``missing``, (k, n), on the references' maxima at the centres, (c, n)."""
-    kernel = (targets @ targets.T).astype(np.float64)
+    kernel = by.product(targets, targets.T).astype(np.float64)
     kernel[np.diag_indices(len(kernel))] += _HEAD_RIDGE * np.trace(kernel) / targets.shape[1]
-    return np.linalg.solve(kernel, (targets @ missing.T).astype(np.float64))
+    return by.solve(kernel, by.product(targets, missing.T).astype(np.float64))
 
 
 def _unit(batch: TokenBatch) -> np.float32:
@@ -215,7 +255,7 @@ def _unit(batch: TokenBatch) -> np.float32:
     return np.float32(2.0 ** np.round(2 * np.log2(length)))
 
 
-def _leading(vectors: Float32, start: Float64) -> npt.NDArray[Any]:
+def _leading(vectors: Float32, start: Float64, by: Arithmetic) -> npt.NDArray[Any]:
     """(f, k) orthonormal columns that span about what the k leading left singular vectors of (f, n) do.
 
     Subspace iteration; only the span matters. Where k exceeds the rank, the rest is from ``start``, which is random.
@@ -223,9 +263,9 @@ def _leading(vectors: Float32, start: Float64) -> npt.NDArray[Any]:
     tiny = 1e-6 * float((vectors**2).sum())
     basis = start
     for _ in range(_ITERATIONS):
-        basis = vectors @ (vectors.T @ basis.astype(np.float32)) + tiny * basis
+        basis = by.product(vectors, by.product(vectors.T, basis.astype(np.float32))) + tiny * basis
         for _ in range(2):  # orthonormal by Cholesky, several times as fast as QR; the second time cleans up
-            basis = basis @ _inverse(np.linalg.cholesky(basis.T @ basis)).T
+            basis = by.product(basis, by.factor(by.product(basis.T, basis))[1].T)
     return basis
 
 

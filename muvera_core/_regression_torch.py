@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from muvera_core._layout import Float32
-from muvera_core._regression_fit import Fitted
-from muvera_core.tokens import ArrayLike, Located, to_matrices, to_matrix
+from muvera_core._regression_fit import Fitted, Float32, Float64, Half
+from muvera_core.tokens import ArrayLike, Located, Tokens, to_matrices, to_matrix
 
 # the largest intermediate is (tokens, sample) float32: 0.2 GB with a sample of 12,000
 _CHUNK_TOKENS = 4096
@@ -33,12 +33,63 @@ def encode(fitted: Fitted, docs: Any, mask: ArrayLike | None, what: str) -> Floa
     return np.concatenate(parts) if parts else np.empty((0, len(fitted.lift)), np.float32)
 
 
-def _documents(m: dict[str, Any], values: Any, lengths: Any) -> Any:
-    dots = values @ m["sample"].T
+class Device:
+    """The products of a fit on a device: numpy arrays in and out. See ``_regression_fit.Arithmetic``."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+
+    def maxima(self, documents: list[Tokens], sample: Half) -> Float32:
+        against, parts = self._to(sample).float(), []
+        for first, last in _slices([len(document) for document in documents]):
+            values = self._to(np.concatenate(documents[first:last])).float()
+            lengths = torch.tensor([len(document) for document in documents[first:last]], device=self._device)
+            parts.append(_best(values, lengths, against).cpu().numpy())
+        return np.ascontiguousarray(np.concatenate(parts).T)
+
+    def product(self, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        wider = torch.promote_types(*(torch.from_numpy(np.empty(0, m.dtype)).dtype for m in (left, right)))
+        return _numpy(self._to(left).to(wider) @ self._to(right).to(wider))
+
+    def factor(self, positive: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        lower = torch.linalg.cholesky(self._to(positive))
+        identity = torch.eye(len(lower), dtype=lower.dtype, device=self._device)
+        return _numpy(lower), _numpy(torch.linalg.solve_triangular(lower, identity, upper=False))
+
+    def solve(self, matrix: Float64, right: Float64) -> Float64:
+        return _numpy(torch.linalg.solve(self._to(matrix), self._to(right)))
+
+    def _to(self, array: npt.NDArray[Any]) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def _numpy(tensor: Any) -> npt.NDArray[Any]:
+    result: npt.NDArray[Any] = tensor.cpu().numpy()
+    return result
+
+
+def _slices(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of documents, each of about _CHUNK_TOKENS tokens."""
+    first = tokens = 0
+    for position, length in enumerate(lengths):
+        tokens += length
+        if tokens >= _CHUNK_TOKENS:
+            yield first, position + 1
+            first, tokens = position + 1, 0
+    if first < len(lengths):
+        yield first, len(lengths)
+
+
+def _best(values: Any, lengths: Any, sample: Any) -> Any:
+    """(n, s) largest dot product of each of n documents with each of s sample tokens."""
+    dots = values @ sample.T
     owners = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
     best = torch.full((len(lengths), dots.shape[1]), -torch.inf, device=values.device)
-    best = best.scatter_reduce(0, owners[:, None].expand_as(dots), dots, "amax")
-    vectors = (best - m["centres"]) @ m["documents"]
+    return best.scatter_reduce(0, owners[:, None].expand_as(dots), dots, "amax")
+
+
+def _documents(m: dict[str, Any], values: Any, lengths: Any) -> Any:
+    vectors = (_best(values, lengths, m["sample"]) - m["centres"]) @ m["documents"]
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     lifts = torch.sqrt((1 - norms**2).clamp(min=0))
     return (vectors + lifts * m["lift"]) / torch.hypot(norms, lifts)

@@ -14,7 +14,7 @@ import numpy as np
 from muvera_core import _regression_run as run
 from muvera_core._layout import Float32
 from muvera_core._parallel import default_threads
-from muvera_core._regression_fit import Fitted, fit
+from muvera_core._regression_fit import Arithmetic, Fitted, Processor, fit
 from muvera_core.config import fingerprint_of
 from muvera_core.encoder import SavedArrays, register, save_encoder
 from muvera_core.tokens import (
@@ -85,6 +85,7 @@ class RegressionEncoder:
 
         Equal arguments give an encoder of the same fingerprint with the same numpy, on the same kind of machine with
         the same number of threads. Elsewhere BLAS rounds differently: fit once, save, and load where it is needed.
+        Where the sample is torch tensors on a GPU, the products of the fit are computed there, in float32 and float64.
 
         Args:
             sample: documents of the collection, as they will be encoded (pooled, if they are), some thousands with at
@@ -127,6 +128,9 @@ class RegressionEncoder:
             raise ValueError(f"ridge must be positive, got {ridge}")
         if getattr(sample, "ndim", None) == 2:
             raise InvalidTokens("the sample must be documents; one matrix of tokens does not say which is whose")
+        if isinstance(sample, Iterator):
+            sample = list(sample)
+        device = _gpu(sample)
         batch = to_batch(sample, what="sample document")
         if len(batch) < 2:
             raise InvalidTokens(f"the sample needs at least 2 documents, got {len(batch)}")
@@ -138,6 +142,11 @@ class RegressionEncoder:
                 raise ValueError("queries is empty; leave it out where there are none")
             _check_values(asked, "query")
         threads = threads or default_threads()
+        by: Arithmetic = Processor(threads)
+        if device is not None:
+            from muvera_core import _regression_torch
+
+            by = _regression_torch.Device(device)
         fitted = fit(
             batch,
             asked,
@@ -148,7 +157,7 @@ class RegressionEncoder:
             features=features,
             ridge=ridge,
             references=references,
-            threads=threads,
+            by=by,
         )
         return cls(fitted, threads=threads)
 
@@ -252,7 +261,7 @@ class RegressionEncoder:
                 parts = [encode(located) for located in _slices(docs, self.token_dim, what)]
                 return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
             return self._encode_on_gpu(docs, None, what)
-        if _on_gpu(docs) or (isinstance(docs, Sequence) and len(docs) and _on_gpu(docs[0])):
+        if _gpu(docs) is not None:
             return self._encode_on_gpu(docs, mask, what)
         return encode(Located(to_matrices(docs, mask, dim=self.token_dim, what=what), what))
 
@@ -301,6 +310,12 @@ def _of_unit_length(vectors: Float32) -> Float32:
 def _on_gpu(tensor: Any) -> bool:
     """Whether it is a torch tensor on another device than the processor."""
     return hasattr(tensor, "detach") and str(tensor.device.type) not in ("cpu", "meta")
+
+
+def _gpu(docs: Any) -> Any:
+    """The device of documents that are torch tensors on another device than the processor, else None."""
+    first = docs[0] if isinstance(docs, Sequence) and len(docs) else docs
+    return first.device if _on_gpu(first) else None
 
 
 def _slices(docs: Iterator[ArrayLike], dim: int, what: str) -> Iterator[Located]:

@@ -2,7 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -425,6 +425,17 @@ class TestTorch:
                 assert isinstance(a, np.ndarray)
                 assert a.dtype == np.float32
                 np.testing.assert_allclose(a, b, atol=0.05 if dtype == torch.bfloat16 else 5e-3)
+
+    @pytest.mark.parametrize("centres", [None, 60])
+    def test_a_fit_agrees_with_the_processor(self, torch, centres, monkeypatch):
+        docs, others = documents(18, 300), documents(19, 100)
+        fit = partial(RegressionEncoder.fit, dim=64, features=256, sample_tokens=900, references=200, centres=centres)
+        expected = fit(docs).encode_documents(others) @ fit(docs).encode_queries(others).T
+        for chunk in (50, 10**6):
+            monkeypatch.setattr("muvera_core._regression_torch._CHUNK_TOKENS", chunk)
+            found = fit(iter([torch.tensor(d) for d in docs]))
+            scores = found.encode_documents(others) @ found.encode_queries(others).T
+            np.testing.assert_allclose(scores, expected, atol=2e-3)
 
     def test_padded(self, torch, encoder):
         docs = documents(17, 5)
