@@ -20,19 +20,29 @@ pytest.importorskip("qdrant_client")
 def test_an_outage_is_announced_and_survived(tmp_path: Path) -> None:
     stub = StubServer()
     stub.start()
+    stopped = threading.Event()
 
     def restart() -> None:
         stub.stop()
+        stopped.set()
         time.sleep(2.0)
         stub.start()
 
+    thread = threading.Thread(target=restart)
+
+    def stop_once() -> None:
+        if len(stub.writes) == 1:
+            thread.start()
+            stopped.wait()
+
     stub.faults.append("drop")
-    stub.on_write = lambda: threading.Thread(target=restart).start() if len(stub.writes) == 1 else None
+    stub.on_write = stop_once
     np.savez(tmp_path / "all.npz", embeddings=np.ones((6, 16), np.float32), lengths=[3, 3], ids=[1, 2])
     command = [sys.executable, "-c", "from muvera_adapters.cli import app; app()", "migrate", "all.npz"]
     command += ["--to", f"qdrant:{stub.url}", "--collection", "c", "--fde-dim", "160", "--no-verify"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    thread.join()
     stub.stop()
     assert done.returncode == 0, done.stderr
     assert sorted(stub.points) == [1, 2]

@@ -170,18 +170,24 @@ def test_a_refusal_and_then_an_outage_add_up(server, connect):
 
 def test_a_restart_in_the_middle_is_survived(server, connect):
     store = connect(retry=Retry(attempts=20, first_pause=0.05, max_wait=20))
+    stopped = threading.Event()
 
     def restart() -> None:
         server.stop()
+        stopped.set()
         time.sleep(0.7)
         server.start()
 
+    thread = threading.Thread(target=restart)
+
     def stop_once() -> None:
         if len(server.writes) == 3:
-            threading.Thread(target=restart).start()
+            thread.start()
+            stopped.wait()
 
     server.on_write = stop_once
     report = store.upsert(IDS, TOKENS)
+    thread.join()
     assert (report.written, report.failed) == (COUNT, {})
     check_complete(server)
 

@@ -24,6 +24,7 @@ TOKENS = list(np.random.default_rng(8).normal(size=(COUNT, 40, 32)).astype(np.fl
 
 # a child process that works in small steps, says when it is in the middle, and then goes slowly until it is stopped
 _PRELUDE = """
+import itertools
 import signal
 import sys
 import time
@@ -117,13 +118,10 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path):
     QdrantEdgeMuvera.create(tmp_path, "c", ENCODER).close()
     program = """
 store = QdrantEdgeMuvera.open(sys.argv[1], "c")
-for i in range(2000):
-    store.upsert([i], TOKENS[i:i + 1])
-    if i == 20:
-        print("under way", flush=True)
+for i in itertools.count():  # a busy machine may send the signal late
+    store.upsert([i], [TOKENS[i % 2000]])
     if i >= 20:
-        print(i, flush=True)
-print("written", flush=True)
+        print("under way\\n20" if i == 20 else i, flush=True)
 """
     output = stop(start(program, tmp_path), signal.SIGKILL)
     acknowledged = [int(line) for line in output.split("\n")[:-1] if line.isdigit()]

@@ -114,7 +114,8 @@ def test_killed_at_ten_moments(target: str, collection: str, tmp_path: Path) -> 
     path, journal = _path(DATA / "plaid" / "stanford_nbits4"), tmp_path / "journal"
     source = open_source(path)
     generator = random.Random(11)
-    places = [-1, *sorted(generator.sample(range(source.n_positions - 40), 9))]  # the last leaves time for the kill
+    # a run stays where it is ten documents after its place
+    places = [-1, *sorted(generator.sample(range(source.n_positions - 11), 9))]
     # resumed runs begin a little before, so places are reached in order
     seen = [_run(path, target, collection, journal, place, generator) for place in places]
     assert seen == [True] * 10, "a run ended before it was killed"
@@ -131,6 +132,7 @@ def test_killed_at_ten_moments(target: str, collection: str, tmp_path: Path) -> 
 def _run(path: Path, target: str, collection: str, journal: Path, place: int | None, generator: random.Random) -> bool:
     """Runs the migration, and kills it at a place of the source; returns whether it was killed."""
     command = [sys.executable, "-m", "integration_tests.migrating", str(path), target, collection, str(journal)]
+    command += [str(place)] if place is not None else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         if place == -1:  # while it starts, and makes the collection

@@ -13,13 +13,15 @@ class Relay:
 
     Args:
         target: port of the server on 127.0.0.1; None: silent from the start.
+        limit: number of bytes to pass on, in both directions together, before it falls silent; None: no limit.
 
     Attributes:
         port: port of 127.0.0.1 that clients connect to.
     """
 
-    def __init__(self, target: int | None = None) -> None:
+    def __init__(self, target: int | None = None, limit: int | None = None) -> None:
         self._target = target
+        self._left = limit
         self._silent = target is None
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -63,6 +65,9 @@ class Relay:
                             client.close()
                             server.close()
                             return
+                        if self._left is not None:
+                            self._left -= len(data)
+                            self._silent = self._silent or self._left < 0
                         if not self._silent:
                             other[key.fileobj].sendall(data)  # type: ignore[index]
                 except (OSError, ValueError):  # closed by either side
