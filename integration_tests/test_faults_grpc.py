@@ -67,6 +67,12 @@ class Points(messages.PointsServicer):
         self.sizes: list[int] = []
         self.waited: list[bool] = []
         self.changes: list[Any] = []
+        self.settled = 0
+
+    def DeletePayload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.settled += request.wait
+        result = messages.UpdateResult(operation_id=1, status=messages.UpdateStatus.Completed)
+        return messages.PointsOperationResponse(result=result)
 
     def Scroll(self, request: Any, context: Any) -> Any:  # noqa: N802
         some = list(self.received.values())[: request.limit]
@@ -147,11 +153,14 @@ def test_every_number_arrives_as_it_was(store, points):
         assert points.received[i].payload["n"].integer_value == i
 
 
-def test_batches_stay_below_the_target_and_only_the_last_waits(store, points):
+def test_batches_stay_below_the_target_and_the_end_waits_for_all_shards(store, points):
     store.upsert(range(COUNT), TOKENS)
     assert max(points.sizes) <= 8 << 20
     assert len(points.sizes) <= 5
     assert points.waited == [False] * (len(points.sizes) - 1) + [True]
+    assert points.settled == 1
+    store.upsert([1], TOKENS[:1])  # one batch is waited for anyway
+    assert points.settled == 1
 
 
 @pytest.mark.parametrize(

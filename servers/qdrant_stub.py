@@ -27,6 +27,7 @@ class StubServer:
         largest: bytes of the largest body.
         lose_creation: the next collection is made, and the reply lost.
         arrivals: times of writes.
+        settled: number of requests that wait for all shards.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class StubServer:
         self.writes: list[list[Any]] = []
         self.arrivals: list[float] = []
         self.largest = 0
+        self.settled = 0
         self.collections: dict[str, Any] = {}
         self.on_write: Callable[[], None] = lambda: None
         self.lose_creation = False
@@ -124,7 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path, body = self.path.split("?")[0].strip("/").split("/"), self._body()
-        if path[-1] == "count":
+        if path[-2:] == ["payload", "delete"]:
+            self.stub.settled += 1
+            self._result({"operation_id": 0, "status": "completed"})
+        elif path[-1] == "count":
             self._result({"count": len(self.stub.points)})
         elif path[-1] == "scroll":
             page = list(self.stub.points.values())[: body["limit"]]

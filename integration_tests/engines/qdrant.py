@@ -344,23 +344,27 @@ def _edge(path: Path) -> Iterator[Session]:
 def _server(path: Path, *, grpc: bool = False, asynchronous: bool = False) -> Iterator[Session]:
     url = os.environ.get("QDRANT_URL")
     if not url:
-        raise CannotStart("set QDRANT_URL (and QDRANT_API_KEY) to a Qdrant server, version 1.18 or later")
-    with _connected(url, os.environ.get("QDRANT_API_KEY"), grpc, asynchronous) as session:
+        raise CannotStart("set QDRANT_URL (QDRANT_GRPC_PORT, QDRANT_API_KEY) to a Qdrant server, version 1.18 or later")
+    port = int(os.environ.get("QDRANT_GRPC_PORT", "6334"))
+    with _connected(url, port, os.environ.get("QDRANT_API_KEY"), grpc, asynchronous) as session:
         yield session
 
 
 @contextmanager
 def _container(path: Path) -> Iterator[Session]:
     at = containers.address("qdrant")
-    with _connected(f"http://{at.host}:{at.port}", None, False, False) as session:
+    with _connected(f"http://{at.host}:{at.port}", at.grpc_port, None, False, False) as session:
         yield session
 
 
 @contextmanager
-def _connected(url: str, key: str | None, grpc: bool, asynchronous: bool) -> Iterator[Session]:
+def _connected(url: str, port: int, key: str | None, grpc: bool, asynchronous: bool) -> Iterator[Session]:
     prefix = f"muvera_test_{uuid.uuid4().hex[:8]}_"
+    # the client warns of servers two versions older, which the suite shall pass on
+    options: dict[str, Any] = {"url": url, "grpc_port": port, "api_key": key, "prefer_grpc": grpc, "timeout": 60}
+    options["check_compatibility"] = False
     if not asynchronous:
-        client = QdrantClient(url=url, api_key=key, prefer_grpc=grpc, timeout=60)
+        client = QdrantClient(**options)
         session = ClientSession(client, prefix)
         try:
             yield session
@@ -369,7 +373,7 @@ def _connected(url: str, key: str | None, grpc: bool, asynchronous: bool) -> Ite
             client.close()
         return
     loop = asyncio.new_event_loop()
-    async_client = AsyncQdrantClient(url=url, api_key=key, prefer_grpc=grpc, timeout=60)
+    async_client = AsyncQdrantClient(**options)
     session = ClientSession(async_client, prefix, loop)
     try:
         yield session

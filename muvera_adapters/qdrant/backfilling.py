@@ -12,8 +12,8 @@ import numpy.typing as npt
 from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_matrix
-from muvera_adapters.qdrant.reading import user_payload
-from muvera_adapters.qdrant.requests import Count, Fetch, Flush, Page, Point, PutVectors, Row, Sample, Update, Where
+from muvera_adapters.qdrant.reading import count_vectors, user_payload
+from muvera_adapters.qdrant.requests import Fetch, Flush, Page, Point, PutVectors, Row, Sample, Update, Where
 from muvera_adapters.results import BackfillReport, VerifyReport
 from muvera_adapters.stores import backfilling
 from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes, verify_all
@@ -56,7 +56,7 @@ async def backfill(
     await Flush(collection.name)
     if not collection.kept:
         collection = await keep(collection)
-    report.remaining = await Count(collection.name, _todo(collection), shard_key)
+    report.remaining = await count_vectors(collection, _todo(collection), shard_key)
     report.seconds = seconds() - started
     return report, collection
 
@@ -124,8 +124,8 @@ async def _survey(collection: Collection, shard_key: Any) -> BackfillReport:
     assert collection.tokens is not None
     report = BackfillReport()
     todo = _todo(collection)
-    report.remaining = await Count(collection.name, todo, shard_key)
-    report.without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)), shard_key)
+    report.remaining = await count_vectors(collection, todo, shard_key)
+    report.without_tokens = await count_vectors(collection, Where(lacks=(collection.tokens,)), shard_key)
     started = seconds()
     rows, _ = await Page(collection.name, todo, _FIRST_PAGE, None, [ID_KEY], (collection.tokens,), shard_key)
     read = seconds() - started

@@ -193,6 +193,8 @@ def to_call(request: Any, connection: Connection) -> Call[Any, Any] | None:
             return _delete(request, timeout)
         case r.Optimize():
             return _optimize(request, timeout)
+        case r.Settle():
+            return None if connection.wire is LOCAL else _settle(request, timeout)
         case r.Flush():
             return None
     raise TypeError(f"{request!r} is not a request")
@@ -346,7 +348,7 @@ def _count(request: r.Count, timeout: int | None) -> Call[models.CountResult, in
         lambda client: client.count(
             collection_name=request.collection,
             count_filter=to_filter(request.where),
-            exact=True,
+            exact=request.exact,
             shard_key_selector=request.shard_key,
             timeout=timeout,
         ),
@@ -452,6 +454,21 @@ def _delete(request: r.Delete, timeout: int | None) -> Call[object, None]:
         lambda client: client.delete(
             collection_name=request.collection,
             points_selector=selector,
+            shard_key_selector=request.shard_key,
+            timeout=timeout,
+        )
+    )
+
+
+def _settle(request: r.Settle, timeout: int | None) -> Call[object, None]:
+    # a change by filter goes to all shards, which apply changes in order; no point has this id, and none has this key
+    nobody = models.Filter(must=[models.HasIdCondition(has_id=["00000000-0000-0000-0000-000000000000"])])
+    return tell(
+        lambda client: client.delete_payload(
+            collection_name=request.collection,
+            keys=[ID_KEY + "_none"],
+            points=nobody,
+            wait=True,
             shard_key_selector=request.shard_key,
             timeout=timeout,
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from muvera_adapters.errors import SchemaMismatch
 from muvera_adapters.stores.checks import check_dimensions
-from muvera_adapters.stores.collection import Counted
+from muvera_adapters.stores.collection import BatchLimit, Counted
 from muvera_adapters.stores.collection import Seen as LearnedByAll
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
@@ -65,10 +65,14 @@ class Seen(LearnedByAll):
     Attributes:
         lacking: number of documents with an FDE and without tokens.
         without_tokens: number of documents without tokens.
+        counts_are_refused: whether the server refuses exact counts, as a strict mode may.
+        searched_at_once: number of searches that one request may have.
     """
 
     lacking: Counted = field(default_factory=Counted)
     without_tokens: Counted = field(default_factory=Counted)
+    counts_are_refused: bool = False
+    searched_at_once: BatchLimit = field(default_factory=BatchLimit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from muvera_adapters.qdrant.backfilling import access, to_stored
 from muvera_adapters.qdrant.client import Connection, ask, tell, to_rows
 from muvera_adapters.qdrant.collection import STATE_KEY, TOKENS, Collection, Seen
 from muvera_adapters.qdrant.lifecycle import exists, fetch_info, index_payload, write_state
-from muvera_adapters.qdrant.requests import Count, Delete, PointId, Where
+from muvera_adapters.qdrant.reading import count_vectors
+from muvera_adapters.qdrant.requests import Delete, PointId, Where
 from muvera_adapters.qdrant.schema import optimizers
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.backfilling import count_padded, encodable, encode, verify
@@ -64,7 +65,7 @@ async def copy(
     await write_state(connection, copied)
     if alias is not None:
         await _switch(connection, alias, into)
-    report.without_tokens += await Count(collection.name, Where(lacks=(tokens,)))
+    report.without_tokens += await count_vectors(collection, Where(lacks=(tokens,)))
     report.seconds = seconds() - started
     return report
 
@@ -124,7 +125,7 @@ async def _pass(
     connection: Connection, collection: Collection, copied: Collection, report: BackfillReport, progress: bool
 ) -> int:
     changed, offset, limit = 0, None, _FIRST_PAGE
-    total = await Count(collection.name, Where())
+    total = await count_vectors(collection, Where())
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
             records, offset = await _page(connection, collection.name, limit, offset, content=True)

@@ -15,9 +15,14 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from muvera_adapters.errors import CollectionNotFound, StoreUnavailable, WrongUsage
+from muvera_adapters.logs import LOG, short
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
     from muvera_adapters.qdrant.edge.store import QdrantEdgeMuvera
 
 _SECONDS = 120
+_REST_PORT = 6333
+# for the question whether gRPC answers
+_PROBE_SECONDS = 2
 
 #: bits of one dimension by preset
 _QUANTIZATIONS = {"int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2, "none": 0}
@@ -86,22 +94,44 @@ def _connect(target: Target) -> Any:
             return QdrantClient(path=target.location)
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreUnavailable(f"{target} cannot be opened: {error}") from error
-    grpc_port = number_option(target, "grpc_port")
     # the client would warn, rather than fail, when the server does not answer
-    client = QdrantClient(
-        url=target.location,
-        api_key=os.environ.get("QDRANT_API_KEY"),
-        grpc_port=grpc_port or 6334,
-        prefer_grpc=grpc_port is not None,
-        timeout=_SECONDS,
-        check_compatibility=False,
+    connect = partial(
+        QdrantClient, url=target.location, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False
     )
+    grpc_port = number_option(target, "grpc_port")
+    options: dict[str, Any] = {} if grpc_port is None else {"grpc_port": grpc_port, "prefer_grpc": True}
+    client = connect(timeout=_SECONDS, **options)
     try:
-        client.info()
+        served = client.info()
     except Exception as error:  # the client raises what its transport raises
         client.close()
         raise unreachable(QDRANT, target, error) from error
+    if grpc_port is None and (found := _find_grpc(target, connect, served)) is not None:
+        client.close()
+        client = connect(timeout=_SECONDS, grpc_port=found, prefer_grpc=True)
     return client
+
+
+def _find_grpc(target: Target, connect: Callable[..., Any], served: Any) -> int | None:
+    """The port above that of REST, if the same server answers gRPC there; numbers take a fifth of the bytes."""
+    url = urlsplit(target.location)
+    port = (url.port or _REST_PORT) + 1
+    try:
+        # else the library of gRPC would go on trying to connect
+        socket.create_connection((url.hostname, port), timeout=_PROBE_SECONDS).close()
+        client = connect(timeout=_PROBE_SECONDS, grpc_port=port, prefer_grpc=True)
+        try:
+            answered = client.info()
+        finally:
+            client.close()
+    except Exception as error:  # the client raises what its transport raises
+        LOG.info("%s is asked by REST, as gRPC does not answer at port %d: %s", target, port, short(error))
+        return None
+    if answered.version != served.version:
+        LOG.info("%s is asked by REST, as another server answers gRPC at port %d", target, port)
+        return None
+    LOG.info("%s is asked by gRPC at port %d", target, port)
+    return port
 
 
 def _token_dim(client: Any, name: str, vector: str) -> int:

@@ -15,7 +15,8 @@ from muvera_adapters.qdrant.backfilling import check_adopted
 from muvera_adapters.qdrant.client import Connection, ask, tell
 from muvera_adapters.qdrant.collection import LOCAL, STATE_KEY, Collection, Wire, describe
 from muvera_adapters.qdrant.database import QDRANT, WORTH_TRYING
-from muvera_adapters.qdrant.requests import Count, Where
+from muvera_adapters.qdrant.reading import count_vectors
+from muvera_adapters.qdrant.requests import Where
 from muvera_adapters.stores import choosing
 from muvera_adapters.stores.checks import check_encoder_type
 from muvera_adapters.stores.choosing import Chosen, EncoderOption
@@ -101,7 +102,7 @@ async def adopt(
         # a vector that was added is filled by backfill() before it can be searched
         return replace(collection, has_fde=False, kept=False)
     if collection.has_fde and kept is None:
-        if tokens is not None and (await Count(name, Where(has=(fde,)))) == 0:
+        if tokens is not None and (await count_vectors(collection, Where(has=(fde,)))) == 0:
             return replace(collection, has_fde=False)  # added, and nothing written: backfill() finishes what was begun
         await check_adopted(collection)
         await write_state(connection, collection)

@@ -20,6 +20,8 @@ from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
 _FETCH = 100
 _SAMPLE = 32
+# ids in one page, where documents are counted one by one
+_COUNT_PAGE = 1_000
 
 
 async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
@@ -74,18 +76,45 @@ async def page(
 
 
 async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> int:
-    """Documents, exactly."""
-    return await Count(collection.name, Where(chosen), shard_key)
+    """Documents, exactly: where a strict mode refuses such a count, their ids are read and counted."""
+    seen, total, offset = collection.seen, 0, None
+    if not seen.counts_are_refused:
+        try:
+            return await Count(collection.name, Where(chosen), shard_key)
+        except Rejected as error:
+            LOG.info("%s: documents are counted by pages of ids, as counting is refused: %s", collection.name, error)
+    while True:
+        rows, offset = await Page(collection.name, Where(chosen), _COUNT_PAGE, offset, False, (), shard_key)
+        seen.counts_are_refused = True  # and not what is wrong with a filter
+        total += len(rows)
+        if offset is None:
+            return total
+
+
+async def count_vectors(collection: Collection, where: Where, shard_key: Any = None) -> int:
+    """Documents that have and lack vectors; where a strict mode refuses an exact count, the server's estimate.
+
+    The estimate adds the numbers that each segment knows, so it is wrong only while documents are being written.
+    """
+    seen = collection.seen
+    if not seen.counts_are_refused:
+        try:
+            return await Count(collection.name, where, shard_key)
+        except Rejected as error:
+            LOG.info("%s: documents are estimated, as counting is refused: %s", collection.name, error)
+    estimate = await Count(collection.name, where, shard_key, exact=False)
+    seen.counts_are_refused = True
+    return estimate
 
 
 async def info(collection: Collection) -> StoreInfo:
     """State and sizes; sizes of tokens are estimated from a sample."""
     state = await GetStatus(collection.name, collection.fde)
-    total = await Count(collection.name, Where())
-    without_fde = (await Count(collection.name, Where(lacks=(collection.fde,)))) if collection.has_fde else total
+    total = await count_vectors(collection, Where())
+    without_fde = (await count_vectors(collection, Where(lacks=(collection.fde,)))) if collection.has_fde else total
     without_tokens, token_bytes = total, 0
     if collection.tokens is not None:
-        without_tokens = await Count(collection.name, Where(lacks=(collection.tokens,)))
+        without_tokens = await count_vectors(collection, Where(lacks=(collection.tokens,)))
         rows = await Sample(collection.name, Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
         if rows:
             floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
@@ -116,6 +145,8 @@ async def unindexed(collection: Collection, state: Status) -> int | None:
     The database counts the indexed vectors of all names together (in an indexed segment that is every vector, tokens
     without a graph included), and deleted ones until their segment is rebuilt.
     """
+    if collection.seen.counts_are_refused:
+        return None
     try:
         stored = 0
         for name in state.vectors:

@@ -153,11 +153,12 @@ class Fetch(Request[list[Row]]):
 
 @dataclass(frozen=True, slots=True)
 class Count(Request[int]):
-    """Reply: the exact number of points."""
+    """Reply: the number of points; with ``exact=False`` an estimate, exact for ``has`` and ``lacks`` alone."""
 
     collection: str
     where: Where
     shard_key: Any = None
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,14 @@ class Flush(Request[None]):
     """Returns when all acknowledged writes are on disk."""
 
     collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(Request[None]):
+    """Returns when every shard has applied the writes that were acknowledged before; it changes nothing."""
+
+    collection: str
+    shard_key: Any = None
 
 
 @dataclass(frozen=True, slots=True)

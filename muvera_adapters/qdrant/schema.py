@@ -24,6 +24,8 @@ MINIMUM_VERSION = (1, 16)
 ADD_VECTOR_VERSION = (1, 18)
 #: oldest server that has TurboQuant
 TURBO_VERSION = (1, 18)
+#: oldest server that stores vectors themselves in TurboQuant's codes
+TURBO_DATATYPE_VERSION = (1, 19)
 
 # documents in a segment before its index is built; the server counts kilobytes of the largest vector
 _INDEX_AFTER = 2_000
@@ -61,6 +63,28 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
     )
 
 
+def check_datatype(datatype: models.Datatype, what: str, version: tuple[int, ...]) -> None:
+    """Raises InvalidInput for a datatype that such vectors lose their values in, and Unsupported for a newer one.
+
+    Args:
+        datatype: datatype of the stored vectors.
+        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens_datatype``.
+        version: version of the server.
+    """
+    plain = (models.Datatype.FLOAT16, models.Datatype.FLOAT32)
+    coarse = (models.Datatype.TURBO8, models.Datatype.TURBO4) if what == "tokens_datatype" else ()
+    if datatype not in (*plain, *coarse):
+        names = ", ".join(each.name for each in (*plain, *coarse))
+        raise InvalidInput(
+            f"{what} must be one of {names}, got {datatype!r}: values of other types are rounded too coarsely to be "
+            "compared, UINT8 to whole numbers of 0 to 255"
+        )
+    if datatype in coarse and version < TURBO_DATATYPE_VERSION:
+        raise Unsupported(
+            f"Qdrant {dotted(version)} has no {what} {datatype.name}; {dotted(TURBO_DATATYPE_VERSION)} has"
+        )
+
+
 def fde_params(
     encoder: Encoder,
     quantization: FDEQuantization,
@@ -73,6 +97,7 @@ def fde_params(
 
     ``version`` is the server's, on which the codes of ``"auto"`` depend.
     """
+    check_datatype(datatype, "datatype", version)
     if quantization == "auto":
         quantization = auto_preset(encoder.dim, version >= TURBO_VERSION)
     codes = quantization_config(quantization)
@@ -145,6 +170,7 @@ def plan(
     ``version`` is the server's.
     """
     check_dimensions(encoder, MAX_DIM, "Qdrant")
+    check_datatype(tokens_datatype, "tokens_datatype", version)
     vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk, version)}
     if store_tokens:
         vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)

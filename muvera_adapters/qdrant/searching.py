@@ -10,12 +10,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from muvera_adapters.errors import Rejected
-from muvera_adapters.logs import LOG
 from muvera_adapters.qdrant import search_plan
 from muvera_adapters.qdrant.collection import EDGE, LOCAL, Collection
 from muvera_adapters.qdrant.prepare import check_query
-from muvera_adapters.qdrant.reading import fetch, sample_fdes, token_names, tokens_of, user_payload
-from muvera_adapters.qdrant.requests import Count, Find, FindMany, FindOwn, Params, PointId, Prefetch, Row, Where
+from muvera_adapters.qdrant.reading import (
+    count_vectors,
+    fetch,
+    sample_fdes,
+    token_names,
+    tokens_of,
+    user_payload,
+)
+from muvera_adapters.qdrant.requests import Find, FindMany, FindOwn, Params, PointId, Prefetch, Row, Where
 from muvera_adapters.qdrant.search_plan import Found, Options, Plan, asked_payload
 from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
@@ -111,7 +117,7 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
 
 async def _count_missing(collection: Collection) -> int:
     has = () if collection.tokens is None else (collection.tokens,)
-    return await Count(collection.name, Where(has=has, lacks=(collection.fde,)))
+    return await count_vectors(collection, Where(has=has, lacks=(collection.fde,)))
 
 
 async def _search(collection: Collection, queries: Sequence[Any], options: Options) -> list[Hits]:
@@ -179,7 +185,25 @@ async def _send(finds: list[Find | FindOwn], collection: Collection) -> list[lis
     replies: list[list[Row]] = []
     sizes = [int((_floats(find) + 100) * collection.wire.bytes_per_float) for find in finds]
     for i, j in slices(sizes, collection.wire.target):
-        replies += await FindMany(collection.name, finds[i:j])
+        replies += await _find_many(collection, finds[i:j])
+    return replies
+
+
+async def _find_many(collection: Collection, finds: Sequence[Find | FindOwn]) -> list[list[Row]]:
+    """Replies to searches in as few requests as the server takes: a strict mode may limit their number."""
+    limit = collection.seen.searched_at_once
+    size = len(finds) if limit.most is None else limit.most
+    if len(finds) <= size:
+        try:
+            return await FindMany(collection.name, finds)
+        except Rejected:
+            if len(finds) == 1:
+                raise
+            size = len(finds) // 2
+    replies = []
+    for i in range(0, len(finds), size):
+        replies += await _find_many(collection, finds[i : i + size])
+    limit.learn(size)
     return replies
 
 
@@ -201,11 +225,7 @@ async def _count_lacking(collection: Collection, also: bool) -> int:
     if not lacking.is_fresh:
         assert collection.tokens is not None
         where = Where(has=() if also else (collection.fde,), lacks=(collection.tokens,))
-        try:
-            lacking.keep(await Count(collection.name, where))
-        except Rejected as error:  # a strict mode may forbid exact counts
-            LOG.info("%s: all documents are taken to have tokens, as counting is refused: %s", collection.name, error)
-            lacking.keep(None)
+        lacking.keep(await count_vectors(collection, where))
     return lacking.value or 0
 
 

@@ -25,6 +25,7 @@ from muvera_adapters.qdrant.requests import (
     PutPayload,
     PutPoints,
     PutVectors,
+    Settle,
     Status,
     Update,
     Upsert,
@@ -38,6 +39,14 @@ from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_
 
 # a batch is written again where its documents were deleted meanwhile
 _ROUNDS = 3
+
+
+class _NoDocumentsFault(Exception):
+    """A request without documents is rejected like the batch."""
+
+    def __init__(self, error: Rejected) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 async def upsert(
@@ -57,6 +66,9 @@ async def upsert(
     A document that is there keeps what the call does not name; with ``replace`` it keeps nothing. New documents are
     written whole: a database may keep the old vectors and payload of a point that it is sent whole, or drop them,
     which depends on the segment where the point lies.
+
+    Raises:
+        Rejected: the database rejects requests without documents, too: because of a shard key, for instance.
     """
     need_fde(collection)
     names = (await GetStatus(collection.name, collection.fde)).vectors if vectors else ()
@@ -65,15 +77,30 @@ async def upsert(
     # an empty collection spares the reads of ids of all batches, a single batch is one read anyway
     empty = sum(prepared.sizes) > collection.wire.target and await _is_empty(collection, shard_key)
 
+    asked, waited = False, True
+
     async def write(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
-        nonlocal names
+        nonlocal asked
+        try:
+            return await attempt(points, last)
+        except Rejected:
+            if not asked:
+                asked = True
+                try:
+                    await Settle(collection.name, shard_key)
+                except Rejected as error:
+                    raise _NoDocumentsFault(error) from error
+            raise
+
+    async def attempt(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
+        nonlocal names, waited
         there = frozenset[str]() if empty else await _there(collection, points, shard_key)
         if there and replace and not names:
             names = (await GetStatus(collection.name, collection.fde)).vectors
-        # the database applies writes in order, so waiting for the last is waiting for all; but what is wrong with
-        # vectors of the user it says only to those who wait
+        # a shard applies writes in order; what is wrong with vectors of the user it says only to those who wait
         wait = last or bool(vectors)
-        for attempt in range(_ROUNDS):
+        waited = waited and wait
+        for turn in range(_ROUNDS):
             if not there:
                 await Upsert(collection.name, points, wait, shard_key)
                 return {}
@@ -83,7 +110,7 @@ async def upsert(
             except (CollectionNotFound, Rejected):
                 # a document was deleted meanwhile, perhaps
                 still = await _there(collection, points, shard_key)
-                if still == there or attempt == _ROUNDS - 1:
+                if still == there or turn == _ROUNDS - 1:
                     raise
                 there = still
             else:
@@ -94,7 +121,12 @@ async def upsert(
     access = WriteAccess(
         collection.wire.target, partial(to_points, collection, prepared), write, partial(unfit, collection)
     )
-    report = await writing.upsert(prepared, collection, access, progress)
+    try:
+        report = await writing.upsert(prepared, collection, access, progress)
+    except _NoDocumentsFault as refusal:
+        raise refusal.error from refusal.error.__cause__
+    if not waited:  # the last batch may have had documents of some shards only
+        await Settle(collection.name, shard_key)
     await Flush(collection.name)
     return report
 

@@ -40,6 +40,21 @@ class Counted:
         self.at = None
 
 
+@dataclass(slots=True)
+class BatchLimit:
+    """How many items the database was seen to take in one request.
+
+    Attributes:
+        most: number that it accepted where it refused twice as many; None: nothing was refused for its number.
+    """
+
+    most: int | None = None
+
+    def learn(self, accepted: int) -> None:
+        """More than ``accepted`` items were refused, and all of them were accepted in smaller requests."""
+        self.most = accepted if self.most is None else min(self.most, accepted)
+
+
 @dataclass(slots=True, kw_only=True)
 class Seen:
     """What operations learn of a collection while they run; threads share it, and any of it may be learned again.
@@ -49,12 +64,14 @@ class Seen:
         without_fde: number of documents without an FDE.
         warned: whether documents without an FDE have been warned of.
         direction: how much the tokens of the first documents written share a direction.
+        written_at_once: number of documents that one write may have.
     """
 
     fde_length: float | None = None
     without_fde: Counted = field(default_factory=Counted)
     warned: bool = False
     direction: DirectionOfTokens = field(default_factory=DirectionOfTokens)
+    written_at_once: BatchLimit = field(default_factory=BatchLimit)
 
 
 class Described(Protocol):

@@ -15,7 +15,7 @@ from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, StoreUna
 from muvera_adapters.logs import LOG, short
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.checks import Prepared
-from muvera_adapters.stores.collection import Described
+from muvera_adapters.stores.collection import BatchLimit, Described
 from muvera_adapters.stores.operations import Compute, Operation, Pause, seconds
 from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
@@ -66,7 +66,8 @@ async def upsert(prepared: Prepared[K], collection: Described, access: WriteAcce
             items = access.items(i, j, fdes)
             try:
                 write = partial(_write, access, j == len(ids))
-                rejected = await halving(write, [items[k] for k in positions], access.halved)
+                wanted = [items[k] for k in positions]
+                rejected = await halving(write, wanted, access.halved, collection.seen.written_at_once)
             except StoreUnavailable as error:
                 raise interrupted(error, report, ids, i, access.advice) from (error.__cause__ or error)
             report.failed.update({ids[i + positions[k]]: str(error) for k, error in rejected.items()})
@@ -83,17 +84,25 @@ async def halving(
     write: Callable[[Sequence[W]], Operation[dict[int, MuveraError]]],
     items: Sequence[W],
     errors: tuple[type[MuveraError], ...] = (Rejected,),
+    limit: BatchLimit | None = None,
 ) -> dict[int, MuveraError]:
     """Position -> error of the items that the database rejects individually, isolated by halving the batch.
+
+    Where it rejects every one of n items, about n requests are sent: after a half of which all items are rejected, the
+    following go one by one until one is accepted.
 
     Args:
         write: writes items; raises one of ``errors`` where the database rejects the whole request, or returns position
             -> error where it rejects single items.
         items: what to write.
         errors: errors that reject a request.
+        limit: number of items that a request may have, as far as it is known; what is learned of it is kept there.
     """
+    limit = BatchLimit() if limit is None else limit
     if not items:
         return {}
+    if limit.most is not None and len(items) > limit.most:
+        return await _one_after_the_other(write, items, limit.most, errors, limit)
     try:
         return await write(items)
     except errors as error:
@@ -101,9 +110,36 @@ async def halving(
             return {0: error}
         LOG.info("%d documents are refused together, and sent in halves: %s", len(items), short(error))
     half = len(items) // 2
-    first = await halving(write, items[:half], errors)
-    second = await halving(write, items[half:], errors)
+    first = await halving(write, items[:half], errors, limit)
+    rest = items[half:]
+    if len(first) < half:
+        second = await halving(write, rest, errors, limit)
+    else:  # perhaps the database rejects everything
+        second = {}
+        for k, item in enumerate(rest):
+            rejected = await halving(write, [item], errors, limit)
+            if not rejected:
+                others = await halving(write, rest[k + 1 :], errors, limit)
+                second |= {k + 1 + j: error for j, error in others.items()}
+                break
+            second[k] = rejected[0]
+    if not first and not second:
+        limit.learn(half)
     return {**first, **{half + k: error for k, error in second.items()}}
+
+
+async def _one_after_the_other(
+    write: Callable[[Sequence[W]], Operation[dict[int, MuveraError]]],
+    items: Sequence[W],
+    size: int,
+    errors: tuple[type[MuveraError], ...],
+    limit: BatchLimit,
+) -> dict[int, MuveraError]:
+    rejected: dict[int, MuveraError] = {}
+    for i in range(0, len(items), size):
+        some = await halving(write, items[i : i + size], errors, limit)
+        rejected |= {i + k: error for k, error in some.items()}
+    return rejected
 
 
 def check_named(

@@ -234,7 +234,7 @@ def test_a_fresh_load_reads_nothing_but_that_the_collection_is_empty():
     assert write(points, range(40)).written == 40
     kinds = points.kinds()
     assert kinds.count("Upsert") > 3
-    assert kinds == ["Page", *["Upsert"] * kinds.count("Upsert"), "Flush"]
+    assert kinds == ["Page", *["Upsert"] * kinds.count("Upsert"), "Settle", "Flush"]
 
 
 def test_a_load_into_a_collection_reads_ids_once_a_batch():

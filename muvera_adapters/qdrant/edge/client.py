@@ -131,9 +131,11 @@ class Shard:
             case r.Fetch():
                 return _rows(shard.retrieve(list(request.ids), request.payload, list(request.vectors) or False))
             case r.Count():
-                return shard.count(edge.CountRequest(exact=True, filter=_filter(request.where)))
+                return shard.count(edge.CountRequest(exact=request.exact, filter=_filter(request.where)))
             case r.GetStatus():
                 return self._status(shard)
+            case r.Settle():
+                return None
             case r.Flush():
                 return shard.flush()
             case r.Optimize():
@@ -208,6 +210,21 @@ def quantization_config(quantization: Quantization, dim: int) -> EdgeQuantizatio
     return presets[preset]()
 
 
+def check_datatype(datatype: edge.VectorStorageDatatype, what: str) -> None:
+    """Raises InvalidInput for a datatype that such vectors lose their values in.
+
+    Args:
+        datatype: datatype of the stored vectors.
+        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens_datatype``.
+    """
+    names = ["Float16", "Float32", *(["Turbo8", "Turbo4"] if what == "tokens_datatype" else [])]
+    if datatype not in [getattr(edge.VectorStorageDatatype, name) for name in names]:
+        raise InvalidInput(
+            f"{what} must be one of {', '.join(names)}, got {datatype!r}: values of other types are rounded too coarsely to be "
+            "compared, Uint8 to whole numbers of 0 to 255"
+        )
+
+
 def fde_params(
     encoder: Encoder,
     quantization: Quantization,
@@ -215,6 +232,7 @@ def fde_params(
     hnsw_config: edge.HnswIndexConfig | None,
 ) -> edge.EdgeVectorParams:
     """Parameters of the FDE vector: a graph, and codes in memory."""
+    check_datatype(datatype, "datatype")
     codes = quantization_config(quantization, encoder.dim)
     return edge.EdgeVectorParams(
         encoder.dim,
@@ -229,6 +247,7 @@ def fde_params(
 
 def token_params(encoder: Encoder, datatype: edge.VectorStorageDatatype) -> edge.EdgeVectorParams:
     """Parameters of the tokens: no graph (m=0)."""
+    check_datatype(datatype, "tokens_datatype")
     return edge.EdgeVectorParams(
         encoder.token_dim,
         edge.Distance.Dot,
