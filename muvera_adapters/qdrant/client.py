@@ -487,9 +487,10 @@ def _optimize(request: r.Optimize, timeout: int | None) -> Call[object, None]:
 
 def to_filter(where: r.Where) -> models.Filter | None:
     """One filter for all conditions."""
-    if not where.has and not where.lacks:
+    if not where.has and not where.lacks and where.ids is None:
         return where.filter
     must: list[Any] = [models.HasVectorCondition(has_vector=name) for name in where.has]
+    must += [] if where.ids is None else [models.HasIdCondition(has_id=list(where.ids))]
     must += [where.filter] if where.filter is not None else []
     lacks: list[Any] = [models.HasVectorCondition(has_vector=name) for name in where.lacks]
     return models.Filter(must=must or None, must_not=lacks or None)

@@ -22,11 +22,15 @@ Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Points for which all conditions hold: ``filter`` is of the database's own type, the others name vectors."""
+    """Points for which all conditions hold.
+
+    ``filter`` is of the database's own type, ``has`` and ``lacks`` name vectors, and None of ``ids`` is no condition.
+    """
 
     filter: Any = None
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    ids: Sequence[PointId] | None = None
 
 
 @dataclass(frozen=True, slots=True)

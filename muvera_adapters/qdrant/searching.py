@@ -145,7 +145,7 @@ async def _answer(
         for query, fde in zip(queries, fdes, strict=True)
     ]
     with Stage(timings, "second_stage" if mode == "native" else "first_stage"):
-        replies = iter(await _send([find for plan in plans for find in plan.finds], collection))
+        replies = iter(await _replies(collection, plans))
     results = []
     for query, fde, plan in zip(queries, fdes, plans, strict=True):
         found = search_plan.read(plan, replies, fde)
@@ -177,6 +177,28 @@ def _mode(collection: Collection, options: Options) -> str:
         mode = "none" if collection.tokens is None else "client" if client else "native"
     check_mode(collection, options, mode)
     return mode
+
+
+async def _replies(collection: Collection, plans: Sequence[Plan]) -> list[list[Row]]:
+    """Replies to the requests of all plans, in their order."""
+    if not all(plan.both and plan.lacking and len(plan.lists) == 1 for plan in plans):
+        return await _send([find for plan in plans for find in plan.finds], collection)
+    # candidates first: the other requests go through these alone, as each would else search all documents again
+    candidates = await _send([plan.lists[0] for plan in plans], collection)
+    narrowed: list[Find | FindOwn] = []
+    for plan, rows in zip(plans, candidates, strict=True):
+        if rows and plan.both is not None:
+            where = replace(plan.both.where, ids=[row.id for row in rows])
+            # such a strict mode refuses MaxSim without a first stage, which else is not needed any more
+            first = plan.both.prefetches if collection.seen.counts_are_refused else ()
+            narrowed.append(replace(plan.both, where=where, prefetches=first))
+            narrowed.append(replace(plan.lacking[0], where=replace(plan.lacking[0].where, ids=where.ids)))
+    found = iter(await _send(narrowed, collection) if narrowed else [])
+    replies = []
+    for rows in candidates:
+        both = next(found) if rows else []
+        replies += [both, rows, next(found) if rows else []]
+    return replies
 
 
 async def _send(finds: list[Find | FindOwn], collection: Collection) -> list[list[Row]]:

@@ -220,8 +220,8 @@ def check_datatype(datatype: edge.VectorStorageDatatype, what: str) -> None:
     names = ["Float16", "Float32", *(["Turbo8", "Turbo4"] if what == "tokens_datatype" else [])]
     if datatype not in [getattr(edge.VectorStorageDatatype, name) for name in names]:
         raise InvalidInput(
-            f"{what} must be one of {', '.join(names)}, got {datatype!r}: values of other types are rounded too coarsely to be "
-            "compared, Uint8 to whole numbers of 0 to 255"
+            f"{what} must be one of {', '.join(names)}, got {datatype!r}: values of other types are rounded too "
+            "coarsely to be compared, Uint8 to whole numbers of 0 to 255"
         )
 
 
@@ -368,9 +368,10 @@ def _params(params: Any) -> Any:
 
 
 def _filter(where: r.Where) -> edge.Filter | None:
-    if not where.has and not where.lacks:
+    if not where.has and not where.lacks and where.ids is None:
         return where.filter
     must: list[Any] = [edge.HasVectorCondition(name) for name in where.has]
+    must += [] if where.ids is None else [edge.HasIdCondition(set(where.ids))]
     must += [where.filter] if where.filter is not None else []
     lacks: list[Any] = [edge.HasVectorCondition(name) for name in where.lacks]
     return edge.Filter(must=must or None, must_not=lacks or None)
