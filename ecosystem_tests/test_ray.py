@@ -39,8 +39,8 @@ def address(tmp_path):
 
 def start(corpus, address, workers=2):
     host, port, grpc_port = map(str, address)
-    command = [sys.executable, SCRIPT, corpus, "--stand-in", "--batch", "20", "--workers", str(workers)]
-    command += ["--host", host, "--port", port, "--grpc-port", grpc_port]
+    target = f"weaviate:http://{host}:{port}?grpc_port={grpc_port}"
+    command = [sys.executable, SCRIPT, corpus, target, "--stand-in", "--batch", "20", "--workers", str(workers)]
     environment = {**os.environ, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

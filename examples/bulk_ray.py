@@ -1,6 +1,7 @@
-"""Encodes and loads a corpus into Weaviate in parallel, on as many machines as the Ray cluster has.
+"""Encodes and loads a corpus into Weaviate or Qdrant in parallel, on as many machines as the Ray cluster has.
 
-python examples/bulk_ray.py corpus.jsonl [--workers 2] [--stand-in]      # lines {"id": ..., "text": ...}
+python examples/bulk_ray.py corpus.jsonl weaviate:http://localhost:8080      # lines {"id": ..., "text": ...}
+python examples/bulk_ray.py corpus.jsonl qdrant:http://localhost:6333 [--workers 2] [--stand-in]
 
 Run again after a failure, it does what is left: documents that are there are passed over, and `upsert` replaces by id.
 Each worker embeds, encodes and writes its batches over its own connection; Ray repeats batches of machines that die.
@@ -9,14 +10,15 @@ Each worker embeds, encodes and writes its batches over its own connection; Ray 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Any
 
 import numpy as np
 import ray
-import weaviate
 
-from muvera_adapters.weaviate import WeaviateMuvera
+from muvera_adapters.databases import Database
+from muvera_adapters.errors import CollectionExists
 from muvera_core import FDEConfig, FDEEncoder
 
 COLLECTION = "ExampleCorpus"
@@ -25,7 +27,7 @@ COLLECTION = "ExampleCorpus"
 class EncodeAndLoad:
     """One worker: made once, called with batches of columns `id` and `text`."""
 
-    def __init__(self, address: dict[str, Any], stand_in: bool) -> None:
+    def __init__(self, target: str, stand_in: bool) -> None:
         if stand_in:
             from stand_in import embed
 
@@ -34,8 +36,8 @@ class EncodeAndLoad:
             from fastembed import LateInteractionTextEmbedding
 
             self.embed = LateInteractionTextEmbedding("colbert-ir/colbertv2.0").embed
-        self.client = weaviate.connect_to_local(**address)
-        self.store = WeaviateMuvera.open(self.client, COLLECTION)  # with the encoder that the collection keeps
+        self.database = Database(target)  # kept open as long as the worker lives
+        self.store = self.database.open(COLLECTION)  # with the encoder that the collection keeps
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         ids, texts = batch["id"].tolist(), batch["text"].tolist()
@@ -51,21 +53,17 @@ class EncodeAndLoad:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus")
+    parser.add_argument("target", help="URL of a server, as the workers reach it")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64, help="documents; what a worker holds in memory at a time")
-    parser.add_argument("--host", default="localhost", help="as the workers reach it")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--grpc-port", type=int, default=50051)
     parser.add_argument("--stand-in", action="store_true", help="no model: vectors of words")
     arguments = parser.parse_args()
-    address = {"host": arguments.host, "port": arguments.port, "grpc_port": arguments.grpc_port}
-    with weaviate.connect_to_local(**address) as client:
-        if not client.collections.exists(COLLECTION):
-            WeaviateMuvera.create(client, COLLECTION, FDEEncoder(FDEConfig(dim=128)))
+    with Database(arguments.target) as database, contextlib.suppress(CollectionExists):
+        database.create(COLLECTION, FDEEncoder(FDEConfig(dim=128)))
 
     results = ray.data.read_json(arguments.corpus, lines=True).map_batches(
         EncodeAndLoad,
-        fn_constructor_args=(address, arguments.stand_in),
+        fn_constructor_args=(arguments.target, arguments.stand_in),
         batch_size=arguments.batch,
         concurrency=arguments.workers,
         num_cpus=0.5,  # what Ray reserves for a worker: with a whole one for each, two cores leave none for reading

@@ -110,7 +110,7 @@ async def _make(
             replication_factor=params.replication_factor,
             write_consistency_factor=params.write_consistency_factor,
             on_disk_payload=params.on_disk_payload,
-            optimizers_config=optimizers(vectors),
+            optimizers_config=optimizers(fde),
             hnsw_config=graph,
             quantization_config=config.quantization_config,
             metadata={**(config.metadata or {}), STATE_KEY: state},

@@ -27,9 +27,10 @@ TURBO_VERSION = (1, 18)
 #: oldest server that stores vectors themselves in TurboQuant's codes
 TURBO_DATATYPE_VERSION = (1, 19)
 
-# documents in a segment before its index is built; the server counts kilobytes of the largest vector
+# documents in a segment before its index is built
 _INDEX_AFTER = 2_000
-_TYPICAL_TOKENS = 300
+# kilobytes
+_SERVERS_THRESHOLD = 10_000
 
 
 def quantization_config(quantization: Quantization) -> models.QuantizationConfig | None:
@@ -130,15 +131,13 @@ def token_params(
     )
 
 
-def optimizers(vectors: dict[str, models.VectorParams]) -> models.OptimizersConfigDiff:
-    """An indexing threshold that fits such documents: the default of 10,000 KB is 67 documents of 300 x 128."""
-    largest = max(
-        params.size
-        * (2 if params.datatype == models.Datatype.FLOAT16 else 4)
-        * (_TYPICAL_TOKENS if params.multivector_config else 1)
-        for params in vectors.values()
-    )
-    return models.OptimizersConfigDiff(indexing_threshold=max(10_000, _INDEX_AFTER * largest // 1024))
+def optimizers(fde: models.VectorParams) -> models.OptimizersConfigDiff:
+    """An indexing threshold for FDEs of this size: it bounds what a search scans in a segment without an index.
+
+    The server compares it with the bytes of each vector of a segment, so long token matrices reach it sooner.
+    """
+    size = fde.size * (2 if fde.datatype == models.Datatype.FLOAT16 else 4)
+    return models.OptimizersConfigDiff(indexing_threshold=max(_SERVERS_THRESHOLD, _INDEX_AFTER * size // 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def plan(
         vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)
     arguments = {
         "vectors_config": vectors,
-        "optimizers_config": optimizers_config or optimizers(vectors),
+        "optimizers_config": optimizers_config or optimizers(vectors[FDE]),
         "metadata": {STATE_KEY: new_state(encoder, FDE, TOKENS if store_tokens else None, model)},
         **{key: value for key, value in passed.items() if value is not None},
     }

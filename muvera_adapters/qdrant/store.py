@@ -184,8 +184,8 @@ class QdrantMuvera:
             tokens_datatype: datatype of the token matrices as stored.
             tokens_quantization: codes of the token matrices.
             tokens_on_disk: whether to keep token matrices out of memory.
-            optimizers_config: settings of the optimizers; None: an index is built from about 2,000 documents of 300
-                tokens in a segment on.
+            optimizers_config: settings of the optimizers; None: a segment gets its index when its FDEs, or its tokens,
+                have the bytes of 2,000 FDEs, and 10 MB at least.
             shard_number: as in ``create_collection``, like the next four.
             sharding_method: custom sharding needs ``shard_key_selector`` in the calls.
             replication_factor: passed on.

@@ -140,10 +140,9 @@ class TestSchema:
         with pytest.raises(InvalidInput, match="int8, turbo4"):
             planned(quantization="int4")
 
-    def test_segments_are_indexed_after_thousands_of_documents_not_after_67(self):
-        threshold = planned().arguments["optimizers_config"].indexing_threshold
-        kilobytes = 300 * 128 * 2 / 1024
-        assert threshold / kilobytes > 1_900
+    @pytest.mark.parametrize(("encoder", "kilobytes"), [(ENCODER, 40_000), (SMALL, 10_000)])
+    def test_segments_are_indexed_by_the_size_of_fdes(self, encoder, kilobytes):
+        assert planned(encoder).arguments["optimizers_config"].indexing_threshold == kilobytes
 
     def test_everything_of_ours_is_under_one_key_of_the_metadata(self):
         metadata = planned().arguments["metadata"]
