@@ -18,6 +18,7 @@ from muvera_core._simd import (
     TALL,
     VEC_BYTES,
     max_tile,
+    project_one,
     project_short,
     project_tall,
 )
@@ -105,14 +106,19 @@ def features(addresses, offsets, half, d, panels, thresholds, out):
             return state, i, token
         for p in range(panels.shape[0]):
             total = np.zeros(LANES, np.float32)
-            for row in range(0, rows, TALL):
-                project_tall(
-                    packed.ctypes.data + row * ROW_BYTES, rows * ROW_BYTES, panels.ctypes.data + p * d * VEC_BYTES,
-                    d, ones.ctypes.data, dots.ctypes.data, VEC_BYTES,
-                )
-                for t in range(min(TALL, count - row)):
+            panel = panels.ctypes.data + p * d * VEC_BYTES
+            row = 0
+            while row < count:
+                source, height = packed.ctypes.data + row * ROW_BYTES, TALL
+                if count - row > SHORT:
+                    project_tall(source, rows * ROW_BYTES, panel, d, ones.ctypes.data, dots.ctypes.data, VEC_BYTES)
+                else:
+                    height = SHORT
+                    project_short(source, rows * ROW_BYTES, panel, d, ones.ctypes.data, dots.ctypes.data, VEC_BYTES)
+                for t in range(min(height, count - row)):
                     for lane in range(LANES):
                         total[lane] += max(dots[t, lane] - thresholds[p, lane], np.float32(0))
+                row += height
             column = p * LANES
             out[column // ROW, i, column % ROW : column % ROW + LANES] = total
     return OK, 0, 0
@@ -122,7 +128,7 @@ def features(addresses, offsets, half, d, panels, thresholds, out):
 def products(rows, width, panels, out):
     """out = rows @ matrix: rows in planes, (width, columns) matrix in panels, out (rows, LANES * panels).
 
-    The number of rows is a multiple of SHORT.
+    The number of rows is 1 or a multiple of SHORT.
     """
     count = rows.shape[1]
     ones = np.ones(TALL, np.float32)
@@ -133,7 +139,10 @@ def products(rows, width, panels, out):
         while row < count:
             source = rows.ctypes.data + row * ROW_BYTES
             target = out.ctypes.data + row * step + p * VEC_BYTES
-            if count - row >= TALL:
+            if count == 1:
+                project_one(source, count * ROW_BYTES, panel, width, ones.ctypes.data, target, step)
+                row += 1
+            elif count - row >= TALL:
                 project_tall(source, count * ROW_BYTES, panel, width, ones.ctypes.data, target, step)
                 row += TALL
             else:

@@ -37,7 +37,7 @@ def first_product(kernel: Any, matrix: Matrix, shift: Float32, located: Located,
     Raises:
         InvalidTokens: a token is NaN, infinite or all zeros.
     """
-    rows = -(-(j - i) // LANES) * LANES
+    rows = 1 if j - i == 1 else -(-(j - i) // LANES) * LANES  # a single query would take the work of 16
     out = aligned_rows(-(-len(matrix.panels) * LANES // _ROW) * rows, _ROW).reshape(-1, rows, _ROW)
     out[...] = 0
     state, position, token = kernel(

@@ -451,7 +451,7 @@ def _project_tile(height: int, narrow: bool = False) -> Any:
     return project
 
 
-project_tall, project_short = _project_tile(TALL), _project_tile(SHORT)
+project_tall, project_short, project_one = _project_tile(TALL), _project_tile(SHORT), _project_tile(1)
 project_narrow_tall, project_narrow_short = _project_tile(TALL, narrow=True), _project_tile(SHORT, narrow=True)
 
 

@@ -50,8 +50,8 @@ def intake(collection: Collection, vectors: Names[str] = ()) -> Intake[PointId]:
 
 
 def check_query(matrix: npt.NDArray[Any], what: str) -> None:
-    """Raises InvalidInput for a query that cannot be encoded or sent."""
-    check_matrix(matrix, what, half=False)
+    """Raises InvalidInput for a query that cannot be sent; its values have been checked."""
+    _check_size(matrix, what)
 
 
 def unfit(collection: Collection, fdes: npt.NDArray[np.float32]) -> dict[int, str]:
@@ -92,11 +92,7 @@ def _payload(payload: Mapping[str, Any], position: int) -> dict[str, Any]:
 
 def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
     """Raises InvalidInput for what cannot be encoded or stored; ``half``: it will be stored as float16."""
-    if matrix.size >= MAX_FLOATS:
-        raise InvalidInput(
-            f"{where} has {matrix.shape[0]} tokens of {matrix.shape[1]} dimensions; Qdrant takes fewer than "
-            f"{MAX_FLOATS} numbers in one multivector: pool its tokens, or split the document"
-        )
+    _check_size(matrix, where)
     if is_plain(matrix, _HALF_MAX if half else np.inf):
         return
     largest = check_finite(matrix, where)
@@ -106,6 +102,14 @@ def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
             "normalize the token vectors"
         )
     check_present(matrix, where)
+
+
+def _check_size(matrix: npt.NDArray[Any], where: str) -> None:
+    if matrix.size >= MAX_FLOATS:
+        raise InvalidInput(
+            f"{where} has {matrix.shape[0]} tokens of {matrix.shape[1]} dimensions; Qdrant takes fewer than "
+            f"{MAX_FLOATS} numbers in one multivector: pool its tokens, or split the document"
+        )
 
 
 def _size(collection: Collection, matrix: npt.NDArray[Any], payload: Mapping[str, Any], where: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from muvera_adapters.qdrant.backfilling import to_stored
 from muvera_adapters.qdrant.collection import Collection
-from muvera_adapters.qdrant.prepare import check_query
+from muvera_adapters.qdrant.prepare import check_matrix
 from muvera_adapters.qdrant.requests import Fetch, Page, Where
 from muvera_adapters.stores.backfilling import Stored
 from muvera_adapters.stores.ids import ID_KEY
@@ -28,4 +29,4 @@ def access(collection: Collection) -> FitAccess:
         rows = await Fetch(collection.name, ids, [ID_KEY], names)
         return [to_stored(collection, row) for row in rows if collection.tokens in row.vectors]
 
-    return FitAccess(collection, check_query, keys, read, collection.fde_cosine)
+    return FitAccess(collection, partial(check_matrix, half=False), keys, read, collection.fde_cosine)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
@@ -296,8 +297,7 @@ def _delete(request: r.Delete) -> edge.UpdateOperation:
 
 
 def _all_vectors(point: r.Point) -> Any:
-    ours = {name: np.ascontiguousarray(values) for name, values in point.vectors.items()}
-    return {**ours, **point.others}
+    return {**{name: _plain(values) for name, values in point.vectors.items()}, **point.others}
 
 
 def _query(find: r.Find | r.FindOwn) -> edge.QueryRequest:
@@ -352,8 +352,13 @@ def _whole(prefetch: edge.Prefetch) -> edge.Prefetch:
     )
 
 
-def _nearest(vector: Any, using: str) -> edge.Query:
-    return edge.Query.Nearest(vector, using=using)  # takes arrays, which its stubs do not say
+def _nearest(vector: npt.NDArray[Any], using: str) -> edge.Query:
+    return edge.Query.Nearest(_plain(vector), using=using)
+
+
+def _plain(vector: npt.NDArray[Any]) -> Any:
+    """A vector or multivector as lists: the engine takes arrays too, and reads them in twice the time."""
+    return vector.tolist()
 
 
 def _params(params: Any) -> Any:
