@@ -1,8 +1,12 @@
-"""Draws the figures of concepts.md with this library: python docs/figures/make.py (needs the extra ``eval``)."""
+"""Draws the figures of concepts.md and tuning.md: python docs/figures/make.py (needs the extra ``eval``).
+
+The curves of ``scale.svg`` are in ``scale.json``, which ``python -m benchmarks.scale`` measures (it takes long).
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +152,32 @@ def _recalls(
     ]
 
 
+def scale(name: str) -> None:
+    """Recall by candidates at several sizes of one collection, and the candidates that a recall needs by size."""
+    measured = json.loads((HERE / "scale.json").read_text())
+    figure, (curves, growth) = plt.subplots(1, 2, figsize=(9, 3.6))
+    for encoder, style in zip(measured["recall"], ("o-", "s--", "^:"), strict=False):
+        by_size = measured["recall"][encoder]
+        for shade, (size, recall) in enumerate(by_size.items()):
+            if style == "o-":
+                curves.plot(measured["candidates"], recall, style, ms=3, label=f"{int(size):,} documents",
+                            color=plt.get_cmap("viridis")(shade / len(by_size)))  # fmt: skip
+        needed = {int(n): found for n, found in measured["needed"][encoder].items() if found}
+        growth.plot(list(needed), list(needed.values()), style, ms=4, label=encoder)
+    curves.set(xscale="log", xlabel="candidates", ylabel="of the exact top 10 among them", ylim=(0.3, 1.01))
+    curves.set_xticks(measured["candidates"], [str(n) for n in measured["candidates"]])
+    curves.set_title(f"{next(iter(measured['recall']))}, float32", fontsize=9)
+    growth.set(xscale="log", yscale="log", xlabel="documents", ylabel="candidates for a recall of .95")
+    growth.set_title("Growth with the collection", fontsize=9)
+    for axes in (curves, growth):
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    save(figure, name)
+
+
 if __name__ == "__main__":
+    scale("scale.svg")
     encoding("encoding.svg")
     estimates("estimates.svg")

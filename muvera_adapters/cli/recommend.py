@@ -23,6 +23,12 @@ def recommend(
     ] = None,
     max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = MAX_PREFETCH,
     sample: i.SampleSize = SAMPLE,
+    documents: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of documents of the collection that DATA is a sample of. Default: those of DATA."
+        ),
+    ] = None,
     ids: o.Ids = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
@@ -51,15 +57,16 @@ def recommend(
         bytes_per_document=max_bytes,
         max_prefetch=max_prefetch,
         sample=sample,
+        collection=documents or (found.total if found.total > sample else None),
         seed=seed,
         progress=not as_json,
     )
     if as_json:
         content = result.to_dict()
-        print(json.dumps({**content, "warnings": content["warnings"] + found.notes}, indent=2))
+        print(json.dumps({**content, "warnings": content["warnings"] + found.left_out}, indent=2))
     else:
         print(result)
-        for note in found.notes:
+        for note in found.left_out:
             print(f"! {note}")
         print(f"\n{result.code}")
     if not (result.reached and result.held):

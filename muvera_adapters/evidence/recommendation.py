@@ -16,7 +16,7 @@ from muvera_adapters.evidence.local_index import no_index
 from muvera_adapters.evidence.local_index import quantizations as known_quantizations
 from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.evidence.queries import PSEUDO_QUERIES, Queries, as_queries, check_width, pseudo_queries
-from muvera_adapters.evidence.target_recall import MAX_PREFETCH, check
+from muvera_adapters.evidence.target_recall import MAX_PREFETCH, check, grown
 from muvera_adapters.evidence.tuning import code_of
 from muvera_adapters.evidence.tuning_trials import Setting, Trial, Trials
 from muvera_core import Encoder, InvalidTokens, TokenBatch
@@ -38,7 +38,9 @@ class Recommendation:
     Attributes:
         encoder: encoder, ready for use.
         quantization: preset of the embedded engine for the codes; None: no codes, where no index is installed.
-        prefetch: number of candidates to rerank.
+        prefetch: number of candidates to rerank in the collection. Where that is larger than what was searched, it is
+            projected from ``measured_prefetch`` (:func:`~muvera_adapters.evidence.target_recall.grown`).
+        measured_prefetch: number of candidates that ``recall`` was measured with.
         recall: recall of the exact top k after reranking, of queries that had no part in the choice.
         bytes_per_document: bytes in memory in the first stage: codes, and links of a graph.
         target: recall wanted.
@@ -47,6 +49,7 @@ class Recommendation:
             reach it in 19 of 20 cases.
         held: whether ``recall`` is at least the target.
         documents: number of documents that were searched.
+        collection: number of documents of the collection.
         queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
         chosen_with: number of queries that the choice was made with.
         reported_on: number of queries of ``recall``.
@@ -59,6 +62,7 @@ class Recommendation:
     encoder: Encoder
     quantization: str | None
     prefetch: int
+    measured_prefetch: int
     recall: Interval
     bytes_per_document: float
     target: float
@@ -66,6 +70,7 @@ class Recommendation:
     reached: bool
     held: bool
     documents: int
+    collection: int
     queries_are: str
     chosen_with: int
     reported_on: int
@@ -115,8 +120,14 @@ class Recommendation:
     @property
     def verdict(self) -> str:
         """The choice in words."""
+        projected = (
+            f" for {self.collection:,} documents (a projection); with {self.measured_prefetch} of {self.documents:,}"
+            if self.collection > self.documents
+            else ""
+        )
         return (
-            f"{self.setting.encoder}, {self.quantization or 'float32'}, prefetch={self.prefetch}: recall of the exact "
+            f"{self.setting.encoder}, {self.quantization or 'float32'}, prefetch={self.prefetch}{projected}: recall of "
+            "the exact "
             f"top {self.k} {self.recall.mean:.3f} ({self.recall.low:.3f} to {self.recall.high:.3f}) on "
             f"{self.reported_on} {'queries' if self.queries_are == 'given' else 'pseudo-queries'} that had no part in "
             f"the choice, {self.bytes_per_document:,.0f} bytes a document"
@@ -135,6 +146,7 @@ def recommend(
     travels: bool = False,
     quantizations: Sequence[str] | None = None,
     sample: int = SAMPLE,
+    collection: int | None = None,
     seed: int = 42,
     progress: bool = False,
 ) -> Recommendation:
@@ -147,8 +159,7 @@ def recommend(
     queries reach the target in 19 of 20 cases. ``recall`` of the result is that of the second half.
 
     Args:
-        documents: token matrices, in any form that encoders take: all, or a sample. A larger collection needs more
-            candidates; :func:`tune_prefetch` finds how many.
+        documents: token matrices, in any form that encoders take: all, or a sample.
         queries: queries like those to come, in any form that encoders take or :class:`Queries`, of which at most 300
             are used; None: pseudo-queries drawn from the documents.
         recall: target, above 0 and at most 1.
@@ -160,6 +171,9 @@ def recommend(
         travels: whether to try only encoders that the collection keeps whole, so that none must be saved.
         quantizations: presets of the embedded engine to try; None: those worth trying. Empty: brute force over float32.
         sample: number of documents, drawn from those given, to measure on.
+        collection: number of documents of the collection, where those given are a sample of it; None: there are no
+            more. A larger collection needs more candidates than what was measured: ``prefetch`` is projected to it,
+            and :func:`tune_prefetch` finds how many are needed once it is filled.
         seed: seed of all randomness.
         progress: whether to show bars.
 
@@ -182,10 +196,14 @@ def recommend(
     _check_values(given)
     batch = drawn(given, sample, seed)
     check(recall, k, max_prefetch, len(batch))
+    size = len(given) if collection is None else collection
+    if size < len(given):
+        raise WrongUsage(f"collection must be at least the number of documents given, {len(given)}, got {collection}")
     warnings = []
-    if len(batch) < len(given):
+    if len(batch) < size:
         warnings.append(
-            f"Measured on {len(batch):,} of {len(given):,} documents; over all, more candidates are needed."
+            f"Measured on {len(batch):,} of {size:,} documents; prefetch is projected to all of them. Confirm it with "
+            "tune_prefetch() once the collection is filled."
         )
     asked = queries_for(batch, queries, seed)
     warnings += asked.notes
@@ -240,10 +258,12 @@ def recommend(
         warnings.append(f"{len(trials.first)} queries are too few to rely on a recall of {recall:g}; give more.")
     if not setting.travels:
         warnings.append("The collection does not keep this encoder: save it with encoder.save(path).")
+    candidates = setting.prefetch or trials.steps[-1]
     return Recommendation(
         encoder=chosen.encoder.encoder,
         quantization=setting.quantization,
-        prefetch=setting.prefetch or trials.steps[-1],
+        prefetch=grown(candidates, len(batch), size),
+        measured_prefetch=candidates,
         recall=setting.held_out,
         bytes_per_document=setting.bytes_per_document,
         target=recall,
@@ -251,6 +271,7 @@ def recommend(
         reached=reached,
         held=held,
         documents=len(batch),
+        collection=size,
         queries_are=asked.origin,
         chosen_with=len(trials.first),
         reported_on=len(trials.second),

@@ -10,6 +10,8 @@ from muvera_adapters.evidence.measuring import Float64
 _STEPS = (1, 1.5, 2, 3, 5, 7)  # of a decade of numbers of candidates
 #: what a search reranks unless it is told otherwise
 MAX_PREFETCH = 200
+#: power of the number of documents with which candidates for the same recall grow (docs/tuning.md has its source)
+GROWTH = 1 / 3
 _NORMAL = 1.6449  # one-sided 95 % quantile
 
 
@@ -39,6 +41,22 @@ def grid(k: int, most: int) -> list[int]:
 def grid_of_sample(k: int, max_prefetch: int, documents: int) -> list[int]:
     """Numbers of candidates to try on a sample: at most half of its documents, as more would tell nothing."""
     return grid(k, max(k, min(max_prefetch, documents // 2)))
+
+
+def grown(prefetch: int, sample: int, collection: int) -> int:
+    """Number of candidates for a collection of which a sample needs ``prefetch``, rounded up to one that is tried.
+
+    A projection: as the power :data:`GROWTH` of the number of documents.
+
+    Args:
+        prefetch: number of candidates that the sample needs.
+        sample: number of documents of the sample.
+        collection: number of documents of the collection. No more than the sample: ``prefetch`` is enough.
+    """
+    if collection <= sample:
+        return prefetch
+    needed = prefetch * (collection / sample) ** GROWTH
+    return min(collection, next(n for n in grid(1, 10**8) if n >= needed - 1e-9))
 
 
 def check(target: float, k: int, max_prefetch: int, documents: int) -> None:

@@ -78,8 +78,9 @@ def chosen(
         raise InvalidInput(f"sample: {error}") from error
     if not found.reached:
         warnings.warn(
-            f"encoder='auto': on the sample, no encoder reaches a recall of {found.target:g} with {found.prefetch} "
-            f"candidates; {found.setting.encoder} is used, with a recall of {found.recall.mean:.3f}. "
+            f"encoder='auto': on the sample, no encoder reaches a recall of {found.target:g} with "
+            f"{found.measured_prefetch} candidates; {found.setting.encoder} is used, with a recall of "
+            f"{found.recall.mean:.3f}. "
             "muvera_adapters.evidence.recommend() shows what else there is",
             stacklevel=2,
         )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from muvera_adapters.evidence.measuring import exact_top
+from muvera_adapters.evidence.target_recall import grown
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_core import FDEConfig, FDEEncoder
 from tests.cli.command import run
@@ -90,9 +91,10 @@ def test_recommend(data):
     content = json.loads(result.stdout)
     assert (content["documents"], content["queries_are"], content["held"]) == (300, "given", True)
     assert content["encoder"]["type"] == "fde"
-    shown = run(*arguments, cwd=data)
+    shown = run(*arguments, "--documents", "30000", cwd=data)
     assert shown.returncode == 0, shown.stderr
-    for text in (content["setting"]["encoder"], f"prefetch={content['prefetch']}", "recall, unseen", "wait_indexed()"):
+    more = f"prefetch={grown(content['prefetch'], 300, 30_000)}"
+    for text in (content["setting"]["encoder"], f"{more} for 30,000 documents", "recall, unseen", "wait_indexed()"):
         assert text in shown.stdout
     small = run(*arguments, "--bytes", "10", cwd=data)
     assert small.returncode == 1

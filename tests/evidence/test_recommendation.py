@@ -10,6 +10,7 @@ from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence import EncoderChoice, default_encoders, diagnose, recommend, tune
 from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.evidence.queries import as_queries
+from muvera_adapters.evidence.target_recall import GROWTH, grown
 from muvera_adapters.evidence.tuning_trials import Setting, best_setting
 from muvera_adapters.samples import anisotropic
 from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, RegressionEncoder, TokenBatch, maxsim
@@ -166,6 +167,30 @@ def test_a_sample_is_drawn_and_few_queries_are_said(documents, queries):
     assert any("150 documents are too few" in warning for warning in found.warnings)
     assert any("150 of 500 documents" in warning for warning in found.warnings)
     assert any("2 queries are too few" in warning for warning in found.warnings)
+
+
+def test_candidates_grow_with_the_collection(documents, queries):
+    options = {"recall": 0.9, "encoders": fdes(documents)[:1], "quantizations": []}
+    alone = recommend(documents, queries, **options)
+    assert (alone.collection, alone.prefetch) == (500, alone.measured_prefetch)
+    assert "projection" not in alone.verdict
+    larger = recommend(documents, queries, collection=50_000, **options)
+    assert (larger.collection, larger.documents) == (50_000, 500)
+    assert (larger.measured_prefetch, larger.recall) == (alone.measured_prefetch, alone.recall)
+    assert larger.prefetch == grown(alone.prefetch, 500, 50_000) > 2 * alone.prefetch
+    assert f"prefetch={larger.prefetch} for 50,000 documents (a projection)" in larger.verdict
+    assert f"prefetch={larger.prefetch}" in larger.code
+    assert any("500 of 50,000 documents; prefetch is projected" in warning for warning in larger.warnings)
+    with pytest.raises(WrongUsage, match="collection must be at least the number of documents given, 500, got 499"):
+        recommend(documents, queries, collection=499)
+
+
+def test_the_rule_of_growth_is_the_documented_power():
+    assert grown(200, 5000, 4000) == grown(200, 5000, 5000) == 200
+    for sample, collection in ((5000, 20_000), (2000, 1_000_000)):
+        exact = 200 * (collection / sample) ** GROWTH
+        assert exact <= grown(200, sample, collection) <= 1.67 * exact  # rounded up to a step
+    assert grown(200, 300, 310) <= 310
 
 
 def test_what_cannot_be_chosen_for_is_refused(documents, queries):
