@@ -8,13 +8,26 @@ from typing import Any, Literal, TypeAlias, get_args
 from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.qdrant.collection import FDE, MAX_DIM, STATE_KEY, TOKENS, Preset, VectorInfo, auto_preset
+from muvera_adapters.qdrant.collection import (
+    FDE,
+    MAX_DIM,
+    STATE_KEY,
+    TOKEN_PRESETS,
+    TOKENS,
+    Preset,
+    VectorInfo,
+    auto_preset,
+    float_bytes,
+)
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.token_model import TokenModel
+from muvera_adapters.stores.token_precision import check_precision
 from muvera_core import Encoder
 
 Quantization: TypeAlias = Preset | models.QuantizationConfig | None
+#: how tokens are stored: a preset, or an object of Qdrant
+Tokens: TypeAlias = Literal["float32", "float16", "turbo8", "turbo4"] | models.Datatype
 #: codes of FDEs, which may be left to the store
 FDEQuantization: TypeAlias = Literal["auto"] | Quantization
 
@@ -24,6 +37,9 @@ MINIMUM_VERSION = (1, 16)
 ADD_VECTOR_VERSION = (1, 18)
 #: oldest server that has TurboQuant
 TURBO_VERSION = (1, 18)
+#: oldest server that stores vectors in 4 or 8 bits
+TURBO_STORAGE_VERSION = (1, 19)
+_TURBO_STORAGE = (models.Datatype.TURBO4, models.Datatype.TURBO8, models.Datatype.TURBO16)
 
 # documents in a segment before its index is built; the server counts kilobytes of the largest vector
 _INDEX_AFTER = 2_000
@@ -87,6 +103,20 @@ def fde_params(
     )
 
 
+def token_datatype(tokens: Tokens) -> models.Datatype:
+    """A preset in Qdrant's type.
+
+    Raises:
+        InvalidInput: there is no such preset, or MaxSim over such values means nothing.
+    """
+    if not isinstance(tokens, models.Datatype):
+        check_precision(tokens, TOKEN_PRESETS, " or a Datatype")
+        return models.Datatype(tokens)
+    if tokens == models.Datatype.UINT8:
+        raise InvalidInput("tokens cannot be stored as UINT8, which has no negative and no fractional values")
+    return tokens
+
+
 def token_params(
     encoder: Encoder,
     datatype: models.Datatype,
@@ -109,11 +139,11 @@ def optimizers(vectors: dict[str, models.VectorParams]) -> models.OptimizersConf
     """An indexing threshold that fits such documents: the default of 10,000 KB is 67 documents of 300 x 128."""
     largest = max(
         params.size
-        * (2 if params.datatype == models.Datatype.FLOAT16 else 4)
+        * float_bytes(params.datatype.value if params.datatype else "float32")
         * (_TYPICAL_TOKENS if params.multivector_config else 1)
         for params in vectors.values()
     )
-    return models.OptimizersConfigDiff(indexing_threshold=max(10_000, _INDEX_AFTER * largest // 1024))
+    return models.OptimizersConfigDiff(indexing_threshold=max(10_000, int(_INDEX_AFTER * largest) // 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +163,7 @@ def plan(
     datatype: models.Datatype,
     on_disk: bool | None,
     hnsw_config: models.HnswConfigDiff | None,
-    tokens_datatype: models.Datatype,
+    tokens: Tokens,
     tokens_quantization: Quantization,
     tokens_on_disk: bool | None,
     optimizers_config: models.OptimizersConfigDiff | None,
@@ -147,7 +177,7 @@ def plan(
     check_dimensions(encoder, MAX_DIM, "Qdrant")
     vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk, version)}
     if store_tokens:
-        vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)
+        vectors[TOKENS] = token_params(encoder, token_datatype(tokens), tokens_quantization, tokens_on_disk)
     arguments = {
         "vectors_config": vectors,
         "optimizers_config": optimizers_config or optimizers(vectors),
@@ -164,6 +194,13 @@ def check_version(version: tuple[int, ...], vectors: dict[str, models.VectorPara
     turbo = any(isinstance(params.quantization_config, models.TurboQuantization) for params in vectors.values())
     if turbo and version < TURBO_VERSION:
         raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(TURBO_VERSION)} has")
+    stored = {name: params.datatype for name, params in vectors.items() if params.datatype in _TURBO_STORAGE}
+    if stored and version < TURBO_STORAGE_VERSION:
+        name, datatype = next(iter(stored.items()))
+        raise Unsupported(
+            f"Qdrant {dotted(version)} cannot store the vector {name!r} as {datatype.value if datatype else datatype}; "
+            f"{dotted(TURBO_STORAGE_VERSION)} can. Take float16; nothing was made"
+        )
 
 
 def dotted(version: tuple[int, ...]) -> str:
