@@ -161,10 +161,9 @@ class AsyncMilvusMuvera:
             token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
                 text, which is scored by this library; None: the first of them that the server has.
             max_tokens: largest number of tokens of a document, at most 4,096. For text it decides the number of fields.
-            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"`` (each token with a scale of
-                its own). None: ``"float16"`` in text, and ``"float32"`` in structs, which have no other. The two small
-                ones are kept as text in every version. FDEs are made of the tokens that are given, not of the stored
-                ones.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"``, with a scale for each token.
+                None: ``"float16"`` in text, and ``"float32"`` in structs, which have no other. The two small ones are
+                kept as text in every version. FDEs are made of the given tokens, not of the stored ones.
             tokens_metric: metric that tokens are compared by: ``"IP"``, or ``"COSINE"`` for tokens that are not of unit
                 length.
             tokens_index_type: type of the structs' index; None: a small HNSW, which the second stage hardly uses.

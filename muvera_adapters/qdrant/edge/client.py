@@ -54,6 +54,8 @@ FILTERS = FilterTypes(
 
 # room of one file of the write-ahead log; a larger write gets a file of its own
 _LOG_FILE = 64 << 10
+# room of a file in shards of the engine's defaults, with as much again, so that three quarters are more than a file
+_DEFAULT_LOG_FILE = 64 << 20
 #: settings of the write-ahead log, in the words of a shard's configuration file
 LOG_OPTIONS = {"segment_capacity": _LOG_FILE, "segment_queue_len": 0, "retain_closed": 1}
 # the log is emptied during a load where it has grown so far, and made small after a flush where it is larger than this
@@ -183,15 +185,16 @@ class Shard:
     def _flush(self, shard: edge.EdgeShard) -> None:
         """Writes everything to disk, after which the engine needs no more of the log than the number of the last write.
 
-        It keeps the last two files even so. Two writes of no points that fill a file each push the last batches out.
+        It keeps the last two files even so. Writes of no points push them out: two that fill most of a file each, or
+        first one that fills a file of the engine's default size, as older versions of this library left them.
         """
         shard.flush()
-        if not self.short_log or self._log_bytes() <= _LOG_SMALL:
-            return
-        nothing = edge.UpdateOperation.set_payload([], {"": "0" * (_LOG_FILE * 3 // 4)})
-        for _ in range(2):
-            shard.update(nothing)
-        shard.flush()
+        for sizes in ((_LOG_FILE, _LOG_FILE), (_DEFAULT_LOG_FILE, _LOG_FILE, _LOG_FILE)):
+            if not self.short_log or self._log_bytes() <= _LOG_SMALL:
+                return
+            for size in sizes:
+                shard.update(edge.UpdateOperation.set_payload([], {"": "0" * (size * 3 // 4)}))
+            shard.flush()
 
     def _log_bytes(self) -> int:
         return sum(_on_disk(file.stat()) for file in (self.path / "wal").iterdir())

@@ -808,6 +808,8 @@ def _make(
         edge.EdgeShard.create(str(partial), edge.EdgeConfig(vectors=dict(vectors), optimizers=optimizers)).close()
     except Exception as error:  # the engine raises nothing more specific
         raise translate(error, path) from error
+    # its empty files have the engine's default size; opening makes others
+    shutil.rmtree(partial / "wal")
     set_log_options(partial, LOG_OPTIONS)
     write_sidecar(sidecar, state)
     if path.exists():
