@@ -161,7 +161,7 @@ class AsyncMilvusMuvera:
             token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
                 text, which is scored by this library; None: the first of them that the server has.
             max_tokens: largest number of tokens of a document, at most 4,096. For text it decides the number of fields.
-            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"``, with a scale for each token.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"`` (scaled by token).
                 None: ``"float16"`` in text, and ``"float32"`` in structs, which have no other. The two small ones are
                 kept as text in every version. FDEs are made of the given tokens, not of the stored ones.
             tokens_metric: metric that tokens are compared by: ``"IP"``, or ``"COSINE"`` for tokens that are not of unit
