@@ -159,7 +159,7 @@ def exact_times(folder: Path, sizes: list[int], graph: int) -> dict[str, Any]:
             with tempfile.TemporaryDirectory(dir=folder) as directory:
                 whole = TokenBatch(held.values.astype(np.float32), held.offsets)
                 row["graph_load_s"] = timed(partial(way.load, Path(directory), whole))
-                with way.search(Path(directory), 0) as (call, _):
+                with way.serve(Path(directory), None) as (call, _):
                     found = [[hit.id for hit in call(query)] for query in queries]
                     row["graph"] = times(call, queries, 1)
             row["graph_recall"] = float(recalls(positions(found, best(folder, count)), LIMIT).mean())

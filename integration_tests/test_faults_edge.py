@@ -130,6 +130,53 @@ for i in itertools.count():  # a busy machine may send the signal late
         assert None not in store.get(range(acknowledged[-1] + 1))
 
 
+@pytest.mark.parametrize("after", [0.05, 0.4, 1.1])
+def test_a_kill_while_the_log_is_made_small_loses_nothing(tmp_path, after):
+    QdrantEdgeMuvera.create(tmp_path, "c", ENCODER).close()
+    program = """
+from muvera_adapters.qdrant.edge import client
+client._LOG_MOST = client._LOG_SMALL = 0  # every write flushes, and every flush makes the log small
+store = QdrantEdgeMuvera.open(sys.argv[1], "c")
+for i in range(0, 2000, 20):
+    store.upsert(range(i, i + 20), TOKENS[i:i + 20])
+    store.upsert([i], TOKENS[i + 1:i + 2])  # replaced
+    if i % 200 == 180:
+        store.wait_indexed()
+    if i == 200:
+        print("under way", flush=True)
+    if i >= 200:
+        print(i, flush=True)
+print("written", flush=True)
+"""
+    output = stop(start(program, tmp_path), signal.SIGKILL, after)
+    end = 20 + max(200, *(int(line) for line in output.split("\n")[:-1] if line.isdigit()), 0)
+    with QdrantEdgeMuvera.open(tmp_path, "c") as store:
+        for document in store.get(range(end), with_tokens=True):
+            replaced = document.id % 20 == 0
+            assert np.array_equal(document.tokens, TOKENS[document.id + replaced])
+        assert store.verify().stale == []
+        # the numbers of writes go on, so that later ones are not taken for old
+        store.upsert([3], TOKENS[9:10])
+        assert np.array_equal(store.get([3], with_tokens=True)[0].tokens, TOKENS[9])
+
+
+def test_the_log_is_small_after_a_load_and_in_collections_of_older_versions(tmp_path):
+    from muvera_adapters.qdrant.edge.files import _read_config, _replace
+
+    def log() -> int:
+        return sum(file.stat().st_blocks * 512 for file in (tmp_path / "c" / "wal").iterdir())
+
+    QdrantEdgeMuvera.create(tmp_path, "c", ENCODER).close()
+    config = _read_config(tmp_path / "c")
+    del config["wal_options"]  # as an older version left it
+    _replace(tmp_path / "c" / "edge_config.json", config)
+    with QdrantEdgeMuvera.open(tmp_path, "c") as store:
+        store.upsert(range(COUNT), TOKENS)
+        store.wait_indexed()
+        assert log() < 1 << 20
+    check_complete(tmp_path)
+
+
 def foreign_edge(directory: Path) -> None:
     maxsim_config = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
     vectors = {"colbert": edge.EdgeVectorParams(32, edge.Distance.Dot, multivector_config=maxsim_config)}

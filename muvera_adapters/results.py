@@ -236,6 +236,8 @@ class StoreInfo:
             databases count those that are gone as indexed until they rebuild that part. None: the database does not
             say.
         model: model of the tokens, as ``create`` or ``adopt`` was told; None: nobody named it.
+        token_error: typical length of the rounding of a stored token, relative to the token's length, where tokens are
+            stored in 8 bits or fewer; else 0.
     """
 
     name: str
@@ -253,3 +255,4 @@ class StoreInfo:
     disk_bytes: int | None = None
     unindexed: int | None = None
     model: TokenModel | None = None
+    token_error: float = 0.0

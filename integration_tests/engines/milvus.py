@@ -91,6 +91,9 @@ class MilvusSession:
     def fdes_are_float16(self) -> bool:
         return False
 
+    def token_presets(self) -> tuple[str, ...]:
+        return ("float32",) if self.storage == "struct" else ("float32", "float16", "int8")
+
     def scores_natively(self) -> bool:
         return self.storage == "struct"
 

@@ -17,7 +17,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera
 from muvera_adapters.qdrant.client import wire_of
-from muvera_adapters.qdrant.collection import LOCAL
+from muvera_adapters.qdrant.collection import LOCAL, TOKEN_PRESETS
 from muvera_adapters.testing import Blocking, CannotStart, Engine, Session
 from servers import containers
 
@@ -51,6 +51,9 @@ class ClientSession:
 
     def fdes_are_float16(self) -> bool:
         return True
+
+    def token_presets(self) -> tuple[str, ...]:
+        return TOKEN_PRESETS
 
     def scores_natively(self) -> bool:
         return True
@@ -192,6 +195,9 @@ class EdgeSession:
 
     def fdes_are_float16(self) -> bool:
         return True
+
+    def token_presets(self) -> tuple[str, ...]:
+        return TOKEN_PRESETS
 
     def scores_natively(self) -> bool:
         return True

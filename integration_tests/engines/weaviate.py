@@ -119,6 +119,9 @@ class WeaviateSession:
     def fdes_are_float16(self) -> bool:
         return False
 
+    def token_presets(self) -> tuple[str, ...]:
+        return ("float32",)
+
     def scores_natively(self) -> bool:
         return True
 

@@ -31,7 +31,7 @@ class TestStorage:
 
     def test_float32_text_is_exact(self, lite):
         tokens = [matrix / np.float32(3) for matrix in DOCUMENTS[:9]]
-        store = MilvusMuvera.create(lite, "c", ENCODER, tokens_datatype="float32", **STRONG)
+        store = MilvusMuvera.create(lite, "c", ENCODER, tokens="float32", **STRONG)
         store.upsert(IDS[:9], tokens)
         assert all(
             np.array_equal(d.tokens, t) for d, t in zip(store.get(IDS[:9], with_tokens=True), tokens, strict=True)
@@ -42,7 +42,7 @@ class TestStorage:
         scaled = [m * np.linspace(1, 3, len(m), dtype=np.float32)[:, None] for m in DOCUMENTS]
         found = []
         for storage in ("struct", "blob"):
-            options = {"token_storage": storage, "tokens_metric": metric, "tokens_datatype": "float32"}
+            options = {"token_storage": storage, "tokens_metric": metric, "tokens": "float32"}
             store = MilvusMuvera.create(stub[0], storage, ENCODER, **options, **STRONG)
             store.upsert(IDS, scaled)
             found.append([[(h.id, round(h.score, 3)) for h in store.search(q, 8, 40)] for q in QUERIES])

@@ -26,10 +26,21 @@ def estimate(
     quantization: Annotated[
         str, typer.Option(help=f"Codes of the encodings: auto, or a preset ({o.quantizations()}).")
     ] = AUTO,
+    tokens_as: Annotated[
+        str, typer.Option(help=f"Way of storing tokens: auto, or a preset ({o.token_presets()}).")
+    ] = AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Estimate memory and disk of N documents in each database, and of a vector per token there."""
-    found = estimate_sizes(documents, tokens, dim, token_dim=token_dim, databases=database, quantization=quantization)
+    found = estimate_sizes(
+        documents,
+        tokens,
+        dim,
+        token_dim=token_dim,
+        databases=database,
+        quantization=quantization,
+        tokens_as=tokens_as,
+    )
     if as_json:
         print(json.dumps({"estimates": [e.to_dict() for e in found]}, indent=2))
         return

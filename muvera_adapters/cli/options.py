@@ -92,9 +92,18 @@ def databases_to_repair() -> str:
 
 def quantizations() -> str:
     """Presets of all databases, for help texts."""
+    return _presets(lambda spec: tuple(spec.quantizations))
+
+
+def token_presets() -> str:
+    """Ways of storing tokens of all databases, for help texts."""
+    return _presets(lambda spec: spec.token_presets)
+
+
+def _presets(of: Callable[[DatabaseSpec], tuple[str, ...]]) -> str:
     shared: dict[tuple[str, ...], list[str]] = {}
     for spec in _quiet_specs():
-        shared.setdefault(tuple(spec.quantizations), []).append(spec.scheme)
+        shared.setdefault(of(spec), []).append(spec.scheme)
     return "; ".join(f"{', '.join(schemes)}: {', '.join(presets)}" for presets, schemes in shared.items())
 
 

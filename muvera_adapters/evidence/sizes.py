@@ -55,6 +55,7 @@ def estimate(
     token_dim: int = 128,
     databases: Sequence[str] | None = None,
     quantization: str = AUTO,
+    tokens_as: str = AUTO,
 ) -> list[Estimate]:
     """Sizes of collections as the stores of this library make them, each followed by a vector per token there.
 
@@ -68,6 +69,7 @@ def estimate(
         token_dim: dimensions of a token vector.
         databases: names of databases, or targets; a name stands for the first form of its targets. None: all.
         quantization: preset of the encodings; ``"auto"``: what each store chooses.
+        tokens_as: way of storing tokens, as ``tokens=`` of ``create``; ``"auto"``: what each store does by itself.
 
     Raises:
         InvalidInput: an unknown name, or a number below 1.
@@ -80,8 +82,9 @@ def estimate(
     found = []
     for name in schemes() if databases is None else databases:
         spec, target, place = _resolved(name)
+        spec.check_token_preset(tokens_as)
         chosen = spec.quantization(quantization, dim, place)
-        planned = Planned(documents, tokens_per_document, dim, token_dim, chosen, place)
+        planned = Planned(documents, tokens_per_document, dim, token_dim, chosen, place, tokens_as)
         found.append(Estimate(spec.scheme, target, "two stages", chosen, documents, spec.two_stages(planned)))
         parts = spec.per_token(planned)
         found.append(Estimate(spec.scheme, target, "a vector per token", NO_CODES, documents, parts))

@@ -27,6 +27,8 @@ _BLOCK = 10
 _QUERY_TOKENS = 256
 _TOP = 10
 _BATCH = 256
+# of the typical rounding of a token in 8 bits or fewer, which is longer for some
+_COARSE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class _Chosen:
 class _Seen:
     """What the sample has shown."""
 
+    rounding: float  # typical length of the rounding of a token, where the store keeps 8 bits or fewer
     documents: int = 0
     missing: list[DocumentId] = field(default_factory=list)
     lengths: list[DocumentId] = field(default_factory=list)
@@ -163,6 +166,7 @@ class _Seen:
     difference: str = ""  # of the first of these payloads
     half: bool = True  # every value read back is one of float16
     error: float = 0.0
+    moved: float = 0.0  # largest length of a token's difference, relative to the token's
     tokens: int = 0
     asked: int = 0
     first: int = 0
@@ -180,7 +184,7 @@ def _compare_sample(
     prefetch: int,
     progress: bool,
 ) -> None:
-    seen = _Seen()
+    seen = _Seen(store.info().token_error)
     with tqdm(total=min(sample, chosen.end), unit="doc", desc="verify a sample", disable=not progress) as bar:
         for block in chosen.blocks(sample, seed):
             stored = store.get([d.id for d in block], with_tokens=True)
@@ -212,11 +216,13 @@ def _compare_sample(
         differing=len(seen.payloads),
         first_difference=seen.difference.removeprefix("; ") or None,
     )
+    difference, of = (seen.moved, "relative to its length") if seen.rounding else (seen.error, "of a value")
+    tolerance = _COARSE * seen.rounding or tolerance
     found.add(
         "vectors",
-        seen.error <= tolerance,
-        f"largest difference of a value {seen.error:.1e} (allowed {tolerance:.0e}) in {seen.tokens:,} vectors",
-        largest_difference=seen.error,
+        difference <= tolerance,
+        f"largest difference {of} {difference:.1e} (allowed {tolerance:.0e}) in {seen.tokens:,} vectors",
+        largest_difference=difference,
         allowed=tolerance,
     )
     if seen.asked:
@@ -228,7 +234,7 @@ def _compare_sample(
             share=share,
         )
     # a score is a sum over the query's tokens, each off by what rounding a vector does to a dot product
-    allowed = 1e-3 if seen.half else 1e-4
+    allowed = seen.rounding or (1e-3 if seen.half else 1e-4)
     found.add(
         "scores",
         seen.score_error <= allowed,
@@ -257,6 +263,8 @@ def _compare_document(
         return
     scale = max(1.0, float(np.abs(document.tokens).max()))
     seen.error = max(seen.error, float(np.abs(kept.tokens - document.tokens).max()) / scale)
+    lengths = np.maximum(np.linalg.norm(document.tokens, axis=1), np.float32(1e-30))
+    seen.moved = max(seen.moved, float((np.linalg.norm(kept.tokens - document.tokens, axis=1) / lengths).max()))
     seen.half = seen.half and bool((kept.tokens.astype(np.float16) == kept.tokens).all())
     seen.tokens += len(document.tokens)
 
@@ -275,7 +283,7 @@ def _search_block(seen: _Seen, store: Store, block: Sequence[SourceDocument], pr
         seen.asked += 1
         own = next((hit.score for hit in hits if hit.id == document.id), None)
         # level: the same text twice
-        seen.first += own is not None and own >= hits[0].score - 1e-3 * len(query)
+        seen.first += own is not None and own >= hits[0].score - max(1e-3, seen.rounding) * len(query)
     mixed = np.concatenate([d.tokens[:4] for d in block[:8]])
     _compare_scores(seen, mixed, tokens, store.search(mixed, limit=_TOP, prefetch=prefetch, with_payload=False))
 

@@ -131,7 +131,7 @@ class AsyncMilvusMuvera:
         store_tokens: bool = True,
         token_storage: Literal["struct", "blob"] | None = None,
         max_tokens: int = 2_048,
-        tokens_datatype: TokenType = "float16",
+        tokens: TokenType | None = None,
         tokens_metric: Metric = "IP",
         tokens_index_type: str | None = None,
         tokens_index_params: Mapping[str, Any] | None = None,
@@ -161,7 +161,9 @@ class AsyncMilvusMuvera:
             token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
                 text, which is scored by this library; None: the first of them that the server has.
             max_tokens: largest number of tokens of a document, at most 4,096. For text it decides the number of fields.
-            tokens_datatype: data type of tokens in text. In structs they are float32.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"`` (scaled by token).
+                None: ``"float16"`` in text, and ``"float32"`` in structs, which have no other. The two small ones are
+                kept as text in every version. FDEs are made of the given tokens, not of the stored ones.
             tokens_metric: metric that tokens are compared by: ``"IP"``, or ``"COSINE"`` for tokens that are not of unit
                 length.
             tokens_index_type: type of the structs' index; None: a small HNSW, which the second stage hardly uses.
@@ -200,7 +202,7 @@ class AsyncMilvusMuvera:
         plan = Plan(
             storage=token_storage if store_tokens else "none",
             max_tokens=max_tokens,
-            precision=tokens_datatype,
+            precision=tokens,
             metric=tokens_metric,
             datatype=datatype,
             quantization=quantization,

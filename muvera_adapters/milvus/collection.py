@@ -12,6 +12,7 @@ from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.ids import ID, MAX_KEY, Keys
 from muvera_adapters.stores import collection
 from muvera_adapters.stores.token_model import TokenModel
+from muvera_adapters.stores.token_precision import rounding_error
 from muvera_core import Encoder
 
 #: ``struct``: an array of structs, which a server scores; ``blob``: text fields; ``none``: tokens are not stored
@@ -135,6 +136,11 @@ class Collection:
     consistency: str | None = None
     model: TokenModel | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+
+    @property
+    def token_error(self) -> float:
+        """Typical length of the rounding of a stored token, relative to the token's length."""
+        return rounding_error(self.precision) if self.storage == "blob" else 0.0
 
     @property
     def mark(self) -> str:

@@ -38,7 +38,7 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import FORMULA, Part, Place, Planned
+from muvera_adapters.stores.sizes import FORMULA, Part, Place, Planned, token_formula, token_precision
 
 _SECONDS = 120
 #: links of a node in the index
@@ -148,10 +148,11 @@ def _two_stages(planned: Planned) -> list[Part]:
         Part("graph", links, links, f"M * 2 * 4, M = {_M}", source),
         Part("encodings in the log, float32", 0, 4.0 * values, "4 * dim", source, "encodings"),
     ]
-    if not lite:
+    precision = token_precision(planned, "float16" if lite else "float32")
+    if not lite and precision == "float32":
         return [*parts, *_struct_arrays(planned)]
-    text = planned.token_values * 8 / 3
-    formula = "8 / 3 * token_dim a token: base64 of float16"
+    text = planned.token_bytes(precision) * 4 / 3
+    formula = f"4 / 3 * ({token_formula(precision)}): base64"
     return [
         *parts,
         Part("tokens as text", text, text, formula, source, "tokens"),
@@ -195,6 +196,7 @@ MILVUS = DatabaseSpec(
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
+    token_presets=("float32", "float16", "int8"),
     two_stages=_two_stages,
     per_token=_per_token,
     backfill_options=frozenset({"into", "alias", "leave_out"}),

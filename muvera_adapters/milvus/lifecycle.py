@@ -64,7 +64,7 @@ async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
     server = await connect()
     if await requests.exists(name):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
-    first: TokenStorage = plan.storage or "struct"
+    first = plan.preferred_storage
     description = await _make(name, encoder, plan, first, server)
     try:
         if first == "struct" and not schema.has_struct(description, TOKENS):
@@ -240,7 +240,7 @@ async def _make(name: str, encoder: Encoder, plan: Plan, storage: TokenStorage, 
         storage=storage,
         tokens=tokens,
         metric=plan.metric,
-        precision=plan.precision,
+        precision=plan.text_precision,
         server=server,
         model=plan.model,
     )

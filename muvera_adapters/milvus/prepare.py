@@ -73,7 +73,7 @@ def check_matrix(collection: Collection, matrix: npt.NDArray[Any], where: str) -
         if half and largest > HALF:
             raise InvalidInput(
                 f"{where} has a value of {largest:.6g}, over the {HALF:.0f} of float16: normalize tokens, or "
-                "tokens_datatype='float32'"
+                "tokens='float32'"
             )
         check_present(matrix, where)
     if collection.tokens is not None and len(matrix) > collection.capacity:

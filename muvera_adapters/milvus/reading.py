@@ -11,6 +11,7 @@ from pymilvus import DataType
 
 from muvera_adapters.errors import InvalidInput, MuveraError
 from muvera_adapters.milvus import requests
+from muvera_adapters.milvus.blobs import token_bytes
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import literal
 from muvera_adapters.milvus.ids import Key, from_key, to_key
@@ -158,6 +159,7 @@ async def info(collection: Collection) -> StoreInfo:
         token_bytes=token_bytes,
         unindexed=unindexed(collection, found, total),
         model=collection.model,
+        token_error=collection.token_error,
     )
 
 
@@ -216,7 +218,8 @@ async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
 def _bytes_per_float(collection: Collection) -> float:
     if collection.storage == "struct":
         return 4.0
-    return (2 if collection.precision == "float16" else 4) * 4 / 3
+    width = collection.encoder.token_dim
+    return token_bytes(width, collection.precision) / width * 4 / 3
 
 
 def _document(collection: Collection, row: Row) -> Document:

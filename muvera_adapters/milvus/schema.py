@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
 
-from muvera_adapters.errors import InvalidInput, SchemaMismatch
+from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.collection import (
@@ -29,6 +29,7 @@ from muvera_adapters.milvus.requests import Description
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.token_model import TokenModel
+from muvera_adapters.stores.token_precision import check_precision
 from muvera_core import Encoder
 
 #: property of a collection that keeps its state
@@ -72,7 +73,7 @@ class Plan:
 
     storage: TokenStorage | None = None
     max_tokens: int = 2_048
-    precision: TokenType = "float16"
+    precision: TokenType | None = None
     metric: Metric = "IP"
     datatype: DataType = DataType.FLOAT_VECTOR
     quantization: Quantization = "auto"
@@ -86,6 +87,16 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     model: TokenModel | None = None
 
+    @property
+    def text_precision(self) -> TokenType:
+        """How tokens are stored where they are text."""
+        return self.precision or "float16"
+
+    @property
+    def preferred_storage(self) -> TokenStorage:
+        """How tokens are to be stored where the server can; struct arrays are made with float32."""
+        return self.storage or ("struct" if self.precision in (None, "float32") else "blob")
+
 
 def check(encoder: Encoder, plan: Plan) -> None:
     """Raises InvalidInput for what no Milvus can make."""
@@ -96,15 +107,20 @@ def check(encoder: Encoder, plan: Plan) -> None:
         raise InvalidInput(f"no option {', '.join(unknown)}; of Milvus's there are {', '.join(sorted(_OPTIONS))}")
     if plan.storage not in (None, "struct", "blob", "none"):
         raise InvalidInput(f"token_storage must be 'struct', 'blob' or None, got {plan.storage!r}")
-    if plan.precision not in ("float16", "float32"):
-        raise InvalidInput(f"tokens_datatype must be 'float16' or 'float32', got {plan.precision!r}")
+    if plan.precision is not None:
+        check_precision(plan.precision, get_args(TokenType))
+    if plan.storage == "struct" and plan.precision not in (None, "float32"):
+        raise Unsupported(
+            f"struct arrays are made with float32 values, not with {plan.precision}: leave out token_storage='struct', "
+            "so that tokens are kept as text"
+        )
     if plan.metric not in ("IP", "COSINE"):
         raise InvalidInput(f"tokens_metric must be 'IP' or 'COSINE', got {plan.metric!r}")
     if plan.datatype not in _FDE_TYPES:
         raise InvalidInput(f"FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}, not {plan.datatype!r}")
     if not 1 <= plan.max_tokens <= MAX_CAPACITY:
         raise InvalidInput(f"max_tokens is from 1 to {MAX_CAPACITY}, got {plan.max_tokens}")
-    texts = blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.precision)
+    texts = blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.text_precision)
     names = {own.name for own in plan.fields}
     if plan.storage != "struct" and texts + len(names) + 3 > MAX_FIELDS:
         raise InvalidInput(
@@ -147,7 +163,7 @@ def schema_of(encoder: Encoder, plan: Plan, storage: TokenStorage) -> Collection
             max_capacity=plan.max_tokens,
         )
     elif storage == "blob":
-        for i in range(blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.precision)):
+        for i in range(blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.text_precision)):
             made.add_field(f"{TOKENS}_{i}", DataType.VARCHAR, max_length=blobs.FIELD_LENGTH)
     for own in plan.fields:
         copied = own.to_dict()

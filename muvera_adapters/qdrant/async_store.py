@@ -25,7 +25,7 @@ from muvera_adapters.qdrant.client import (
 from muvera_adapters.qdrant.collection import FDE, LOCAL, Collection
 from muvera_adapters.qdrant.conditions import to_filter
 from muvera_adapters.qdrant.prepare import check_query
-from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, fde_params, plan
+from muvera_adapters.qdrant.schema import FDEQuantization, Quantization, Tokens, fde_params, plan
 from muvera_adapters.qdrant.search_plan import Options
 from muvera_adapters.qdrant.searching import Rerank
 from muvera_adapters.results import (
@@ -149,7 +149,7 @@ class AsyncQdrantMuvera:
         datatype: models.Datatype = models.Datatype.FLOAT16,
         on_disk: bool | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
-        tokens_datatype: models.Datatype = models.Datatype.FLOAT16,
+        tokens: Tokens = "float16",
         tokens_quantization: Quantization = None,
         tokens_on_disk: bool | None = True,
         optimizers_config: models.OptimizersConfigDiff | None = None,
@@ -180,7 +180,9 @@ class AsyncQdrantMuvera:
             datatype: datatype of the FDEs as stored.
             on_disk: whether to keep FDEs out of memory; None: only if there are codes.
             hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
-            tokens_datatype: datatype of the token matrices as stored.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` and ``"turbo4"`` (server
+                >= 1.19; 8 and 4 bits a dimension), or a ``models.Datatype``. FDEs are made of the tokens that are
+                given, not of the stored ones.
             tokens_quantization: codes of the token matrices.
             tokens_on_disk: whether to keep token matrices out of memory.
             optimizers_config: settings of the optimizers; None: a segment gets its index when its FDEs, or its tokens,
@@ -217,7 +219,7 @@ class AsyncQdrantMuvera:
             datatype=datatype,
             on_disk=on_disk,
             hnsw_config=hnsw_config,
-            tokens_datatype=tokens_datatype,
+            tokens=tokens,
             tokens_quantization=tokens_quantization,
             tokens_on_disk=tokens_on_disk,
             optimizers_config=optimizers_config,

@@ -11,6 +11,7 @@ from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.collection import BatchLimit, Counted
 from muvera_adapters.stores.collection import Seen as LearnedByAll
 from muvera_adapters.stores.token_model import TokenModel
+from muvera_adapters.stores.token_precision import TokenPrecision, rounding_error
 from muvera_core import Encoder
 
 #: names of the vectors in collections that this library makes
@@ -24,6 +25,9 @@ Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
 
 #: dimensions from which two-bit codes of FDEs find what int8 codes find (docs/qdrant.md)
 TWO_BITS_FROM = 1_280
+
+#: presets of how tokens are stored
+TOKEN_PRESETS: tuple[TokenPrecision, ...] = ("float32", "float16", "turbo8", "turbo4")
 
 #: largest dimension of a vector: lib/common/common/src/validation.rs; the engine and local mode do not check it
 MAX_DIM = 65_536
@@ -86,7 +90,7 @@ class Collection:
         tokens: name of the multivector, None where no tokens are stored.
         has_fde: whether the FDE vector exists; it does not in an adopted collection before its backfill.
         cosine: whether tokens are stored normalised, so that queries and FDEs are made of normalised tokens.
-        half: whether tokens are stored as float16.
+        stored_as: data type of the tokens as stored, in Qdrant's words.
         fde_half: whether FDEs are stored as float16.
         fde_cosine: whether FDEs are compared by cosine, not by dot product.
         rescore: whether the codes of FDEs are too coarse to compare candidates by, so that the first stage reads the
@@ -105,7 +109,7 @@ class Collection:
     tokens: str | None = TOKENS
     has_fde: bool = True
     cosine: bool = False
-    half: bool = True
+    stored_as: str = "float16"
     fde_half: bool = True
     fde_cosine: bool = False
     rescore: bool = False
@@ -115,6 +119,16 @@ class Collection:
     wire: Wire = LOCAL
     model: TokenModel | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+
+    @property
+    def token_error(self) -> float:
+        """Typical length of the rounding of a stored token, relative to the token's length."""
+        return rounding_error(self.stored_as)
+
+    @property
+    def token_float_bytes(self) -> float:
+        """Bytes of one dimension of a token as stored."""
+        return float_bytes(self.stored_as)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +177,12 @@ class VectorInfo:
     @property
     def float_bytes(self) -> float:
         """Bytes of one dimension as stored."""
-        return _FLOAT_BYTES.get(self.datatype, 4.0)
+        return float_bytes(self.datatype)
+
+
+def float_bytes(datatype: str) -> float:
+    """Bytes of one dimension of a data type."""
+    return _FLOAT_BYTES.get(datatype, 4.0)
 
 
 def describe(
@@ -201,7 +220,7 @@ def describe(
         tokens,
         has_fde=fde in vectors,
         cosine=info is not None and info.distance == "cosine",
-        half=info is not None and info.datatype == "float16",
+        stored_as="float32" if info is None else info.datatype,
         fde_half=fde in vectors and vectors[fde].datatype == "float16",
         fde_cosine=fde in vectors and vectors[fde].distance == "cosine",
         rescore=fde in vectors and vectors[fde].rescore,

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from muvera_adapters.errors import CollectionNotFound, StoreUnavailable, WrongUsage
 from muvera_adapters.logs import LOG, short
+from muvera_adapters.qdrant.collection import TOKEN_PRESETS, auto_preset
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
@@ -33,7 +34,7 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes, link_bits
+from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes, link_bits, token_formula, token_precision
 from muvera_core import Encoder
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ _BESIDE = {"int8": 4, "turbo4": 8, "turbo2": 8}
 #: links of a node in the index
 _M = 16
 _MILLION_BITS = 20
-# the log keeps two files of 32 MiB of what was written last, in which float32 values take 1.4 times their bytes
+# a server's log keeps two files of 32 MiB of what was written last, in which float32 values take 1.4 times their bytes;
+# Edge's is made small after each load (edge/client.py)
 _LOG = 2 * 32 * 1024 * 1024
+_LOG_EDGE = 1 << 20
 _IN_LOG = 1.4
 
 
@@ -169,10 +172,12 @@ def _engine(planned: Planned) -> list[Part]:
         parts.append(Part(f"codes, {preset}", codes, codes, formula, "Edge", "codes"))
         parts.append(Part("encodings, float16", 0, originals, "2 * dim, read by no search", "Edge", "encodings"))
     parts.append(Part("graph", graph, graph, "at most 33 links (m = 16) of log2 N bits", "Edge"))
-    formula = "2 * token_dim a token, read for candidates: memory for those asked often"
-    parts.append(Part("tokens, float16, no graph", 0, 2 * planned.token_values, formula, "Edge", "tokens"))
+    precision = token_precision(planned, "float16")
+    formula = f"{token_formula(precision)}, read for candidates: memory for those asked often"
+    stored = planned.token_bytes(precision)
+    parts.append(Part(f"tokens, {precision}, no graph", 0, stored, formula, "Edge", "tokens"))
     parts.append(_ids(n))
-    parts.append(_log(n * 4.0 * dim + 4 * planned.token_values))
+    parts.append(_log(n * 4.0 * dim + 4 * planned.token_values, planned.place))
     return parts
 
 
@@ -191,28 +196,32 @@ def _per_token(planned: Planned) -> list[Part]:
     if planned.place == "directory":
         formula = "9 a value, pickled; float32 in memory, no index"
         return [Part("tokens", 4 * values, 9 * values, formula, "local mode", "tokens")]
-    return _engine_per_token(planned, points, values)
+    return _engine_per_token(points, values, planned.place)
 
 
-def _engine_per_token(planned: Planned, points: float, values: float) -> list[Part]:
+def _engine_per_token(points: float, values: float, place: Place) -> list[Part]:
     links = points * _links(link_bits(points))
     return [
         Part("tokens, float32", 4 * values, 4 * values, "4 * token_dim a token", "Edge", "tokens"),
         Part("graph over tokens", links, links, "at most 33 links (m = 16) of log2 N bits a token", "Edge"),
         _ids(points, " a token"),
-        _log(4 * values),
+        _log(4 * values, place),
     ]
 
 
 def _edge_per_token(planned: Planned) -> list[Part]:
-    return _engine_per_token(planned, planned.documents * planned.tokens, planned.token_values)
+    return _engine_per_token(planned.documents * planned.tokens, planned.token_values, planned.place)
 
 
 def _ids(points: float, each: str = "") -> Part:
     return Part("ids and versions", points * 21.0, points * 21.0, f"21{each}", "Edge")
 
 
-def _log(written: float) -> Part:
+def _log(written: float, place: Place) -> Part:
+    if place == "directory":
+        return Part(
+            "log of writes", 0, min(_LOG_EDGE, _IN_LOG * written), "what was written last, at most 1 MiB", "Edge"
+        )
     return Part("log of writes", 0, min(_LOG, _IN_LOG * written), "what was written last, at most 64 MiB", "Edge")
 
 
@@ -222,8 +231,6 @@ def _links(bits: int) -> float:
 
 
 def _auto_quantization(dim: int, _place: Place) -> str:
-    from muvera_adapters.qdrant.collection import auto_preset
-
     return auto_preset(dim)
 
 
@@ -277,6 +284,7 @@ QDRANT = DatabaseSpec(
     token_dim=_token_dim,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
+    token_presets=TOKEN_PRESETS,
     two_stages=_two_stages,
     per_token=_per_token,
     backfill_options=frozenset({"into", "alias"}),
@@ -297,6 +305,7 @@ QDRANT_EDGE = DatabaseSpec(
     token_dim=_edge_token_dim,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
+    token_presets=TOKEN_PRESETS,
     two_stages=_engine,
     per_token=_edge_per_token,
     local_index=LocalIndex(_create_local_index, WORTH_TRYING, _first_stage_bytes),

@@ -38,7 +38,7 @@ def intake(collection: Collection, vectors: Names[str] = ()) -> Intake[PointId]:
         collection: the collection to write to.
         vectors: names of all its vectors.
     """
-    half = collection.half and collection.tokens is not None
+    half = collection.stored_as == "float16" and collection.tokens is not None
     return Intake(
         _key,
         _payload,

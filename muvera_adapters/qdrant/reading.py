@@ -118,7 +118,7 @@ async def info(collection: Collection) -> StoreInfo:
         rows = await Sample(collection.name, Where(has=(collection.tokens,)), _SAMPLE, (collection.tokens,))
         if rows:
             floats = float(np.mean([row.vectors[collection.tokens].size for row in rows]))
-            token_bytes = int(floats * (2 if collection.half else 4) * (total - without_tokens))
+            token_bytes = int(floats * collection.token_float_bytes * (total - without_tokens))
     with_fde = total - without_fde
     return StoreInfo(
         name=collection.name,
@@ -136,6 +136,7 @@ async def info(collection: Collection) -> StoreInfo:
         disk_bytes=state.disk_bytes,
         unindexed=(await unindexed(collection, state)),
         model=collection.model,
+        token_error=collection.token_error,
     )
 
 

@@ -8,13 +8,26 @@ from typing import Any, Literal, TypeAlias, get_args
 from qdrant_client import models
 
 from muvera_adapters.errors import InvalidInput, Unsupported
-from muvera_adapters.qdrant.collection import FDE, MAX_DIM, STATE_KEY, TOKENS, Preset, VectorInfo, auto_preset
+from muvera_adapters.qdrant.collection import (
+    FDE,
+    MAX_DIM,
+    STATE_KEY,
+    TOKEN_PRESETS,
+    TOKENS,
+    Preset,
+    VectorInfo,
+    auto_preset,
+    float_bytes,
+)
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.token_model import TokenModel
+from muvera_adapters.stores.token_precision import check_precision
 from muvera_core import Encoder
 
 Quantization: TypeAlias = Preset | models.QuantizationConfig | None
+#: how tokens are stored: a preset, or an object of Qdrant
+Tokens: TypeAlias = Literal["float32", "float16", "turbo8", "turbo4"] | models.Datatype
 #: codes of FDEs, which may be left to the store
 FDEQuantization: TypeAlias = Literal["auto"] | Quantization
 
@@ -24,8 +37,9 @@ MINIMUM_VERSION = (1, 16)
 ADD_VECTOR_VERSION = (1, 18)
 #: oldest server that has TurboQuant
 TURBO_VERSION = (1, 18)
-#: oldest server that stores vectors themselves in TurboQuant's codes
-TURBO_DATATYPE_VERSION = (1, 19)
+#: oldest server that stores vectors in 4 or 8 bits
+TURBO_STORAGE_VERSION = (1, 19)
+_TURBO_STORAGE = (models.Datatype.TURBO8, models.Datatype.TURBO4)
 
 # documents in a segment before its index is built
 _INDEX_AFTER = 2_000
@@ -64,25 +78,18 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
     )
 
 
-def check_datatype(datatype: models.Datatype, what: str, version: tuple[int, ...]) -> None:
-    """Raises InvalidInput for a datatype that such vectors lose their values in, and Unsupported for a newer one.
+def check_datatype(datatype: models.Datatype, what: str) -> None:
+    """Raises InvalidInput for a datatype that such vectors lose their values in.
 
     Args:
         datatype: datatype of the stored vectors.
-        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens_datatype``.
-        version: version of the server.
+        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens``.
     """
-    plain = (models.Datatype.FLOAT16, models.Datatype.FLOAT32)
-    coarse = (models.Datatype.TURBO8, models.Datatype.TURBO4) if what == "tokens_datatype" else ()
-    if datatype not in (*plain, *coarse):
-        names = ", ".join(each.name for each in (*plain, *coarse))
+    taken = (models.Datatype.FLOAT16, models.Datatype.FLOAT32) + (_TURBO_STORAGE if what == "tokens" else ())
+    if datatype not in taken:
         raise InvalidInput(
-            f"{what} must be one of {names}, got {datatype!r}: values of other types are rounded too coarsely to be "
-            "compared, UINT8 to whole numbers of 0 to 255"
-        )
-    if datatype in coarse and version < TURBO_DATATYPE_VERSION:
-        raise Unsupported(
-            f"Qdrant {dotted(version)} has no {what} {datatype.name}; {dotted(TURBO_DATATYPE_VERSION)} has"
+            f"{what} must be one of {', '.join(each.name for each in taken)}, got {datatype!r}: values of other types "
+            "are rounded too coarsely to be compared, UINT8 to whole numbers of 0 to 255"
         )
 
 
@@ -98,7 +105,7 @@ def fde_params(
 
     ``version`` is the server's, on which the codes of ``"auto"`` depend.
     """
-    check_datatype(datatype, "datatype", version)
+    check_datatype(datatype, "datatype")
     if quantization == "auto":
         quantization = auto_preset(encoder.dim, version >= TURBO_VERSION)
     codes = quantization_config(quantization)
@@ -111,6 +118,19 @@ def fde_params(
         # with codes in memory the originals are read only when a search asks to rescore
         on_disk=codes is not None if on_disk is None else on_disk,
     )
+
+
+def token_datatype(tokens: Tokens) -> models.Datatype:
+    """A preset in Qdrant's type.
+
+    Raises:
+        InvalidInput: there is no such preset, or MaxSim over such values means nothing.
+    """
+    if not isinstance(tokens, models.Datatype):
+        check_precision(tokens, TOKEN_PRESETS, " or a Datatype")
+        return models.Datatype(tokens)
+    check_datatype(tokens, "tokens")
+    return tokens
 
 
 def token_params(
@@ -136,7 +156,7 @@ def optimizers(fde: models.VectorParams) -> models.OptimizersConfigDiff:
 
     The server compares it with the bytes of each vector of a segment, so long token matrices reach it sooner.
     """
-    size = fde.size * (2 if fde.datatype == models.Datatype.FLOAT16 else 4)
+    size = fde.size * int(float_bytes(fde.datatype.value if fde.datatype else "float32"))
     return models.OptimizersConfigDiff(indexing_threshold=max(_SERVERS_THRESHOLD, _INDEX_AFTER * size // 1024))
 
 
@@ -157,7 +177,7 @@ def plan(
     datatype: models.Datatype,
     on_disk: bool | None,
     hnsw_config: models.HnswConfigDiff | None,
-    tokens_datatype: models.Datatype,
+    tokens: Tokens,
     tokens_quantization: Quantization,
     tokens_on_disk: bool | None,
     optimizers_config: models.OptimizersConfigDiff | None,
@@ -169,10 +189,9 @@ def plan(
     ``version`` is the server's.
     """
     check_dimensions(encoder, MAX_DIM, "Qdrant")
-    check_datatype(tokens_datatype, "tokens_datatype", version)
     vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config, on_disk, version)}
     if store_tokens:
-        vectors[TOKENS] = token_params(encoder, tokens_datatype, tokens_quantization, tokens_on_disk)
+        vectors[TOKENS] = token_params(encoder, token_datatype(tokens), tokens_quantization, tokens_on_disk)
     arguments = {
         "vectors_config": vectors,
         "optimizers_config": optimizers_config or optimizers(vectors[FDE]),
@@ -189,6 +208,13 @@ def check_version(version: tuple[int, ...], vectors: dict[str, models.VectorPara
     turbo = any(isinstance(params.quantization_config, models.TurboQuantization) for params in vectors.values())
     if turbo and version < TURBO_VERSION:
         raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(TURBO_VERSION)} has")
+    stored = {name: params.datatype for name, params in vectors.items() if params.datatype in _TURBO_STORAGE}
+    if stored and version < TURBO_STORAGE_VERSION:
+        name, datatype = next(iter(stored.items()))
+        raise Unsupported(
+            f"Qdrant {dotted(version)} cannot store the vector {name!r} as {datatype.value if datatype else datatype}; "
+            f"{dotted(TURBO_STORAGE_VERSION)} can. Take float16; nothing was made"
+        )
 
 
 def dotted(version: tuple[int, ...]) -> str:

@@ -25,8 +25,10 @@ _ROUNDS = 5
 _SAME_ENCODER = 0.95
 _SAME_TOKENS = 0.999
 # tokens are rounded after they were encoded, which moves a few of them to other partitions: random roundings show how
-# much that can change the FDE, and three times as much is allowed
+# much that can change the FDE. Three times as much is allowed; half as much again where the rounding moves so many
+# tokens that all draws are alike
 _ROUNDINGS = 32
+_FINE, _COARSE, _COARSE_FROM = 3.0, 1.5, 0.05
 _FLOAT16_STEP = 2.0**-11
 # of the encoder's length
 _SAME_LENGTH = 0.05
@@ -200,7 +202,7 @@ async def check_adopted(access: BackfillAccess, *, by_cosine: bool = False) -> i
     stored = np.stack([each.fde for each in documents if each.fde is not None])
     ours = await Compute(partial(encode, access, documents))
     similarity = float(np.median(cosines(stored, ours)))
-    if similarity < _SAME_ENCODER:
+    if similarity < _SAME_ENCODER and not await _explained_by_rounding(access, documents, ours, similarity):
         raise EncoderMismatch(
             f"{access.collection.name}: the vectors {access.collection.fde!r} are not what encoder "
             f"{access.collection.encoder.fingerprint} makes of the stored tokens (median cosine of {len(documents)} "
@@ -209,6 +211,16 @@ async def check_adopted(access: BackfillAccess, *, by_cosine: bool = False) -> i
     if not by_cosine:
         _check_length(access.collection, stored, ours)
     return len(documents)
+
+
+async def _explained_by_rounding(
+    access: BackfillAccess, documents: Sequence[Stored], ours: npt.NDArray[np.float32], similarity: float
+) -> bool:
+    """Whether FDEs differ no more from those of the stored tokens than the store's rounding of tokens explains."""
+    if not access.collection.token_error:
+        return False
+    again = await Compute(partial(_encode_unrounded, access, documents, np.random.default_rng(0)))
+    return 1 - similarity <= _FINE * (1 - float(np.median(cosines(ours, again))))
 
 
 def _check_length(collection: Described, stored: npt.NDArray[np.float32], ours: npt.NDArray[np.float32]) -> None:
@@ -303,14 +315,16 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
 
 
 async def _stale(access: BackfillAccess, documents: Sequence[Stored]) -> list[Stored]:
-    """Documents whose FDE is that of other tokens, beyond what rounding tokens to float16 after encoding explains."""
+    """Documents whose FDE is that of other tokens, beyond what rounding tokens after encoding explains."""
     if not documents:
         return []
     ours = await Compute(partial(encode, access, documents))
     stored = np.stack([each.fde for each in documents if each.fde is not None])
     found = cosines(stored, ours)
     doubtful = [k for k in range(len(documents)) if not found[k] >= _SAME_TOKENS]
-    rounded = [k for k in doubtful if _is_float16(documents[k].tokens)]
+    coarse = access.collection.token_error > 0
+    factor = _COARSE if access.collection.token_error >= _COARSE_FROM else _FINE
+    rounded = [k for k in doubtful if coarse or _is_float16(documents[k].tokens)]
     explained: set[int] = set()
     draws = np.random.default_rng(0)
     for _ in range(_ROUNDINGS):
@@ -319,7 +333,7 @@ async def _stale(access: BackfillAccess, documents: Sequence[Stored]) -> list[St
             break
         again = await Compute(partial(_encode_unrounded, access, [documents[k] for k in rounded], draws))
         alike = cosines(ours[rounded], again)
-        explained |= {k for k, cosine in zip(rounded, alike, strict=True) if 1 - found[k] <= 3 * (1 - cosine)}
+        explained |= {k for k, cosine in zip(rounded, alike, strict=True) if 1 - found[k] <= factor * (1 - cosine)}
     return [documents[k] for k in doubtful if k not in explained]
 
 
@@ -331,9 +345,20 @@ def _is_float16(tokens: npt.NDArray[Any]) -> bool:
 def _encode_unrounded(
     access: BackfillAccess, documents: Sequence[Stored], draws: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """(n, dim) FDEs of random tokens that round to the same float16 values."""
-    tokens = [
-        each.tokens * (1 + _FLOAT16_STEP * draws.uniform(-1, 1, each.tokens.shape).astype(np.float32))
-        for each in documents
-    ]
+    """(n, dim) FDEs of random tokens that are about as far from the stored ones as those that were given."""
+    error = access.collection.token_error
+    tokens = [_unrounded(each.tokens, error, draws) for each in documents]
     return encode_stored(access.collection.encoder, tokens, cosine=access.collection.cosine)
+
+
+def _unrounded(tokens: npt.NDArray[Any], error: float, draws: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Random tokens that may have been rounded to these: to the same float16 values where ``error`` is 0."""
+    if not error:
+        values: npt.NDArray[np.float32] = tokens * (
+            1 + _FLOAT16_STEP * draws.uniform(-1, 1, tokens.shape).astype(np.float32)
+        )
+        return values
+    noise = draws.standard_normal(tokens.shape, dtype=np.float32)
+    lengths = np.linalg.norm(tokens, axis=1) / np.linalg.norm(noise, axis=1)
+    moved: npt.NDArray[np.float32] = tokens + np.float32(error) * lengths[:, None] * noise
+    return moved

@@ -84,6 +84,8 @@ class Described(Protocol):
         tokens: name of the token matrices, None where none are stored.
         has_fde: FDEs can be searched and written (False: adopted, and not backfilled yet).
         cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
+        token_error: typical length of the rounding of a stored token, relative to the token's length
+            (:mod:`~muvera_adapters.stores.token_precision`).
         model: model of its tokens, None where nobody named it.
         seen: what operations have learned of it.
     """
@@ -100,6 +102,8 @@ class Described(Protocol):
     def has_fde(self) -> bool: ...  # noqa: D102
     @property
     def cosine(self) -> bool: ...  # noqa: D102
+    @property
+    def token_error(self) -> float: ...  # noqa: D102
     @property
     def model(self) -> TokenModel | None: ...  # noqa: D102
     @property

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from muvera_adapters.errors import MissingExtra, MuveraError, SchemaMismatch, StoreUnavailable, WrongUsage
 from muvera_adapters.stores.sizes import AUTO, NO_CODES, Part, Place, Planned
+from muvera_adapters.stores.token_precision import TokenPrecision
 from muvera_core import Encoder
 
 
@@ -114,7 +115,9 @@ class DatabaseSpec:
         quantizations: bits of one dimension by preset; ``"none"`` has 0.
         auto_quantization: the preset that ``create`` chooses for ``quantization="auto"``, from the dimensions of an
             encoding and the place of the database; of a server, the choice of its newest version.
-        two_stages: parts of a collection that ``create`` makes with its defaults and the given quantization.
+        token_presets: words that ``create`` takes as ``tokens=``.
+        two_stages: parts of a collection that ``create`` makes with the given quantization and way of storing tokens,
+            and otherwise its defaults.
         per_token: parts of a collection with one graph node for each token.
         backfill_options: those of ``into``, ``alias`` and ``leave_out`` that the store's ``backfill`` takes.
         repairs: whether stores have ``repair(progress=...)``, which indexes again what a killed server has lost
@@ -138,6 +141,7 @@ class DatabaseSpec:
     token_dim: Callable[..., int]
     quantizations: Mapping[str, float]
     auto_quantization: Callable[[int, Place], str]
+    token_presets: tuple[TokenPrecision, ...] = ("float32",)
     two_stages: Callable[[Planned], list[Part]]
     per_token: Callable[[Planned], list[Part]]
     backfill_options: frozenset[str] = frozenset()
@@ -193,6 +197,12 @@ class DatabaseSpec:
             there = ", ".join([AUTO, *self.quantizations])
             raise WrongUsage(f"{self.scheme} has no quantization {preset!r}; there are {there}")
         return preset
+
+    def check_token_preset(self, preset: str) -> None:
+        """Raises WrongUsage unless the store has this way of storing tokens, or ``"auto"``."""
+        if preset not in (AUTO, *self.token_presets):
+            there = ", ".join([AUTO, *self.token_presets])
+            raise WrongUsage(f"{self.scheme} cannot store tokens as {preset!r}; there are {there}")
 
 
 def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()) -> Target:

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from muvera_adapters.stores.token_precision import ROUNDINGS, TokenPrecision
+
 #: where a database keeps its data: behind a URL, in a directory, or in a file
 Place: TypeAlias = Literal["server", "directory", "file"]
 
@@ -33,6 +35,7 @@ class Planned:
         token_dim: dimensions of a token vector.
         quantization: preset of the codes of the encodings, or ``"none"``.
         place: where the database keeps its data.
+        tokens_as: preset of how tokens are stored; ``"auto"``: as the store's ``create`` does by itself.
     """
 
     documents: int
@@ -41,6 +44,12 @@ class Planned:
     token_dim: int
     quantization: str = NO_CODES
     place: Place = "server"
+    tokens_as: str = AUTO
+
+    def token_bytes(self, precision: TokenPrecision) -> float:
+        """Bytes of all token matrices, stored in this way."""
+        rounding = ROUNDINGS[precision]
+        return self.token_values * rounding.bits / 8 + self.documents * self.tokens * rounding.beside
 
     @property
     def token_values(self) -> float:
@@ -88,6 +97,18 @@ def code_bytes(dim: int, bits: float, beside: int = 0) -> float:
         beside: bytes that are kept with the codes of each vector, such as a scale.
     """
     return dim * bits / 8 + beside
+
+
+def token_precision(planned: Planned, default: TokenPrecision) -> TokenPrecision:
+    """How tokens are stored; ``default``: as the store does by itself."""
+    return next((each for each in ROUNDINGS if each == planned.tokens_as), default)
+
+
+def token_formula(precision: TokenPrecision) -> str:
+    """Bytes of one token, in words."""
+    rounding = ROUNDINGS[precision]
+    beside = f" + {rounding.beside}" if rounding.beside else ""
+    return f"token_dim * {rounding.bits} / 8{beside} a token"
 
 
 def link_bits(nodes: float) -> int:

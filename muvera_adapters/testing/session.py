@@ -41,6 +41,9 @@ class Session(Protocol):
     def fdes_are_float16(self) -> bool:
         """Whether FDEs are stored as float16 without options of ``create``."""
 
+    def token_presets(self) -> Sequence[str]:
+        """Words that ``create`` takes as ``tokens=`` in this session."""
+
     def scores_natively(self) -> bool:
         """Whether the database computes MaxSim itself (``rerank="native"``)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.config import ConsistencyLevel, Property
@@ -47,7 +47,7 @@ from muvera_adapters.weaviate.errors import is_doubtful, starting, translate
 from muvera_adapters.weaviate.ids import from_uuid, to_uuid
 from muvera_adapters.weaviate.prepare import check_matrix
 from muvera_adapters.weaviate.requests import exists
-from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, creation
+from muvera_adapters.weaviate.schema import FDE, Quantization, TokensIndex, check_tokens, creation
 from muvera_adapters.weaviate.searching import Rerank
 from muvera_core import Encoder, QueryFit
 from muvera_core.tokens import ArrayLike
@@ -150,6 +150,7 @@ class AsyncWeaviateMuvera:
         sample: Any = None,
         quantization: Quantization = "auto",
         store_tokens: bool = True,
+        tokens: Literal["float32"] = "float32",
         vector_index_config: VectorIndexConfigCreate | None = None,
         tokens_index: TokensIndex = "rerank",
         properties: Sequence[Property] = (),
@@ -173,6 +174,7 @@ class AsyncWeaviateMuvera:
                 objects), ``"rq1"`` (rescores 512), None (float32), or an object of
                 ``Configure.VectorIndex.Quantizer``. ``"auto"``: ``"rq8"``.
             store_tokens: whether to keep token matrices for the second stage.
+            tokens: how token matrices are stored: ``"float32"``. Weaviate has no other way, and quantizes indexes only.
             vector_index_config: index of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections.
                 Distance and quantizer are set where it leaves them open. ``hfresh`` compares by cosine, which needs
                 document FDEs of unit length (encoders make them so by default), and returns at most its
@@ -203,6 +205,7 @@ class AsyncWeaviateMuvera:
             Unsupported: the server is too old.
         """
         check_kind_async(client)
+        check_tokens(tokens)
         named = as_token_model(model)
         connection = Connection(name, tenant, consistency_level)
         choosing = choose(encoder, sample, quantization, WEAVIATE.quantizations, WORTH_TRYING)

@@ -109,6 +109,11 @@ class Collection:
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 
     @property
+    def token_error(self) -> float:
+        """No rounding: tokens are stored as float32."""
+        return 0.0
+
+    @property
     def cosine(self) -> bool:
         """Whether tokens are compared by cosine: queries and FDEs are then made of tokens of unit length."""
         return self.tokens is not None and self.tokens_info.distance == "cosine"

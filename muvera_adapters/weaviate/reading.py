@@ -228,6 +228,7 @@ async def info(collection: Collection) -> StoreInfo:
         token_bytes=token_bytes,
         unindexed=unindexed(collection, shards),
         model=collection.model,
+        token_error=collection.token_error,
     )
 
 

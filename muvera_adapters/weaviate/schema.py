@@ -23,6 +23,7 @@ from muvera_adapters.errors import InvalidInput, SchemaMismatch, Unsupported
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
 from muvera_adapters.stores.token_model import TokenModel
+from muvera_adapters.stores.token_precision import ROUNDINGS, check_precision
 from muvera_adapters.weaviate.collection import MAX_RESULTS, Collection, Seen, Server, VectorInfo
 from muvera_adapters.weaviate.ids import FDE_KEY, ID_KEY, RESERVED
 from muvera_adapters.weaviate.prepare import MAX_DIM
@@ -51,6 +52,18 @@ _OPTIONS = {
 }
 _VI = Configure.VectorIndex
 _BITS = {"_RQConfig": 8.0, "_SQConfig": 8.0, "_BQConfig": 1.0, "_PQConfig": 8.0}
+
+
+def check_tokens(tokens: object) -> None:
+    """Raises for tokens that are to be stored as anything but float32: quantizers are for indexes only.
+
+    Raises:
+        Unsupported: another store has this way of storing tokens.
+        InvalidInput: no store has it.
+    """
+    check_precision(tokens, tuple(ROUNDINGS))
+    if tokens != "float32":
+        raise Unsupported(f"Weaviate stores token matrices as float32 only, not as {tokens}; nothing was made")
 
 
 def check_version(server: Server) -> None:

@@ -45,7 +45,7 @@ def planned(encoder=ENCODER, version=(1, 19), **options):
         "datatype": models.Datatype.FLOAT16,
         "on_disk": None,
         "hnsw_config": None,
-        "tokens_datatype": models.Datatype.FLOAT16,
+        "tokens": "float16",
         "tokens_quantization": None,
         "tokens_on_disk": True,
         "optimizers_config": None,

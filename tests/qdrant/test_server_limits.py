@@ -15,12 +15,11 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from muvera_adapters.databases import parse_target
-from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
+from muvera_adapters.errors import InvalidInput, Rejected
 from muvera_adapters.qdrant import QdrantEdgeMuvera, QdrantMuvera
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.database import QDRANT
-from muvera_adapters.qdrant.schema import check_datatype
 from muvera_adapters.qdrant.writing import upsert
 from muvera_adapters.stores.operations import ONCE, run
 from muvera_core import FDEConfig, FDEEncoder
@@ -108,7 +107,7 @@ def test_a_shard_key_that_is_wrong_is_no_documents_fault(key):
 
 
 @pytest.mark.parametrize("name", ["UINT8", "TURBO16"])
-@pytest.mark.parametrize("argument", ["datatype", "tokens_datatype"])
+@pytest.mark.parametrize("argument", ["datatype", "tokens"])
 def test_datatypes_that_lose_values_are_refused_before_anything_is_made(tmp_path, argument, name):
     client = QdrantClient(":memory:")
     with pytest.raises(InvalidInput, match=f"{argument} must be one of FLOAT16, FLOAT32"):
@@ -120,14 +119,6 @@ def test_datatypes_that_lose_values_are_refused_before_anything_is_made(tmp_path
         )
     assert not list(tmp_path.iterdir())
     client.close()
-
-
-def test_datatypes_of_tokens_depend_on_the_server():
-    check_datatype(models.Datatype.TURBO8, "tokens_datatype", (1, 19))
-    with pytest.raises(Unsupported, match=r"1\.18 has no tokens_datatype TURBO8; 1\.19 has"):
-        check_datatype(models.Datatype.TURBO8, "tokens_datatype", (1, 18))
-    with pytest.raises(InvalidInput):
-        check_datatype(models.Datatype.TURBO8, "datatype", (1, 19))
 
 
 class Root(BaseHTTPRequestHandler):

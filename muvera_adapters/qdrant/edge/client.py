@@ -16,9 +16,10 @@ import qdrant_edge as edge
 
 from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, StoreUnavailable
 from muvera_adapters.qdrant import requests as r
-from muvera_adapters.qdrant.collection import Preset, auto_preset
+from muvera_adapters.qdrant.collection import TOKEN_PRESETS, Preset, auto_preset
 from muvera_adapters.qdrant.conditions import FilterTypes
 from muvera_adapters.stores.ids import ID_KEY
+from muvera_adapters.stores.token_precision import check_precision
 from muvera_core import Encoder
 
 EdgeQuantization: TypeAlias = (
@@ -29,6 +30,8 @@ EdgeQuantization: TypeAlias = (
 )
 #: codes of FDEs, which may be left to the store
 Quantization: TypeAlias = Literal["auto"] | Preset | EdgeQuantization | None
+#: how tokens are stored: a preset, or an object of the engine
+Tokens: TypeAlias = Literal["float32", "float16", "turbo8", "turbo4"] | edge.VectorStorageDatatype
 
 ENGINE = f"Qdrant Edge {version('qdrant-edge-py')}"
 
@@ -50,6 +53,15 @@ FILTERS = FilterTypes(
     ids=lambda ids: edge.HasIdCondition(set(ids)),
 )
 
+# room of one file of the write-ahead log; a larger write gets a file of its own
+_LOG_FILE = 64 << 10
+# room of a file in shards of the engine's defaults, with as much again, so that three quarters are more than a file
+_DEFAULT_LOG_FILE = 64 << 20
+#: settings of the write-ahead log, in the words of a shard's configuration file
+LOG_OPTIONS = {"segment_capacity": _LOG_FILE, "segment_queue_len": 0, "retain_closed": 1}
+# the log is emptied during a load where it has grown so far, and made small after a flush where it is larger than this
+_LOG_MOST = 64 << 20
+_LOG_SMALL = 1 << 20
 # a batch in the write-ahead log, in the vectors, and the engine's files that grow by 32 MB
 _RESERVE = 128 << 20
 
@@ -59,17 +71,26 @@ class Shard:
 
     Attributes:
         path: directory of the shard.
+        short_log: whether the files of the log have room for :data:`LOG_OPTIONS` only, so that it can be made small.
         owner: id of the process that opened it; after a fork its child has a copy that must not be used.
     """
 
     def __init__(
-        self, shard: edge.EdgeShard, path: Path, fde_bytes: float, code_bits: float, vectors: tuple[str, ...]
+        self,
+        shard: edge.EdgeShard,
+        path: Path,
+        fde_bytes: float,
+        code_bits: float,
+        vectors: tuple[str, ...],
+        *,
+        short_log: bool,
     ) -> None:
         self._shard: edge.EdgeShard | None = shard
         self._dirty = True
         self._sizes = (fde_bytes, code_bits)
         self._vectors = vectors
         self.path = path
+        self.short_log = short_log
         self.owner = os.getpid()
 
     def send(self, request: Any) -> Any:
@@ -98,7 +119,7 @@ class Shard:
         if self.owner != os.getpid():
             return
         if self._shard is not None:
-            self._shard.flush()
+            self._flush(self._shard)
             self._shard.close()
             self._shard = None
 
@@ -138,10 +159,12 @@ class Shard:
             case r.Settle():
                 return None
             case r.Flush():
-                return shard.flush()
+                return self._flush(shard)
             case r.Optimize():
                 _need_space(self.path)
                 shard.optimize()
+                # removes the segments that were replaced, and what the log has of them
+                self._flush(shard)
                 self._dirty = False
                 return None
             case r.Delete():
@@ -159,6 +182,25 @@ class Shard:
         # what cannot be converted is found before anything is written
         for operation in [_operation(change) for change in changes]:
             shard.update(operation)
+            if self._log_bytes() > _LOG_MOST:
+                shard.flush()
+
+    def _flush(self, shard: edge.EdgeShard) -> None:
+        """Writes everything to disk, after which the engine needs no more of the log than the number of the last write.
+
+        It keeps the last two files even so. Writes of no points push them out: two that fill most of a file each, or
+        first one that fills a file of the engine's default size, as older versions of this library left them.
+        """
+        shard.flush()
+        for sizes in ((_LOG_FILE, _LOG_FILE), (_DEFAULT_LOG_FILE, _LOG_FILE, _LOG_FILE)):
+            if not self.short_log or self._log_bytes() <= _LOG_SMALL:
+                return
+            for size in sizes:
+                shard.update(edge.UpdateOperation.set_payload([], {"": "0" * (size * 3 // 4)}))
+            shard.flush()
+
+    def _log_bytes(self) -> int:
+        return sum(_on_disk(file.stat()) for file in (self.path / "wal").iterdir())
 
     def _status(self, shard: edge.EdgeShard) -> r.Status:
         info = shard.info()
@@ -216,9 +258,9 @@ def check_datatype(datatype: edge.VectorStorageDatatype, what: str) -> None:
 
     Args:
         datatype: datatype of the stored vectors.
-        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens_datatype``.
+        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens``.
     """
-    names = ["Float16", "Float32", *(["Turbo8", "Turbo4"] if what == "tokens_datatype" else [])]
+    names = ["Float16", "Float32", *(["Turbo8", "Turbo4"] if what == "tokens" else [])]
     if datatype not in [getattr(edge.VectorStorageDatatype, name) for name in names]:
         raise InvalidInput(
             f"{what} must be one of {', '.join(names)}, got {datatype!r}: values of other types are rounded too "
@@ -246,9 +288,22 @@ def fde_params(
     )
 
 
+def token_datatype(tokens: Tokens) -> edge.VectorStorageDatatype:
+    """A preset in the engine's type.
+
+    Raises:
+        InvalidInput: there is no such preset, or MaxSim over such values means nothing.
+    """
+    if not isinstance(tokens, edge.VectorStorageDatatype):
+        check_precision(tokens, TOKEN_PRESETS, " or a VectorStorageDatatype")
+        stored: edge.VectorStorageDatatype = getattr(edge.VectorStorageDatatype, tokens.capitalize())
+        return stored
+    check_datatype(tokens, "tokens")
+    return tokens
+
+
 def token_params(encoder: Encoder, datatype: edge.VectorStorageDatatype) -> edge.EdgeVectorParams:
     """Parameters of the tokens: no graph (m=0)."""
-    check_datatype(datatype, "tokens_datatype")
     return edge.EdgeVectorParams(
         encoder.token_dim,
         edge.Distance.Dot,

@@ -16,6 +16,7 @@ from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError
 from muvera_adapters.qdrant.collection import VectorInfo
 
 _CONFIG = "edge_config.json"
+_LOG_OPTIONS = "wal_options"
 
 
 @contextmanager
@@ -85,6 +86,16 @@ def set_params(path: Path, name: str, params: edge.EdgeVectorParams) -> None:
     added = {key: value for key, value in config["vectors"][name].items() if key in fixed}
     config["vectors"][name] = {key: value for key, value in wanted.items() if key not in fixed} | added
     _replace(path / _CONFIG, config)
+
+
+def has_log_options(path: Path, options: dict[str, Any]) -> bool:
+    """Whether the write-ahead log of a shard has these settings."""
+    return bool(_read_config(path).get(_LOG_OPTIONS) == options)
+
+
+def set_log_options(path: Path, options: dict[str, Any]) -> None:
+    """Gives the write-ahead log of a closed shard its settings, which the engine takes from nowhere else."""
+    _replace(path / _CONFIG, {**_read_config(path), _LOG_OPTIONS: options})
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -22,19 +22,24 @@ from muvera_adapters.qdrant.database import QDRANT_EDGE, WORTH_TRYING
 from muvera_adapters.qdrant.edge.client import (
     ENGINE,
     FILTERS,
+    LOG_OPTIONS,
     Quantization,
     Shard,
+    Tokens,
     fde_params,
     to_prefetch,
+    token_datatype,
     token_params,
     translate,
 )
 from muvera_adapters.qdrant.edge.files import (
+    has_log_options,
     paths,
     reaching,
     read_sidecar,
     read_sparse,
     read_vectors,
+    set_log_options,
     set_params,
     write_sidecar,
 )
@@ -140,7 +145,7 @@ class QdrantEdgeMuvera:
         store_tokens: bool = True,
         datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
         hnsw_config: edge.HnswIndexConfig | None = None,
-        tokens_datatype: edge.VectorStorageDatatype = edge.VectorStorageDatatype.Float16,
+        tokens: Tokens = "float16",
         optimizers: edge.EdgeOptimizersConfig | None = None,
         model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
@@ -159,7 +164,9 @@ class QdrantEdgeMuvera:
             store_tokens: whether to keep token matrices for the second stage.
             datatype: datatype of the FDEs as stored.
             hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
-            tokens_datatype: datatype of the token matrices as stored.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` and ``"turbo4"`` (8 and 4
+                bits a dimension), or an ``edge.VectorStorageDatatype``. FDEs are made of the tokens that are given, not
+                of the stored ones.
             optimizers: settings of the optimizers, None: the defaults of the engine.
             model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
                 (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
@@ -176,11 +183,11 @@ class QdrantEdgeMuvera:
         check_dimensions(encoder, MAX_DIM, "Qdrant")
         vectors = {FDE: fde_params(encoder, quantization, datatype, hnsw_config)}
         if store_tokens:
-            vectors[TOKENS] = token_params(encoder, tokens_datatype)
-        named, tokens = as_token_model(model), TOKENS if store_tokens else None
+            vectors[TOKENS] = token_params(encoder, token_datatype(tokens))
+        named, vector = as_token_model(model), TOKENS if store_tokens else None
         with reaching(path):
-            _make(path, sidecar, new_state(encoder, FDE, tokens, named), vectors, optimizers)
-        return cls._of(_load(path), path, encoder, FDE, tokens, named)
+            _make(path, sidecar, new_state(encoder, FDE, vector, named), vectors, optimizers)
+        return cls._of(_load(path), path, encoder, FDE, vector, named)
 
     @classmethod
     def open(
@@ -216,7 +223,7 @@ class QdrantEdgeMuvera:
         chosen = choose_encoder(str(path), state["encoder"], encoder)
         kept = kept_model(state)
         check_model(str(path), kept, model)
-        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"], kept)
+        return cls._of(_load_own(path), path, chosen, state["fde"], state["tokens"], kept)
 
     @classmethod
     def adopt(
@@ -734,6 +741,7 @@ class QdrantEdgeMuvera:
         try:
             with reaching(path):
                 vectors = read_vectors(path)
+                short_log = has_log_options(path, LOG_OPTIONS)
             known = describe(str(path), vectors, encoder, fde, tokens, EDGE, need_fde=need_fde, exclusive=True)
         except BaseException:
             shard.close()
@@ -741,7 +749,7 @@ class QdrantEdgeMuvera:
         info = vectors.get(fde)
         sizes = (info.float_bytes, info.code_bits) if info else (4.0, 0.0)
         known = replace(known, name=path.name, model=model)
-        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path))), known)
+        return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path)), short_log=short_log), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
         """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
@@ -800,6 +808,9 @@ def _make(
         edge.EdgeShard.create(str(partial), edge.EdgeConfig(vectors=dict(vectors), optimizers=optimizers)).close()
     except Exception as error:  # the engine raises nothing more specific
         raise translate(error, path) from error
+    # its empty files have the engine's default size; opening makes others
+    shutil.rmtree(partial / "wal")
+    set_log_options(partial, LOG_OPTIONS)
     write_sidecar(sidecar, state)
     if path.exists():
         path.rmdir()
@@ -825,6 +836,17 @@ def _change(path: Path, operation: edge.UpdateOperation) -> None:
         raise translate(error, path) from error
     finally:
         shard.close()
+
+
+def _load_own(path: Path) -> edge.EdgeShard:
+    """A shard of this library; one that an older version made gets the settings of the log that others have."""
+    shard = _load(path)
+    with reaching(path):
+        if has_log_options(path, LOG_OPTIONS):
+            return shard
+        shard.close()
+        set_log_options(path, LOG_OPTIONS)
+    return _load(path)
 
 
 def _load(path: Path) -> edge.EdgeShard:

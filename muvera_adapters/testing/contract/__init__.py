@@ -36,6 +36,7 @@ from muvera_adapters.testing.contract.searching import (
 )
 from muvera_adapters.testing.contract.shared import filled, native_scoring
 from muvera_adapters.testing.contract.token_models import TestSharedDirection, TestTokenModel
+from muvera_adapters.testing.contract.token_presets import TestTokenPresets
 
 __all__ = [
     "TestAdoption",
@@ -61,6 +62,7 @@ __all__ = [
     "TestStoredTokens",
     "TestTimings",
     "TestTokenModel",
+    "TestTokenPresets",
     "TestWeights",
     "TestWritesTouchOnlyWhatTheyName",
     "filled",
