@@ -77,7 +77,7 @@ def _number(rng: Random, data: bytes) -> bytes:
     at = _place(rng, data)
     at -= at % size if rng.random() < 0.5 else 0
     value = (rng.choice(_NUMBERS) + rng.choice((0, 0, 1, -1))) % 256**size
-    return data[:at] + value.to_bytes(size, order) + data[at + size :]  # type: ignore[arg-type]
+    return data[:at] + value.to_bytes(size, order) + data[at + size :]
 
 
 def _truncate(rng: Random, data: bytes) -> bytes:
