@@ -1,4 +1,4 @@
-"""Test packages and benchmarks stand alone: what they share is in ``servers`` and ``muvera_adapters.testing``."""
+"""Tests, benchmarks and stress programs stand alone: what they share is in servers and muvera_adapters.testing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-APART = ["tests", "integration_tests", "ecosystem_tests", "benchmarks"]
+APART = ["tests", "integration_tests", "ecosystem_tests", "benchmarks", "stress"]
 
 
 def imported(tree):

@@ -19,8 +19,8 @@ from muvera_adapters.plaid.residuals import forget
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
 
-# of the unpacked list of ids
-_MAX_IDS_BYTES = 1 << 30
+# of the unpacked list of ids: some for each document, and some more
+_ID_BYTES, _MAX_IDS_BYTES = 1_024, 1 << 30
 
 
 def open_colbert_v1(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
@@ -76,13 +76,14 @@ def _rows(path: Path, n_tokens: int, dim: int) -> Rows:
 
 
 def _labels(path: Path, n_documents: int) -> Labels:
+    limit = min(_MAX_IDS_BYTES, _ID_BYTES * (n_documents + 64))
     try:
         with gzip.open(require_file(path)) as file:
-            data = file.read(_MAX_IDS_BYTES + 1)
+            data = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise IndexDamaged(path, f"cut short, or not gzipped: {error}") from error
-    if len(data) > _MAX_IDS_BYTES:
-        raise IndexDamaged(path, "larger than 1 GB unpacked")
+    if len(data) > limit:
+        raise IndexDamaged(path, f"more than {limit} bytes unpacked, too many for the ids of {n_documents} documents")
     found = load_plain(path, data)
     if not isinstance(found, list) or not all(isinstance(i, str) for i in found):
         raise IndexDamaged(path, "expected a list of strings")

@@ -42,6 +42,16 @@ PICKLE_ERRORS = (
 )  # fmt: skip
 
 
+class _Bounded:
+    """A file that makes no room for more bytes than are left, whatever length a pickle gives."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size = file, size
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
+
+
 def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
     """Reads the instructions of the pickle at the file's position, executes none, and goes back to its start.
 
@@ -49,6 +59,9 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
         IndexDamaged: an instruction that is not allowed, or a memo index that no writer uses.
     """
     start, name = file.tell(), ""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(start)
+    bounded = _Bounded(file, size)
     for count in itertools.count():
         if name == "STOP":
             break
@@ -59,7 +72,11 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
                 path,
                 f"cut short, or refused: the pickle has a {name or 'missing'} instruction, which such a file never has",
             )
-        argument = opcode.arg.reader(file) if opcode.arg else None
+        argument: Any = None
+        if name == "GLOBAL":  # pickletools would warn of escapes in the names, which SafeUnpickler looks up as they are
+            file.readline(), file.readline()
+        elif opcode.arg:
+            argument = opcode.arg.reader(bounded)
         if name.endswith("BINPUT") and (argument or 0) > count:
             raise IndexDamaged(path, "refused: the pickle's memo is larger than the pickle")
     file.seek(start)

@@ -15,6 +15,9 @@ from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.numpy_file import load_array
 
+# of a centroid's or residual's values, which are below 1; the squares of larger ones overflow
+_LARGEST = 1e15
+
 
 class Array(NamedTuple):
     """Values of a file, (n, ...), and the file, for errors about them."""
@@ -95,8 +98,11 @@ def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = Fals
     if nbits is None or buckets.ndim != 1 or buckets.dtype.kind != "f":
         raise IndexDamaged(weights.path, "expected 2, 4, 16 or 256 bucket weights")
     for file, numbers in (centroids, weights):
-        if not np.isfinite(numbers).all():
-            raise IndexDamaged(file, "centroids or bucket weights are NaN or infinite")
+        # NaN is not below a limit either
+        with np.errstate(over="ignore"):
+            fits = np.abs(np.asarray(numbers, np.float32)) < _LARGEST
+        if not fits.all():
+            raise IndexDamaged(file, "centroids or bucket weights are NaN or infinite, or larger than 1e15")
     if values.shape[1] * nbits % 8:
         raise IndexDamaged(path, f"{nbits} bits times {values.shape[1]} dims are no whole bytes")
     if (np.diff(buckets) < 0).any():

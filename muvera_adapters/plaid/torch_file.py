@@ -114,6 +114,9 @@ def _load_zip(path: Path, unpickle: _Unpickle, limit: int) -> Any:
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, limit: int) -> bytes:
     if member.file_size > limit:
         raise IndexDamaged(path, f"{member.filename} has {member.file_size} bytes, too many to describe tensors")
+    # torch compresses and encrypts nothing; unpackers have errors, and appetites, of their own
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise IndexDamaged(path, f"{member.filename} is compressed or encrypted, which torch.save never does")
     return archive.read(member)
 
 
