@@ -39,6 +39,7 @@ class Documents:
     fde: str = "fde"
     has_fde: bool = True
     cosine: bool = False
+    token_error: float = 0.0
     seen: Seen = field(default_factory=Seen)
 
     def access(self):
