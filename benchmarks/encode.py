@@ -18,8 +18,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import numpy as np
 from fastembed.postprocess.muvera import Muvera
 from threadpoolctl import threadpool_limits
 
+from benchmarks.rounds import documents, rounds
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
@@ -36,26 +35,6 @@ INDEPENDENT = FDEConfig(128, r_reps=20, k_sim=5, d_proj=16, algorithm="muvera-1"
 LENGTHS = (32, 64, 120, 300, 1030)
 BATCH = 512  # documents encoded at once, as when loading a collection
 FASTEMBED_BATCH = {32: 48, 64: 32, 120: 24, 300: 12, 1030: 6}  # it takes milliseconds a document
-
-
-def rounds(contestants: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Median over rounds of a contestant's seconds a call; in each round it is called for a tenth of a second."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for i in range(repeat + 1):
-        for name, call in contestants.items():
-            calls, start = 0, time.perf_counter()
-            while (elapsed := time.perf_counter() - start) < 0.1:
-                call()
-                calls += 1
-            if i:  # the first round warms up
-                times[name].append(elapsed / calls)
-    return {name: float(np.median(t)) for name, t in times.items()}
-
-
-def documents(tokens: Any, length: int, count: int) -> TokenBatch:
-    """``count`` documents of ``length`` consecutive tokens, round and round the sample."""
-    values = tokens[np.arange(count * length) % len(tokens)]
-    return TokenBatch(values, np.arange(count + 1) * length)
 
 
 def compare(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.encode import documents, rounds
+from benchmarks.rounds import documents, rounds
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 

@@ -11,8 +11,6 @@ fit, scanned in float32. Needs torch with CUDA.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +18,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.sets import load
+from benchmarks.rounds import documents, rounds
+from benchmarks.sets import BEST, Data, load
+from muvera_adapters.evidence.measuring import positions, recalls
 from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
 LENGTHS = (64, 120, 300)
@@ -28,27 +28,16 @@ TOKENS = 100_000  # of one call
 CANDIDATES = 100
 
 
-def seconds(call: Callable[[], Any], rounds: int) -> float:
-    """Median of some rounds, after one that is not counted; results are numpy arrays, so the GPU has ended."""
-    call()
-    taken = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
-
-
-def tensors(batch: TokenBatch, dtype: Any = None) -> list[Any]:
+def tensors(batch: TokenBatch) -> list[Any]:
     """Documents as tensors on the GPU."""
-    return [torch.tensor(batch[i], device="cuda", dtype=dtype) for i in range(len(batch))]
+    return [torch.tensor(batch[i], device="cuda") for i in range(len(batch))]
 
 
-def recall(encoder: RegressionEncoder, data: Any) -> float:
+def recall(encoder: RegressionEncoder, data: Data) -> float:
     """Share of the exact top 10 among the candidates of a scan."""
     scores = encoder.encode_queries(data.queries) @ encoder.encode_documents(data.documents).T
-    found = np.argsort(-scores, axis=1)[:, :CANDIDATES]
-    return float(np.mean([len({*best} & {*row}) / len(best) for best, row in zip(data.best, found, strict=True)]))
+    found = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
+    return float(recalls(positions(found.tolist(), data.best), BEST).mean())
 
 
 def main() -> None:
@@ -63,28 +52,39 @@ def main() -> None:
     with threadpool_limits(arguments.threads):
         for dim, centres in ((512, None), (1024, None), (1024, 2000)):
             options: dict[str, Any] = {"dim": dim, "centres": centres, "threads": arguments.threads}
-            here = seconds(partial(RegressionEncoder.fit, data.documents, **options), 1)
-            there = seconds(partial(RegressionEncoder.fit, on_gpu, **options), arguments.rounds)
-            by = RegressionEncoder.fit(data.documents, **options), RegressionEncoder.fit(on_gpu, **options)
+            fitted: dict[str, RegressionEncoder] = {}
+
+            def fit(name: str, sample: Any, options: Any = options, fitted: Any = fitted) -> None:
+                fitted[name] = RegressionEncoder.fit(sample, **options)
+
+            samples = {"processor": data.documents, "GPU": on_gpu}
+            taken = rounds({name: partial(fit, name, sample) for name, sample in samples.items()}, arguments.rounds)
             print(
-                f"fit of {dim} dimensions, centres {centres}: processor {here:.2f} s, GPU {there:.2f} s, "
-                f"{here / there:.1f} times; recall {recall(by[0], data):.4f} and {recall(by[1], data):.4f}"
+                f"fit of {dim} dimensions, centres {centres}: processor {taken['processor']:.2f} s, "
+                f"GPU {taken['GPU']:.2f} s, {taken['processor'] / taken['GPU']:.1f} times; "
+                f"recall {recall(fitted['processor'], data):.4f} and "
+                f"{recall(fitted['GPU'], data):.4f}"
             )
         encoder = RegressionEncoder.fit(data.documents, dim=1024, threads=arguments.threads)
         fde = FDEEncoder(FDEConfig(data.documents.dim), threads=arguments.threads)
         for length in LENGTHS:
-            count = TOKENS // length
-            values = np.resize(data.documents.values, (count * length, data.documents.dim))
-            batch = TokenBatch(values, np.arange(count + 1) * length)
+            batch = documents(data.documents.values, length, TOKENS // length)
             given = tensors(batch)
             difference = np.abs(encoder.encode_documents(batch) - encoder.encode_documents(given)).max()
-            here = seconds(partial(encoder.encode_documents, batch), arguments.rounds)
-            there = seconds(partial(encoder.encode_documents, given), arguments.rounds)
-            plain = seconds(partial(fde.encode_documents, batch), arguments.rounds)
+            taken = rounds(
+                {
+                    "processor": partial(encoder.encode_documents, batch),
+                    "GPU": partial(encoder.encode_documents, given),
+                    "fde": partial(fde.encode_documents, batch),
+                },
+                arguments.rounds,
+            )
+            microseconds = {name: 1e6 * value / len(batch) for name, value in taken.items()}
             print(
-                f"{length} tokens: processor {1e6 * here / count:.0f} us a document, GPU {1e6 * there / count:.1f}, "
-                f"{here / there:.0f} times; largest difference {difference:.1e}; "
-                f"FDE on the processor {1e6 * plain / count:.0f}"
+                f"{length} tokens: processor {microseconds['processor']:.0f} us a document, "
+                f"GPU {microseconds['GPU']:.1f}, {taken['processor'] / taken['GPU']:.0f} times; "
+                f"largest difference {difference:.1e}; "
+                f"FDE on the processor {microseconds['fde']:.0f}"
             )
 
 

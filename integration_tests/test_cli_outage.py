@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +18,8 @@ pytest.importorskip("qdrant_client")
 def test_an_outage_is_announced_and_survived(tmp_path: Path) -> None:
     stub = StubServer()
     stub.start()
-    stopped = threading.Event()
-
-    def restart() -> None:
-        stub.stop()
-        stopped.set()
-        time.sleep(2.0)
-        stub.start()
-
-    thread = threading.Thread(target=restart)
-
-    def stop_once() -> None:
-        if len(stub.writes) == 1:
-            thread.start()
-            stopped.wait()
-
     stub.faults.append("drop")
-    stub.on_write = stop_once
+    thread = stub.restart_at(write=1, pause=2.0)
     np.savez(tmp_path / "all.npz", embeddings=np.ones((6, 16), np.float32), lengths=[3, 3], ids=[1, 2])
     command = [sys.executable, "-c", "from muvera_adapters.cli import app; app()", "migrate", "all.npz"]
     command += ["--to", f"qdrant:{stub.url}", "--collection", "c", "--fde-dim", "160", "--no-verify"]

@@ -170,22 +170,7 @@ def test_a_refusal_and_then_an_outage_add_up(server, connect):
 
 def test_a_restart_in_the_middle_is_survived(server, connect):
     store = connect(retry=Retry(attempts=20, first_pause=0.05, max_wait=20))
-    stopped = threading.Event()
-
-    def restart() -> None:
-        server.stop()
-        stopped.set()
-        time.sleep(0.7)
-        server.start()
-
-    thread = threading.Thread(target=restart)
-
-    def stop_once() -> None:
-        if len(server.writes) == 3:
-            thread.start()
-            stopped.wait()
-
-    server.on_write = stop_once
+    thread = server.restart_at(write=3, pause=0.7)
     report = store.upsert(IDS, TOKENS)
     thread.join()
     assert (report.written, report.failed) == (COUNT, {})

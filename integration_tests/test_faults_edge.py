@@ -119,7 +119,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path):
     program = """
 store = QdrantEdgeMuvera.open(sys.argv[1], "c")
 for i in itertools.count():  # a busy machine may send the signal late
-    store.upsert([i], [TOKENS[i % 2000]])
+    store.upsert([i], [TOKENS[i % len(TOKENS)]])
     if i >= 20:
         print("under way\\n20" if i == 20 else i, flush=True)
 """

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from muvera_core._parallel import for_chunks
 from muvera_core._regression_fit import Fitted, Float32, Float64, Half
 from muvera_core.tokens import ArrayLike, Located, Tokens, to_matrices, to_matrix
 
@@ -41,15 +42,18 @@ class Device:
 
     def maxima(self, documents: list[Tokens], sample: Half) -> Float32:
         against, parts = self._to(sample).float(), []
-        for first, last in _slices([len(document) for document in documents]):
-            values = self._to(np.concatenate(documents[first:last])).float()
-            lengths = torch.tensor([len(document) for document in documents[first:last]], device=self._device)
-            parts.append(_best(values, lengths, against).cpu().numpy())
+
+        def work(i: int, j: int) -> None:
+            values = self._to(np.concatenate(documents[i:j])).float()
+            lengths = torch.tensor([len(document) for document in documents[i:j]], device=self._device)
+            parts.append(_numpy(_best(values, lengths, against)))
+
+        for_chunks(np.array([len(document) for document in documents]), _CHUNK_TOKENS, 1, work)
         return np.ascontiguousarray(np.concatenate(parts).T)
 
     def product(self, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        wider = torch.promote_types(*(torch.from_numpy(np.empty(0, m.dtype)).dtype for m in (left, right)))
-        return _numpy(self._to(left).to(wider) @ self._to(right).to(wider))
+        wider = np.result_type(left, right)
+        return _numpy(self._to(left.astype(wider, copy=False)) @ self._to(right.astype(wider, copy=False)))
 
     def factor(self, positive: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         lower = torch.linalg.cholesky(self._to(positive))
@@ -66,18 +70,6 @@ class Device:
 def _numpy(tensor: Any) -> npt.NDArray[Any]:
     result: npt.NDArray[Any] = tensor.cpu().numpy()
     return result
-
-
-def _slices(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of documents, each of about _CHUNK_TOKENS tokens."""
-    first = tokens = 0
-    for position, length in enumerate(lengths):
-        tokens += length
-        if tokens >= _CHUNK_TOKENS:
-            yield first, position + 1
-            first, tokens = position + 1, 0
-    if first < len(lengths):
-        yield first, len(lengths)
 
 
 def _best(values: Any, lengths: Any, sample: Any) -> Any:

@@ -63,6 +63,29 @@ class StubServer:
             self._server.server_close()
             self._server = None
 
+    def restart_at(self, write: int, pause: float) -> threading.Thread:
+        """Goes away while it answers that write, counted from 1, and is back after ``pause`` seconds.
+
+        Returns:
+            The thread that does it, to be joined after the write.
+        """
+        stopped = threading.Event()
+
+        def restart() -> None:
+            self.stop()
+            stopped.set()
+            time.sleep(pause)
+            self.start()
+
+        def stop_once() -> None:
+            if len(self.writes) == write:
+                thread.start()
+                stopped.wait()  # else a busy machine may answer before the thread runs
+
+        thread = threading.Thread(target=restart)
+        self.on_write = stop_once
+        return thread
+
     def upsert(self, points: list[Any]) -> tuple[str, str]:
         """The fault to play, and why a write is refused."""
         self.arrivals.append(time.monotonic())
