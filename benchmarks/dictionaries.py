@@ -11,8 +11,9 @@ Paragraphs that GCIDE took from WordNet are left out, and so are repeated texts.
 
 Vectors: all-MiniLM-L6-v2's last hidden state in bfloat16 without special tokens, 384 -> 128 by the leading eigenvectors
 of the second moment of 8,000 texts, scaled to unit length. OUT gets ``doc_tokens.npy`` (float16), ``doc_offsets.npy``,
-``query_tokens.npy`` and ``query_offsets.npy``; the documents' files grow by 50,000 at a time. Needs torch, transformers
-and a quarter of an hour of two cores. Neither texts nor vectors are the project's to publish.
+``query_tokens.npy`` and ``query_offsets.npy``; the documents' files grow by 50,000 at a time, and a
+repeated call goes on where the last one stopped. Needs torch, transformers and a quarter of an hour of two cores.
+Neither texts nor vectors are the project's to publish.
 """
 
 from __future__ import annotations
@@ -139,7 +140,10 @@ def main() -> None:
     axes = np.linalg.eigh(tokens.T @ tokens)[1][:, ::-1][:, :WIDTH].astype(np.float32)
     for kind, given in (("query", queries), ("doc", documents)):
         values, offsets = np.empty((0, WIDTH), np.float16), np.zeros(1, np.int64)
-        for start in range(0, len(given), _STEP):
+        if (arguments.out / f"{kind}_offsets.npy").exists():  # of a run that was stopped
+            offsets = np.load(arguments.out / f"{kind}_offsets.npy")
+            values = np.load(arguments.out / f"{kind}_tokens.npy")[: offsets[-1]]
+        for start in range(len(offsets) - 1, len(given), _STEP):
             more = embed(arguments.model, given[start : start + _STEP], np.ascontiguousarray(axes))
             values = np.concatenate([values, *more])
             offsets = np.concatenate([offsets, offsets[-1] + np.cumsum([len(rows) for rows in more])])
