@@ -29,7 +29,8 @@ pytestmark = pytest.mark.filterwarnings(
 ENCODER = FDEEncoder(FDEConfig(dim=128, r_reps=4, k_sim=3, d_proj=8))
 COUNT = 60
 TOKENS = list(np.random.default_rng(3).normal(size=(COUNT, 1_000, 128)).astype(np.float16))  # 0.5 MB each
-QUICK = Retry(attempts=3, first_pause=0.02, max_wait=3.0)
+# attempts end it: on a busy machine one of them may take seconds
+QUICK = Retry(attempts=3, first_pause=0.02)
 
 
 class Collections(messages.CollectionsServicer):

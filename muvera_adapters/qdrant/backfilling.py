@@ -12,7 +12,7 @@ import numpy.typing as npt
 from muvera_adapters.errors import CollectionNotFound, MuveraError, Rejected
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_matrix
-from muvera_adapters.qdrant.reading import count_vectors, user_payload
+from muvera_adapters.qdrant.reading import count_vectors, read_page, user_payload
 from muvera_adapters.qdrant.requests import Fetch, Flush, Page, Point, PutVectors, Row, Sample, Update, Where
 from muvera_adapters.results import BackfillReport, VerifyReport
 from muvera_adapters.stores import backfilling
@@ -89,7 +89,7 @@ def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
     async def page(cursor: Any) -> tuple[list[Stored], Any]:
         offset, limit = (None, _FIRST_PAGE) if cursor is None else cursor
         names = (collection.fde, tokens) if collection.has_fde else (tokens,)
-        rows, offset = await Page(collection.name, Where(has=(tokens,)), limit, offset, [ID_KEY], names, shard_key)
+        rows, offset = await read_page(collection, Where(has=(tokens,)), limit, offset, [ID_KEY], names, shard_key)
         following = None if offset is None else (offset, _next_limit(collection, rows, limit))
         return [to_stored(collection, row) for row in rows], following
 
@@ -138,8 +138,8 @@ async def _pass(collection: Collection, report: BackfillReport, shard_key: Any, 
     assert collection.tokens is not None
     wrote, offset, limit = 0, None, _FIRST_PAGE
     while True:
-        rows, offset = await Page(
-            collection.name, _todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key
+        rows, offset = await read_page(
+            collection, _todo(collection), limit, offset, [ID_KEY], (collection.tokens,), shard_key
         )
         documents = [to_stored(collection, row) for row in rows]
         done = await backfilling.fill(access(collection, shard_key), documents, report)
@@ -167,7 +167,7 @@ async def _set(collection: Collection, points: list[Point], shard_key: Any) -> i
         await Update(collection.name, [PutVectors(some)], True, shard_key)
         return {}
 
-    rejected = await halving(write, points, (CollectionNotFound, Rejected))
+    rejected = await halving(write, points, (CollectionNotFound, Rejected), collection.seen.written_at_once)
     for position, error in rejected.items():
         if await Fetch(collection.name, [points[position].id], False, (), shard_key):
             raise error

@@ -71,12 +71,14 @@ class Seen(LearnedByAll):
         without_tokens: number of documents without tokens.
         counts_are_refused: whether the server refuses exact counts, as a strict mode may.
         searched_at_once: number of searches that one request may have.
+        read_at_once: number of documents that one page may have.
     """
 
     lacking: Counted = field(default_factory=Counted)
     without_tokens: Counted = field(default_factory=Counted)
     counts_are_refused: bool = False
     searched_at_once: BatchLimit = field(default_factory=BatchLimit)
+    read_at_once: BatchLimit = field(default_factory=BatchLimit)
 
 
 @dataclass(frozen=True, slots=True)

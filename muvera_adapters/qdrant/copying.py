@@ -16,14 +16,14 @@ from muvera_adapters.qdrant.backfilling import access, to_stored
 from muvera_adapters.qdrant.client import Connection, ask, tell, to_rows
 from muvera_adapters.qdrant.collection import STATE_KEY, TOKENS, Collection, Seen
 from muvera_adapters.qdrant.lifecycle import exists, fetch_info, index_payload, write_state
-from muvera_adapters.qdrant.reading import count_vectors
+from muvera_adapters.qdrant.reading import allowed_page, count_vectors
 from muvera_adapters.qdrant.requests import Delete, PointId, Where
 from muvera_adapters.qdrant.schema import optimizers
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.backfilling import count_padded, encodable, encode, verify
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.kept import new_state
-from muvera_adapters.stores.operations import Compute, seconds
+from muvera_adapters.stores.operations import Compute, Request, seconds
 from muvera_adapters.stores.shared_direction import warn_of_shared_direction
 
 _FIRST_PAGE = 16
@@ -53,7 +53,7 @@ async def copy(
         raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
     for _ in range(_PASSES):
         changed = await _pass(connection, collection, copied, report, progress)
-        changed += await _prune(connection, collection, into)
+        changed += await _prune(connection, collection, copied)
         if not changed:
             break
     else:
@@ -128,7 +128,7 @@ async def _pass(
     total = await count_vectors(collection, Where())
     with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
-            records, offset = await _page(connection, collection.name, limit, offset, content=True)
+            records, offset = await _page(connection, collection, limit, offset, content=True)
             copies = await _records(connection, copied.name, [record.id for record in records], content=True)
             known = {copy.id: copy for copy in copies}
             new = [record for record in records if not _same(copied, record, known.get(record.id))]
@@ -179,33 +179,39 @@ async def _write(
     report.written += len(by_id)
 
 
-async def _prune(connection: Connection, collection: Collection, into: str) -> int:
+async def _prune(connection: Connection, collection: Collection, copied: Collection) -> int:
     """Deletes copies of points that are gone."""
     deleted, offset = 0, None
     while True:
-        records, offset = await _page(connection, into, 1_000, offset, content=False)
+        records, offset = await _page(connection, copied, 1_000, offset, content=False)
         by_text = {str(record.id): record.id for record in records}
         found = await _records(connection, collection.name, list(by_text.values()), content=False)
         gone = sorted(by_text.keys() - {str(record.id) for record in found})
         if gone:
-            await Delete(into, [by_text[text] for text in gone])
+            await Delete(copied.name, [by_text[text] for text in gone])
             deleted += len(gone)
         if offset is None:
             return deleted
 
 
-async def _page(connection: Connection, name: str, limit: int, offset: Any, *, content: bool) -> tuple[list[Any], Any]:
+async def _page(
+    connection: Connection, collection: Collection, limit: int, offset: Any, *, content: bool
+) -> tuple[list[Any], Any]:
     """Records in the client's type, which keep sparse vectors, and where the next page begins; None: nowhere."""
-    return await ask(
-        lambda client: client.scroll(
-            collection_name=name,
-            limit=limit,
-            offset=offset,
-            with_payload=content,
-            with_vectors=content,
-            timeout=connection.timeout,
+
+    def read(size: int) -> Request[tuple[list[Any], Any]]:
+        return ask(
+            lambda client: client.scroll(
+                collection_name=collection.name,
+                limit=size,
+                offset=offset,
+                with_payload=content,
+                with_vectors=content,
+                timeout=connection.timeout,
+            )
         )
-    )
+
+    return await allowed_page(collection, limit, read)
 
 
 async def _records(connection: Connection, name: str, ids: Sequence[PointId], *, content: bool) -> list[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from muvera_adapters.qdrant.backfilling import to_stored
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.prepare import check_matrix
-from muvera_adapters.qdrant.requests import Fetch, Page, Where
+from muvera_adapters.qdrant.reading import read_page
+from muvera_adapters.qdrant.requests import Fetch, Where
 from muvera_adapters.stores.backfilling import Stored
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.query_fitting import FitAccess
@@ -22,7 +23,7 @@ def access(collection: Collection) -> FitAccess:
     names = (collection.fde,) if collection.tokens is None else (collection.tokens, collection.fde)
 
     async def keys(offset: Any) -> tuple[list[Any], Any]:
-        rows, following = await Page(collection.name, Where(has=names), _PAGE, offset, False)
+        rows, following = await read_page(collection, Where(has=names), _PAGE, offset, False)
         return [row.id for row in rows], following
 
     async def read(ids: list[Any]) -> list[Stored]:

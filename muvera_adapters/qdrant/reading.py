@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,15 @@ from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
 
+T = TypeVar("T")
+
 # ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
 _FETCH = 100
 _SAMPLE = 32
 # ids in one page, where documents are counted one by one
 _COUNT_PAGE = 1_000
+# a page that is refused with so few documents is refused for something else
+_LEAST_PAGE = 10
 
 
 async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
@@ -71,8 +75,40 @@ async def page(
 ) -> tuple[list[Document], Any]:
     """One page of all documents and where the next begins (None: nowhere)."""
     vectors = token_names(collection, with_tokens)
-    rows, following = await Page(collection.name, Where(chosen), limit, offset, True, vectors, shard_key)
+    rows, following = await read_page(collection, Where(chosen), limit, offset, True, vectors, shard_key)
     return [_document(collection, row) for row in rows], following
+
+
+async def read_page(
+    collection: Collection,
+    where: Where,
+    limit: int,
+    offset: Any,
+    payload: Any,
+    vectors: tuple[str, ...] = (),
+    shard_key: Any = None,
+) -> tuple[list[Row], Any]:
+    """A page in the order of ids, of ``limit`` points or as many as a strict mode allows, and where the next begins."""
+
+    def read(size: int) -> Page:
+        return Page(collection.name, where, size, offset, payload, vectors, shard_key)
+
+    return await allowed_page(collection, limit, read)
+
+
+async def allowed_page(collection: Collection, limit: int, read: Callable[[int], Awaitable[T]]) -> T:
+    """What ``read`` gives for ``limit`` points, or for fewer where the database refuses so many."""
+    allowed = collection.seen.read_at_once
+    size = limit if allowed.most is None else min(limit, allowed.most)
+    try:
+        return await read(size)
+    except Rejected:
+        if size <= _LEAST_PAGE:
+            raise
+    smaller = max(_LEAST_PAGE, size // 10)
+    page = await allowed_page(collection, smaller, read)
+    allowed.learn(smaller)
+    return page
 
 
 async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> int:
@@ -84,7 +120,7 @@ async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> i
         except Rejected as error:
             LOG.info("%s: documents are counted by pages of ids, as counting is refused: %s", collection.name, error)
     while True:
-        rows, offset = await Page(collection.name, Where(chosen), _COUNT_PAGE, offset, False, (), shard_key)
+        rows, offset = await read_page(collection, Where(chosen), _COUNT_PAGE, offset, False, (), shard_key)
         seen.counts_are_refused = True  # and not what is wrong with a filter
         total += len(rows)
         if offset is None:

@@ -75,8 +75,7 @@ async def upsert(
     takes = intake(collection, names)
     prepared = prepare(collection, ids, tokens, payloads, takes, vectors=vectors, zero_rows=zero_rows)
     # an empty collection spares the reads of ids of all batches, a single batch is one read anyway
-    empty = sum(prepared.sizes) > collection.wire.target and await _is_empty(collection, shard_key)
-
+    empty = None if sum(prepared.sizes) > collection.wire.target else False
     asked, waited = False, True
 
     async def write(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
@@ -93,7 +92,9 @@ async def upsert(
             raise
 
     async def attempt(points: Sequence[Point], last: bool) -> dict[int, MuveraError]:
-        nonlocal names, waited
+        nonlocal names, waited, empty
+        if empty is None:
+            empty = await _is_empty(collection, shard_key)
         there = frozenset[str]() if empty else await _there(collection, points, shard_key)
         if there and replace and not names:
             names = (await GetStatus(collection.name, collection.fde)).vectors

@@ -156,6 +156,9 @@ class TestSchema:
         with pytest.raises(Unsupported, match="TurboQuant"):
             check_version((1, 17), planned(quantization="turbo4").vectors)
         check_version((1, 18), planned(quantization="turbo4").vectors)
+        with pytest.raises(Unsupported, match=r"1\.18 cannot store the vector 'tokens' as turbo8; 1\.19 can"):
+            check_version((1, 18), planned(tokens="turbo8").vectors)
+        check_version((1, 19), planned(tokens="turbo8").vectors)
 
     def test_quantization_of_the_collection_is_seen_as_inherited(self):
         client = QdrantClient(":memory:")

@@ -93,6 +93,22 @@ def test_a_search_that_is_rejected_for_itself_stays_rejected(strict):
     assert strict.search(TOKENS[2], 1)[0].id == 2
 
 
+def test_documents_are_read_in_pages_of_the_size_that_is_allowed(strict):
+    scroll, sizes = strict.client.scroll, []
+
+    def paging(limit, **arguments):
+        sizes.append(limit)
+        if limit > 16:
+            raise ValueError("Limit exceeded")
+        return scroll(limit=limit, **arguments)
+
+    strict.client.scroll = paging
+    assert strict.count() == COUNT
+    assert sizes == [1_000, 100, 10, 10, 10]
+    assert (strict.count(), len(list(strict.scroll(page_size=20)))) == (COUNT, COUNT)
+    assert sizes[5:] == [10] * 6  # learned once
+
+
 @pytest.mark.parametrize("key", [None, "wrong"])
 def test_a_shard_key_that_is_wrong_is_no_documents_fault(key):
     def refuse(request):
