@@ -81,6 +81,9 @@ class Call(Request[T], Generic[R, T]):
     read: Callable[[R], T]
 
 
+#: oldest server that looks for a part of a text
+SUBSTRING_VERSION = (1, 20)
+
 #: filters and conditions of qdrant-client
 FILTERS = FilterTypes(
     group=models.Filter,
@@ -92,6 +95,11 @@ FILTERS = FilterTypes(
     empty=lambda path: models.IsEmptyCondition(is_empty=models.PayloadField(key=path)),
     ids=lambda ids: models.HasIdCondition(has_id=ids),
 )
+
+
+def filters_of(connection: Connection) -> FilterTypes:
+    """Filters and conditions that a database takes; older servers have fewer."""
+    return FILTERS if connection.version >= SUBSTRING_VERSION else replace(FILTERS, text=None)
 
 
 def ask(send: Callable[[QdrantClient], R]) -> Call[R, R]:

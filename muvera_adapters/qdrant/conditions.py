@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.stores.conditions import ORDERED, All, Compare, Condition, Ids, Not, Some, moment
+from muvera_adapters.stores.conditions import ORDERED, All, Compare, Condition, Ids, Not, Some, moment, unsupported
 from muvera_adapters.stores.ids import to_point_id
 
 # a name in a path that needs no quotes
@@ -25,7 +25,7 @@ class FilterTypes:
         group: a filter, from ``must=``, ``should=`` and ``must_not=``.
         value: value at a path equals, from ``(path, value)``.
         values: text at a path is one of a list, from ``(path, texts)``.
-        text: text at a path has another in it, from ``(path, text)``.
+        text: text at a path has another in it, from ``(path, text)``; None: the database cannot tell.
         numbers: number at a path is in a range, from ``path`` and bounds by keyword.
         times: time at a path is in a range, from ``path`` and bounds in ISO 8601 by keyword.
         empty: nothing is at a path, from ``(path)``.
@@ -35,7 +35,7 @@ class FilterTypes:
     group: Callable[..., Any]
     value: Callable[[str, Any], Any]
     values: Callable[[str, list[str]], Any]
-    text: Callable[[str, str], Any]
+    text: Callable[[str, str], Any] | None
     numbers: Callable[..., Any]
     times: Callable[..., Any]
     empty: Callable[[str], Any]
@@ -47,6 +47,7 @@ def to_filter(condition: Condition, types: FilterTypes) -> Any:
 
     Raises:
         InvalidInput: an id is not valid, or a key cannot be part of a path.
+        Unsupported: the server is too old to look into texts.
     """
     made = _condition(condition, types)
     return made if isinstance(condition, All | Some | Not) else types.group(must=[made])
@@ -78,6 +79,8 @@ def _comparison(condition: Compare, types: FilterTypes) -> Any:
     if condition.operator == "in":
         return _among(path, value, types)
     if condition.operator == "text":
+        if types.text is None:
+            raise unsupported(condition, "Qdrant looks for parts of a text from 1.20 on; upgrade the server")
         return types.text(path, value)
     return types.empty(path) if condition.operator == "empty" else _equal(path, value, types)
 

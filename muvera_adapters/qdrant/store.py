@@ -14,11 +14,11 @@ from muvera_adapters.errors import StoreUnavailable
 from muvera_adapters.explanation import Explanation
 from muvera_adapters.qdrant import backfilling, copying, lifecycle, query_fitting, reading, searching, writing
 from muvera_adapters.qdrant.client import (
-    FILTERS,
     TIMEOUT,
     Connection,
     address_of,
     check_kind,
+    filters_of,
     send,
     to_prefetch,
     wire_of,
@@ -818,8 +818,9 @@ class QdrantMuvera:
 
         Raises:
             InvalidInput: an id is not valid, or a key cannot be part of a path.
+            Unsupported: a text is to be searched for a part of it, which servers do from 1.20 on.
         """
-        return to_filter(condition, FILTERS)
+        return to_filter(condition, filters_of(self._connection))
 
     def delete(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
@@ -15,12 +16,13 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from muvera_adapters.databases import parse_target
-from muvera_adapters.errors import InvalidInput, Rejected
+from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
 from muvera_adapters.qdrant import QdrantEdgeMuvera, QdrantMuvera
 from muvera_adapters.qdrant import requests as r
 from muvera_adapters.qdrant.collection import Collection
 from muvera_adapters.qdrant.database import QDRANT
 from muvera_adapters.qdrant.writing import upsert
+from muvera_adapters.stores.conditions import Compare
 from muvera_adapters.stores.operations import ONCE, run
 from muvera_core import FDEConfig, FDEEncoder
 
@@ -107,6 +109,16 @@ def test_documents_are_read_in_pages_of_the_size_that_is_allowed(strict):
     assert sizes == [1_000, 100, 10, 10, 10]
     assert (strict.count(), len(list(strict.scroll(page_size=20)))) == (COUNT, COUNT)
     assert sizes[5:] == [10] * 6  # learned once
+
+
+def test_parts_of_texts_are_looked_for_only_where_the_server_can(strict):
+    """A server 1.19 answers that the filter has a wrong form."""
+    part = Compare("text", "text", "cme")
+    assert strict.filter_of(part).must[0].match.substring == "cme"
+    strict._connection = replace(strict._connection, version=(1, 19))
+    with pytest.raises(Unsupported, match=r"'text'.* from 1\.20 on"):
+        strict.filter_of(part)
+    assert strict.count(filter=strict.filter_of(Compare("even", "==", True))) == COUNT // 2
 
 
 @pytest.mark.parametrize("key", [None, "wrong"])
