@@ -105,7 +105,7 @@ async def allowed_page(collection: Collection, limit: int, read: Callable[[int],
     except Rejected:
         if size <= _LEAST_PAGE:
             raise
-    smaller = max(_LEAST_PAGE, size // 10)
+    smaller = max(_LEAST_PAGE, size // 2)
     page = await allowed_page(collection, smaller, read)
     allowed.learn(smaller)
     return page

@@ -106,9 +106,9 @@ def test_documents_are_read_in_pages_of_the_size_that_is_allowed(strict):
 
     strict.client.scroll = paging
     assert strict.count() == COUNT
-    assert sizes == [1_000, 100, 10, 10, 10]
+    assert sizes == [1_000, 500, 250, 125, 62, 31, 15, 15]
     assert (strict.count(), len(list(strict.scroll(page_size=20)))) == (COUNT, COUNT)
-    assert sizes[5:] == [10] * 6  # learned once
+    assert sizes[8:] == [15] * 4  # learned once
 
 
 def test_parts_of_texts_are_looked_for_only_where_the_server_can(strict):
