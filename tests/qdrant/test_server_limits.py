@@ -16,10 +16,10 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from muvera_adapters.databases import parse_target
-from muvera_adapters.errors import InvalidInput, Rejected, Unsupported
+from muvera_adapters.errors import InvalidInput, Rejected, StoreUnavailable, Unsupported, WriteInterrupted
 from muvera_adapters.qdrant import QdrantEdgeMuvera, QdrantMuvera
 from muvera_adapters.qdrant import requests as r
-from muvera_adapters.qdrant.collection import Collection
+from muvera_adapters.qdrant.collection import Collection, Wire
 from muvera_adapters.qdrant.database import QDRANT
 from muvera_adapters.qdrant.writing import upsert
 from muvera_adapters.stores.conditions import Compare
@@ -132,6 +132,16 @@ def test_a_shard_key_that_is_wrong_is_no_documents_fault(key):
 
     with pytest.raises(Rejected, match=f"shard key {key}, 0 documents"):
         run(upsert(Collection("c", ENCODER), range(COUNT), TOKENS, None, False, key), refuse, ONCE)
+
+
+def test_a_load_of_several_batches_that_finds_no_server_reports_every_document():
+    def gone(request):
+        raise StoreUnavailable(f"no server for {type(request).__name__}")
+
+    several = Collection("c", ENCODER, wire=Wire(bytes_per_float=4, target=1_000, cap=1_000_000))
+    with pytest.raises(WriteInterrupted, match="no server for Page") as caught:
+        run(upsert(several, range(COUNT), TOKENS, None, False), gone, ONCE)
+    assert sorted(caught.value.report.failed) == list(range(COUNT))
 
 
 @pytest.mark.parametrize("name", ["UINT8", "TURBO16"])
