@@ -5,7 +5,8 @@ python -m stress.mixed --store weaviate --tasks 8 --minutes 60       # asyncio; 
 
 Every worker owns a share of the ids: it writes, replaces and deletes documents of its own, so that what must be there
 in the end is known, and searches and counts among all. A search must give no document twice, in the order of scores. In
-the end every document is compared with what was last acknowledged, and searches with exact MaxSim.
+the end every document is compared with what was last acknowledged. Before and after, searches are compared with exact
+MaxSim.
 """
 
 from __future__ import annotations
@@ -198,11 +199,24 @@ async def _with_async(target: str, shares: list[Share], end: float) -> None:
 
 
 def check(store: Any, shares: list[Share]) -> dict[str, Any]:
-    """Compares everything with what was acknowledged last, and searches with exact MaxSim."""
+    """Compares everything with what was acknowledged last."""
     expected = {i: version for share in shares for i, version in share.there.items()}
     store.wait_indexed(timeout=300)
     found = {d.id: d for d in store.scroll(with_tokens=True)}
     wrong = [i for i in expected if i in found and not np.array_equal(found[i].tokens, tokens_of(i, expected[i]))]
+    return {
+        "documents": len(expected),
+        "lost": len(expected.keys() - found.keys()),
+        "undead": len(found.keys() - expected.keys()),
+        "wrong": len(wrong),
+        "count": store.count(),
+        "stale": len(store.verify().stale),
+    }
+
+
+def recall(store: Any, shares: list[Share]) -> tuple[float, float]:
+    """Recall@10 of exact MaxSim by searches, and by the 200 best documents of exact FDEs, which searches can attain."""
+    expected = {i: version for share in shares for i, version in share.there.items()}
     ids = sorted(expected)
     matrices = [tokens_of(i, expected[i]) for i in ids]
     fdes = ENCODER.encode_documents(matrices)
@@ -213,16 +227,7 @@ def check(store: Any, shares: list[Share]) -> dict[str, Any]:
         hits += len(best & {hit.id for hit in store.search(query, 10, 200)})
         candidates = np.argsort(-(fdes @ ENCODER.encode_query(query)))[:200].tolist()
         attainable += len(best & {ids[k] for k in candidates})
-    return {
-        "documents": len(expected),
-        "lost": len(expected.keys() - found.keys()),
-        "undead": len(found.keys() - expected.keys()),
-        "wrong": len(wrong),
-        "count": store.count(),
-        "stale": len(store.verify().stale),
-        "recall at the end": hits / 500,
-        "recall of 200 candidates by exact FDEs": attainable / 500,
-    }
+    return hits / 500, attainable / 500
 
 
 def main() -> None:
@@ -245,6 +250,8 @@ def main() -> None:
             first = share.ids[::2]
             store.upsert(first, [tokens_of(i, 0) for i in first], [{"v": 0}] * len(first))
             share.there.update(dict.fromkeys(first, 0))
+        store.wait_indexed(timeout=300)
+        before = recall(store, shares)
         memory = Memory([os.getpid(), *pids])
         memory.start()
         end = time.monotonic() + arguments.minutes * 60
@@ -254,6 +261,7 @@ def main() -> None:
             threads(store, shares, end)
         samples = memory.samples
         found = check(store, shares)
+        after = recall(store, shares)
     calls: collections.Counter[str] = sum((share.calls for share in shares), collections.Counter())
     errors: collections.Counter[str] = sum((share.errors for share in shares), collections.Counter())
     tenth = max(1, len(samples) // 10)
@@ -269,6 +277,9 @@ def main() -> None:
                 # after a tenth of the time, at half of it and in the end: this process, then the server
                 "resident MB": [samples[k][1] for k in (tenth - 1, len(samples) // 2, -1)],
                 **found,
+                # of searches, and of the 200 best documents by exact FDEs
+                "recall at the beginning": before,
+                "recall at the end": after,
             },
             indent=1,
         )
