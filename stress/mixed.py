@@ -17,6 +17,7 @@ import collections
 import json
 import os
 import resource
+import signal
 import tempfile
 import threading
 import time
@@ -108,11 +109,32 @@ class Share:
         self.errors[f"{type(error).__name__}: {str(error)[:160]} ({Path(where.filename).name}:{where.lineno})"] += 1
 
 
-def threads(store: Any, shares: list[Share], end: float) -> None:
+class End:
+    """When the workers stop: after some minutes, or at SIGINT (Ctrl+C) or SIGTERM."""
+
+    def __init__(self, minutes: float) -> None:
+        self._began = time.monotonic()
+        self._end = self._began + minutes * 60
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
+
+    def __call__(self) -> bool:
+        return self._asked or time.monotonic() > self._end
+
+    def minutes(self) -> float:
+        """Since the beginning."""
+        return (time.monotonic() - self._began) / 60
+
+
+def threads(store: Any, shares: list[Share], end: End) -> None:
     """Every share in a thread of its own, over one store."""
 
     def work(share: Share) -> None:
-        while time.monotonic() < end:
+        while not end():
             for name, arguments, options, check in share.step():
                 try:
                     check(getattr(store, name)(*arguments, **options))
@@ -126,11 +148,11 @@ def threads(store: Any, shares: list[Share], end: float) -> None:
         each.join()
 
 
-async def tasks(store: Any, shares: list[Share], end: float) -> None:
+async def tasks(store: Any, shares: list[Share], end: End) -> None:
     """Every share in a task of its own, over one asynchronous store."""
 
     async def work(share: Share) -> None:
-        while time.monotonic() < end:
+        while not end():
             for name, arguments, options, check in share.step():
                 try:
                     check(await getattr(store, name)(*arguments, **options))
@@ -179,7 +201,7 @@ def running(store: str, path: Path) -> Iterator[tuple[str, list[int]]]:
             server.stop()
 
 
-async def _with_async(target: str, shares: list[Share], end: float) -> None:
+async def _with_async(target: str, shares: list[Share], end: End) -> None:
     if target.startswith("weaviate"):
         import weaviate
 
@@ -254,12 +276,12 @@ def main() -> None:
         before = recall(store, shares)
         memory = Memory([os.getpid(), *pids])
         memory.start()
-        end = time.monotonic() + arguments.minutes * 60
+        end = End(arguments.minutes)
         if arguments.tasks:
             asyncio.run(_with_async(target, shares, end))
         else:
             threads(store, shares, end)
-        samples = memory.samples
+        samples, minutes = memory.samples, end.minutes()
         found = check(store, shares)
         after = recall(store, shares)
     calls: collections.Counter[str] = sum((share.calls for share in shares), collections.Counter())
@@ -270,7 +292,7 @@ def main() -> None:
             {
                 "store": arguments.store,
                 "workers": f"{workers} {'tasks' if arguments.tasks else 'threads'}",
-                "minutes": arguments.minutes,
+                "minutes": round(minutes, 1),
                 "seed": arguments.seed,
                 "calls": dict(calls),
                 "errors": dict(errors.most_common(10)),
