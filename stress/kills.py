@@ -15,6 +15,7 @@ import collections
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -255,11 +256,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60.0, help="end after this time, however many are done")
     parser.add_argument("--stores", nargs="+", default=["edge", "weaviate", "milvus-lite"])
+    parser.add_argument("--who", nargs="+", default=["client", "server"], help="what is killed")
     parser.add_argument("--out", type=Path, default=Path("kills.jsonl"))
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and stop the server
     _CONTEXT.set_forkserver_preload(["stress.kills", "muvera_adapters.qdrant.edge", "pymilvus"])
-    cases = [case for case in CASES if case[0] in arguments.stores]
+    cases = [case for case in CASES if case[0] in arguments.stores and case[2] in arguments.who]
     total: collections.Counter[str] = collections.Counter()
     usual: dict[tuple[str, str], float] = {}
     began, number = time.monotonic(), 0
