@@ -136,7 +136,7 @@ class LiteServer:
         command += ["--host", "127.0.0.1", "--port", str(self.port)]  # its default is all interfaces
         with open(self._path / "log", "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600  # a busy machine takes minutes over its imports
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=2).close()

@@ -2,8 +2,8 @@
 
 python -m stress.index_files --mutants 1000000 --seed 1 --workers 2 --out findings
 
-Starts from the indexes of tests/data/plaid. A mutant goes through the reader of its file, or, in one case of four, the
-index is opened with it and documents are read. Mutants that reach new lines, or are refused from a new place, are
+Starts from the indexes of tests/data/plaid. A mutant goes through the reader of its file, or, in one case of twelve,
+the index is opened with it and documents are read. Mutants that reach new lines, or are refused from a new place, are
 mutated further. A finding is anything but documents or an error of this library: another exception, a warning of
 another kind, a crash, a hang, memory over the limit, and any import, written file or process.
 Findings are kept in --out, with the files that show them.
@@ -52,12 +52,13 @@ DATA = Path(__file__).parents[1] / "tests" / "data" / "plaid"
 READERS = str(Path(chunks.__file__).parent)
 
 # a mutant that a file's reader sees alone costs a tenth of one that goes through the whole index
-_WHOLE = 0.25
-_TRACED = 0.05
+_WHOLE = 1 / 12
+_TRACED = 0.02
 _POOL = 3_000
 _UNICODE = [f"utf_{bits}{order}" for bits in (16, 32) for order in ("", "_be", "_le")]
 _SLOW_SECONDS = 2.0
 _SAME_KIND = 3
+_WAIT = 30
 
 Files = dict[str, bytes]
 
@@ -167,6 +168,8 @@ class Worker:
         self._seed, self._number, self._scratch, self._out, self._memory = seed, number, scratch, out, memory
         self._canary, self._lines = Canary(), Lines()
         self._bases = bases(scratch)
+        self._alone = scratch / "alone"
+        self._alone.mkdir()
         self._pool: list[tuple[str, Files]] = []
         self._exits: set[Any] = set()
         self._kept: collections.Counter[str] = collections.Counter()
@@ -201,11 +204,18 @@ class Worker:
             data = changed.get(name, files[name])
             others = [files[self._any_file(rng, files)]]
             changed[name] = mutate(rng, name, data, others)
+        path = self._alone / Path(name).name
+        readers = _readers(path)
+        if readers and rng.random() >= _WHOLE:
+            reader = rng.choice(readers)
+            path.unlink(missing_ok=True)  # what is still mapped of an earlier mutant stays as it was
+            path.write_bytes(changed[name])
+            self._read(rng, number, base, name, changed, lambda: reader(path))
+            return
         directory = self._scratch / base
         _written(directory, changed)
-        whole = rng.random() < _WHOLE
         try:
-            self._read(rng, number, base, directory, name, whole, changed)
+            self._read(rng, number, base, None, changed, lambda: check_documents(directory, rng))
         finally:
             _written(directory, {each: files[each] for each in changed})
 
@@ -219,15 +229,8 @@ class Worker:
         return rng.choices(names, [1.0 if len(files[name]) < 16_384 else 0.3 for name in names])[0]
 
     def _read(
-        self, rng: Random, number: int, base: str, directory: Path, name: str, whole: bool, changed: Files
+        self, rng: Random, number: int, base: str, alone: str | None, changed: Files, read: Callable[[], Any]
     ) -> None:
-        path = directory / name
-        readers = _readers(path)
-        if whole or not readers:
-            read: Callable[[], Any] = lambda: check_documents(directory, rng)  # noqa: E731
-        else:
-            reader = rng.choice(readers)
-            read = lambda: reader(path)  # noqa: E731
         traced, reached = rng.random() < _TRACED, self._lines.reached
         outcome, exit_, problem = "read", None, ""
         began, peak = time.process_time(), _peak()
@@ -241,8 +244,9 @@ class Worker:
             sys.settrace(None)
             self._canary.watching = False
             outcome = type(error).__name__
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if READERS in f.filename]
-            exit_ = (*((f.name, f.lineno) for f in frames), type(error.__cause__).__name__)
+            frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+            own = [(code.co_name, line) for code, line in frames if code.co_filename.startswith(READERS)]
+            exit_ = (*own, type(error.__cause__).__name__)
             if _of_memory(error) and self._traced_peak(read) > self._memory // 2:
                 problem = "memory: " + traceback.format_exc()
         except BaseException as error:
@@ -263,10 +267,10 @@ class Worker:
         if seconds > _SLOW_SECONDS:
             problem += f"slow: {seconds:.1f} s"
         self.counts["mutants"] += 1
-        self.counts["whole" if whole else "alone"] += 1
+        self.counts["alone" if alone else "whole"] += 1
         self.counts[outcome] += 1
         if problem:
-            self._finding(number, base, whole, name, changed, problem)
+            self._finding(number, base, alone, changed, problem)
         if (exit_ is not None and exit_ not in self._exits) or self._lines.reached > reached:
             self._exits.add(exit_)
             if sum(map(len, changed.values())) < 40_000:  # in all, a quarter of the memory that a worker may take
@@ -287,7 +291,7 @@ class Worker:
         resource.setrlimit(resource.RLIMIT_AS, (self._limit, resource.RLIM_INFINITY))
         return peak
 
-    def _finding(self, number: int, base: str, whole: bool, name: str, changed: Files, problem: str) -> None:
+    def _finding(self, number: int, base: str, alone: str | None, changed: Files, problem: str) -> None:
         self.counts["findings"] += 1
         frames = [line for line in problem.splitlines() if READERS in line]
         kind = problem.partition(":")[0] + "".join(frames[-1:]) + problem.splitlines()[-1][:60]
@@ -296,7 +300,7 @@ class Worker:
             return
         place = self._out / f"{self._number}-{number}"
         _written(place / "files", changed)
-        (place / "problem.txt").write_text(f"{base} {'whole' if whole else name}\n{problem}\n")
+        (place / "problem.txt").write_text(f"{base} {alone or 'whole'}\n{problem}\n")
 
 
 def _peak() -> int:
@@ -319,7 +323,7 @@ def _work(seed: int, number: int, begin: int, end: int, memory: int, out: Path, 
         parent = os.getppid()
         log = out / f"worker-{number}-{begin}.json"
         for k in range(begin, end):
-            at.value, since.value = k, time.monotonic()
+            at.value, since.value = k, time.process_time()
             worker.one(k)
             if k % 1_000 == 999 or k == end - 1:
                 log.write_text(json.dumps(worker.counts))
@@ -333,12 +337,16 @@ def _watched(seed: int, number: int, end: int, memory: int, limit: float, out: P
     context = multiprocessing.get_context("spawn")
     begin = 0
     while begin < end:
-        at, since = context.Value("q", -1), context.Value("d", time.monotonic() + 60)
+        at, since = context.Value("q", -1), context.Value("d", 0.0)
         process = context.Process(target=_work, args=(seed, number, begin, end, memory, out, at, since))
         process.start()
+        progress = at.value, time.monotonic()
         while process.is_alive():
             yield
-            if time.monotonic() - since.value > limit:
+            if progress[0] != at.value:
+                progress = at.value, time.monotonic()
+            # by the processor's time, as other programs may leave none; by the clock, for one that waits
+            if _seconds(process.pid) - since.value > limit or time.monotonic() - progress[1] > _WAIT * limit:
                 _note(out, number, at.value, f"hang: more than {limit:g} s")
                 process.kill()
                 process.join()
@@ -348,6 +356,15 @@ def _watched(seed: int, number: int, end: int, memory: int, limit: float, out: P
         if at.value < end and process.exitcode != -signal.SIGKILL:
             _note(out, number, at.value, f"crash: exit status {process.exitcode}")
         begin = at.value + (at.value < end)
+
+
+def _seconds(pid: int | None) -> float:
+    """The processor's time of a process, 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _note(out: Path, number: int, mutant: int, problem: str) -> None:
@@ -373,7 +390,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--memory", type=int, default=512, help="megabytes a worker may take beyond its start")
-    parser.add_argument("--hang", type=float, default=60.0, help="seconds after which a mutant is taken to hang")
+    parser.add_argument("--hang", type=float, default=60.0, help="processor's seconds after which a mutant hangs")
     parser.add_argument("--minutes", type=float, default=60.0, help="end after this time, however many are done")
     parser.add_argument("--out", type=Path, default=Path("index-file-findings"))
     arguments = parser.parse_args()

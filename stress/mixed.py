@@ -5,7 +5,8 @@ python -m stress.mixed --store weaviate --tasks 8 --minutes 60       # asyncio; 
 
 Every worker owns a share of the ids: it writes, replaces and deletes documents of its own, so that what must be there
 in the end is known, and searches and counts among all. A search must give no document twice, in the order of scores. In
-the end every document is compared with what was last acknowledged, and searches with exact MaxSim.
+the end every document is compared with what was last acknowledged. Before and after, searches are compared with exact
+MaxSim.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import collections
 import json
 import os
 import resource
+import signal
 import tempfile
 import threading
 import time
@@ -107,11 +109,32 @@ class Share:
         self.errors[f"{type(error).__name__}: {str(error)[:160]} ({Path(where.filename).name}:{where.lineno})"] += 1
 
 
-def threads(store: Any, shares: list[Share], end: float) -> None:
+class End:
+    """When the workers stop: after some minutes, or at SIGINT (Ctrl+C) or SIGTERM."""
+
+    def __init__(self, minutes: float) -> None:
+        self._began = time.monotonic()
+        self._end = self._began + minutes * 60
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
+
+    def __call__(self) -> bool:
+        return self._asked or time.monotonic() > self._end
+
+    def minutes(self) -> float:
+        """Since the beginning."""
+        return (time.monotonic() - self._began) / 60
+
+
+def threads(store: Any, shares: list[Share], end: End) -> None:
     """Every share in a thread of its own, over one store."""
 
     def work(share: Share) -> None:
-        while time.monotonic() < end:
+        while not end():
             for name, arguments, options, check in share.step():
                 try:
                     check(getattr(store, name)(*arguments, **options))
@@ -125,11 +148,11 @@ def threads(store: Any, shares: list[Share], end: float) -> None:
         each.join()
 
 
-async def tasks(store: Any, shares: list[Share], end: float) -> None:
+async def tasks(store: Any, shares: list[Share], end: End) -> None:
     """Every share in a task of its own, over one asynchronous store."""
 
     async def work(share: Share) -> None:
-        while time.monotonic() < end:
+        while not end():
             for name, arguments, options, check in share.step():
                 try:
                     check(await getattr(store, name)(*arguments, **options))
@@ -178,7 +201,7 @@ def running(store: str, path: Path) -> Iterator[tuple[str, list[int]]]:
             server.stop()
 
 
-async def _with_async(target: str, shares: list[Share], end: float) -> None:
+async def _with_async(target: str, shares: list[Share], end: End) -> None:
     if target.startswith("weaviate"):
         import weaviate
 
@@ -198,11 +221,24 @@ async def _with_async(target: str, shares: list[Share], end: float) -> None:
 
 
 def check(store: Any, shares: list[Share]) -> dict[str, Any]:
-    """Compares everything with what was acknowledged last, and searches with exact MaxSim."""
+    """Compares everything with what was acknowledged last."""
     expected = {i: version for share in shares for i, version in share.there.items()}
     store.wait_indexed(timeout=300)
     found = {d.id: d for d in store.scroll(with_tokens=True)}
     wrong = [i for i in expected if i in found and not np.array_equal(found[i].tokens, tokens_of(i, expected[i]))]
+    return {
+        "documents": len(expected),
+        "lost": len(expected.keys() - found.keys()),
+        "undead": len(found.keys() - expected.keys()),
+        "wrong": len(wrong),
+        "count": store.count(),
+        "stale": len(store.verify().stale),
+    }
+
+
+def recall(store: Any, shares: list[Share]) -> tuple[float, float]:
+    """Recall@10 of exact MaxSim by searches, and by the 200 best documents of exact FDEs, which searches can attain."""
+    expected = {i: version for share in shares for i, version in share.there.items()}
     ids = sorted(expected)
     matrices = [tokens_of(i, expected[i]) for i in ids]
     fdes = ENCODER.encode_documents(matrices)
@@ -213,16 +249,7 @@ def check(store: Any, shares: list[Share]) -> dict[str, Any]:
         hits += len(best & {hit.id for hit in store.search(query, 10, 200)})
         candidates = np.argsort(-(fdes @ ENCODER.encode_query(query)))[:200].tolist()
         attainable += len(best & {ids[k] for k in candidates})
-    return {
-        "documents": len(expected),
-        "lost": len(expected.keys() - found.keys()),
-        "undead": len(found.keys() - expected.keys()),
-        "wrong": len(wrong),
-        "count": store.count(),
-        "stale": len(store.verify().stale),
-        "recall at the end": hits / 500,
-        "recall of 200 candidates by exact FDEs": attainable / 500,
-    }
+    return hits / 500, attainable / 500
 
 
 def main() -> None:
@@ -245,15 +272,18 @@ def main() -> None:
             first = share.ids[::2]
             store.upsert(first, [tokens_of(i, 0) for i in first], [{"v": 0}] * len(first))
             share.there.update(dict.fromkeys(first, 0))
+        store.wait_indexed(timeout=300)
+        before = recall(store, shares)
         memory = Memory([os.getpid(), *pids])
         memory.start()
-        end = time.monotonic() + arguments.minutes * 60
+        end = End(arguments.minutes)
         if arguments.tasks:
             asyncio.run(_with_async(target, shares, end))
         else:
             threads(store, shares, end)
-        samples = memory.samples
+        samples, minutes = memory.samples, end.minutes()
         found = check(store, shares)
+        after = recall(store, shares)
     calls: collections.Counter[str] = sum((share.calls for share in shares), collections.Counter())
     errors: collections.Counter[str] = sum((share.errors for share in shares), collections.Counter())
     tenth = max(1, len(samples) // 10)
@@ -262,13 +292,16 @@ def main() -> None:
             {
                 "store": arguments.store,
                 "workers": f"{workers} {'tasks' if arguments.tasks else 'threads'}",
-                "minutes": arguments.minutes,
+                "minutes": round(minutes, 1),
                 "seed": arguments.seed,
                 "calls": dict(calls),
                 "errors": dict(errors.most_common(10)),
                 # after a tenth of the time, at half of it and in the end: this process, then the server
                 "resident MB": [samples[k][1] for k in (tenth - 1, len(samples) // 2, -1)],
                 **found,
+                # of searches, and of the 200 best documents by exact FDEs
+                "recall at the beginning": before,
+                "recall at the end": after,
             },
             indent=1,
         )

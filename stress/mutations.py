@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import io
 import json
@@ -108,7 +109,7 @@ _BYTES: list[Mutation] = [_flip, _flip, _overwrite, _number, _number, _truncate,
 
 def _pickle(rng: Random, data: bytes) -> bytes:
     """Changes instructions of the first pickle; what follows it stays."""
-    starts = [position for _, _, position in pickletools.genops(data) if position is not None]
+    starts = _starts(data)
     if rng.random() < 0.1:
         return data[: starts[-1]] + _call(rng) + data[starts[-1] :]
     k = rng.randrange(len(starts))
@@ -128,6 +129,11 @@ def _pickle(rng: Random, data: bytes) -> bytes:
     )()
 
 
+@functools.lru_cache(maxsize=256)
+def _starts(data: bytes) -> list[int]:
+    return [position for _, _, position in pickletools.genops(data) if position is not None]
+
+
 def _value(rng: Random) -> bytes:
     """Instructions that push a value."""
     number = rng.choice(_NUMBERS)
@@ -145,8 +151,7 @@ def _call(rng: Random) -> bytes:
 
 def _zip(rng: Random, data: bytes) -> bytes:
     """Writes the archive anew, with right checksums: a changed pickle is looked at only then."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    members = list(_members(data))
     k = rng.randrange(len(members))
     if rng.random() < 0.7:
         k = next(i for i, (name, _) in enumerate(members) if name.endswith("data.pkl"))
@@ -166,6 +171,12 @@ def _zip(rng: Random, data: bytes) -> bytes:
         for name, content in members:
             archive.writestr(name, content)
     return written.getvalue()
+
+
+@functools.lru_cache(maxsize=256)
+def _members(data: bytes) -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [(info.filename, archive.read(info)) for info in archive.infolist()]
 
 
 def _torch(rng: Random, data: bytes) -> bytes:
@@ -261,8 +272,13 @@ def _sqlite(rng: Random, data: bytes) -> bytes:
 def _gzip(rng: Random, data: bytes) -> bytes:
     unpacked = gzip.decompress(data)
     if rng.random() < 0.02:
-        return gzip.compress(unpacked[:-1] + bytes(1 << 28), 1)
-    return gzip.compress(_pickle(rng, unpacked), 1)
+        return gzip.compress(unpacked[:-1], 0) + _zeros()
+    return gzip.compress(_pickle(rng, unpacked), 0)
+
+
+@functools.cache
+def _zeros() -> bytes:
+    return gzip.compress(bytes(1 << 28), 1)
 
 
 _BY_ENDING: dict[str, Mutation] = {

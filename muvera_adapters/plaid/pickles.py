@@ -43,29 +43,38 @@ PICKLE_ERRORS = (
 
 
 class _Bounded:
-    """A file that makes no room for more bytes than are left, whatever length a pickle gives."""
+    """A file that ends at a byte, and makes no room for more than is left, whatever length a pickle gives."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._size = file, size
+    def __init__(self, file: IO[bytes], end: int) -> None:
+        self._file, self._end = file, end
 
     def read(self, count: int) -> bytes:
-        return self._file.read(min(count, self._size - self._file.tell()))
+        return self._file.read(max(0, min(count, self._end - self._file.tell())))
+
+    def readline(self) -> bytes:
+        return self._file.readline(max(0, self._end - self._file.tell()))
 
 
-def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
+def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str], limit: int | None = None) -> None:
     """Reads the instructions of the pickle at the file's position, executes none, and goes back to its start.
 
+    Args:
+        path: of the file, for the error.
+        file: at the start of the pickle.
+        allowed: names of the instructions that such a file may have.
+        limit: maximum number of bytes of the pickle; None: all that is left of the file, which may have holes.
+
     Raises:
-        IndexDamaged: an instruction that is not allowed, or a memo index that no writer uses.
+        IndexDamaged: an instruction that is not allowed, a memo index that no writer uses, or no end within the limit.
     """
     start, name = file.tell(), ""
     size = file.seek(0, io.SEEK_END)
     file.seek(start)
-    bounded = _Bounded(file, size)
+    bounded = _Bounded(file, size if limit is None else min(size, start + limit))
     for count in itertools.count():
         if name == "STOP":
             break
-        opcode = _OPCODES.get(file.read(1))
+        opcode = _OPCODES.get(bounded.read(1))
         name = opcode.name if opcode else ""
         if opcode is None or name not in allowed:
             raise IndexDamaged(
@@ -74,7 +83,7 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str]) -> None:
             )
         argument: Any = None
         if name == "GLOBAL":  # pickletools would warn of escapes in the names, which SafeUnpickler looks up as they are
-            file.readline(), file.readline()
+            bounded.readline(), bounded.readline()
         elif opcode.arg:
             argument = opcode.arg.reader(bounded)
         if name.endswith("BINPUT") and (argument or 0) > count:

@@ -49,7 +49,7 @@ _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 Array = npt.NDArray[Any]
 _Storage = Callable[[np.dtype[Any], str, int], Array]
-_Unpickle = Callable[[Path, IO[bytes], _Storage], Any]
+_Unpickle = Callable[[Path, IO[bytes], _Storage, int], Any]
 
 
 def load_tensors(path: Path) -> Any:
@@ -78,7 +78,7 @@ def _load(path: Path, unpickle: _Unpickle, limit: int) -> Any:
             if file.read(4) == b"PK\3\4":
                 return _load_zip(path, unpickle, limit)
             file.seek(0)
-            return _load_legacy(path, file, unpickle)
+            return _load_legacy(path, file, unpickle, limit)
     except (zipfile.BadZipFile, struct.error, OSError) as error:
         raise IndexDamaged(path, f"cut short or no file of torch.save: {error}") from error
     except PICKLE_ERRORS as error:
@@ -102,22 +102,31 @@ def _load_zip(path: Path, unpickle: _Unpickle, limit: int) -> Any:
             member = members.get(f"{root}data/{key}")
             if member is None:
                 raise IndexDamaged(path, f"storage {key!r} is missing")
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size != count * dtype.itemsize:
+            _require_stored(path, member)
+            if member.file_size != count * dtype.itemsize:
                 raise IndexDamaged(
                     path, f"storage {key!r} has {member.file_size} bytes, {count} values of {dtype} were expected"
                 )
             return _map(path, _data_offset(path, file, member), dtype, count)
 
-        return unpickle(path, io.BytesIO(_read(archive, members[pickles[0]], path, limit)), storage)
+        return unpickle(path, io.BytesIO(_read(archive, members[pickles[0]], path, limit)), storage, limit)
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, limit: int) -> bytes:
     if member.file_size > limit:
         raise IndexDamaged(path, f"{member.filename} has {member.file_size} bytes, too many to describe tensors")
-    # torch compresses and encrypts nothing; unpackers have errors, and appetites, of their own
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise IndexDamaged(path, f"{member.filename} is compressed or encrypted, which torch.save never does")
+    _require_stored(path, member)
     return archive.read(member)
+
+
+def _require_stored(path: Path, member: zipfile.ZipInfo) -> None:
+    """Storages are mapped where they lie; unpackers have errors, and appetites, of their own."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise IndexDamaged(
+            path,
+            f"{member.filename} is compressed or encrypted, which torch.save never does: load the file with torch "
+            "where it was packed, and save it again with torch.save",
+        )
 
 
 def _data_offset(path: Path, file: Any, member: zipfile.ZipInfo) -> int:
@@ -138,7 +147,7 @@ def _map(path: Path, offset: int, dtype: np.dtype[Any], count: int) -> Array:
     return np.memmap(path, dtype, "r", offset, (count,))
 
 
-def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle) -> Any:
+def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle, limit: int) -> Any:
     """Format of torch before 1.6: magic, version, system, object, keys, then each storage as count and raw values."""
     size = path.stat().st_size
     storages: dict[str, tuple[Array, int]] = {}
@@ -154,7 +163,7 @@ def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle) -> An
         return found
 
     def plain() -> Any:
-        check_opcodes(path, file, MAPS)
+        check_opcodes(path, file, MAPS, limit)
         return SafeUnpickler(path, file, {}).load()
 
     if plain() != _LEGACY_MAGIC:
@@ -162,7 +171,7 @@ def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle) -> An
     if plain() != _LEGACY_VERSION:
         raise IndexDamaged(path, "an unknown version of torch's old format")
     plain()
-    result = unpickle(path, file, storage)
+    result = unpickle(path, file, storage, limit)
     for key in plain():
         (count,) = struct.unpack("<q", file.read(8))
         values, expected = storages[str(key)]
@@ -181,13 +190,13 @@ def _no_hooks(*_: Any) -> None:
     """In the place of OrderedDict: a tensor's backward hooks, always empty."""
 
 
-def _unpickle(path: Path, file: IO[bytes], storage: _Storage) -> Any:
-    check_opcodes(path, file, OBJECTS)
+def _unpickle(path: Path, file: IO[bytes], storage: _Storage, limit: int) -> Any:
+    check_opcodes(path, file, OBJECTS, limit)
     return _TensorUnpickler(path, file, storage).load()
 
 
-def _unpickle_lists(path: Path, file: IO[bytes], storage: _Storage) -> Any:
-    check_opcodes(path, file, LISTS)
+def _unpickle_lists(path: Path, file: IO[bytes], storage: _Storage, limit: int) -> Any:
+    check_opcodes(path, file, LISTS, limit)
     return _ListUnpickler(path, file, storage).load()
 
 

@@ -20,7 +20,7 @@ from muvera_adapters.plaid.numpy_file import load_array, load_object_array
 from muvera_adapters.plaid.pickles import load_plain
 from muvera_adapters.plaid.torch_file import load_tensors
 from tests.plaid.conftest import read
-from tests.plaid.files import INDEXES, Evil, save, save_objects, write_archive
+from tests.plaid.files import INDEXES, Evil, save, save_legacy, save_objects, write_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::muvera_adapters.plaid.IndexWarning")
 
@@ -409,8 +409,28 @@ def test_compressed_members_are_refused_before_they_are_unpacked(tmp_path, way):
     data = bytearray(path.read_bytes())
     data[60:70] = b"\xff" * 10
     path.write_bytes(data)
-    with pytest.raises(IndexDamaged, match="compressed or encrypted"):
+    with pytest.raises(IndexDamaged, match=r"data\.pkl is compressed or encrypted.*save it again with torch\.save"):
         load_tensors(path)
+
+
+def test_a_compressed_storage_says_what_to_do(tmp_path):
+    save(tmp_path / "x.pt", np.zeros(1_000, "f4"))
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive, zipfile.ZipFile(tmp_path / "y.pt", "w") as packed:
+        for name in archive.namelist():
+            way = zipfile.ZIP_DEFLATED if name == "x/data/0" else zipfile.ZIP_STORED
+            packed.writestr(name, archive.read(name), way)
+    with pytest.raises(IndexDamaged, match=r"x/data/0 is compressed or encrypted.*save it again with torch\.save"):
+        load_tensors(tmp_path / "y.pt")
+
+
+@pytest.mark.parametrize("name", [rb"\q", rb"\x", "\ud7ff".encode()])
+def test_names_with_escapes_are_refused_without_a_warning(tmp_path, name):
+    """pickletools would warn of invalid escapes in the names of a GLOBAL, or fail to decode them."""
+    write_archive(tmp_path / "x.pt", b"\x80\x02ctorch" + name + b"\nFloat" + name + b"\n.", {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(IndexDamaged, match=r"asks for torch.+\.Float"):
+            load_tensors(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", ["centroids.npy", "bucket_weights.npy"])
@@ -447,6 +467,20 @@ class TestSizeBombs:
         (tmp_path / "x.npy").write_bytes(_object_header(1) + body)
         with pytest.raises(IndexDamaged):
             load_object_array(tmp_path / "x.npy")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1 << 24
+
+    @pytest.mark.parametrize("instruction", [b"c", b"\x8e" + struct.pack("<Q", 1 << 29)])
+    def test_a_pickle_with_a_hole(self, tmp_path, instruction):
+        """In the format before torch 1.6, whose pickles lie bare in the file."""
+        save_legacy(tmp_path / "x.pt", np.zeros(4, "f4"))
+        head = (tmp_path / "x.pt").read_bytes().partition(b"ctorch")[0]
+        (tmp_path / "x.pt").write_bytes(head + instruction)
+        os.truncate(tmp_path / "x.pt", 1 << 30)
+        tracemalloc.start()
+        with pytest.raises(IndexDamaged):
+            load_tensors(tmp_path / "x.pt")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 1 << 24
