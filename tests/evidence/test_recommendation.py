@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +192,17 @@ def test_the_rule_of_growth_is_the_documented_power():
         exact = 200 * (collection / sample) ** GROWTH
         assert exact <= grown(200, sample, collection) <= 1.67 * exact  # rounded up to a step
     assert grown(200, 300, 310) <= 310
+
+
+def test_the_rule_of_growth_covers_the_curve_of_the_docs():
+    rows = json.loads((Path(__file__).parents[2] / "docs" / "figures" / "scale.json").read_text())
+    needed = {(row["encoder"], row["documents"]): row["needed"] for key, row in rows.items() if key.startswith("scan")}
+    least = min(size for _, size in needed)
+    assert max(size for _, size in needed) == 40 * least
+    for (encoder, size), found in needed.items():
+        for target in ("0.9", "0.95"):
+            ruled = needed[encoder, least][target] * (size / least) ** GROWTH
+            assert found[target] <= 1.05 * ruled, (encoder, size, target)
 
 
 def test_what_cannot_be_chosen_for_is_refused(documents, queries):
