@@ -1,6 +1,6 @@
 """Draws the figures of concepts.md and tuning.md: python docs/figures/make.py (needs the extra ``eval``).
 
-The curves of ``scale.svg`` are in ``scale.json``, which ``python -m benchmarks.scale`` measures (it takes long).
+The curves of ``scale.svg`` are in ``scale.json``, the results of ``python -m benchmarks.scale`` (which takes long).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from muvera_adapters.evidence.measuring import exact_top, queries_of
+from muvera_adapters.evidence.target_recall import GROWTH
 from muvera_adapters.samples import load_pydocs
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 
@@ -25,6 +26,8 @@ HERE = Path(__file__).parent
 SIZES = (160, 640, 2560, 10_240)  # dimensions
 CANDIDATES = (10, 20, 50, 100, 200, 400, 800)
 SHOWN = 7  # the question of the scatter plot
+TRIED = (20, 50, 100, 200, 500, 1000, 2000)  # numbers of candidates of scale.json
+NAMES = {"edge": "Edge", "weaviate": "Weaviate", "qdrant": "Qdrant server"}
 
 
 def save(figure: Any, name: str) -> None:
@@ -153,26 +156,49 @@ def _recalls(
 
 
 def scale(name: str) -> None:
-    """Recall by candidates at several sizes of one collection, and the candidates that a recall needs by size."""
-    measured = json.loads((HERE / "scale.json").read_text())
-    figure, (curves, growth) = plt.subplots(1, 2, figsize=(9, 3.6))
-    for encoder, style in zip(measured["recall"], ("o-", "s--", "^:"), strict=False):
-        by_size = measured["recall"][encoder]
-        for shade, (size, recall) in enumerate(by_size.items()):
-            if style == "o-":
-                curves.plot(measured["candidates"], recall, style, ms=3, label=f"{int(size):,} documents",
-                            color=plt.get_cmap("viridis")(shade / len(by_size)))  # fmt: skip
-        needed = {int(n): found for n, found in measured["needed"][encoder].items() if found}
-        growth.plot(list(needed), list(needed.values()), style, ms=4, label=encoder)
+    """By the size of one collection: recall by candidates, the candidates that a recall needs, and time of a search."""
+    rows = json.loads((HERE / "scale.json").read_text())
+    scans = [row for key, row in rows.items() if key.startswith("scan, ")]
+    encoders = list(dict.fromkeys(row["encoder"] for row in scans))
+    figure, (curves, growth, time) = plt.subplots(1, 3, figsize=(13, 3.6))
+
+    shown = [row for row in scans if row["encoder"] == encoders[0]]
+    for shade, row in enumerate(shown):
+        curves.plot(TRIED, row["recall"], "o-", ms=3, label=f"{row['documents']:,} documents",
+                    color=plt.get_cmap("viridis")(shade / len(shown)))  # fmt: skip
     curves.set(xscale="log", xlabel="candidates", ylabel="of the exact top 10 among them", ylim=(0.3, 1.01))
-    curves.set_xticks(measured["candidates"], [str(n) for n in measured["candidates"]])
-    curves.set_title(f"{next(iter(measured['recall']))}, float32", fontsize=9)
+    curves.set_xticks(TRIED, [str(n) for n in TRIED])
+    curves.set_title(f"{encoders[0]}, float32", fontsize=9)
+
+    for encoder, style in zip(encoders, ("o-", "s--", "^:"), strict=False):
+        needed = [(row["documents"], row["needed"]["0.95"]) for row in scans if row["encoder"] == encoder]
+        growth.plot(*zip(*needed, strict=True), style, ms=4, label=encoder)
+    sizes = np.array([row["documents"] for row in shown])
+    ruled = shown[0]["needed"]["0.95"] * (sizes / sizes[0]) ** GROWTH
+    growth.plot(sizes, ruled, color="0.6", lw=1, label="what recommend projects")
     growth.set(xscale="log", yscale="log", xlabel="documents", ylabel="candidates for a recall of .95")
     growth.set_title("Growth with the collection", fontsize=9)
-    for axes in (curves, growth):
+
+    asked = [row for key, row in rows.items() if key.startswith("exact ")]
+    lines = {"every document, MaxSim": [(row["documents"], row["exact"]["p50_ms"]) for row in asked]}
+    lines["Edge, graph over MaxSim"] = [(row["documents"], row["graph"]["p50_ms"]) for row in asked if "graph" in row]
+    for engine, codes in (("edge", "turbo2"), ("weaviate", "rq8"), ("qdrant", "turbo2")):
+        found = [row for key, row in rows.items() if key.startswith(f"{engine}, {encoders[0]}, {codes}, ")]
+        lines[f"two stages, {NAMES[engine]}"] = sorted(
+            (row["documents"], row["200 candidates, 1 clients"]["p50_ms"])
+            for row in found
+            if "200 candidates, 1 clients" in row
+        )
+    for (label, points), style in zip(lines.items(), ("k-", "kx", "o-", "s-", "^-"), strict=True):
+        if points:
+            time.plot(*zip(*points, strict=True), style, ms=4, label=label)
+    time.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms of a search, median")
+    time.set_title("One client, 200 candidates", fontsize=9)
+
+    for axes in (curves, growth, time):
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=7)
     figure.tight_layout()
     save(figure, name)
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence import EncoderChoice, default_encoders, diagnose, recommend, tune
 from muvera_adapters.evidence.measuring import Interval
 from muvera_adapters.evidence.queries import as_queries
-from muvera_adapters.evidence.target_recall import GROWTH, grown
+from muvera_adapters.evidence.target_recall import GROWTH, grid, grown
 from muvera_adapters.evidence.tuning_trials import Setting, best_setting
 from muvera_adapters.samples import anisotropic
 from muvera_core import FDEConfig, FDEEncoder, InvalidTokens, RegressionEncoder, TokenBatch, maxsim
@@ -191,6 +192,17 @@ def test_the_rule_of_growth_is_the_documented_power():
         exact = 200 * (collection / sample) ** GROWTH
         assert exact <= grown(200, sample, collection) <= 1.67 * exact  # rounded up to a step
     assert grown(200, 300, 310) <= 310
+
+
+def test_the_rule_of_growth_covers_the_curve_of_the_docs():
+    rows = json.loads((Path(__file__).parents[2] / "docs" / "figures" / "scale.json").read_text())
+    needed = {(row["encoder"], row["documents"]): row["needed"] for key, row in rows.items() if key.startswith("scan")}
+    least = min(size for _, size in needed)
+    assert max(size for _, size in needed) == 40 * least
+    for (encoder, size), found in needed.items():
+        for target, candidates in found.items():
+            tried = next(n for n in grid(1, 5000) if n >= needed[encoder, least][target])
+            assert grown(tried, least, size) >= candidates, (encoder, size, target)
 
 
 def test_what_cannot_be_chosen_for_is_refused(documents, queries):
