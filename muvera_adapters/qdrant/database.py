@@ -16,17 +16,18 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from muvera_adapters.errors import CollectionNotFound, StoreUnavailable, WrongUsage
 from muvera_adapters.logs import LOG, short
-from muvera_adapters.qdrant.collection import TOKEN_PRESETS, auto_preset
+from muvera_adapters.qdrant.collection import TOKEN_PRESETS, VectorInfo, auto_preset
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
+    Listed,
     LocalIndex,
     Target,
     dim_of,
@@ -34,7 +35,16 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes, link_bits, token_formula, token_precision
+from muvera_adapters.stores.sizes import (
+    Part,
+    Place,
+    Planned,
+    bytes_formula,
+    code_bytes,
+    link_bits,
+    token_formula,
+    token_precision,
+)
 from muvera_core import Encoder
 
 if TYPE_CHECKING:
@@ -146,6 +156,36 @@ def _token_dim(client: Any, name: str, vector: str) -> int:
     return dim_of(name, vector, {each: info.size for each, info in infos.items()})
 
 
+def _collections(client: Any) -> list[Listed]:
+    from muvera_adapters.qdrant.collection import STATE_KEY
+    from muvera_adapters.qdrant.errors import translate
+    from muvera_adapters.qdrant.schema import vector_infos
+
+    found, name = [], "the list of collections"
+    try:
+        for name in sorted(each.name for each in client.get_collections().collections):
+            info = client.get_collection(name)
+            has_fde = STATE_KEY in (info.config.metadata or {})
+            found.append(Listed(name, info.points_count, has_fde, _widths(vector_infos(info))))
+    except Exception as error:  # the client raises what its transports raise
+        raise translate(error, engine=QDRANT.title, name=name, timeout=_SECONDS) from error
+    return found
+
+
+def _widths(infos: Mapping[str, VectorInfo]) -> dict[str, int]:
+    return {name: info.size for name, info in infos.items() if info.multi}
+
+
+def _edge_collections(directory: str) -> list[Listed]:
+    from muvera_adapters.qdrant.edge.files import read_vectors, shards
+    from muvera_adapters.qdrant.edge.store import count_documents
+
+    return [
+        Listed(name, count_documents(path), sidecar.is_file(), _widths(read_vectors(path)))
+        for name, path, sidecar in shards(directory)
+    ]
+
+
 def _edge_token_dim(directory: str, name: str, vector: str) -> int:
     from muvera_adapters.qdrant.edge.files import paths, read_vectors
 
@@ -168,7 +208,7 @@ def _engine(planned: Planned) -> list[Part]:
         parts.append(Part("encodings, float16", originals, originals, "2 * dim", "Edge", "encodings"))
     else:
         codes = n * code_bytes(dim, _QUANTIZATIONS[preset], _BESIDE.get(preset, 0))
-        formula = f"dim * {_QUANTIZATIONS[preset]:g} / 8" + (f" + {_BESIDE[preset]}" if preset in _BESIDE else "")
+        formula = bytes_formula("dim", _QUANTIZATIONS[preset]) + (f" + {_BESIDE[preset]}" if preset in _BESIDE else "")
         parts.append(Part(f"codes, {preset}", codes, codes, formula, "Edge", "codes"))
         parts.append(Part("encodings, float16", 0, originals, "2 * dim, read by no search", "Edge", "encodings"))
     parts.append(Part("graph", graph, graph, "at most 33 links (m = 16) of log2 N bits", "Edge"))
@@ -282,6 +322,7 @@ QDRANT = DatabaseSpec(
     connect=_connect,
     store="muvera_adapters.qdrant:QdrantMuvera",
     token_dim=_token_dim,
+    collections=_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     token_presets=TOKEN_PRESETS,
@@ -303,6 +344,7 @@ QDRANT_EDGE = DatabaseSpec(
     store="muvera_adapters.qdrant:QdrantEdgeMuvera",
     retries=False,
     token_dim=_edge_token_dim,
+    collections=_edge_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     token_presets=TOKEN_PRESETS,

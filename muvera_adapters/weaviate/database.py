@@ -23,13 +23,14 @@ from muvera_adapters.errors import AccessDenied, CollectionNotFound, MuveraError
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
+    Listed,
     Target,
     dim_of,
     number_option,
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes
+from muvera_adapters.stores.sizes import Part, Place, Planned, bytes_formula, code_bytes
 
 _SECONDS = 120
 _GRPC_PORT = 50051
@@ -118,6 +119,24 @@ def _width(client: Any, name: str, vector: str, tenant: str | None) -> int:
     return dim_of(name, vector, dims)
 
 
+def _collections(client: Any) -> list[Listed]:
+    from muvera_adapters.weaviate.client import address
+    from muvera_adapters.weaviate.errors import translate
+    from muvera_adapters.weaviate.schema import kept_state, vector_infos
+
+    found, name = [], "the list of collections"
+    try:
+        for name, config in client.collections.list_all(simple=False).items():
+            multivectors = {vector: 0 for vector, info in vector_infos(config).items() if info.multi}
+            documents = None
+            if not config.multi_tenancy_config.enabled:  # each tenant has a number of its own
+                documents = client.collections.use(name).aggregate.over_all(total_count=True).total_count
+            found.append(Listed(name, documents, isinstance(kept_state(config), dict), multivectors))
+    except Exception as error:  # the client raises what its transports raise
+        raise translate(error, name, address(client)) from error
+    return found
+
+
 def _auto_quantization(_dim: int, _place: Place) -> str:
     return "rq8"
 
@@ -129,7 +148,7 @@ def _two_stages(planned: Planned) -> list[Part]:
         parts.append(Part("vector cache, float32", n * 4.0 * dim, 0, "4 * dim", "Weaviate"))
     else:
         codes = n * code_bytes(64 * math.ceil(dim / 64), _QUANTIZATIONS[preset], _BESIDE)
-        formula = f"dim (up to a multiple of 64) * {_QUANTIZATIONS[preset]:g} / 8 + {_BESIDE}"
+        formula = f"{bytes_formula('dim', _QUANTIZATIONS[preset])} + {_BESIDE}, dim up to a multiple of 64"
         parts.append(Part(f"codes, {preset}", codes, codes, formula, "Weaviate", "codes"))
     formula = "at most 2 * 32 connections of 10 bytes; about 66 on disk"
     parts.append(Part("graph", n * _LINKS_IN_MEMORY, n * _NODE_ON_DISK, formula, "Weaviate"))
@@ -180,6 +199,7 @@ WEAVIATE = DatabaseSpec(
     repairs=True,
     store_options=frozenset({"tenant"}),
     token_dim=_token_dim,
+    collections=_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     two_stages=_two_stages,
