@@ -168,14 +168,14 @@ def binary() -> str:
 
 
 @contextmanager
-def address(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Host, port and gRPC port of a running server."""
+def address(path: Path, **environment: str) -> Iterator[tuple[str, int, int]]:
+    """Host, port and gRPC port of a running server; one that is started here gets the environment."""
     url = os.environ.get("WEAVIATE_URL")
     if url:
         parts = urlsplit(url)
         yield parts.hostname or "127.0.0.1", parts.port or 8080, int(os.environ.get("WEAVIATE_GRPC_PORT", "50051"))
         return
-    server = WeaviateServer(binary(), path)
+    server = WeaviateServer(binary(), path, **environment)
     server.start()
     try:
         yield "127.0.0.1", server.port, server.grpc_port

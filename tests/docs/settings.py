@@ -82,7 +82,10 @@ def qdrant(directory: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def weaviate(directory: Path) -> Iterator[dict[str, Any]]:
-    """The server that WEAVIATE_URL or WEAVIATE_BIN names, with a collection "Pages" of someone else."""
+    """The server that WEAVIATE_URL or WEAVIATE_BIN names, with a collection "Pages" of someone else.
+
+    backup.md needs its module "backup-filesystem".
+    """
     import weaviate
     from weaviate.classes.config import Configure, VectorDistances
     from weaviate.classes.data import DataObject
@@ -92,7 +95,9 @@ def weaviate(directory: Path) -> Iterator[dict[str, Any]]:
 
     with ExitStack() as stack:
         try:
-            host, port, grpc_port = stack.enter_context(weaviate_server.address(directory / "weaviate"))
+            backups = {"ENABLE_MODULES": "backup-filesystem", "BACKUP_FILESYSTEM_PATH": str(directory / "backups")}
+            address = weaviate_server.address(directory / "weaviate", **backups)
+            host, port, grpc_port = stack.enter_context(address)
         except CannotStart as problem:
             raise NotHere(str(problem)) from None
         client = stack.enter_context(weaviate.connect_to_local(host, port, grpc_port))

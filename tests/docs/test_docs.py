@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from muvera_adapters.cli import _typer
-from tests.docs import settings
+from tests.docs import settings, stand_ins
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,11 +54,12 @@ WITH_CODE = {(page, database): code for page in PAGES for database, code in part
 @pytest.mark.parametrize(
     ("page", "database"), WITH_CODE, ids=lambda part: part.name if isinstance(part, Path) else part
 )
-def test_code_of_page(page, database, tmp_path, monkeypatch):
+def test_code_of_page(page, database, tmp_path, monkeypatch, capsys):
     for package in settings.PACKAGES.get(page.name, ()):
         pytest.importorskip(package, reason=f"{page.name}: make frameworks runs it, with {package}")
     monkeypatch.chdir(tmp_path)
     settings.files(tmp_path)
+    stand_ins.install(page.name, tmp_path, monkeypatch)
     setting = settings.SETTINGS[database](tmp_path)
     try:
         names = setting.__enter__()
@@ -75,6 +76,9 @@ def test_code_of_page(page, database, tmp_path, monkeypatch):
                     exec(compile(padded, str(page), "exec"), namespace)
     finally:
         setting.__exit__(*sys.exc_info())
+    if page.name in stand_ins.PAGES:
+        shown = re.findall(r"^```text\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+        assert capsys.readouterr().out == "".join(shown)
 
 
 def test_pages_with_code_are_found():
