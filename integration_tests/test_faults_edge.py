@@ -160,20 +160,11 @@ print("written", flush=True)
         assert np.array_equal(store.get([3], with_tokens=True)[0].tokens, TOKENS[9])
 
 
-def test_the_log_is_small_after_a_load_and_in_collections_of_older_versions(tmp_path):
-    from muvera_adapters.qdrant.edge.files import _read_config, _replace
-
-    def log() -> int:
-        return sum(file.stat().st_blocks * 512 for file in (tmp_path / "c" / "wal").iterdir())
-
-    QdrantEdgeMuvera.create(tmp_path, "c", ENCODER).close()
-    config = _read_config(tmp_path / "c")
-    del config["wal_options"]  # as an older version left it
-    _replace(tmp_path / "c" / "edge_config.json", config)
-    with QdrantEdgeMuvera.open(tmp_path, "c") as store:
+def test_the_log_is_small_after_a_load(tmp_path):
+    with QdrantEdgeMuvera.create(tmp_path, "c", ENCODER) as store:
         store.upsert(range(COUNT), TOKENS)
         store.wait_indexed()
-        assert log() < 1 << 20
+        assert sum(file.stat().st_blocks * 512 for file in (tmp_path / "c" / "wal").iterdir()) < 1 << 20
     check_complete(tmp_path)
 
 

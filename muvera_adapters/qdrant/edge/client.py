@@ -55,8 +55,6 @@ FILTERS = FilterTypes(
 
 # room of one file of the write-ahead log; a larger write gets a file of its own
 _LOG_FILE = 64 << 10
-# room of a file in shards of the engine's defaults, with as much again, so that three quarters are more than a file
-_DEFAULT_LOG_FILE = 64 << 20
 #: settings of the write-ahead log, in the words of a shard's configuration file
 LOG_OPTIONS = {"segment_capacity": _LOG_FILE, "segment_queue_len": 0, "retain_closed": 1}
 # the log is emptied during a load where it has grown so far, and made small after a flush where it is larger than this
@@ -188,15 +186,12 @@ class Shard:
     def _flush(self, shard: edge.EdgeShard) -> None:
         """Writes everything to disk, after which the engine needs no more of the log than the number of the last write.
 
-        It keeps the last two files even so. Writes of no points push them out: two that fill most of a file each, or
-        first one that fills a file of the engine's default size, as older versions of this library left them.
+        It keeps the last two files even so. Writes of no points push them out: two that fill most of a file each.
         """
         shard.flush()
-        for sizes in ((_LOG_FILE, _LOG_FILE), (_DEFAULT_LOG_FILE, _LOG_FILE, _LOG_FILE)):
-            if not self.short_log or self._log_bytes() <= _LOG_SMALL:
-                return
-            for size in sizes:
-                shard.update(edge.UpdateOperation.set_payload([], {"": "0" * (size * 3 // 4)}))
+        if self.short_log and self._log_bytes() > _LOG_SMALL:
+            for _ in range(2):
+                shard.update(edge.UpdateOperation.set_payload([], {"": "0" * (_LOG_FILE * 3 // 4)}))
             shard.flush()
 
     def _log_bytes(self) -> int:

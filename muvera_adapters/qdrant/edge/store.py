@@ -223,7 +223,7 @@ class QdrantEdgeMuvera:
         chosen = choose_encoder(str(path), state["encoder"], encoder)
         kept = kept_model(state)
         check_model(str(path), kept, model)
-        return cls._of(_load_own(path), path, chosen, state["fde"], state["tokens"], kept)
+        return cls._of(_load(path), path, chosen, state["fde"], state["tokens"], kept)
 
     @classmethod
     def adopt(
@@ -836,17 +836,6 @@ def _change(path: Path, operation: edge.UpdateOperation) -> None:
         raise translate(error, path) from error
     finally:
         shard.close()
-
-
-def _load_own(path: Path) -> edge.EdgeShard:
-    """A shard of this library; one that an older version made gets the settings of the log that others have."""
-    shard = _load(path)
-    with reaching(path):
-        if has_log_options(path, LOG_OPTIONS):
-            return shard
-        shard.close()
-        set_log_options(path, LOG_OPTIONS)
-    return _load(path)
 
 
 def count_documents(path: Path) -> int | None:
