@@ -18,7 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera
 from muvera_adapters.qdrant.client import wire_of
 from muvera_adapters.qdrant.collection import LOCAL, TOKEN_PRESETS
-from muvera_adapters.qdrant.schema import TURBO_STORAGE_VERSION
+from muvera_adapters.qdrant.schema import TURBO_STORAGE_VERSIONS
 from muvera_adapters.testing import Blocking, CannotStart, Engine, Session
 from servers import containers
 
@@ -54,9 +54,11 @@ class ClientSession:
         return True
 
     def token_presets(self) -> tuple[str, ...]:
+        if wire_of(self.client) is LOCAL:
+            return TOKEN_PRESETS
         version = tuple(int(part) for part in self._call("info").version.split(".")[:2])
-        old = wire_of(self.client) is not LOCAL and version < TURBO_STORAGE_VERSION
-        return tuple(preset for preset in TOKEN_PRESETS if not (old and preset.startswith("turbo")))
+        lacks = {datatype.value for datatype, needed in TURBO_STORAGE_VERSIONS.items() if version < needed}
+        return tuple(preset for preset in TOKEN_PRESETS if preset not in lacks)
 
     def scores_natively(self) -> bool:
         return True

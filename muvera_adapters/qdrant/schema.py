@@ -37,9 +37,8 @@ MINIMUM_VERSION = (1, 16)
 ADD_VECTOR_VERSION = (1, 18)
 #: oldest server that has TurboQuant
 TURBO_VERSION = (1, 18)
-#: oldest server that stores vectors in 4 or 8 bits
-TURBO_STORAGE_VERSION = (1, 19)
-_TURBO_STORAGE = (models.Datatype.TURBO8, models.Datatype.TURBO4)
+#: oldest servers that store vectors in 8 or 4 bits
+TURBO_STORAGE_VERSIONS = {models.Datatype.TURBO8: (1, 20), models.Datatype.TURBO4: (1, 19)}
 
 # documents in a segment before its index is built
 _INDEX_AFTER = 2_000
@@ -85,7 +84,9 @@ def check_datatype(datatype: models.Datatype, what: str) -> None:
         datatype: datatype of the stored vectors.
         what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens``.
     """
-    taken = (models.Datatype.FLOAT16, models.Datatype.FLOAT32) + (_TURBO_STORAGE if what == "tokens" else ())
+    taken = (models.Datatype.FLOAT16, models.Datatype.FLOAT32) + (
+        tuple(TURBO_STORAGE_VERSIONS) if what == "tokens" else ()
+    )
     if datatype not in taken:
         raise InvalidInput(
             f"{what} must be one of {', '.join(each.name for each in taken)}, got {datatype!r}: values of other types "
@@ -208,13 +209,13 @@ def check_version(version: tuple[int, ...], vectors: dict[str, models.VectorPara
     turbo = any(isinstance(params.quantization_config, models.TurboQuantization) for params in vectors.values())
     if turbo and version < TURBO_VERSION:
         raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(TURBO_VERSION)} has")
-    stored = {name: params.datatype for name, params in vectors.items() if params.datatype in _TURBO_STORAGE}
-    if stored and version < TURBO_STORAGE_VERSION:
-        name, datatype = next(iter(stored.items()))
-        raise Unsupported(
-            f"Qdrant {dotted(version)} cannot store the vector {name!r} as {datatype.value if datatype else datatype}; "
-            f"{dotted(TURBO_STORAGE_VERSION)} can. Take float16; nothing was made"
-        )
+    for name, params in vectors.items():
+        needed = TURBO_STORAGE_VERSIONS.get(params.datatype) if params.datatype else None
+        if params.datatype and needed and version < needed:
+            raise Unsupported(
+                f"Qdrant {dotted(version)} cannot store the vector {name!r} as {params.datatype.value}; "
+                f"{dotted(needed)} can. Take float16; nothing was made"
+            )
 
 
 def dotted(version: tuple[int, ...]) -> str:

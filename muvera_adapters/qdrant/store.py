@@ -181,9 +181,9 @@ class QdrantMuvera:
             datatype: datatype of the FDEs as stored.
             on_disk: whether to keep FDEs out of memory; None: only if there are codes.
             hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
-            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` and ``"turbo4"`` (server
-                >= 1.19; 8 and 4 bits a dimension), or a ``models.Datatype``. FDEs are made of the tokens that are
-                given, not of the stored ones.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` (8 bits, server
+                >= 1.20), ``"turbo4"`` (4 bits, server >= 1.19), or a ``models.Datatype``. FDEs are made of the tokens
+                that are given, not of the stored ones.
             tokens_quantization: codes of the token matrices.
             tokens_on_disk: whether to keep token matrices out of memory.
             optimizers_config: settings of the optimizers; None: a segment gets its index when its FDEs, or its tokens,

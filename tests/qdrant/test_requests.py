@@ -156,9 +156,12 @@ class TestSchema:
         with pytest.raises(Unsupported, match="TurboQuant"):
             check_version((1, 17), planned(quantization="turbo4").vectors)
         check_version((1, 18), planned(quantization="turbo4").vectors)
-        with pytest.raises(Unsupported, match=r"1\.18 cannot store the vector 'tokens' as turbo8; 1\.19 can"):
-            check_version((1, 18), planned(tokens="turbo8").vectors)
-        check_version((1, 19), planned(tokens="turbo8").vectors)
+        for preset, before, since in (("turbo4", (1, 18), (1, 19)), ("turbo8", (1, 19), (1, 20))):
+            with pytest.raises(
+                Unsupported, match=f"1.{before[1]} cannot store the vector 'tokens' as {preset}; 1.{since[1]}"
+            ):
+                check_version(before, planned(tokens=preset).vectors)
+            check_version(since, planned(tokens=preset).vectors)
 
     def test_quantization_of_the_collection_is_seen_as_inherited(self):
         client = QdrantClient(":memory:")
