@@ -24,6 +24,7 @@ import pickle
 import resource
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from muvera_adapters.errors import MuveraError
 from muvera_adapters.plaid import IndexWarning, chunks, open_index
@@ -76,7 +78,24 @@ def bases(scratch: Path) -> dict[str, Files]:
     found["colbert_v1"] = {
         "0.pt": first["centroids.pt"], "doclens.0.json": json.dumps([1] * n).encode(), "docnos.pkl.gz": ids,
     }  # fmt: skip
+    found["stanford_old"] = first | {"centroids.pt": _old_torch(load_tensors(scratch / "first" / "centroids.pt"))}
     return found
+
+
+def _old_torch(values: npt.NDArray[Any]) -> bytes:
+    """What torch.save wrote before 1.6, for a matrix of float16 or float32."""
+
+    def plain(value: Any) -> bytes:
+        return pickle.dumps(value, 2)[2:-1]
+
+    head = b"".join(pickle.dumps(each, 2) for each in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    kind = {"f2": b"Half", "f4": b"Float"}[values.dtype.str[1:]]
+    storage = (
+        plain("storage") + b"ctorch\n" + kind + b"Storage\n" + plain("0") + plain("cpu") + plain(values.size) + b"N"
+    )
+    view = plain(0) + plain(values.shape) + plain((values.shape[1], 1)) + b"\x89ccollections\nOrderedDict\n)R"
+    tensor = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ" + view + b"tR."
+    return head + tensor + pickle.dumps(["0"], 2) + struct.pack("<q", values.size) + values.tobytes()
 
 
 def _files(directory: Path) -> Files:

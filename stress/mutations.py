@@ -180,7 +180,22 @@ def _members(data: bytes) -> list[tuple[str, bytes]]:
 
 
 def _torch(rng: Random, data: bytes) -> bytes:
-    return _zip(rng, data) if data.startswith(b"PK") else _pickle(rng, data)
+    if data.startswith(b"PK"):
+        return _zip(rng, data)
+    begin = rng.choice(_pickles(data))  # before torch 1.6, several, then the storages
+    return data[:begin] + _pickle(rng, data[begin:])
+
+
+@functools.lru_cache(maxsize=256)
+def _pickles(data: bytes) -> list[int]:
+    """Where the pickles at the start begin."""
+    file, begins = io.BytesIO(data), [0]
+    with contextlib.suppress(ValueError):
+        while True:
+            for _ in pickletools.genops(file):
+                pass
+            begins.append(file.tell())
+    return begins[:-1] or [0]
 
 
 def _npy(rng: Random, data: bytes) -> bytes:

@@ -150,17 +150,20 @@ def _map(path: Path, offset: int, dtype: np.dtype[Any], count: int) -> Array:
 def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle, limit: int) -> Any:
     """Format of torch before 1.6: magic, version, system, object, keys, then each storage as count and raw values."""
     size = path.stat().st_size
-    storages: dict[str, tuple[Array, int]] = {}
+    described: dict[str, tuple[np.dtype[Any], int]] = {}
+    offsets: dict[str, int] = {}
+
+    def describe(dtype: np.dtype[Any], key: str, count: int) -> Array:
+        if count * dtype.itemsize > size:
+            raise IndexDamaged(path, f"cut short: storage {key!r} would be larger than the file")
+        if described.setdefault(key, (dtype, count)) != (dtype, count):
+            raise IndexDamaged(path, f"storage {key!r} is described in two ways")
+        return np.broadcast_to(np.zeros(1, dtype), (count,))  # takes no room, and nothing reads it
 
     def storage(dtype: np.dtype[Any], key: str, count: int) -> Array:
-        if key not in storages:
-            if count * dtype.itemsize > size:
-                raise IndexDamaged(path, f"cut short: storage {key!r} would be larger than the file")
-            storages[key] = np.empty(count, dtype), count
-        found, length = storages[key]
-        if found.dtype != dtype or length != count:
-            raise IndexDamaged(path, f"storage {key!r} is described in two ways")
-        return found
+        if key not in offsets:
+            raise IndexDamaged(path, f"storage {key!r} is missing")
+        return _map(path, offsets[key], dtype, count)
 
     def plain() -> Any:
         check_opcodes(path, file, MAPS, limit)
@@ -171,15 +174,17 @@ def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle, limit
     if plain() != _LEGACY_VERSION:
         raise IndexDamaged(path, "an unknown version of torch's old format")
     plain()
-    result = unpickle(path, file, storage, limit)
-    for key in plain():
+    begin = file.tell()
+    unpickle(path, file, describe, limit)
+    for key in plain():  # only now is it known where the storages lie
+        dtype, expected = described[str(key)]
         (count,) = struct.unpack("<q", file.read(8))
-        values, expected = storages[str(key)]
-        data = file.read(values.nbytes) if count == expected else b""
-        if count != expected or len(data) != values.nbytes:
+        offsets[str(key)] = file.tell()
+        if count != expected or file.tell() + count * dtype.itemsize > size:
             raise IndexDamaged(path, f"cut short: storage {key!r} has not its {expected} values")
-        values[:] = np.frombuffer(data, values.dtype)
-    return result
+        file.seek(count * dtype.itemsize, io.SEEK_CUR)
+    file.seek(begin)
+    return unpickle(path, file, storage, limit)
 
 
 class _StorageType(str):

@@ -28,11 +28,11 @@ def save(path, array, *, size=None, stride=None, offset=0, count=None, key="0", 
     write_archive(path, body, {**extra, **(members or {})})
 
 
-def save_legacy(path, array, *, cut=0):
+def save_legacy(path, array, *, cut=0, keys=("0",)):
     """What torch.save wrote before 1.6."""
     head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     body = b"".join(pickle.dumps(x, 2) for x in head)
-    body += b"\x80\x02" + tensor_opcodes(array, legacy=True) + b"." + pickle.dumps(["0"], 2)
+    body += b"\x80\x02" + tensor_opcodes(array, legacy=True) + b"." + pickle.dumps(list(keys), 2)
     data = body + struct.pack("<q", array.size) + array.tobytes()
     path.write_bytes(data[: len(data) - cut])
 

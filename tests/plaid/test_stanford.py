@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -195,6 +196,21 @@ class TestTorchFile:
             save_legacy(tmp_path / "x.pt", array, cut=cut)
             with pytest.raises(IndexDamaged, match=r"x\.pt"):
                 load_tensors(tmp_path / "x.pt")
+        save_legacy(tmp_path / "x.pt", array, keys=())
+        with pytest.raises(IndexDamaged, match="storage '0' is missing"):
+            load_tensors(tmp_path / "x.pt")
+
+    def test_the_format_before_torch_1_6_is_mapped(self, tmp_path):
+        """A file with holes may be larger than memory."""
+        array = np.zeros((1 << 10, 1 << 10), "f4")
+        array[-1, -1] = 5
+        save_legacy(tmp_path / "x.pt", array)
+        tracemalloc.start()
+        found = load_tensors(tmp_path / "x.pt")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1 << 20
+        assert (found.shape, found[-1, -1], found.sum()) == (array.shape, 5, 5)
 
     def test_refuses_to_execute(self, tmp_path):
         marker = tmp_path / "executed"
