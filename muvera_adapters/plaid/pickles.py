@@ -65,15 +65,18 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str], limit: i
         limit: maximum number of bytes of the pickle; None: all that is left of the file, which may have holes.
 
     Raises:
-        IndexDamaged: an instruction that is not allowed, a memo index that no writer uses, or no end within the limit.
+        IndexDamaged: an instruction that is not allowed, a memo index that no writer uses, a frame that is not made
+            of whole instructions, or no end within the limit.
     """
     start, name = file.tell(), ""
     size = file.seek(0, io.SEEK_END)
     file.seek(start)
-    bounded = _Bounded(file, size if limit is None else min(size, start + limit))
+    end = size if limit is None else min(size, start + limit)
+    bounded, frame_end = _Bounded(file, end), start
     for count in itertools.count():
         if name == "STOP":
             break
+        begin = file.tell()
         opcode = _OPCODES.get(bounded.read(1))
         name = opcode.name if opcode else ""
         if opcode is None or name not in allowed:
@@ -88,6 +91,16 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str], limit: i
             argument = opcode.arg.reader(bounded)
         if name.endswith("BINPUT") and (argument or 0) > count:
             raise IndexDamaged(path, "refused: the pickle's memo is larger than the pickle")
+        # CPython drops the rest of a frame that ends within an instruction, and so meets other instructions than these
+        position = file.tell()
+        if begin < frame_end < position or (frame_end > position and name in ("FRAME", "STOP")):
+            raise IndexDamaged(
+                path, "refused: a frame of the pickle ends within an instruction or another frame, or after the pickle"
+            )
+        if name == "FRAME":
+            frame_end = position + argument
+            if frame_end > end:
+                raise IndexDamaged(path, "cut short, or refused: a frame of the pickle is larger than the file")
     file.seek(start)
 
 

@@ -505,6 +505,22 @@ class TestSizeBombs:
             load_tensors(tmp_path / "x.pt")
 
 
+def _framed(length, instructions):
+    return b"\x80\x04\x95" + struct.pack("<Q", length) + instructions
+
+
+def test_frames_that_hide_instructions(tmp_path):
+    """CPython's unpickler would drop the frame's last byte, and take a string for a memo of four million entries."""
+    hidden = b"\0r\0\0\x40\0."
+    good = b"X" + struct.pack("<I", len(hidden)) + hidden + b"."
+    assert load_plain(tmp_path / "x", _framed(len(good), good)) == hidden.decode()
+    for length in (2, len(good) - 2, len(good) + 1, 1 << 40):
+        with pytest.raises(IndexDamaged, match="frame"):
+            load_plain(tmp_path / "x", _framed(length, good) + b"N")
+    with pytest.raises(IndexDamaged, match="frame"):
+        load_plain(tmp_path / "x", _framed(len(good) + 9, b"\x95" + struct.pack("<Q", len(good)) + good))
+
+
 @pytest.mark.parametrize(
     "value", [{}, [], {0: "a"}, ["a", 1, "ü" * 300], {i: str(i) for i in range(70_000)}, "a", 2**70]
 )
