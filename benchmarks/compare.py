@@ -286,7 +286,7 @@ def tensors(matrices: Any) -> list[Any]:
 def ways() -> dict[str, Way]:
     """What can run here."""
     regression = partial(RegressionEncoder.fit, centres=2000)
-    counts = (50, 100, 200)
+    counts = (30, 50, 100, 200)
     found = {
         "exact MaxSim": exact(),
         "Edge, default FDE": edge_two_stages(lambda d: FDEEncoder(FDEConfig(d.dim)), "turbo2", counts),

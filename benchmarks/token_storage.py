@@ -7,7 +7,7 @@ machine; give a file by --lock, which is locked for each round.
 
     python -m benchmarks.token_storage edge pydocs cranfield_128.npz --encoder regression:512 --seeds 3
 
-``--reference MB`` prints disk as a multiple of another engine's files, too; ``--fde`` is the data type of the FDEs.
+``--reference MB`` prints disk as a multiple of another engine's files, too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ def main() -> None:
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--encoder", default="regression:512", help="regression:DIM or fde (the default FDE)")
     parser.add_argument("--codes", default="turbo2", help="codes of the FDEs; none: no codes")
-    parser.add_argument("--fde", default="Float16", help="data type of the FDEs in Edge")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reference", type=float, help="MB of another engine's files")
@@ -74,7 +73,7 @@ def run(asked: argparse.Namespace, data: Data) -> None:
                     with locked(asked.lock):
                         times[preset].append(latency(store, data))
     floats = np.mean(recalls["float16" if "float16" in presets else presets[0]], axis=0)
-    print(f"{asked.encoder}, codes {asked.codes}, FDEs {asked.fde}, {asked.seeds} seeds, {PREFETCH} candidates")
+    print(f"{asked.encoder}, codes {asked.codes}, {asked.seeds} seeds, {PREFETCH} candidates")
     for preset in presets:
         each = np.mean(recalls[preset], axis=0)
         low, high = interval(each - floats)
@@ -91,7 +90,7 @@ def encoder_of(name: str, data: Data, seed: int) -> Encoder:
     kind, _, dim = name.partition(":")
     if kind == "fde":
         return FDEEncoder(FDEConfig(dim=data.documents.values.shape[1], seed=seed))
-    return RegressionEncoder.fit(data.documents, dim=int(dim), seed=seed)
+    return RegressionEncoder.fit(data.documents, dim=int(dim), seed=seed, centres=2000)
 
 
 def loaded(asked: argparse.Namespace, directory: Path, data: Data, encoder: Encoder, preset: Any) -> tuple[Any, float]:
@@ -111,7 +110,6 @@ def loaded(asked: argparse.Namespace, directory: Path, data: Data, encoder: Enco
             encoder,
             tokens=preset,
             quantization=None if asked.codes == "none" else asked.codes,
-            datatype=getattr(edge.VectorStorageDatatype, asked.fde),
             # however few the documents are
             optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
         )
