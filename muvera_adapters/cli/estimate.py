@@ -1,4 +1,4 @@
-"""``muvera estimate``: bytes of a collection that is not there yet."""
+"""``muvera estimate``: bytes and times of a collection that is not there yet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from muvera_adapters.cli import options as o
 from muvera_adapters.databases import forms
 from muvera_adapters.evidence.sizes import estimate as estimate_sizes
 from muvera_adapters.stores.sizes import AUTO, FORMULA
+from muvera_adapters.stores.times import CANDIDATES, MACHINE, PlannedTime
 
 
 def estimate(
@@ -31,7 +32,7 @@ def estimate(
     ] = AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Estimate memory and disk of N documents in each database, and of a vector per token there."""
+    """Estimate memory, disk and time of N documents in each database, and the size of a vector per token there."""
     found = estimate_sizes(
         documents,
         tokens,
@@ -54,9 +55,36 @@ def estimate(
         table.add_section()
         table.add_row("together", _size(e.ram), _size(e.disk), "")
         console.print(table)
+        if e.time is not None:
+            print(_times(e.time))
+        elif e.layout == "two stages":
+            print("Processor time: not measured.")
         if any(part.source == FORMULA for part in e.parts):
             print("Computed by formulas only: no collection like this was measured.")
     print("Without replicas, payloads and a process's own needs; more while indexing.")
+
+
+def _times(time: PlannedTime) -> str:
+    low, high = (_duration(ms / 1000) for ms in time.search_ms)
+    search = low if low == high else f"{low} to {high}"
+    m = time.measured
+    return (
+        f"Processor time: load {_duration(time.load_s)}, then index {_duration(time.build_s)}; a search of "
+        f"{CANDIDATES} candidates {search}; client and database together.\nProjected from {m.documents:,} documents of "
+        f"{m.tokens:.0f} tokens with {m.dim:,} dimensions, {m.quantization}, on {MACHINE}; other machines differ."
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 1.5 * size:
+            return f"{_rounded(seconds / size)} {unit}"
+    return f"{_rounded(1000 * seconds)} ms"
+
+
+def _rounded(number: float) -> str:
+    """Two digits: a projection has no more."""
+    return f"{float(f'{number:.2g}'):,g}"
 
 
 def _size(n_bytes: float) -> str:
