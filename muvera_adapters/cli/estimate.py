@@ -67,9 +67,10 @@ def estimate(
 def _times(time: PlannedTime) -> str:
     low, high = (_duration(ms / 1000) for ms in time.search_ms)
     search = low if low == high else f"{low} to {high}"
+    index = f"then index {_duration(time.build_s)}" if time.build_s else "index included"
     m = time.measured
     return (
-        f"Processor time: load {_duration(time.load_s)}, then index {_duration(time.build_s)}; a search of "
+        f"Processor time: load {_duration(time.load_s)}, {index}; a search of "
         f"{CANDIDATES} candidates {search}; client and database together.\nProjected from {m.documents:,} documents of "
         f"{m.tokens:.0f} tokens with {m.dim:,} dimensions, {m.quantization}, on {MACHINE}; other machines differ."
     )
