@@ -71,7 +71,7 @@ def planned_time(planned: Planned, measured: Sequence[MeasuredTime]) -> PlannedT
     """Projects the times of the measured collection that is nearest in documents and dimensions.
 
     The load grows with the values that are written, the index with documents, their logarithm and the dimensions of an
-    encoding. A search grows with the logarithm of documents. Of a search, only the part that compares tokens takes
+    encoding; a load that builds the index grows with both. A search grows with the logarithm of documents. Of a search, only the part that compares tokens takes
     longer with longer documents. How large this part is was not measured: the limits are none of it and all of it.
 
     Returns:
@@ -87,7 +87,7 @@ def planned_time(planned: Planned, measured: Sequence[MeasuredTime]) -> PlannedT
     search = nearest.search_ms * deeper
     longer = planned.tokens * planned.token_dim / (nearest.tokens * nearest.token_dim)
     return PlannedTime(
-        load_s=nearest.load_s * more * values / nearest.values,
+        load_s=nearest.load_s * more * values / nearest.values * (1.0 if nearest.build_s else deeper),
         build_s=nearest.build_s * more * deeper * planned.dim / nearest.dim,
         search_ms=(search * min(1.0, longer), search * max(1.0, longer)),
         measured=nearest,

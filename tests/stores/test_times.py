@@ -30,7 +30,7 @@ def test_a_measured_collection_gives_its_own_times_and_others_grow_from_it(spec,
         (each.load_s, each.build_s, each.search_ms, each.search_ms)
     )
     larger = planned_time(planned(each, documents=2 * each.documents), [each])
-    assert larger.load_s == pytest.approx(2 * each.load_s)
+    assert 2 * each.load_s <= larger.load_s < (2.001 if each.build_s else 2.5) * each.load_s
     assert 2 * each.build_s <= larger.build_s <= 2.5 * each.build_s
     assert each.search_ms < larger.search_ms[0] == larger.search_ms[1] < 1.25 * each.search_ms
     longer = planned_time(planned(each, tokens=4 * each.tokens), [each])
