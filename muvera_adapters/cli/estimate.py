@@ -1,4 +1,4 @@
-"""``muvera estimate``: bytes of a collection that is not there yet."""
+"""``muvera estimate``: bytes and times of a collection that is not there yet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from muvera_adapters.cli import options as o
 from muvera_adapters.databases import LOCAL, forms
 from muvera_adapters.evidence.sizes import estimate as estimate_sizes
 from muvera_adapters.stores.sizes import AUTO, FORMULA
+from muvera_adapters.stores.times import CANDIDATES, MACHINE, PlannedTime
 
 EXAMPLES = o.examples(
     "muvera estimate 1000000 --tokens 100",
@@ -46,7 +47,7 @@ def estimate(
     ] = AUTO,
     as_json: o.Json = False,
 ) -> None:
-    """Estimate memory and disk of N documents in each database.
+    """Estimate memory, disk and time of N documents in each database.
 
     Beside two-stage search, it estimates a collection with one graph node for each token vector.
     """
@@ -75,9 +76,37 @@ def estimate(
         table.add_section()
         table.add_row("total", _size(e.ram), _size(e.disk), "")
         console.print(table)
+        if e.time is not None:
+            print(_times(e.time))
+        elif e.layout == "two stages":
+            print("Processor time: not measured.")
         if any(part.source == FORMULA for part in e.parts):
             print("Computed by formulas only: no collection like this was measured.")
     print("Without replicas, payloads and a process's own needs; more while indexing.")
+
+
+def _times(time: PlannedTime) -> str:
+    low, high = (_duration(ms / 1000) for ms in time.search_ms)
+    search = low if low == high else f"{low} to {high}"
+    index = f"then index {_duration(time.build_s)}" if time.build_s else "index included"
+    m = time.measured
+    return (
+        f"Processor time: load {_duration(time.load_s)}, {index}; a search of "
+        f"{CANDIDATES} candidates {search}; client and database together.\nProjected from {m.documents:,} documents of "
+        f"{m.tokens:.0f} tokens with {m.dim:,} dimensions, {m.quantization}, on {MACHINE}; other machines differ."
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 1.5 * size:
+            return f"{_rounded(seconds / size)} {unit}"
+    return f"{_rounded(1000 * seconds)} ms"
+
+
+def _rounded(number: float) -> str:
+    """Two digits: a projection has no more."""
+    return f"{float(f'{number:.2g}'):,g}"
 
 
 def _size(n_bytes: float) -> str:

@@ -1,4 +1,7 @@
-"""Sizes of collections that are not there yet, by part, in any database. Each database's folder has the formulas."""
+"""Sizes and times of collections that are not there yet, in any database.
+
+Each database's folder has the formulas and the measurements.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from muvera_adapters.databases import parse_target, schemes, spec_of
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.stores.database import DatabaseSpec
 from muvera_adapters.stores.sizes import AUTO, NO_CODES, Part, Place, Planned, disk_of, ram_of
+from muvera_adapters.stores.times import PlannedTime, planned_time
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The size of a collection of N documents.
+    """The size of a collection of N documents, and what it takes to fill and search it.
 
     Attributes:
         database: name of the database, such as the targets of it begin with.
@@ -23,6 +27,7 @@ class Estimate:
         quantization: preset of the encodings; ``"none"`` without codes.
         documents: number of documents.
         parts: parts of the collection.
+        time: projected processor time; None: of this database and layout nothing was measured.
     """
 
     database: str
@@ -31,6 +36,7 @@ class Estimate:
     quantization: str
     documents: int
     parts: list[Part]
+    time: PlannedTime | None = None
 
     @property
     def ram(self) -> int:
@@ -57,10 +63,11 @@ def estimate(
     quantization: str = AUTO,
     tokens_as: str = AUTO,
 ) -> list[Estimate]:
-    """Sizes of collections as the stores of this library make them, each followed by a vector per token there.
+    """Sizes and times of collections as the stores of this library make them, each followed by a vector per token.
 
     Sizes are those of one copy, without replicas, payloads and the process itself, once indexing has finished. While
-    it indexes, a database may need twice as much.
+    it indexes, a database may need twice as much. Times are those of processors, projected from the nearest
+    collection that was measured. They tell minutes from hours; other machines differ.
 
     Args:
         documents: number of documents.
@@ -85,7 +92,8 @@ def estimate(
         spec.check_token_preset(tokens_as)
         chosen = spec.quantization(quantization, dim, place)
         planned = Planned(documents, tokens_per_document, dim, token_dim, chosen, place, tokens_as)
-        found.append(Estimate(spec.scheme, target, "two stages", chosen, documents, spec.two_stages(planned)))
+        time = planned_time(planned, spec.times)
+        found.append(Estimate(spec.scheme, target, "two stages", chosen, documents, spec.two_stages(planned), time))
         parts = spec.per_token(planned)
         found.append(Estimate(spec.scheme, target, "a vector per token", NO_CODES, documents, parts))
     return found

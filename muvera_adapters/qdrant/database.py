@@ -45,6 +45,7 @@ from muvera_adapters.stores.sizes import (
     token_formula,
     token_precision,
 )
+from muvera_adapters.stores.times import MeasuredTime
 from muvera_core import Encoder
 
 if TYPE_CHECKING:
@@ -310,6 +311,15 @@ def _create_local_index(
     )
 
 
+# benchmarks/scale.py, rows of docs/figures/scale.json
+_EDGE_TIMES = (
+    MeasuredTime(5_000, 28.5, 128, 2560, "turbo2", 2.56, 4.39, 3.45, "directory"),
+    MeasuredTime(50_000, 28.5, 128, 2560, "turbo2", 32.9, 76.3, 5.73, "directory"),
+    MeasuredTime(200_000, 28.5, 128, 2560, "turbo2", 127.0, 350.0, 7.03, "directory"),
+)
+
+_TIMES: tuple[MeasuredTime, ...] = ()
+
 QDRANT = DatabaseSpec(
     scheme="qdrant",
     title="Qdrant",
@@ -327,6 +337,7 @@ QDRANT = DatabaseSpec(
     auto_quantization=_auto_quantization,
     token_presets=TOKEN_PRESETS,
     two_stages=_two_stages,
+    times=_TIMES,
     per_token=_per_token,
     backfill_options=frozenset({"into", "alias"}),
 )
@@ -349,6 +360,7 @@ QDRANT_EDGE = DatabaseSpec(
     auto_quantization=_auto_quantization,
     token_presets=TOKEN_PRESETS,
     two_stages=_engine,
+    times=_EDGE_TIMES,
     per_token=_edge_per_token,
     local_index=LocalIndex(_create_local_index, WORTH_TRYING, _first_stage_bytes),
 )

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from muvera_adapters.errors import MissingExtra, MuveraError, SchemaMismatch, StoreUnavailable, WrongUsage
 from muvera_adapters.stores.sizes import AUTO, NO_CODES, Part, Place, Planned
+from muvera_adapters.stores.times import MeasuredTime
 from muvera_adapters.stores.token_precision import TokenPrecision
 from muvera_core import Encoder
 
@@ -137,6 +138,7 @@ class DatabaseSpec:
         two_stages: parts of a collection that ``create`` makes with the given quantization and way of storing tokens,
             and otherwise its defaults.
         per_token: parts of a collection with one graph node for each token.
+        times: times of real collections in two stages, from which those of others are projected; empty: not measured.
         backfill_options: those of ``into``, ``alias`` and ``leave_out`` that the store's ``backfill`` takes.
         repairs: whether stores have ``repair(progress=...)``, which indexes again what a killed server has lost
             from its indexes, and gives the number of these documents.
@@ -163,6 +165,7 @@ class DatabaseSpec:
     token_presets: tuple[TokenPrecision, ...] = ("float32",)
     two_stages: Callable[[Planned], list[Part]]
     per_token: Callable[[Planned], list[Part]]
+    times: Sequence[MeasuredTime] = ()
     backfill_options: frozenset[str] = frozenset()
     repairs: bool = False
     local_index: LocalIndex | None = None

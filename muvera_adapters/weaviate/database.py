@@ -31,6 +31,7 @@ from muvera_adapters.stores.database import (
     unreachable,
 )
 from muvera_adapters.stores.sizes import Part, Place, Planned, bytes_formula, code_bytes
+from muvera_adapters.stores.times import MeasuredTime
 
 _SECONDS = 120
 _GRPC_PORT = 50051
@@ -185,6 +186,9 @@ def _objects(planned: Planned) -> list[Part]:
     ]
 
 
+# benchmarks/scale.py, rows of docs/figures/scale.json
+_TIMES = (MeasuredTime(5_000, 28.5, 128, 2560, "rq8", 12.0, 0.0, 35.8, "server"),)
+
 WEAVIATE = DatabaseSpec(
     scheme="weaviate",
     title="Weaviate",
@@ -203,5 +207,6 @@ WEAVIATE = DatabaseSpec(
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     two_stages=_two_stages,
+    times=_TIMES,
     per_token=_per_token,
 )

@@ -135,6 +135,8 @@ def test_estimate():
         "milvus:URL: a vector per token",
         "total",
         "no collection like this was measured",
+        "Processor time: load ",
+        "Processor time: not measured.",
     ):
         assert text in shown.stdout
 
