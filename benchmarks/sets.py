@@ -10,8 +10,8 @@
   which are scaled back to unit length: vectors that share a direction.
 - ``noise=0.5``: a random vector of that length is added to every token of documents and queries, and tokens are scaled
   back to unit length.
-- ``rotate=1``: documents and queries are multiplied by a random orthogonal matrix with that seed, so that scores stay and
-  no value is one of few bits.
+- ``rotate=1``: documents and queries are multiplied by a random orthogonal matrix with that seed; scores stay, and
+  values do not have few bits.
 - ``ask=200``: the queries are 12 consecutive tokens of each of 200 random documents, which leave the set.
 
 ``pydocs:cut=40,ask=200`` is a set of passages with 200 queries, for example. The truth is exact MaxSim, computed anew.
