@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -120,7 +122,11 @@ def send(client: QdrantClient, connection: Connection, request: Any) -> Any:
     """
     try:
         call = to_call(request, connection)
-        return None if call is None else call.read(call.send(client))
+        if call is None:
+            return None
+        with _LOCAL_MODE if connection.wire is LOCAL else nullcontext():
+            reply = call.send(client)
+        return call.read(reply)
     except MuveraError:
         raise
     except Exception as error:  # the client raises what its transport raises
@@ -152,6 +158,9 @@ def check_kind(client: Any, kind: type) -> None:
     """Raises InvalidInput unless the client is of the class that the store works with."""
     check_client(client, kind, {other: store for other, store in _STORES.items() if other is not kind})
 
+
+# the arrays of local mode know no threads: a search beside a write fails, and writes beside each other are lost
+_LOCAL_MODE = threading.RLock()
 
 _STORES: dict[type, str] = {QdrantClient: "QdrantMuvera", AsyncQdrantClient: "AsyncQdrantMuvera"}
 
