@@ -10,8 +10,6 @@
   which are scaled back to unit length: vectors that share a direction.
 - ``noise=0.5``: a random vector of that length is added to every token of documents and queries, and tokens are scaled
   back to unit length.
-- ``rotate=1``: documents and queries are multiplied by a random orthogonal matrix with that seed; scores stay, and
-  values do not have few bits.
 - ``ask=200``: the queries are 12 consecutive tokens of each of 200 random documents, which leave the set.
 
 ``pydocs:cut=40,ask=200`` is a set of passages with 200 queries, for example. The truth is exact MaxSim, computed anew.
@@ -130,13 +128,6 @@ def noise(documents: TokenBatch, queries: TokenBatch, length: float) -> Pair:
     return noisy(documents), noisy(queries)
 
 
-def rotate(documents: TokenBatch, queries: TokenBatch, seed: float) -> Pair:
-    """Documents and queries in another basis."""
-    draws = np.random.default_rng(int(seed)).standard_normal((documents.dim, documents.dim))
-    basis = np.linalg.qr(draws)[0].astype(np.float32)
-    return TokenBatch(documents.values @ basis, documents.offsets), TokenBatch(queries.values @ basis, queries.offsets)
-
-
 def ask(documents: TokenBatch, queries: TokenBatch, count: float) -> Pair:
     """Documents that leave the set ask in place of the queries, with a few of their tokens."""
     rng = np.random.default_rng(_SEED)
@@ -154,7 +145,6 @@ CHANGES: dict[str, Callable[[TokenBatch, TokenBatch, float], Pair]] = {
     "draw": drawn,
     "direction": direction,
     "noise": noise,
-    "rotate": rotate,
     "ask": ask,
 }
 

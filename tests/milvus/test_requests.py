@@ -178,7 +178,7 @@ class TestRequests:
         [
             Plan(max_tokens=5_000),
             Plan(options={"color": 1}),
-            Plan(precision="int8"),
+            Plan(precision="turbo8"),
             Plan(metric="L2"),
             Plan(datatype=5),
             Plan(quantization="sq4"),
