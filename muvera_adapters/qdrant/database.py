@@ -278,7 +278,7 @@ _EDGE_TIMES = (
     MeasuredTime(200_000, 28.5, 128, 2560, "turbo2", 127.0, 350.0, 7.03, "directory"),
 )
 
-_TIMES: tuple[MeasuredTime, ...] = ()
+_TIMES = (MeasuredTime(50_000, 28.5, 128, 2560, "turbo2", 65.2, 105.0, 12.0, "server"),)
 
 QDRANT = DatabaseSpec(
     scheme="qdrant",
