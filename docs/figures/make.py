@@ -177,6 +177,7 @@ def scale(name: str) -> None:
     ruled = shown[0]["needed"]["0.95"] * (sizes / sizes[0]) ** GROWTH
     growth.plot(sizes, ruled, color="0.6", lw=1, label="what recommend projects")
     growth.set(xscale="log", yscale="log", xlabel="documents", ylabel="candidates for a recall of .95")
+    growth.set_yticks((50, 100, 200, 500), ("50", "100", "200", "500"))
     growth.set_title("Growth with the collection", fontsize=9)
 
     asked = [row for key, row in rows.items() if key.startswith("exact ")]

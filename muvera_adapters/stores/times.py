@@ -71,8 +71,9 @@ def planned_time(planned: Planned, measured: Sequence[MeasuredTime]) -> PlannedT
     """Projects the times of the measured collection that is nearest in documents and dimensions.
 
     The load grows with the values that are written, the index with documents, their logarithm and the dimensions of an
-    encoding; a load that builds the index grows with both. A search grows with the logarithm of documents. Of a search, only the part that compares tokens takes
-    longer with longer documents. How large this part is was not measured: the limits are none of it and all of it.
+    encoding; a load that builds the index grows with both. A search grows with the logarithm of documents. Of a search,
+    only the part that compares tokens takes longer with longer documents. How large this part is was not measured: the
+    limits are none of it and all of it.
 
     Returns:
         None where nothing was measured.
