@@ -8,11 +8,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from tqdm import tqdm
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources import SourceDocument, open_queries, open_source
 from muvera_adapters.stores.checks import has_zero_rows, without_zero_rows
@@ -98,7 +98,7 @@ def read_documents(
     try:
         total = len(opened)
         chosen = set(np.random.default_rng(seed).permutation(total)[:sample].tolist())
-        bar = tqdm(opened.documents(), total=total, desc="read documents", unit="doc", disable=quiet)
+        bar = progress_bar(opened.documents(), total=total, desc="read documents", unit="doc", disable=quiet)
         kept = [document for place, document in enumerate(bar) if place in chosen]
     finally:
         opened.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from tqdm import tqdm
 
 from muvera_adapters.databases import forms, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
+from muvera_adapters.progress import tell
 from muvera_adapters.stores.database import DatabaseSpec
 from muvera_core import Encoder, FDEConfig, FDEEncoder, QueryFit, load_encoder
 
@@ -156,11 +155,6 @@ def _loaded(file: Path, load: Callable[[Path], T]) -> T:
         raise InvalidInput(f"{file}: no such file") from error
     except ValueError as error:
         raise InvalidInput(str(error)) from error
-
-
-def tell(line: str) -> None:
-    """Writes a line to the standard error, above a progress bar where there is one."""
-    tqdm.write(line, file=sys.stderr)
 
 
 class ToTerminal(logging.Handler):

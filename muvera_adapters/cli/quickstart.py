@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from muvera_adapters.databases import LOCAL, Database, local_spec
 from muvera_adapters.errors import CollectionNotFound
 from muvera_adapters.evidence.measuring import Measured, exact_top, measure
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.samples import Sample, docstring, load_pydocs
 from muvera_adapters.stores.protocol import Store
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch
@@ -61,7 +61,7 @@ def quickstart(
         def row(mode: str, search: Any, candidates: int | None = None) -> _Row:
             return _Row(mode, candidates, measure(search, sample.queries, exact, relevant))
 
-        progress = tqdm(total=len(CANDIDATES) + 2, desc="ask 55 questions", unit="run", disable=as_json)
+        progress = progress_bar(total=len(CANDIDATES) + 2, desc="ask 55 questions", unit="run", disable=as_json)
         with progress:
             rows = [row("fde", lambda q: store.search(q, rerank="none"))]
             progress.update()
@@ -94,7 +94,7 @@ def quickstart(
 
 
 def _decode(sample: Sample, *, quiet: bool) -> TokenBatch:
-    found = tqdm(
+    found = progress_bar(
         sample.source.documents(), total=len(sample.source), desc="read PLAID index", unit="doc", disable=quiet
     )
     return TokenBatch.from_list(document.tokens for document in found)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.encoder_choices import default_encoders, squared_mean_norm
@@ -16,6 +15,7 @@ from muvera_adapters.evidence.queries import Queries
 from muvera_adapters.evidence.recommendation import SAMPLE, drawn, queries_for
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 from muvera_adapters.evidence.tuning_trials import Setting, Trials, best_setting
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import FDEConfig, FDEEncoder, TokenBatch, maxsim
 from muvera_core._draws import draw
@@ -194,11 +194,11 @@ def diagnose(
     spectrum = np.linalg.eigvalsh(np.cov(unit, rowvar=False))[::-1].clip(0)
     plain, fitted = _encoders(clean, seed)
     n = min(_CANDIDATES, len(clean) // 2)
-    bar = tqdm(queries_of(asked.tokens), desc="exact MaxSim", unit="query", disable=not progress)
+    bar = progress_bar(queries_of(asked.tokens), desc="exact MaxSim", unit="query", disable=not progress)
     scores = np.stack([maxsim(query, clean) for query in bar]).astype(np.float64)
     exact: list[Any] = np.argsort(-scores, axis=1, kind="stable")[:, :10].tolist()
     found, correlations = [], []
-    for encoder in tqdm((plain, fitted), desc="encode", disable=not progress):
+    for encoder in progress_bar((plain, fitted), desc="encode", disable=not progress):
         estimates = encoder.encode_queries(asked.tokens) @ encoder.encode_documents(clean).T
         best = np.argsort(-estimates, axis=1, kind="stable")[:, :n].tolist()
         found.append(Interval.of(recalls(positions(best, exact), 10), seed))
@@ -256,7 +256,7 @@ def _scanned(
 ) -> list[Setting]:
     trials = Trials(documents, queries, target, k=10, max_prefetch=max_prefetch, seed=seed, progress=progress)
     choices = [choice for choice in default_encoders(documents, seed) if choice.travels]
-    return [trials.scan(choice, ()) for choice in tqdm(choices, desc="scan", disable=not progress)]
+    return [trials.scan(choice, ()) for choice in progress_bar(choices, desc="scan", disable=not progress)]
 
 
 def _verdict(d: Diagnosis) -> tuple[Verdict, list[str]]:

@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.judgements import Judgements, quality
 from muvera_adapters.evidence.local_index import Remembering, auto_quantization, have_index, local_index, no_index
 from muvera_adapters.evidence.measuring import Interval, Latency, Ranking, ask, exact_search, positions, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries
+from muvera_adapters.progress import progress_bar
 from muvera_core import Encoder, FDEEncoder, TokenBatch
 from muvera_core.tokens import to_batch
 
@@ -162,7 +162,9 @@ def evaluate(
         name: [auto_quantization(encoder.dim)] if quantizations is None else quantizations
         for name, encoder in chosen.items()
     }
-    with tqdm(total=sum(1 + len(each) for each in tried.values()), desc="encodings", disable=not progress) as bar:
+    with progress_bar(
+        total=sum(1 + len(each) for each in tried.values()), desc="encodings", disable=not progress
+    ) as bar:
         for name, encoder in chosen.items():
             remembering = Remembering(encoder)
             curves.append(_brute_force(name, remembering, batch, asked, exact, depths, tops, judge, seed))
@@ -260,12 +262,12 @@ def sample_of(store: Store, n: int, seed: int, *, progress: bool = False) -> tup
     Raises:
         InvalidInput: none has tokens.
     """
-    listed = tqdm(store.scroll(page_size=1000), desc="list ids", total=store.count(), disable=not progress)
+    listed = progress_bar(store.scroll(page_size=1000), desc="list ids", total=store.count(), disable=not progress)
     ids = [document.id for document in listed]
     order = np.random.default_rng(seed).permutation(len(ids))[:n]
     chosen = [ids[i] for i in np.sort(order)]
     found: dict[DocumentId, Any] = {}
-    for start in tqdm(range(0, len(chosen), 100), desc="read tokens", disable=not progress):
+    for start in progress_bar(range(0, len(chosen), 100), desc="read tokens", disable=not progress):
         for document in store.get(chosen[start : start + 100], with_tokens=True):
             if document is not None and document.tokens is not None and len(document.tokens):
                 found[document.id] = document.tokens
@@ -364,7 +366,7 @@ def _searched(
     """Both stages at every number of candidates, as users search."""
     info, points, alone = store.info(), [], {}
     limit = min(len(exact[0]), max(*tops, 10))
-    for n in tqdm(depths, desc=f"search {name}", disable=not progress):
+    for n in progress_bar(depths, desc=f"search {name}", disable=not progress):
         first, _ = ask(partial(store.search, limit=n, rerank="none", with_payload=False), queries.tokens, warm_up=False)
         hits, seconds = ask(partial(store.search, limit=min(limit, n), prefetch=n, with_payload=False), queries.tokens)
         points.append(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import DocumentId, Hit
 from muvera_core import TokenBatch, maxsim
 from muvera_core.tokens import Tokens
@@ -138,7 +138,7 @@ def ask(
     if warm_up:
         search(queries[0])
     found, seconds = [], []
-    for query in tqdm(queries_of(queries), desc=progress, unit="query", disable=progress is None):
+    for query in progress_bar(queries_of(queries), desc=progress, unit="query", disable=progress is None):
         start = time.perf_counter()
         hits = search(query)
         seconds.append(time.perf_counter() - start)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from muvera_adapters.databases import local_spec
 from muvera_adapters.errors import InvalidInput, WrongUsage
@@ -19,6 +18,7 @@ from muvera_adapters.evidence.queries import PSEUDO_QUERIES, Queries, as_queries
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH, check, grown
 from muvera_adapters.evidence.tuning import code_of
 from muvera_adapters.evidence.tuning_trials import Setting, Trial, Trials
+from muvera_adapters.progress import progress_bar
 from muvera_core import Encoder, InvalidTokens, TokenBatch
 from muvera_core.tokens import first_bad_token, to_batch
 
@@ -225,7 +225,7 @@ def recommend(
     )
     choices = default_encoders(batch, seed) if encoders is None else list(encoders)
     chosen: Trial | None = None
-    with tqdm(choices, desc="encoders", disable=not progress) as bar:
+    with progress_bar(choices, desc="encoders", disable=not progress) as bar:
         for tier in (True,) if travels else (True, False):
             for choice in (each for each in choices if each.travels == tier):
                 trials.scan(choice, quantizations or (None,))

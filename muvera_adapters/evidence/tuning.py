@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from muvera_adapters.databases import local_spec
 from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders
 from muvera_adapters.evidence.local_index import no_index
@@ -17,6 +15,7 @@ from muvera_adapters.evidence.local_index import quantizations as known_quantiza
 from muvera_adapters.evidence.queries import as_queries
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 from muvera_adapters.evidence.tuning_trials import Setting, Trials, best_setting
+from muvera_adapters.progress import progress_bar
 from muvera_core.tokens import to_batch
 
 
@@ -123,11 +122,11 @@ def tune(
         batch, asked, target, k=k, max_prefetch=max_prefetch, max_bytes=max_bytes, seed=seed, progress=progress
     )
     choices = default_encoders(batch, seed) if encoders is None else list(encoders)
-    for choice in tqdm(choices, desc="encoders", disable=not progress):
+    for choice in progress_bar(choices, desc="encoders", disable=not progress):
         trials.scan(choice, quantizations or (None,))
-    for planned in tqdm(trials.planned(), desc="settings", disable=not progress):
+    for planned in progress_bar(trials.planned(), desc="settings", disable=not progress):
         trials.run(planned)
-    for trial in tqdm(trials.pareto(), desc="held-out queries", disable=not progress):
+    for trial in progress_bar(trials.pareto(), desc="held-out queries", disable=not progress):
         trials.report(trial)
     pareto = [trial.setting for trial in trials.pareto()]
     best_one = best_setting(pareto, max_bytes)

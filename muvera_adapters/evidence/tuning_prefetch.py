@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.evidence.measuring import Float64, Interval, Ranking, ask, positions, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries
 from muvera_adapters.evidence.target_recall import check, grid, reaches
+from muvera_adapters.progress import progress_bar
 
 if TYPE_CHECKING:
     from muvera_adapters.stores.protocol import Store
@@ -89,7 +88,7 @@ def tune_prefetch(
     tried: dict[int, Interval] = {}
     prefetch = None
     steps = grid(k, min(max_prefetch, count))
-    for n in tqdm(steps, desc="candidates", disable=not progress):
+    for n in progress_bar(steps, desc="candidates", disable=not progress):
         values = _two_stage(store, first, truth[0], k, n)
         tried[n] = Interval.of(values, seed)
         if reaches(values, target):

@@ -13,8 +13,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tqdm import tqdm
-
 from muvera_adapters.databases import Database
 from muvera_adapters.errors import (
     CollectionExists,
@@ -37,6 +35,7 @@ from muvera_adapters.migration.journal import (
     snapshot_of,
 )
 from muvera_adapters.migration.selecting import Condition
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.sources.base import SourceDocument, TokenSource
 from muvera_adapters.stores.checks import without_zero_rows
 from muvera_adapters.stores.protocol import Store
@@ -174,7 +173,7 @@ def migrate(
             raise
         resumed = kept.documents
         write = _Writer(store, keep)
-        with tqdm(
+        with progress_bar(
             total=len(source) if limit is None else min(limit, len(source)),
             initial=resumed,
             unit="doc",

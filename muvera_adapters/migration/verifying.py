@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.migration.pipeline import MigrationReport
 from muvera_adapters.migration.selecting import Condition
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import Document, DocumentId
 from muvera_adapters.sources.base import SourceDocument, TokenSource
 from muvera_adapters.stores.checks import without_zero_rows
@@ -185,7 +185,7 @@ def _compare_sample(
     progress: bool,
 ) -> None:
     seen = _Seen(store.info().token_error)
-    with tqdm(total=min(sample, chosen.end), unit="doc", desc="verify a sample", disable=not progress) as bar:
+    with progress_bar(total=min(sample, chosen.end), unit="doc", desc="verify a sample", disable=not progress) as bar:
         for block in chosen.blocks(sample, seed):
             stored = store.get([d.id for d in block], with_tokens=True)
             for document, kept in zip(block, stored, strict=True):
@@ -344,7 +344,7 @@ def _exhaustive(
     by_id: dict[str, str] = {}
     by_position: dict[str, str] = {}
     documents = chosen.documents()
-    with tqdm(total=chosen.end, unit="doc", desc="exhaustive MaxSim", disable=not progress) as bar:
+    with progress_bar(total=chosen.end, unit="doc", desc="exhaustive MaxSim", disable=not progress) as bar:
         while batch := list(islice(documents, _BATCH)):
             for document in batch:
                 name = str(document.id)

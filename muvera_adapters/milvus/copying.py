@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from pymilvus import CollectionSchema, DataType, MilvusClient
-from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError
 from muvera_adapters.milvus import requests, schema
@@ -20,6 +19,7 @@ from muvera_adapters.milvus.lifecycle import make_index, ready, write_state
 from muvera_adapters.milvus.reading import Cursor, fitting, indexes, next_keys
 from muvera_adapters.milvus.requests import Description, raw, to_row, vector
 from muvera_adapters.milvus.schema import STATE_KEY, Plan
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import BackfillReport
 from muvera_adapters.stores.backfilling import count_padded, encodable, encode, verify
 from muvera_adapters.stores.operations import Compute, seconds
@@ -145,7 +145,7 @@ async def _pass(
     wanted = [*fields, *(["$meta"] if collection.dynamic else [])]
     changed, without = 0, 0
     cursor: Cursor = None
-    with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
+    with progress_bar(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
             size = min(_PAGE, await fitting(collection))
             keys, cursor = await next_keys(collection, "", size, cursor)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from qdrant_client import models
-from tqdm import tqdm
 
 from muvera_adapters.errors import CollectionExists, InvalidInput, MuveraError, Unsupported
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.qdrant.backfilling import access, to_stored
 from muvera_adapters.qdrant.client import Connection, ask, tell, to_rows
 from muvera_adapters.qdrant.collection import STATE_KEY, TOKENS, Collection, Seen
@@ -126,7 +126,7 @@ async def _pass(
 ) -> int:
     changed, offset, limit = 0, None, _FIRST_PAGE
     total = await count_vectors(collection, Where())
-    with tqdm(total=total, unit="doc", desc="copy", disable=not progress) as bar:
+    with progress_bar(total=total, unit="doc", desc="copy", disable=not progress) as bar:
         while True:
             records, offset = await _page(connection, collection.name, limit, offset, content=True)
             copies = await _records(connection, copied.name, [record.id for record in records], content=True)

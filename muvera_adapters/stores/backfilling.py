@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from muvera_adapters.errors import EncoderMismatch, InvalidInput, MuveraError
 from muvera_adapters.logs import LOG
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import BackfillReport, DocumentId, VerifyReport
 from muvera_adapters.stores.checks import cosines, encode_stored, has_zero_rows, without_zero_rows
 from muvera_adapters.stores.collection import Described
@@ -101,7 +101,7 @@ async def backfill_passes(
         refresh: compare all documents.
     """
     without_tokens = report.without_tokens
-    with tqdm(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
+    with progress_bar(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
         while True:
             report.without_tokens = without_tokens  # a pass counts documents of all-zero tokens, each pass anew
             if not await one_pass(bar):
@@ -266,7 +266,7 @@ async def verify(access: BackfillAccess, report: BackfillReport, progress: bool 
 async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: bool) -> None:
     """Compares the FDE of every document with its tokens, and writes the FDEs that are stale or missing."""
     scratch = BackfillReport()  # documents that cannot be encoded have been counted by the passes
-    with tqdm(unit="doc", desc="refresh", disable=not progress) as bar:
+    with progress_bar(unit="doc", desc="refresh", disable=not progress) as bar:
         cursor = None
         while True:
             documents, cursor = await access.page(cursor)
@@ -295,7 +295,7 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit must be at least 1, got {limit}")
     report, seen, cursor = VerifyReport(), 0, None
-    with tqdm(total=limit, unit="doc", desc="verify", disable=not progress) as bar:
+    with progress_bar(total=limit, unit="doc", desc="verify", disable=not progress) as bar:
         while True:
             documents, cursor = await access.page(cursor)
             if limit is not None:

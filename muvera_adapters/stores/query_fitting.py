@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput, NoGain, Unsupported
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.stores.backfilling import Stored
 from muvera_adapters.stores.checks import need_fde, normalised, without_zero_rows
 from muvera_adapters.stores.collection import Described
@@ -118,7 +118,7 @@ async def _sample(access: FitAccess, count: int, seed: int, progress: bool) -> l
         if cursor is None:
             break
     found: list[Stored] = []
-    with tqdm(total=len(chosen), unit="doc", desc="reading", disable=not progress) as bar:
+    with progress_bar(total=len(chosen), unit="doc", desc="reading", disable=not progress) as bar:
         for i in range(0, len(chosen), _READ):
             some = chosen[i : i + _READ]
             found += [document for document in await access.read(some) if _usable(access, document)]

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from muvera_adapters.errors import InvalidInput, MuveraError, Rejected, StoreUnavailable, WriteInterrupted
 from muvera_adapters.logs import LOG, short
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores.checks import Prepared
 from muvera_adapters.stores.collection import BatchLimit, Described
@@ -57,7 +57,7 @@ async def upsert(prepared: Prepared[K], collection: Described, access: WriteAcce
     report = WriteReport(zero_rows=prepared.zero_rows)
     ids = prepared.ids
     await warn_of_shared_direction(collection, prepared.tokens)
-    with tqdm(total=len(ids), unit="doc", desc="upsert", disable=not progress) as bar:
+    with progress_bar(total=len(ids), unit="doc", desc="upsert", disable=not progress) as bar:
         for i, j in slices(prepared.sizes, access.batch_bytes):
             fdes = await Compute(partial(collection.encoder.encode_documents, prepared.tokens[i:j]))
             unfit = {**access.unfit(fdes), **{k - i: why for k, why in prepared.unfit.items() if i <= k < j}}

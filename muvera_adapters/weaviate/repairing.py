@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from muvera_adapters.logs import LOG
+from muvera_adapters.progress import progress_bar
 from muvera_adapters.stores.checks import need_fde
 from muvera_adapters.stores.operations import Together
 from muvera_adapters.weaviate.collection import Collection
@@ -28,7 +28,7 @@ async def repair(collection: Collection, progress: bool) -> int:
     need_fde(collection)
     await wait_indexed(collection, None)  # what waits in a queue is not lost
     repaired, after = 0, None
-    with tqdm(total=await count(), unit="doc", desc="repair", disable=not progress) as bar:
+    with progress_bar(total=await count(), unit="doc", desc="repair", disable=not progress) as bar:
         while True:
             # a cursor goes through the objects themselves, unlike filters
             ids = [row.id for row in await page(collection, _PAGE, after, None)]

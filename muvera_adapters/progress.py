@@ -1,0 +1,117 @@
+"""Progress of long work: a bar in a terminal or a notebook, and elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+#: seconds between two lines where there is no terminal; work that ends sooner prints none
+SECONDS = 15.0
+
+if TYPE_CHECKING:
+    _Tqdm = tqdm[Any]
+else:
+    _Tqdm = tqdm
+
+
+@overload
+def progress_bar(
+    iterable: Iterable[T],
+    *,
+    desc: str | None = None,
+    total: int | None = None,
+    unit: str = "it",
+    initial: int = 0,
+    disable: bool = False,
+) -> tqdm[T]: ...
+
+
+@overload
+def progress_bar(
+    iterable: None = None,
+    *,
+    desc: str | None = None,
+    total: int | None = None,
+    unit: str = "it",
+    initial: int = 0,
+    disable: bool = False,
+) -> tqdm[Any]: ...
+
+
+def progress_bar(
+    iterable: Iterable[T] | None = None,
+    *,
+    desc: str | None = None,
+    total: int | None = None,
+    unit: str = "it",
+    initial: int = 0,
+    disable: bool = False,
+) -> tqdm[Any]:
+    """Shows on the standard error how much of some work is done.
+
+    Args:
+        iterable: the work, item by item; None: ``update(n)`` of the result counts.
+        desc: name of the work.
+        total: number of items; None: the length of ``iterable``, if it has one.
+        unit: name of one item.
+        initial: number of items that were done before.
+        disable: show nothing.
+    """
+    given: dict[str, Any] = {"desc": desc, "total": total, "unit": unit, "initial": initial, "disable": disable}
+    if disable or _shows_bars():
+        return tqdm(iterable, dynamic_ncols=True, **given)
+    return _Lines(iterable, **given)
+
+
+def tell(line: str) -> None:
+    """Writes a line to the standard error, above a bar where there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _shows_bars() -> bool:
+    # a notebook's stream is not a terminal, and shows bars
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+
+
+class _Lines(_Tqdm):
+    """A whole line of text every :data:`SECONDS`, and one at the end of work that had one before."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._written = time.monotonic()
+        self._shown: float | None = None
+        super().__init__(*args, **{**kwargs, "mininterval": SECONDS})
+
+    def refresh(self, *_: Any, **__: Any) -> None:
+        """Writes a line where the last one is long ago; what other programs would redraw stays as it is."""
+        if time.monotonic() - self._written >= SECONDS:
+            self._written = time.monotonic()
+            self._write()
+
+    def display(self, *_: Any, **__: Any) -> None:
+        """Does nothing: there is no line to go back to."""
+
+    def clear(self, *_: Any, **__: Any) -> None:
+        """Does nothing: what was written stays."""
+
+    def close(self) -> None:
+        """Writes the last line."""
+        self.leave = False
+        super().close()
+        if self._shown not in (None, self.n):
+            self._write()
+
+    def _write(self) -> None:
+        now = self.format_dict
+        total = f" of {self.total:,.0f}" if self.total else ""
+        left = (self.total or self.n) - self.n
+        more = f", about {tqdm.format_interval(left / now['rate'])} left" if left > 0 and now["rate"] else ""
+        took = tqdm.format_interval(now["elapsed"])
+        self.fp.write(f"{self.desc or 'progress'}: {self.n:,.0f}{total} {self.unit} in {took}{more}\n")
+        sys.stderr.flush()
+        self._shown = self.n
