@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from muvera_adapters.errors import CollectionNotFound, MuveraError, WrongUsage
+from muvera_adapters.errors import CollectionNotFound, MuveraError, Unsupported, WrongUsage
 from muvera_adapters.stores.choosing import EncoderOption
-from muvera_adapters.stores.database import DatabaseSpec, Target
+from muvera_adapters.stores.database import DatabaseSpec, Listed, Target
 from muvera_adapters.stores.operations import DEFAULT_WRITE_RETRY
 from muvera_adapters.stores.protocol import Store
 from muvera_adapters.stores.token_model import TokenModel
@@ -207,6 +207,18 @@ class Database:
             SchemaMismatch: there is no such vector, or no document from which its width can be told.
         """
         return self.spec.token_dim(self._connected(creating=False), name, vector, **self.target.store_options)
+
+    def collections(self) -> list[Listed]:
+        """The collections of the database by name; this library need not have made them.
+
+        Raises:
+            Unsupported: the database cannot list them.
+            StoreUnavailable: the database cannot be reached.
+            MissingExtra: the client is not installed.
+        """
+        if self.spec.collections is None:
+            raise Unsupported(f"{self.spec.title} does not list its collections")
+        return sorted(self.spec.collections(self._connected(creating=False)), key=lambda each: each.name)
 
     def close(self) -> None:
         """Closes the stores and clients that were made here."""

@@ -11,43 +11,77 @@ import typer
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
 from muvera_adapters.errors import MuveraError, WrongUsage
+from muvera_adapters.stores.database import quantization_option
+from muvera_adapters.stores.sizes import AUTO
 
 _SHOWN = 10
+
+
+EXAMPLES = o.examples(
+    f"muvera backfill {o.EXAMPLE} --collection pages --tokens-vector colbert --dry-run",
+    f"muvera backfill {o.EXAMPLE} --collection pages --tokens-vector colbert",
+)
+
+COPYING = "Copy into a new collection"
 
 
 def backfill(
     target: o.Target,
     collection: o.CollectionName,
-    tokens_vector: Annotated[str, typer.Option(help="Name of the multivector.")],
-    fde_vector: Annotated[str, typer.Option(help="Name of the vector to add.")] = "fde",
+    tokens_vector: Annotated[
+        str, o.option("--tokens-vector", metavar="NAME", help="Multivector with the tokens, for example colbert.")
+    ],
+    fde_vector: Annotated[
+        str,
+        o.option("--fde-vector", metavar="NAME", help="Vector to write the FDEs to; it is added where it is missing."),
+    ] = "fde",
+    model: o.Model = None,
+    tenant: o.Tenant = None,
+    refresh: Annotated[
+        bool, o.flag("--refresh", help="Also compare every FDE with the stored tokens, and write stale FDEs again.")
+    ] = False,
+    dry_run: Annotated[bool, o.flag("--dry-run", help="Count and estimate only; write nothing.")] = False,
     encoder: o.EncoderFile = None,
     fde_dim: o.FdeDim = o.FDE_DIM,
     fde_tokens: o.FdeTokens = None,
-    seed: o.Seed = 42,
+    seed: o.EncoderSeed = 42,
+    quantization: o.Quantization = AUTO,
     into: Annotated[
         str | None,
-        typer.Option(
-            help="Copy everything into this new collection, where a vector cannot be added in place "
-            f"({o.databases_with('into')})."
+        o.option(
+            "--into",
+            metavar="NAME",
+            help="New collection to copy everything into, where a vector cannot be added in place, for example "
+            f"pages_2. Only {o.databases_with('into')}. Default: FDEs are added in place.",
+            panel=COPYING,
         ),
     ] = None,
     alias: Annotated[
         str | None,
-        typer.Option(help=f"Alias to point to the new collection when it is complete ({o.databases_with('alias')})."),
+        o.option(
+            "--alias",
+            metavar="NAME",
+            help="Alias to point to the new collection when it is complete, for example current. Only "
+            f"{o.databases_with('alias')}. Default: none.",
+            panel=COPYING,
+        ),
     ] = None,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option(help=f"Field that the new collection does not get; repeat ({o.databases_with('leave_out')})."),
+        o.option(
+            "--leave-out",
+            metavar="FIELD",
+            help="Field that the new collection does not get, for example image. Can be repeated. Only "
+            f"{o.databases_with('leave_out')}. Default: none.",
+            panel=COPYING,
+        ),
     ] = None,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Compare every FDE with the stored tokens, and write stale ones again.")
-    ] = False,
-    model: o.Model = None,
-    tenant: o.Tenant = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate only; write nothing.")] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Give an existing multivector collection its FDEs, in place; run again after an interruption, it does the rest."""
+    """Compute the FDEs that an existing multivector collection lacks.
+
+    They are written in place, while others may read and write. After an interruption, the same command does the rest.
+    """
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
         given = {"into": into, "alias": alias, "leave_out": leave_out}
@@ -62,6 +96,9 @@ def backfill(
             raise WrongUsage("--alias and --leave-out need --into, which names the new collection")
         if refresh and ("into" in options or dry_run):
             raise WrongUsage("--refresh goes with neither --into nor --dry-run")
+        if quantization != AUTO:
+            database.spec.quantization(quantization, fde_dim, database.target.place)  # refuses those of other databases
+            options |= quantization_option(quantization)
         dim = database.token_dim(collection, tokens_vector)
         chosen = o.make_encoder(dim, encoder, fde_dim, fde_tokens, seed)
         named = {} if model is None else {"model": model}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
@@ -14,22 +13,27 @@ from muvera_adapters.evidence.diagnosis import diagnose as diagnose_tokens
 from muvera_adapters.evidence.recommendation import SAMPLE
 from muvera_adapters.evidence.report import show
 
+EXAMPLES = o.examples(
+    "muvera diagnose docs.npz --queries queries.npz",
+    f"muvera diagnose {o.EXAMPLE} --collection docs",
+)
+
 
 def diagnose(
-    data: i.Source,
-    queries: i.QueryFile = None,
-    target: i.Target = 0.95,
+    data: o.Data,
+    queries: o.Queries = None,
+    recall: i.Recall = 0.95,
     sample: i.SampleSize = SAMPLE,
+    seed: o.Seed = 42,
     ids: o.Ids = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
-    collection: i.CollectionName = None,
-    tokens_vector: i.TokensVector = None,
-    tenant: o.Tenant = None,
-    seed: i.Seed = 42,
-    as_json: i.Json = False,
+    collection: o.DataCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tenant: o.DataTenant = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Look at token vectors, and say which encoding fits them and why."""
+    """Describe token vectors, and say which encoding fits them and why."""
     data = o.of_tenant(data, tenant)
     found = i.read_documents(
         data,
@@ -43,12 +47,12 @@ def diagnose(
         quiet=as_json,
     )
     asked = None if queries is None else i.read_queries(queries, None, None, 0, seed)
-    result = diagnose_tokens(found.documents, asked, recall=target, sample=sample, seed=seed, progress=not as_json)
+    result = diagnose_tokens(found.documents, asked, recall=recall, sample=sample, seed=seed, progress=not as_json)
     if as_json:
         content = result.to_dict()
         print(json.dumps({**content, "notes": content["notes"] + found.notes}, indent=2))
         return
-    console = Console(highlight=False)
+    console = o.console()
     console.print(_table(result))
     for problem in result.problems:
         console.print(f"Problem: {problem}", markup=False)
@@ -60,7 +64,8 @@ def diagnose(
 
 
 def _table(d: Diagnosis) -> Table:
-    table = Table("of the vectors", "", show_header=False)
+    table = o.table("", "", left=2)
+    table.show_header = False
     counts = d.token_counts
     asked = "queries" if d.queries_are == "given" else "pseudo-queries"
     rows = {

@@ -5,37 +5,55 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
 from muvera_adapters.cli import options as o
-from muvera_adapters.databases import forms
+from muvera_adapters.databases import LOCAL, forms
 from muvera_adapters.evidence.sizes import estimate as estimate_sizes
 from muvera_adapters.stores.sizes import AUTO, FORMULA
 
+EXAMPLES = o.examples(
+    "muvera estimate 1000000 --tokens 100",
+    f"muvera estimate 1000000 --tokens 1030 --fde-dim 5120 --database {LOCAL}",
+)
+
 
 def estimate(
-    documents: Annotated[int, typer.Argument(min=1, help="Number of documents.")],
-    tokens: Annotated[float, typer.Option(min=1, help="Mean number of tokens of a document.")],
-    dim: Annotated[int, typer.Option(min=1, help="Dimensions of an encoding.")] = o.FDE_DIM,
-    token_dim: Annotated[int, typer.Option(min=1, help="Dimensions of a token vector.")] = 128,
+    documents: Annotated[int, o.argument("N", "Number of documents, for example 1000000.", min=1)],
+    tokens: Annotated[
+        float, o.option("--tokens", metavar="N", min=1, help="Mean number of tokens of a document, for example 100.")
+    ],
+    fde_dim: Annotated[
+        int, o.option("--fde-dim", metavar="N", min=1, help="Dimensions of an encoding, for example 1024.")
+    ] = o.FDE_DIM,
+    token_dim: Annotated[
+        int, o.option("--token-dim", metavar="N", min=1, help="Dimensions of a token vector, for example 96.")
+    ] = 128,
     database: Annotated[
-        list[str] | None, typer.Option(help=f"Name of a database, or its target ({forms()}); repeat. Default: all.")
+        list[str] | None,
+        o.option(
+            "--database",
+            metavar="NAME",
+            help=f"Database, for example {LOCAL}, or its target ({forms()}). Can be repeated. Default: all databases.",
+        ),
     ] = None,
-    quantization: Annotated[
-        str, typer.Option(help=f"Codes of the encodings: auto, or a preset ({o.quantizations()}).")
-    ] = AUTO,
+    quantization: o.Quantization = AUTO,
     tokens_as: Annotated[
-        str, typer.Option(help=f"Way of storing tokens: auto, or a preset ({o.token_presets()}).")
+        o.TokenPresetName,
+        o.option(
+            "--tokens-as",
+            metavar="PRESET",
+            help=f"How token vectors are stored: auto, or a preset of the database ({o.token_presets()}).",
+        ),
     ] = AUTO,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: o.Json = False,
 ) -> None:
-    """Estimate memory and disk of N documents in each database, and of a vector per token there."""
+    """Estimate memory and disk of N documents in each database.
+
+    Beside two-stage search, it estimates a collection with one graph node for each token vector.
+    """
     found = estimate_sizes(
         documents,
         tokens,
-        dim,
+        fde_dim,
         token_dim=token_dim,
         databases=database,
         quantization=quantization,
@@ -44,11 +62,12 @@ def estimate(
     if as_json:
         print(json.dumps({"estimates": [e.to_dict() for e in found]}, indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = o.console()
     for e in found:
-        table = Table(title=f"{e.target}: {e.layout}, {e.documents:,} documents", title_justify="left")
-        for title in ("part", "memory", "disk", "bytes of one"):
-            table.add_column(title, justify="right" if title in ("memory", "disk") else "left")
+        table = o.table(
+            "part", "memory", "disk", "bytes of a document", title=f"{e.target}: {e.layout}, {e.documents:,} documents"
+        )
+        table.columns[-1].justify = "left"
         for part in e.parts:
             table.add_row(part.name, _size(part.ram), _size(part.disk), part.formula)
         table.add_section()

@@ -7,57 +7,93 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
 from muvera_adapters.cli import evidence_input as i
 from muvera_adapters.cli import options as o
-from muvera_adapters.databases import Database, is_target, local_spec
+from muvera_adapters.databases import Database
 from muvera_adapters.errors import WrongUsage
 from muvera_adapters.evidence import evaluation as library
 from muvera_adapters.evidence.evaluation import Evaluation
 from muvera_adapters.evidence.judgements import Judgements, read_judgements
-from muvera_adapters.evidence.report import tables, write_report
+from muvera_adapters.evidence.report import check_report, origin, tables, write_report
+
+EXAMPLES = o.examples(
+    "muvera evaluate docs.npz --queries queries.npz --report report",
+    "muvera evaluate docs.npz --encoder fde:1280 --encoder regression:512",
+    f"muvera evaluate {o.EXAMPLE} --collection docs --queries queries.npz",
+)
+
+DEPTHS = ",".join(map(str, library.CANDIDATES))
 
 
 def evaluate(
-    data: i.Source,
-    queries: i.QueryFile = None,
+    data: o.Data,
+    queries: o.Queries = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="fde, fitted or regression, also with :DIM, or a saved encoder; repeat. Of files only."),
-    ] = None,
-    quantization: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Codes of an index to measure through: {', '.join(local_spec().quantizations)} (no index); repeat."
+        o.option(
+            "--encoder",
+            metavar="ENCODER",
+            help="Encoder to measure: fde, fitted or regression, also with a number of dimensions (fde:1280), or a "
+            "saved encoder (encoder.npz). Can be repeated. Of a collection, it is measured on a sample of the "
+            "documents. Default: fde and fitted; of a collection, its own.",
         ),
     ] = None,
-    judgements: Annotated[Path | None, typer.Option(help="TREC qrels or TSV: query, document, grade.")] = None,
+    quantization: i.Quantizations = None,
+    candidates: Annotated[
+        str, o.option("--candidates", metavar="N,N,...", help="Numbers of candidates to measure.")
+    ] = DEPTHS,
+    judgements: Annotated[
+        Path | None,
+        o.option(
+            "--judgements",
+            metavar="FILE",
+            help="Relevant documents: TREC qrels, or TSV with query, document and grade, for example qrels.tsv. "
+            "Default: none.",
+        ),
+    ] = None,
     query_ids: i.QueryIds = None,
     pseudo: i.Pseudo = 200,
     truth: Annotated[
-        str, typer.Option(help="Of a collection: exact_search, or sample (of --sample documents, computed here).")
+        Literal["exact_search", "sample"],
+        o.option(
+            "--truth",
+            metavar="WHERE",
+            help="Where the exact ranking of a collection comes from: exact_search (the database, over all documents) "
+            "or sample (this program, over --sample documents; for large collections).",
+        ),
     ] = "exact_search",
     sample: i.SampleSize = 5000,
-    candidates: Annotated[str, typer.Option(help="Numbers of candidates.")] = "10,20,50,100,200,500,1000",
-    report: Annotated[Path | None, typer.Option(help="Directory for evaluation.html, .md and .json.")] = None,
+    seed: o.Seed = 42,
     ids: o.Ids = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
-    collection: i.CollectionName = None,
-    tokens_vector: i.TokensVector = None,
-    tenant: o.Tenant = None,
-    seed: i.Seed = 42,
-    as_json: i.Json = False,
+    collection: o.DataCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tenant: o.DataTenant = None,
+    report: Annotated[
+        Path | None,
+        o.option(
+            "--report",
+            metavar="DIR",
+            help="Directory for evaluation.html (with plots), .md and .json, for example report. Default: none.",
+            panel=o.OUTPUT,
+        ),
+    ] = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Measure recall of exact MaxSim: of encoders on data, or of a live collection."""
+    """Measure how much of the exact MaxSim ranking is kept.
+
+    Of a file or an index it measures encoders on its documents. Of a live collection it measures the searches that its
+    users make.
+    """
     depths = _numbers(candidates)
+    o.check_collection(data, collection)
+    if report is not None:
+        check_report(report)
     judged = None if judgements is None else read_judgements(judgements)
+    place = data if collection is None else f"{data}, collection {collection}"
     data = o.of_tenant(data, tenant)
-    live = is_target(data) and encoder is None and tokens_vector is None
-    if live:
+    if collection is not None and encoder is None and tokens_vector is None:
         result = _of_collection(
             data, collection, queries, query_ids, pseudo, judged, truth, sample, depths, seed, as_json, quantization
         )
@@ -80,16 +116,18 @@ def evaluate(
             asked,
             judgements=judged,
             document_ids=found.ids,
-            quantizations=None if quantization is None else [q for q in quantization if q != "none"],
+            quantizations=i.with_codes(quantization),
             candidates=depths,
             seed=seed,
             progress=not as_json,
         )
         result = replace(measured, notes=[*measured.notes, *found.notes])
+    asked_of = "pseudo-queries" if queries is None else f"queries of {queries}"
+    result = replace(result, source=f"{place}: {result.source}; {asked_of}")
     if report is not None:
         page = write_report(result, report)
     if as_json:
-        print(json.dumps(result.to_dict(), indent=2))
+        print(json.dumps(result.to_dict(), indent=2, default=str))
         return
     _print(result)
     if report is not None:
@@ -98,25 +136,20 @@ def evaluate(
 
 def _of_collection(
     target: str,
-    collection: str | None,
+    collection: str,
     queries: Path | None,
     query_ids: Path | None,
     pseudo: int,
     judged: Judgements | None,
-    truth: str,
+    truth: Literal["exact_search", "sample"],
     sample: int,
     depths: list[int],
     seed: int,
     quiet: bool,
     quantization: list[str] | None,
 ) -> Evaluation:
-    if collection is None:
-        raise WrongUsage(f"{target}: name the collection (--collection)")
-    if truth not in ("exact_search", "sample"):
-        raise WrongUsage(f"--truth is exact_search or sample, not {truth!r}")
     if quantization is not None:
-        raise WrongUsage("--quantization is of an index made for measuring; a collection has its own")
-    kind: Literal["exact_search", "sample"] = "exact_search" if truth == "exact_search" else "sample"
+        raise WrongUsage("--quantization is for measuring files: a collection has its own codes")
     with Database(target) as database:
         store = database.open(collection)
         if queries is None:
@@ -128,7 +161,7 @@ def _of_collection(
             store,
             asked,
             judgements=judged,
-            truth=kind,
+            truth=truth,
             sample=sample,
             candidates=depths,
             seed=seed,
@@ -140,20 +173,19 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise WrongUsage(f"--candidates takes numbers with commas between them, got {text!r}") from error
+        raise WrongUsage(f"--candidates takes numbers with commas between them (20,100,200), got {text!r}") from error
 
 
 def _print(result: Evaluation) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = o.console()
     asked = "queries" if result.queries_are == "given" else "pseudo-queries"
-    console.print(f"{result.documents:,} documents, {result.queries} {asked}. The truth: {result.truth}.")
+    console.print(f"{result.documents:,} documents, {result.queries} {asked}")
+    for name, value in origin(result):
+        console.print(f"{name}: {value}", markup=False)
     for content in tables(result):
-        table = Table(title=content.heading, title_justify="left", caption=content.text, caption_justify="left")
-        for place, head in enumerate(content.header):
-            # intervals would not fit beside each other; the report and --json have them
-            table.add_column(head, justify="left" if place == 0 else "right")
+        table = o.table(*content.header, title=content.heading, left=content.left, caption=content.text)
         for row in content.rows:
-            table.add_row(*(cell.split(" (")[0] for cell in row))
+            table.add_row(*row)
         console.print()
         console.print(table)
     for note in result.notes:

@@ -4,40 +4,73 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import typer
 
 from muvera_adapters.cli import options as o
+from muvera_adapters.databases import local_spec
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.queries import Queries, as_queries, pseudo_queries
 from muvera_adapters.progress import progress_bar
 from muvera_adapters.results import DocumentId
 from muvera_adapters.sources import SourceDocument, open_queries, open_source
 from muvera_adapters.stores.checks import has_zero_rows, without_zero_rows
+from muvera_adapters.stores.sizes import NO_CODES
 from muvera_core import Encoder, FDEConfig, FDEEncoder, TokenBatch, load_encoder
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="PLAID index, .npz, .npy, .safetensors, .pt, Parquet, saved dataset, or a target with --collection.",
-        metavar="DATA",
+if TYPE_CHECKING:
+    LocalQuantization = str
+else:
+    # a choice that can be repeated has to be an Enum
+    LocalQuantization = o.Word("LocalQuantization", {preset: preset for preset in local_spec().quantizations})
+
+QueryIds = Annotated[
+    Path | None,
+    o.option(
+        "--query-ids",
+        metavar="FILE",
+        help="Ids of the queries as in --judgements, one a line, for example query_ids.txt. Default: their positions.",
     ),
 ]
-QueryFile = Annotated[
-    Path | None, typer.Option("--queries", help="Token vectors of queries: .npz, .npy, .safetensors, .pt.")
+Pseudo = Annotated[
+    int,
+    o.option(
+        "--pseudo", metavar="N", min=4, help="Without --queries: number of queries to make of tokens of documents."
+    ),
 ]
-QueryIds = Annotated[
-    Path | None, typer.Option(help="Ids of the queries, one a line, as in the judgements; else their positions.")
+Recall = Annotated[
+    float,
+    o.option(
+        "--recall",
+        metavar="SHARE",
+        help="Wanted share of the exact top 10 among the candidates, which exact reranking then returns, above 0 and "
+        "at most 1.",
+    ),
 ]
-Pseudo = Annotated[int, typer.Option(min=4, help="Without --queries: how many to draw from documents.")]
-Target = Annotated[float, typer.Option("--recall", help="Wanted, of the exact ranking after reranking.")]
-CollectionName = Annotated[str | None, typer.Option("--collection", help="Name of the collection, of a target.")]
-TokensVector = Annotated[str | None, typer.Option(help="Its multivector, if muvera did not make the collection.")]
-SampleSize = Annotated[int, typer.Option("--sample", min=20, help="At most so many random documents.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxBytes = Annotated[
+    float | None,
+    o.option(
+        "--max-bytes",
+        metavar="N",
+        help="Maximum number of bytes of a document in memory in the first stage, for example 400. Default: no limit.",
+    ),
+]
+MaxPrefetch = Annotated[
+    int, o.option("--max-prefetch", metavar="N", min=1, help="Maximum number of candidates to rerank.")
+]
+Quantizations = Annotated[
+    list[LocalQuantization] | None,
+    o.option(
+        "--quantization",
+        metavar="PRESET",
+        help=f"Codes of an index to measure with: {', '.join(local_spec().quantizations)} (none: no index). Can be "
+        "repeated. Default: chosen by the size of the encodings.",
+    ),
+]
+SampleSize = Annotated[
+    int, o.option("--sample", metavar="N", min=20, help="Maximum number of documents to measure on, drawn at random.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +101,11 @@ class Input:
         ]
 
 
+def with_codes(presets: list[LocalQuantization] | None) -> list[str] | None:
+    """Presets of indexes to measure with; an empty list: no index, None: what the store chooses."""
+    return None if presets is None else [str(preset) for preset in presets if preset != NO_CODES]
+
+
 def read_documents(
     source: str,
     *,
@@ -85,6 +123,7 @@ def read_documents(
     Raises:
         MuveraError: it cannot be read, or has no documents.
     """
+    o.check_collection(source, collection)
     with o.shown_warnings():
         opened = open_source(
             source,
@@ -164,8 +203,8 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
                 found[Path(name).stem] = encoder
             else:
                 raise WrongUsage(
-                    f"{name!r} is no encoder: write fde, fitted, regression, each with :DIM for another "
-                    "number of dimensions, or the path of a saved one"
+                    f"{name!r} is not an encoder: write fde, fitted or regression, each with :DIM for another "
+                    "number of dimensions (fde:1280), or the path of a saved encoder"
                 )
         except InvalidInput:
             raise

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
 from muvera_adapters.errors import NoGain, WrongUsage
@@ -16,24 +14,34 @@ from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.sources import open_queries
 from muvera_core import FitReport
 
+EXAMPLES = o.examples(
+    f"muvera fit-queries {o.EXAMPLE} --collection docs --out fit.npz",
+    f"muvera search {o.EXAMPLE} --collection docs --queries q.npy --query-fit fit.npz",
+)
+
 
 def fit_queries(
     target: o.Target,
     collection: o.CollectionName,
-    out: Annotated[Path, typer.Option(help="File to write the fit to, for muvera search --query-fit.")],
-    queries: Annotated[
-        Path | None,
-        typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt. Default: tokens of documents."),
-    ] = None,
-    documents: Annotated[int, typer.Option(min=100, help="Maximum number of documents to read.")] = 2_000,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the correction; the file grows with it.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all choices.")] = 42,
+    out: Annotated[
+        Path,
+        o.option("--out", metavar="FILE", help="File to write for muvera search --query-fit, for example fit.npz."),
+    ],
+    queries: o.Queries = None,
+    documents: Annotated[
+        int, o.option("--documents", metavar="N", min=100, help="Maximum number of documents to read, drawn at random.")
+    ] = 2_000,
+    rank: Annotated[
+        int, o.option("--rank", metavar="N", min=1, help="Rank of the correction. The file grows with it.")
+    ] = 64,
+    seed: o.Seed = 42,
     tenant: o.Tenant = None,
     as_json: o.Json = False,
 ) -> None:
-    """Fit the query FDEs of a collection to exact MaxSim. Nothing is written to the collection.
+    """Learn a correction of query FDEs, for a collection that stays as it is.
 
-    The exit status is 1, and no file is written, where unseen queries and documents do not gain.
+    It is fitted to exact MaxSim on --queries, or on tokens of documents. The exit status is 1, and no file is written,
+    where unseen queries and documents do not gain.
     """
     if out.is_dir() or not out.parent.is_dir():
         # before minutes of work

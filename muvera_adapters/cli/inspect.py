@@ -6,8 +6,6 @@ import json
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import specs
@@ -16,26 +14,36 @@ from muvera_adapters.sources import TokenSource, open_source
 from muvera_adapters.stores.database import Target
 from muvera_core import FDEConfig, FDEEncoder
 
+EXAMPLES = o.examples(
+    "muvera inspect index/",
+    "muvera inspect docs.npz --ids ids.txt",
+    f"muvera inspect {o.EXAMPLE} --collection docs",
+)
+
 
 def inspect(
-    source: o.Source,
+    data: o.Data,
     ids: o.Ids = None,
     texts: o.Texts = None,
-    from_collection: o.FromCollection = None,
-    tokens_vector: o.TokensVector = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
     drop: o.Drop = None,
-    from_tenant: o.FromTenant = None,
+    collection: o.DataCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tenant: o.DataTenant = None,
     as_json: o.Json = False,
 ) -> None:
-    """Show what token embeddings are there, and their size in each database. Nothing is written."""
+    """Show what token embeddings DATA has, and their size in each database.
+
+    Nothing is written.
+    """
+    o.check_collection(data, collection)
     with o.shown_warnings() as warned:
         opened = open_source(
-            o.of_tenant(source, from_tenant),
+            o.of_tenant(data, tenant),
             ids=ids,
             texts=texts,
-            collection=from_collection,
+            collection=collection,
             tokens_vector=tokens_vector,
             tokens=tokens,
             lengths=lengths,
@@ -79,7 +87,7 @@ def _facts(source: TokenSource, first: Any, size: MigrationEstimate) -> dict[str
 
 
 def _print(found: dict[str, Any], sizes: dict[str, MigrationEstimate], fde_dim: int) -> None:
-    console = Console(highlight=False)
+    console = o.console()
     gone = found["positions"] - found["documents"]
     lines = {
         "format": found["format"],
@@ -98,7 +106,7 @@ def _print(found: dict[str, Any], sizes: dict[str, MigrationEstimate], fde_dim: 
     for name, text in lines.items():
         console.print(f"{name:<12}{text}", markup=False, soft_wrap=True)
     console.print(f"\nin a collection made with the defaults (FDEs of {fde_dim:,} dims), about")
-    table = Table("target", "FDEs", "codes", "tokens", "index and log", "together")
+    table = o.table("target", "FDEs", "codes", "tokens", "index, log", "total")
     for name, size in sizes.items():
         parts = (size.fde_bytes, size.code_bytes, size.token_bytes, size.other_bytes, size.total_bytes)
         table.add_row(name, *map(o.readable, parts))

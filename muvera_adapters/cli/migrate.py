@@ -33,62 +33,136 @@ from muvera_adapters.stores.sizes import AUTO
 _SHOWN = 10
 
 
+EXAMPLES = o.examples(
+    f"muvera migrate index/ --to {o.EXAMPLE} --collection docs --dry-run",
+    f"muvera migrate index/ --to {o.EXAMPLE} --collection docs --ids ids.txt",
+    f"muvera migrate {o.EXAMPLE} --from-collection old --to TARGET --collection new",
+)
+
+
 def migrate(
-    source: o.Source,
-    to: Annotated[str, typer.Option(help=f"Database to write to: {forms()}")],
+    data: o.Data,
+    to: Annotated[
+        str, o.option("--to", metavar="TARGET", help=f"Database to write to: {forms()}. For example {o.EXAMPLE}.")
+    ],
     collection: o.CollectionName,
+    tenant: o.Tenant = None,
+    model: o.Model = None,
+    dry_run: Annotated[bool, o.flag("--dry-run", help="Estimate only; write nothing.")] = False,
+    into_existing: Annotated[
+        bool,
+        o.flag(
+            "--into-existing",
+            help="Add to a collection that muvera made. Documents with the same ids are replaced.",
+        ),
+    ] = False,
+    filter: o.Filter = None,
+    limit: Annotated[
+        int | None,
+        o.option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Maximum number of documents, those of earlier runs included, for example 1000. Default: all.",
+        ),
+    ] = None,
+    payload: Annotated[
+        str | None,
+        o.option(
+            "--payload",
+            metavar="KEYS",
+            help="Keys of the payload to take along, for example title,year. 'none': no key. Default: all keys.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, o.option("--workers", metavar="N", min=1, max=32, help="Number of batches to write to a server at a time.")
+    ] = 1,
+    journal: Annotated[
+        Path | None,
+        o.option(
+            "--journal",
+            metavar="FILE",
+            help="File that keeps the progress, for example run.sqlite. Default: beside the target, or in the current "
+            "directory for a server.",
+        ),
+    ] = None,
     ids: o.Ids = None,
     texts: o.Texts = None,
-    decode_all: Annotated[
-        bool, typer.Option("--decode-all", help="Leave original vectors that a PLAID index keeps; decode all.")
-    ] = False,
-    from_collection: o.FromCollection = None,
-    from_tenant: o.FromTenant = None,
-    tenant: o.Tenant = None,
-    tokens_vector: o.TokensVector = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
     drop: o.Drop = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE (or != < <= > >=) on the payload; all must hold.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many documents, earlier runs counted.")] = None,
-    payload: Annotated[
-        str | None, typer.Option(help="Keys of the payload to take along, between commas; 'none'. Default: all.")
-    ] = None,
+    from_collection: o.FromCollection = None,
+    tokens_vector: o.TokensVector = None,
+    from_tenant: o.FromTenant = None,
+    decode_all: Annotated[
+        bool,
+        o.flag(
+            "--decode-all",
+            help="Decode all documents of a PLAID index, and ignore original vectors that it keeps.",
+            panel=o.READING,
+        ),
+    ] = False,
     encoder: o.EncoderFile = None,
     fde_dim: o.FdeDim = o.FDE_DIM,
     fde_tokens: o.FdeTokens = None,
-    seed: o.Seed = 42,
-    quantization: Annotated[
-        str, typer.Option(help=f"Codes of the FDEs: auto, or a preset of the database ({o.quantizations()}).")
-    ] = AUTO,
-    model: o.Model = None,
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Batches written at a time, to a server.")] = 1,
-    journal: Annotated[Path | None, typer.Option(help="File with the progress, to go on by.")] = None,
-    into_existing: Annotated[
-        bool, typer.Option("--into-existing", help="Add to a collection of muvera; same ids are replaced.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only; write nothing.")] = False,
-    verify_after: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with the source.")] = True,
-    verify_sample: Annotated[int, typer.Option(min=1, help="Documents to compare.")] = 200,
-    query_npy: o.QueryNpy = None,
-    old_results: Annotated[
-        Path | None, typer.Option(help="What the old index found for --query-npy: .json, or ColBERT's ranking.tsv.")
+    seed: o.EncoderSeed = 42,
+    quantization: o.Quantization = AUTO,
+    verify_after: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", metavar="", help="Compare the result with DATA.", rich_help_panel=o.CHECKING
+        ),
+    ] = True,
+    verify_sample: Annotated[
+        int,
+        o.option("--verify-sample", metavar="N", min=1, help="Number of documents to compare.", panel=o.CHECKING),
+    ] = 200,
+    queries: Annotated[
+        Path | None,
+        o.option(
+            "--queries",
+            metavar="FILE",
+            help="Token vectors of queries whose results are compared: .npz, .npy, .safetensors or .pt, for example "
+            "queries.npz. Default: none.",
+            panel=o.CHECKING,
+        ),
     ] = None,
-    prefetch: o.Prefetch = 200,
+    old_results: Annotated[
+        Path | None,
+        o.option(
+            "--old-results",
+            metavar="FILE",
+            help="Results of the old index for --queries, for example ranking.tsv of ColBERT, or results.json. "
+            "Default: none.",
+            panel=o.CHECKING,
+        ),
+    ] = None,
+    prefetch: Annotated[
+        int,
+        o.option(
+            "--prefetch",
+            metavar="N",
+            min=1,
+            help="Number of candidates of the first stage in these searches, for example 500.",
+            panel=o.CHECKING,
+        ),
+    ] = 200,
     as_json: o.Json = False,
 ) -> None:
-    """Migrate token embeddings into a new collection; the same command again goes on where it was interrupted."""
-    if old_results is not None and query_npy is None:
-        raise WrongUsage("--old-results are compared for queries: name them with --query-npy")
+    """Copy token embeddings into a new collection, with FDEs.
+
+    After an interruption, the same command goes on where it stopped. At the end the result is compared with DATA.
+    """
+    o.check_collection(data, from_collection, "--from-collection")
+    if old_results is not None and queries is None:
+        raise WrongUsage("--old-results needs --queries, the queries that have these results")
     to = o.of_tenant(to, tenant)
-    target, conditions = parse_target(to), [Condition.parse(text) for text in where or ()]
+    target, conditions = parse_target(to), [Condition.parse(text) for text in filter or ()]
     kept = None if payload is None else set() if payload == "none" else {name.strip() for name in payload.split(",")}
     keep = _keeper(kept, set(drop or ()))
     with o.shown_warnings(), Database(target) as database:
         opened = open_source(
-            o.of_tenant(source, from_tenant),
+            o.of_tenant(data, from_tenant),
             ids=ids,
             texts=texts,
             originals=not decode_all,
@@ -102,10 +176,10 @@ def migrate(
         try:
             chosen = o.make_encoder(opened.dim, encoder, fde_dim, fde_tokens, seed)
             # before hours of work
-            queries = open_queries(query_npy) if query_npy is not None else None
-            if queries is not None and queries.dim != opened.dim:
-                raise InvalidInput(f"{query_npy} has token vectors of width {queries.dim}, the source of {opened.dim}")
-            rankings = read_rankings(old_results, len(queries)) if old_results and queries is not None else None
+            asked = open_queries(queries) if queries is not None else None
+            if asked is not None and asked.dim != opened.dim:
+                raise InvalidInput(f"{queries} has token vectors of width {asked.dim}, the source of {opened.dim}")
+            rankings = read_rankings(old_results, len(asked)) if old_results and asked is not None else None
             size = estimate(opened, chosen, target, quantization=quantization, limit=limit)
             if not as_json:
                 _print_estimate(opened, to, size, chosen.dim)
@@ -142,7 +216,7 @@ def migrate(
                     sample=verify_sample,
                     where=conditions,
                     keep=keep,
-                    queries=queries,
+                    queries=asked,
                     rankings=rankings,
                     prefetch=prefetch,
                     progress=not as_json,

@@ -1,4 +1,7 @@
-"""Options that several commands have, and what they mean."""
+"""Options that several commands have, and what they mean.
+
+Every option says what it is, and has an example or its choices; one name means one thing in all commands.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,20 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from muvera_adapters.databases import forms, specs, with_store_options
+from muvera_adapters.databases import LOCAL, forms, is_target, specs, with_store_options
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.progress import tell
 from muvera_adapters.stores.database import DatabaseSpec
+from muvera_adapters.stores.sizes import AUTO
 from muvera_core import Encoder, FDEConfig, FDEEncoder, QueryFit, load_encoder
 
 T = TypeVar("T")
@@ -22,61 +30,43 @@ T = TypeVar("T")
 #: default of --fde-dim: the size of FDEConfig(dim)
 FDE_DIM = 2560
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-CollectionName = Annotated[str, typer.Option("--collection", help="Name of the collection.")]
-Ids = Annotated[
-    str | None,
-    typer.Option(
-        help="Array or column with the ids; or a file with them: one a line, or a .json list. 'none': positions."
-    ),
-]
-Texts = Annotated[Path | None, typer.Option(help="Texts of a PLAID index's documents: .tsv or .jsonl.")]
-Source = Annotated[
-    str,
-    typer.Argument(help="PLAID index, .npz, .npy, .safetensors, .pt, Parquet, saved dataset, or a database's target."),
-]
-FromCollection = Annotated[str | None, typer.Option(help="Collection to read, if the source is a database.")]
-TokensVector = Annotated[
-    str | None, typer.Option(help="Multivector to read, if muvera did not make the source's collection.")
-]
-Tokens = Annotated[str | None, typer.Option(help="Array or column with the token vectors.")]
-Lengths = Annotated[
-    str | None,
-    typer.Option(help="Array (or .npy file) that parts the tokens: lengths, offsets, documents of tokens, or a mask."),
-]
-Drop = Annotated[list[str] | None, typer.Option(help="Column, or key of the payload, to leave out; may be repeated.")]
-EncoderFile = Annotated[
-    Path | None, typer.Option("--encoder", help="Encoder saved by encoder.save(), instead of the next three options.")
-]
-FdeDim = Annotated[
-    int, typer.Option(help="Most dimensions of an FDE; FDEConfig.of_size() chooses repetitions and partitions.")
-]
-FdeTokens = Annotated[
-    float | None, typer.Option(help="Typical number of tokens of a document, which that choice takes into account.")
-]
-Seed = Annotated[int, typer.Option(help="Seed of the FDE's randomness.")]
-Target = Annotated[str, typer.Argument(help=forms())]
-QueryNpy = Annotated[Path | None, typer.Option(help="Token vectors of queries: .npy, .npz, .safetensors, .pt.")]
-Model = Annotated[
-    str | None,
-    typer.Option(help="Model of the token vectors ('org/model@revision'), to compare and keep."),
-]
-QueryFitFile = Annotated[Path | None, typer.Option(help="Fit of the query FDEs that muvera fit-queries wrote.")]
-Prefetch = Annotated[int, typer.Option(min=1, help="Candidates of the first stage.")]
+#: target for examples
+EXAMPLE = f"{LOCAL}:data"
+
+#: panels of the help
+READING, ENCODING, CHECKING, OUTPUT = "Reading DATA", "Encoder", "Comparison with the source", "Output"
+
+
+def option(*names: str, metavar: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """An option that takes a value."""
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+def flag(*names: str, help: str, panel: str | None = None) -> Any:
+    """An option without a value."""
+    return typer.Option(*names, metavar="", help=help, rich_help_panel=panel)
+
+
+def argument(metavar: str, help: str, **more: Any) -> Any:
+    """An argument."""
+    return typer.Argument(metavar=metavar, help=help, **more)
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    # \b keeps the lines as they are
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def _quiet_specs() -> list[DatabaseSpec]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # help need not say what cannot be loaded
+        return specs()
 
 
 def databases_with_tenants() -> str:
     """Names of the databases whose collections may have tenants, for help texts."""
     return ", ".join(spec.scheme for spec in _quiet_specs() if "tenant" in spec.store_options)
-
-
-def of_tenant(target: str, tenant: str | None) -> str:
-    """The target, of a tenant where one is named.
-
-    Raises:
-        WrongUsage: a tenant is named, and the database has none.
-    """
-    return with_store_options(target, tenant=tenant)
 
 
 def databases_with(option: str) -> str:
@@ -85,8 +75,13 @@ def databases_with(option: str) -> str:
 
 
 def databases_to_repair() -> str:
-    """Names of the databases whose stores have ``repair``, for errors."""
+    """Names of the databases whose stores have ``repair``, for help texts and errors."""
     return ", ".join(spec.scheme for spec in _quiet_specs() if spec.repairs) or "none"
+
+
+def secrets() -> str:
+    """Environment variables with the secrets of all databases, for help texts."""
+    return ", ".join(spec.secret for spec in _quiet_specs() if spec.secret)
 
 
 def quantizations() -> str:
@@ -106,19 +101,257 @@ def _presets(of: Callable[[DatabaseSpec], tuple[str, ...]]) -> str:
     return "; ".join(f"{', '.join(schemes)}: {', '.join(presets)}" for presets, schemes in shared.items())
 
 
-def secrets() -> str:
-    """Environment variables with the secrets of all databases, for help texts."""
-    return ", ".join(spec.secret for spec in _quiet_specs() if spec.secret)
+class Word(str, Enum):
+    """A word that is one of several, as the command line gives it."""
+
+    __str__ = str.__str__
 
 
-def _quiet_specs() -> list[DatabaseSpec]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # help need not say what cannot be loaded
-        return specs()
+def _choices(of: Callable[[DatabaseSpec], tuple[str, ...]]) -> tuple[str, ...]:
+    """Words of all databases, each once, after ``auto``."""
+    return tuple(dict.fromkeys([AUTO, *(word for spec in _quiet_specs() for word in of(spec))]))
 
 
-Tenant = Annotated[str | None, typer.Option(help=f"Tenant of the collection ({databases_with_tenants()}).")]
-FromTenant = Annotated[str | None, typer.Option(help="Tenant of --from-collection.")]
+if TYPE_CHECKING:
+    QuantizationName = str
+    TokenPresetName = str
+else:  # choices that the command line checks, lists and completes
+    QuantizationName = Literal[_choices(lambda spec: tuple(spec.quantizations))]
+    TokenPresetName = Literal[_choices(lambda spec: spec.token_presets)]
+
+Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
+
+Json = Annotated[bool, flag("--json", help="Print one JSON object instead of text.", panel=OUTPUT)]
+
+Target = Annotated[str, argument("TARGET", f"Database: {forms()}. For example {EXAMPLE}.")]
+Data = Annotated[
+    str,
+    argument(
+        "DATA",
+        "Token embeddings: a PLAID index, a .npz, .npy, .safetensors, .pt or Parquet file, a saved dataset, or a "
+        f"database ({forms()}). For example index/ or {EXAMPLE}.",
+    ),
+]
+CollectionName = Annotated[
+    str, option("--collection", metavar="NAME", help="Name of the collection, for example passages.")
+]
+Tenant = Annotated[
+    str | None,
+    option(
+        metavar="NAME",
+        help=f"Tenant of the collection, for example acme. Only {databases_with_tenants()}. Default: no tenant.",
+    ),
+]
+FromCollection = Annotated[
+    str | None,
+    option(
+        "--from-collection",
+        metavar="NAME",
+        help="Collection to read, where DATA is a database, for example pages. Needed there.",
+        panel=READING,
+    ),
+]
+FromTenant = Annotated[
+    str | None,
+    option(
+        "--from-tenant",
+        metavar="NAME",
+        help=f"Tenant of --from-collection, for example acme. Only {databases_with_tenants()}. Default: no tenant.",
+        panel=READING,
+    ),
+]
+DataCollection = Annotated[
+    str | None,
+    option(
+        "--collection",
+        metavar="NAME",
+        help="Collection to read, where DATA is a database, for example pages. Needed there.",
+        panel=READING,
+    ),
+]
+DataTenant = Annotated[
+    str | None,
+    option(
+        "--tenant",
+        metavar="NAME",
+        help=f"Tenant of the collection, for example acme. Only {databases_with_tenants()}. Default: no tenant.",
+        panel=READING,
+    ),
+]
+TokensVector = Annotated[
+    str | None,
+    option(
+        "--tokens-vector",
+        metavar="NAME",
+        help="Multivector to read, for example colbert. Needed where muvera did not make the collection.",
+        panel=READING,
+    ),
+]
+Ids = Annotated[
+    str | None,
+    option(
+        metavar="COLUMN|FILE",
+        help="Array or column with the ids, or a file with one id a line or a .json list, for example ids.txt. "
+        "'none': ids are positions. Default: found by name.",
+        panel=READING,
+    ),
+]
+Texts = Annotated[
+    Path | None,
+    option(
+        metavar="FILE",
+        help="Texts of the documents of a PLAID index, for example collection.tsv or texts.jsonl. Default: none.",
+        panel=READING,
+    ),
+]
+Tokens = Annotated[
+    str | None,
+    option(
+        metavar="COLUMN",
+        help="Array or column with the token vectors, for example doc_tokens. Default: found by name and shape.",
+        panel=READING,
+    ),
+]
+Lengths = Annotated[
+    str | None,
+    option(
+        metavar="ARRAY|FILE",
+        help="Array, or .npy file, that divides the token vectors into documents: lengths, offsets, the document of "
+        "each token, or a mask. For example doc_lengths. Default: found by name and shape.",
+        panel=READING,
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    option(
+        metavar="COLUMN",
+        help="Column, or payload key, to leave out, for example image. Can be repeated. Default: none.",
+        panel=READING,
+    ),
+]
+Queries = Annotated[
+    Path | None,
+    option(
+        "--queries",
+        metavar="FILE",
+        help="Token vectors of queries: .npz, .npy, .safetensors or .pt, for example queries.npz. Default: made of "
+        "tokens of documents.",
+    ),
+]
+Filter = Annotated[
+    list[str] | None,
+    option(
+        "--filter",
+        metavar="KEY=VALUE",
+        help="Condition on the payload, with =, !=, <, <=, > or >=, for example 'year>=2020'. Can be repeated: all "
+        "conditions must hold. Default: all documents.",
+    ),
+]
+EncoderFile = Annotated[
+    Path | None,
+    option(
+        "--encoder",
+        metavar="FILE",
+        help="Encoder that encoder.save() wrote, for example encoder.npz, instead of --fde-dim, --fde-tokens and "
+        "--seed. Default: an FDE encoder of these options.",
+        panel=ENCODING,
+    ),
+]
+FdeDim = Annotated[
+    int,
+    option(
+        metavar="N",
+        help="Maximum number of dimensions of an FDE, for example 1280. FDEConfig.of_size() chooses repetitions and "
+        "partitions.",
+        panel=ENCODING,
+    ),
+]
+FdeTokens = Annotated[
+    float | None,
+    option(
+        metavar="N",
+        help="Typical number of tokens of a document, for example 300, for the choice of repetitions and partitions. "
+        "Default: unknown.",
+        panel=ENCODING,
+    ),
+]
+EncoderSeed = Annotated[
+    int, option("--seed", metavar="N", help="Seed of the random projections of the FDEs.", panel=ENCODING)
+]
+Quantization = Annotated[
+    QuantizationName,
+    option(
+        "--quantization",
+        metavar="PRESET",
+        help=f"Codes of the FDEs, in which they are compared in memory: auto, or a preset of the database "
+        f"({quantizations()}).",
+        panel=ENCODING,
+    ),
+]
+Model = Annotated[
+    str | None,
+    option(
+        "--model",
+        metavar="NAME",
+        help="Model of the token vectors, for example org/model@revision. It is compared with the model that the "
+        "collection keeps. Default: not compared.",
+    ),
+]
+QueryFitFile = Annotated[
+    Path | None,
+    option(
+        "--query-fit",
+        metavar="FILE",
+        help="Correction of query FDEs that muvera fit-queries wrote, for example fit.npz. Default: none.",
+    ),
+]
+Prefetch = Annotated[int, option(metavar="N", min=1, help="Number of candidates of the first stage, for example 500.")]
+Seed = Annotated[int, option("--seed", metavar="N", min=0, help="Seed of all random choices.")]
+
+
+def console() -> Console:
+    """Where tables are printed: as wide as the terminal, 80 columns where there is none, lines of text not wrapped."""
+    return Console(highlight=False)
+
+
+def table(*columns: str, title: str | None = None, left: int = 1, caption: str | None = None) -> Table:
+    """A table without vertical lines, which fits into narrow terminals.
+
+    Args:
+        columns: titles of the columns.
+        title: title above the table.
+        left: number of columns with text, which are on the left; numbers follow.
+        caption: text below the table.
+    """
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="left" if place < left else "right", overflow="fold")
+    return made
+
+
+def of_tenant(target: str, tenant: str | None) -> str:
+    """The target, of a tenant where one is named.
+
+    Raises:
+        WrongUsage: a tenant is named, and the database has none.
+    """
+    return with_store_options(target, tenant=tenant)
+
+
+def check_collection(data: str, collection: str | None, option: str = "--collection") -> None:
+    """Raises WrongUsage unless a collection is named where DATA is a database, and only there."""
+    if is_target(data) and collection is None:
+        raise WrongUsage(f"{data}: name the collection to read ({option})")
+    if not is_target(data) and collection is not None:
+        raise WrongUsage(f"{data} is not a database: leave {option} out")
 
 
 def make_encoder(dim: int, file: Path | None, fde_dim: int, fde_tokens: float | None, seed: int) -> Encoder:

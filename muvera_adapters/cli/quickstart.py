@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
+from muvera_adapters.cli import options as o
 from muvera_adapters.databases import LOCAL, Database, local_spec
 from muvera_adapters.errors import CollectionNotFound
 from muvera_adapters.evidence.measuring import Measured, exact_top, measure
@@ -37,16 +37,22 @@ class _Row:
         return {"mode": self.mode, "candidates": self.candidates, **asdict(self.measured)}
 
 
+EXAMPLES = o.examples("muvera quickstart", "muvera quickstart --data data --json")
+
+
 def quickstart(
     data: Annotated[
-        Path, typer.Option(help="Directory that keeps the collection; used again when it is there.")
+        Path,
+        o.option(
+            "--data", metavar="DIR", help="Directory for the collection. A collection that is there is used again."
+        ),
     ] = Path("muvera-data"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: o.Json = False,
 ) -> None:
-    """Search 2,041 docstrings of the Python standard library in two stages, and measure it.
+    """Search 2,041 docstrings of the Python standard library, and measure it.
 
-    Reads a PLAID index that comes with the package (no model, no torch), encodes it, loads it into an embedded
-    database, asks 55 questions and compares with exact MaxSim.
+    It reads a PLAID index that comes with the package, encodes it, loads it into an embedded database, asks 55
+    questions, and compares the answers with exact MaxSim. No model and no server are needed.
     """
     started = time.perf_counter()
     console = Console(quiet=as_json, highlight=False)

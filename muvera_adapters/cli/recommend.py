@@ -13,32 +13,42 @@ from muvera_adapters.evidence.recommendation import SAMPLE
 from muvera_adapters.evidence.recommendation import recommend as choose
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH
 
+EXAMPLES = o.examples(
+    "muvera recommend docs.npz --queries queries.npz --recall 0.95",
+    "muvera recommend docs.npz --documents 2000000 --max-bytes 400",
+)
+
 
 def recommend(
-    data: i.Source,
-    queries: i.QueryFile = None,
-    target: i.Target = 0.95,
-    max_bytes: Annotated[
-        float | None, typer.Option("--bytes", help="Most bytes of a document in memory in the first stage.")
-    ] = None,
-    max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = MAX_PREFETCH,
-    sample: i.SampleSize = SAMPLE,
+    data: o.Data,
+    queries: o.Queries = None,
+    recall: i.Recall = 0.95,
+    max_bytes: i.MaxBytes = None,
+    max_prefetch: i.MaxPrefetch = MAX_PREFETCH,
     documents: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Number of documents of the collection that DATA is a sample of. Default: those of DATA."
+        o.option(
+            "--documents",
+            metavar="N",
+            min=1,
+            help="Number of documents of the collection that DATA is a sample of, for example 2000000. Default: that "
+            "of DATA.",
         ),
     ] = None,
+    sample: i.SampleSize = SAMPLE,
+    seed: o.Seed = 42,
     ids: o.Ids = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
-    collection: i.CollectionName = None,
-    tokens_vector: i.TokensVector = None,
-    tenant: o.Tenant = None,
-    seed: i.Seed = 42,
-    as_json: i.Json = False,
+    collection: o.DataCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tenant: o.DataTenant = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Choose encoder, codes and number of candidates, and measure the choice on queries that had no part in it."""
+    """Choose encoder, codes and number of candidates for a recall.
+
+    The choice is measured on queries that had no part in it. The exit status is 1 where the recall is not reached.
+    """
     found = i.read_documents(
         o.of_tenant(data, tenant),
         sample=sample,
@@ -53,7 +63,7 @@ def recommend(
     result = choose(
         found.documents,
         None if queries is None else i.read_queries(queries, None, None, 0, seed),
-        recall=target,
+        recall=recall,
         bytes_per_document=max_bytes,
         max_prefetch=max_prefetch,
         sample=sample,

@@ -9,9 +9,11 @@ from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
 from muvera_adapters.errors import WrongUsage
 
+EXAMPLES = o.examples("muvera repair TARGET --collection docs")
+
 
 def repair(target: o.Target, collection: o.CollectionName, tenant: o.Tenant = None, as_json: o.Json = False) -> None:
-    """Find documents that a killed server has lost from its indexes, and index them again."""
+    """Index again what a killed server has lost from its indexes."""
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
         if not database.spec.repairs:

@@ -1,4 +1,4 @@
-"""``muvera search``: queries whose token vectors are in a file."""
+"""``muvera search``: queries of a file, as token vectors or as text."""
 
 from __future__ import annotations
 
@@ -13,30 +13,67 @@ import typer
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
-from muvera_adapters.errors import WrongUsage
+from muvera_adapters.embedding import embed_queries
+from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.measuring import queries_of
 from muvera_adapters.explanation import Explanation
+from muvera_adapters.migration import Condition
 from muvera_adapters.results import Hit
 from muvera_adapters.sources import open_queries
+from muvera_adapters.stores.conditions import All
 
 _TEXT_COLUMNS = 100
 _INDENT = " " * 5
 
 
+EXAMPLES = o.examples(
+    f"muvera search {o.EXAMPLE} --collection docs --queries query.npy",
+    f"muvera search {o.EXAMPLE} --collection docs --text-file questions.txt",
+    f"echo 'sort a list' | muvera search {o.EXAMPLE} --collection docs --text-file -",
+    f"muvera search {o.EXAMPLE} --collection docs --queries q.npy --filter 'year>1999'",
+)
+
+
 def search(
     target: o.Target,
     collection: o.CollectionName,
-    query_npy: Annotated[
-        Path, typer.Option(help="Token vectors of queries: .npy (m, dim) or (n, m, dim), or .npz, .safetensors.")
-    ],
-    limit: Annotated[int, typer.Option(min=1, help="Hits of each query.")] = 10,
+    queries: Annotated[
+        Path | None,
+        o.option(
+            "--queries",
+            metavar="FILE",
+            help="Token vectors of queries: .npz, .npy, .safetensors or .pt, for example queries.npz. Either --queries "
+            "or --text-file is needed.",
+        ),
+    ] = None,
+    text_file: Annotated[
+        typer.FileText | None,
+        o.option(
+            "--text-file",
+            metavar="FILE",
+            help="Queries as text, one a line, for example questions.txt, or - for the standard input. fastembed embeds "
+            "them with the model that --model names or the collection keeps.",
+        ),
+    ] = None,
+    limit: Annotated[int, o.option("--limit", metavar="N", min=1, help="Maximum number of hits of each query.")] = 10,
     prefetch: o.Prefetch = 200,
-    rerank: Annotated[str, typer.Option(help="auto, native, client or none.")] = "auto",
-    query_fit: o.QueryFitFile = None,
-    exact: Annotated[bool, typer.Option("--exact", help="MaxSim over all documents instead.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show what each query token matches in each hit, and its share.")
+    filter: o.Filter = None,
+    rerank: Annotated[
+        o.Rerank,
+        o.option(
+            "--rerank",
+            metavar="MODE",
+            help="Who scores the candidates: native (the database), client (this program), none (nobody), "
+            "native_muvera (a database with a MUVERA of its own), or auto (native where it is exact, else client).",
+        ),
+    ] = "auto",
+    exact: Annotated[
+        bool, o.flag("--exact", help="Score all documents by MaxSim, instead of searching in two stages.")
     ] = False,
+    explain: Annotated[
+        bool, o.flag("--explain", help="Show for each hit what each query token matches, and its share of the score.")
+    ] = False,
+    query_fit: o.QueryFitFile = None,
     model: o.Model = None,
     tenant: o.Tenant = None,
     as_json: o.Json = False,
@@ -44,30 +81,55 @@ def search(
     """Search a collection in two stages."""
     if exact and query_fit is not None:
         raise WrongUsage("--exact uses no FDEs: leave --query-fit out")
-    queries, fit = queries_of(open_queries(query_npy)), o.load_query_fit(query_fit)
+    if (queries is None) == (text_file is None):
+        raise WrongUsage("give either --queries or --text-file")
+    texts = _lines(text_file) if text_file is not None else None
+    asked = queries_of(open_queries(queries)) if queries is not None else []
+    conditions = [Condition.parse(text).as_filter() for text in filter or ()]
+    fit = o.load_query_fit(query_fit)
     with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:
         store = database.open(collection, model=model)
+        if texts is not None:
+            asked = queries_of(embed_queries(texts, model or store.model, store.encoder.token_dim))
+        chosen = store.filter_of(All(conditions)) if conditions else None
         if exact:
-            found = [store.exact_search(query, limit, with_tokens=explain) for query in queries]
+            found = [store.exact_search(query, limit, filter=chosen, with_tokens=explain) for query in asked]
         else:
             candidates = max(prefetch, limit)
-            found = store.search_batch(queries, limit, candidates, rerank=rerank, query_fit=fit, with_tokens=explain)
+            found = store.search_batch(
+                asked, limit, candidates, rerank=rerank, filter=chosen, query_fit=fit, with_tokens=explain
+            )
         explained: list[Sequence[Explanation | None]] = [[None] * len(hits) for hits in found]
         if explain:  # the hits have their tokens, so these are not read again
-            explained = [store.explain(query, hits) for query, hits in zip(queries, found, strict=True)]
+            explained = [store.explain(query, hits) for query, hits in zip(asked, found, strict=True)]
     results = [list(zip(hits, each, strict=True)) for hits, each in zip(found, explained, strict=True)]
     if as_json:
         shown = [[_as_json(hit, explain, why) for hit, why in pairs] for pairs in results]
         print(json.dumps({"collection": collection, "results": shown}, indent=2, default=str))
         return
     for number, pairs in enumerate(results):
-        if len(results) > 1:
+        if texts is not None:
+            print(texts[number])
+        elif len(results) > 1:
             print(f"query {number}")
+        if not pairs:
+            print("  no hits")
         for place, (hit, why) in enumerate(pairs, 1):
             text = " ".join(str((hit.payload or {}).get("text", "")).split())
             print(f"{place:3}  {hit.score:9.4f}  {hit.id}" + (f"  {text[:_TEXT_COLUMNS]}" if text else ""))
             if explain:
                 print(indent("no tokens are stored with this document" if why is None else str(why), _INDENT))
+
+
+def _lines(file: typer.FileText) -> list[str]:
+    """Lines with text in them."""
+    try:
+        found = [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file.name} is not a text in UTF-8: {error}") from error
+    if not found:
+        raise InvalidInput(f"{file.name} has no queries: write one a line")
+    return found
 
 
 def _as_json(hit: Hit, explain: bool, why: Explanation | None) -> dict[str, Any]:

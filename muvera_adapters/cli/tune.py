@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from muvera_adapters.cli import evidence_input as i
 from muvera_adapters.cli import options as o
-from muvera_adapters.databases import Database, is_target, local_spec
-from muvera_adapters.errors import WrongUsage
+from muvera_adapters.databases import Database
 from muvera_adapters.evidence.evaluation import sample_of
 from muvera_adapters.evidence.report import show
 from muvera_adapters.evidence.target_recall import MAX_PREFETCH
@@ -21,40 +19,47 @@ from muvera_adapters.evidence.tuning import Tuning
 from muvera_adapters.evidence.tuning import tune as search_settings
 from muvera_adapters.evidence.tuning_prefetch import PrefetchTuning, tune_prefetch
 
+EXAMPLES = o.examples(
+    "muvera tune docs.npz --queries queries.npz --recall 0.95 --max-bytes 400",
+    f"muvera tune {o.EXAMPLE} --collection docs --queries queries.npz",
+)
+
 
 def tune(
-    data: i.Source,
-    queries: i.QueryFile = None,
-    target: i.Target = 0.95,
-    k: Annotated[int, typer.Option("-k", min=1, help="Of the exact top k.")] = 10,
-    max_bytes: Annotated[
-        float | None, typer.Option(help="Most bytes of a document in memory in the first stage.")
-    ] = None,
-    max_prefetch: Annotated[int, typer.Option(min=1, help="Most candidates to rerank.")] = MAX_PREFETCH,
-    quantization: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(local_spec().quantizations)} (no index); repeat.")
-    ] = None,
+    data: o.Data,
+    queries: o.Queries = None,
+    recall: i.Recall = 0.95,
+    k: Annotated[int, o.option("-k", metavar="N", min=1, help="Length of the exact ranking to find.")] = 10,
+    max_bytes: i.MaxBytes = None,
+    max_prefetch: i.MaxPrefetch = MAX_PREFETCH,
+    quantization: i.Quantizations = None,
     pseudo: i.Pseudo = 200,
     sample: i.SampleSize = 5000,
+    all_settings: Annotated[
+        bool,
+        o.flag("--all", help="Search settings on the documents of a collection, instead of its number of candidates."),
+    ] = False,
+    seed: o.Seed = 42,
     ids: o.Ids = None,
     tokens: o.Tokens = None,
     lengths: o.Lengths = None,
-    collection: i.CollectionName = None,
-    tokens_vector: i.TokensVector = None,
-    tenant: o.Tenant = None,
-    all_settings: Annotated[
-        bool, typer.Option("--all", help="Of a target: search settings, on its documents.")
-    ] = False,
-    seed: i.Seed = 42,
-    as_json: i.Json = False,
+    collection: o.DataCollection = None,
+    tokens_vector: o.TokensVector = None,
+    tenant: o.DataTenant = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Find encoder, quantization and candidates for a recall; of a live collection, the candidates that it needs."""
+    """List every setting that keeps a recall; of a collection, its candidates.
+
+    A setting is an encoder, the codes and the number of candidates. Of a live collection, whose encoder and codes are
+    fixed, it finds the number of candidates. The exit status is 1 where the recall is not reached.
+    """
+    o.check_collection(data, collection)
     data = o.of_tenant(data, tenant)
     result: Tuning | PrefetchTuning
-    console = Console(highlight=False, soft_wrap=True)
+    console = o.console()
     extra: list[str] = []
-    if is_target(data) and not all_settings and tokens_vector is None:
-        result = _of_collection(data, collection, queries, target, k, max_prefetch, pseudo, seed, as_json)
+    if collection is not None and not all_settings and tokens_vector is None:
+        result = _of_collection(data, collection, queries, recall, k, max_prefetch, pseudo, seed, as_json)
     else:
         found = i.read_documents(
             data,
@@ -71,11 +76,11 @@ def tune(
         result = search_settings(
             found.documents,
             i.read_queries(queries, None, found.documents, pseudo, seed),
-            target,
+            recall,
             k=k,
             max_bytes=max_bytes,
             max_prefetch=max_prefetch,
-            quantizations=None if quantization is None else [q for q in quantization if q != "none"],
+            quantizations=i.with_codes(quantization),
             seed=seed,
             progress=not as_json,
         )
@@ -86,7 +91,7 @@ def tune(
         console.print(_settings(result) if isinstance(result, Tuning) else _tried(result))
         console.print(f"\n[bold]{result.verdict}[/bold]")
         if isinstance(result, Tuning) and result.recommended is not None:
-            console.print(f"\n{result.code}", markup=False)
+            console.print(f"\n{result.code}", markup=False, soft_wrap=True)
         for note in [*result.notes, *extra]:
             console.print(f"Note: {note}", markup=False)
     if not result.held:
@@ -96,31 +101,34 @@ def tune(
 
 def _of_collection(
     data: str,
-    collection: str | None,
+    collection: str,
     queries: Path | None,
-    target: float,
+    recall: float,
     k: int,
     max_prefetch: int,
     pseudo: int,
     seed: int,
     quiet: bool,
 ) -> PrefetchTuning:
-    if collection is None:
-        raise WrongUsage(f"{data}: name the collection (--collection)")
     with Database(data) as database:
         store = database.open(collection)
         documents = None if queries is not None else sample_of(store, pseudo, seed, progress=not quiet)[1]
         asked = i.read_queries(queries, None, documents, pseudo, seed)
-        return tune_prefetch(store, asked, target, k=k, max_prefetch=max_prefetch, seed=seed, progress=not quiet)
+        return tune_prefetch(store, asked, recall, k=k, max_prefetch=max_prefetch, seed=seed, progress=not quiet)
 
 
 def _settings(result: Tuning) -> Table:
-    table = Table(
-        title=f"Settings that reach {result.target:g}, none of which another beats in bytes and candidates",
-        title_justify="left",
+    table = o.table(
+        "encoder",
+        "codes",
+        "bytes",
+        "candi-\ndates",
+        "recall, seen\nqueries",
+        "recall, unseen\nqueries",
+        left=2,
+        title=f"Settings that reach {result.target:g}; no other setting has both fewer bytes and fewer candidates",
+        caption="recall: mean over the queries, and its 95 % interval",
     )
-    for title in ("encoder", "quantization", "bytes", "candidates", "recall, chosen with", "recall, held out"):
-        table.add_column(title, justify="left" if title in ("encoder", "quantization") else "right")
     for s in result.pareto:
         table.add_row(
             s.encoder,
@@ -134,7 +142,13 @@ def _settings(result: Tuning) -> Table:
 
 
 def _tried(result: PrefetchTuning) -> Table:
-    table = Table("candidates", "recall", title="Tried on the first half of the queries", title_justify="left")
+    table = o.table(
+        "candidates",
+        "recall",
+        left=0,
+        title="Tried on the first half of the queries",
+        caption="recall: mean over the queries, and its 95 % interval",
+    )
     for n, recall in result.tried.items():
         table.add_row(f"{n:,}", show(recall))
     return table

@@ -14,16 +14,22 @@ from muvera_adapters.databases import Database
 _SHOWN = 10
 
 
+EXAMPLES = o.examples(f"muvera verify {o.EXAMPLE} --collection docs")
+
+
 def verify(
     target: o.Target,
     collection: o.CollectionName,
-    limit: Annotated[int | None, typer.Option(min=1, help="Number of documents to read. Default: all.")] = None,
+    limit: Annotated[
+        int | None,
+        o.option("--limit", metavar="N", min=1, help="Number of documents to compare, for example 1000. Default: all."),
+    ] = None,
     tenant: o.Tenant = None,
     as_json: o.Json = False,
 ) -> None:
-    """Compare the FDEs of a collection with its stored tokens. Nothing is written.
+    """Compare the FDEs of a collection with its stored tokens.
 
-    The exit status is 1 where documents have no FDE, a stale one, or tokens that cannot be encoded.
+    Nothing is written. The exit status is 1 where documents have no FDE, a stale one, or tokens that cannot be encoded.
     """
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:

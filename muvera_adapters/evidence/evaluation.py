@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
     from muvera_adapters.stores.protocol import Store
 
 TOPS = (1, 10, 100)
+#: number of candidates at which encoders and codes are compared, and of the examples; the nearest measured one is taken
+SHOWN = 100
+_EXAMPLE_TOP = 10
 CANDIDATES = (10, 20, 50, 100, 200, 500, 1000)
 # queries whose scores of all documents are in memory at a time
 _BLOCK = 64
@@ -62,6 +70,7 @@ class Curve:
         bytes_per_document: ``compared`` by the first stage (in memory), ``encoding`` as stored, ``tokens``.
         alone: quality of the first stage's own ranking by judgements.
         points: by number of candidates.
+        settings: type, sizes and seed of the encoder.
     """
 
     name: str
@@ -73,6 +82,48 @@ class Curve:
     bytes_per_document: dict[str, float]
     alone: dict[str, float]
     points: list[Point]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One document of the exact ranking of an example.
+
+    Attributes:
+        document: id of the document.
+        exact: its rank by exact MaxSim, from 1.
+        first_stage: its rank among the candidates; None: it is not among them.
+        two_stages: its rank after exact reranking of the candidates; None: it is not among them.
+    """
+
+    document: DocumentId
+    exact: int
+    first_stage: int | None
+    two_stages: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A query, rank by rank.
+
+    Attributes:
+        kind: ``"gained"``: the query for which reranking improves most on the first stage's own order; ``"lost"``: the
+            one for which most of the exact top is missing among the candidates.
+        query: id of the query, or its position.
+        curve: name of the curve that it is of.
+        candidates: number of candidates.
+        alone: share of the exact top in as many places of the first stage's own order.
+        reranked: share of the exact top after reranking.
+        places: the exact top.
+    """
+
+    kind: Literal["gained", "lost"]
+    query: DocumentId
+    curve: str
+    candidates: int
+    alone: float
+    reranked: float
+    places: list[Place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +141,11 @@ class Evaluation:
         curves: what was measured.
         notes: what a reader must know.
         seed: of the bootstrap.
+        source: what was measured, in words.
+        began: date and time at which the measurement began, ISO 8601 in UTC.
+        seconds: how long it took.
+        machine: processor, system and versions, by name.
+        examples: a query gained and a query lost, of the last curve; fewer where there is none.
     """
 
     documents: int
@@ -102,6 +158,11 @@ class Evaluation:
     curves: list[Curve]
     notes: list[str]
     seed: int
+    source: str = ""
+    began: str = ""
+    seconds: float = 0.0
+    machine: dict[str, str] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -143,6 +204,7 @@ def evaluate(
         MissingExtra: an index without ``edge``, judgements without ``eval``.
         InvalidInput: no queries, or numbers that do not fit.
     """
+    run = _Run()
     batch, asked = to_batch(documents), as_queries(queries)
     names = list(range(len(batch))) if document_ids is None else list(document_ids)
     if len(names) != len(batch):
@@ -157,7 +219,7 @@ def evaluate(
         exact_search(batch, plain, max(*tops, 100)), asked.tokens, progress="exact MaxSim" if progress else None
     )
     judge = _Judge(asked, judgements, names)
-    curves = []
+    curves, last = [], Found("", [])
     tried = {
         name: [auto_quantization(encoder.dim)] if quantizations is None else quantizations
         for name, encoder in chosen.items()
@@ -167,12 +229,15 @@ def evaluate(
     ) as bar:
         for name, encoder in chosen.items():
             remembering = Remembering(encoder)
-            curves.append(_brute_force(name, remembering, batch, asked, exact, depths, tops, judge, seed))
+            curve, last = _brute_force(name, remembering, batch, asked, exact, depths, tops, judge, seed)
+            curves.append(curve)
             bar.update()
             for quantization in tried[name]:
                 with local_index(remembering, batch, quantization, store_tokens=True) as store:
                     label = f"{name}, {quantization or 'float16'}, HNSW"
-                    curve = _searched(label, "index", store, quantization, asked, exact, depths, tops, judge, seed)
+                    curve, last = _searched(
+                        label, "index", store, quantization, asked, exact, depths, tops, judge, seed
+                    )
                 # what the store says of tokens is an estimate
                 curve.bytes_per_document["tokens"] = 2 * batch.values.size / len(batch)
                 curves.append(curve)
@@ -188,6 +253,8 @@ def evaluate(
         curves=curves,
         notes=notes,
         seed=seed,
+        examples=_examples(last, exact, asked, names, depths),
+        **run.facts(f"{len(batch):,} documents of width {batch.dim}"),
     )
 
 
@@ -223,6 +290,7 @@ def evaluate_store(
         InvalidInput: no documents, no stored tokens, or no queries.
         MuveraError: of the database.
     """
+    run = _Run()
     asked, count = as_queries(queries), store.count()
     if count == 0:
         raise InvalidInput(f"{store.name} has no documents")
@@ -237,20 +305,23 @@ def evaluate_store(
     if not min(map(len, exact)):
         raise InvalidInput(f"exact_search of {store.name} found nothing for a query: are tokens stored?")
     judge = _Judge(asked, judgements, None)
-    curve = _searched(
+    curve, last = _searched(
         store.name, "collection", store, _quantization(store), asked, exact, depths, tops, judge, seed, progress
     )
+    info = store.info()
     return Evaluation(
         documents=count,
         tokens=None,
         queries=len(asked),
         queries_are=asked.origin,
-        truth=f"exact_search of the collection {store.name}: MaxSim by {store.info().engine} over all {count:,} of it",
+        truth=f"exact_search of the collection {store.name}: MaxSim by {info.engine} over all {count:,} of it",
         exact_latency=Latency.of(seconds),
         exact_quality=judge(exact),
         curves=[curve],
         notes=list(asked.notes),
         seed=seed,
+        examples=_examples(last, exact, asked, None, depths),
+        **run.facts(f"the collection {store.name} in {info.engine}"),
     )
 
 
@@ -284,6 +355,89 @@ def describe(encoder: Encoder) -> str:
     if isinstance(inner, FDEEncoder):
         return f"FDE {inner.dim:,}{', fitted' if inner.mean is not None else ''}"
     return f"{type(inner).__name__.removesuffix('Encoder').lower()} {inner.dim:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the first stage of a curve found.
+
+    Attributes:
+        curve: name of the curve.
+        rankings: ids, or positions, for each query, as many as the largest number of candidates.
+    """
+
+    curve: str
+    rankings: Sequence[Ranking]
+
+
+class _Run:
+    """When and where something is measured."""
+
+    def __init__(self) -> None:
+        self._began = datetime.now(timezone.utc)
+        self._start = time.perf_counter()
+
+    def facts(self, source: str) -> dict[str, Any]:
+        """Values of an :class:`Evaluation`."""
+        return {
+            "source": source,
+            "began": self._began.isoformat(timespec="seconds"),
+            "seconds": time.perf_counter() - self._start,
+            "machine": machine(),
+        }
+
+
+def machine() -> dict[str, str]:
+    """The processor and the versions that figures of this process depend on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": f"{platform.processor() or platform.machine()}, {cores} cores",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+        "muvera-adapters": version("muvera-adapters"),
+    }
+
+
+def settings_of(encoder: Encoder) -> dict[str, Any]:
+    """Type, sizes and seed of an encoder: short values only, no state."""
+    inner: Any = encoder.encoder if isinstance(encoder, Remembering) else encoder
+    content = inner.to_dict()
+    flat = {**content, **content.get("config", {})}
+    short = {key: value for key, value in flat.items() if isinstance(value, str | int | float | bool)}
+    return {**short, "token_dim": inner.token_dim, "dim": inner.dim}
+
+
+def _examples(
+    last: Found, exact: Sequence[Ranking], queries: Queries, names: Ranking | None, depths: Sequence[int]
+) -> list[Example]:
+    """The query with the largest gain by reranking, and the one with the largest loss, if any."""
+    n = min(depths, key=lambda depth: abs(depth - SHOWN))
+    top = min(_EXAMPLE_TOP, min(map(len, exact)))
+    places = positions([ranking[:n] for ranking in last.rankings], exact)
+    alone, reranked = recalls(places, top, top), recalls(places, top)
+    chosen: list[tuple[Literal["gained", "lost"], int]] = []
+    if (reranked > alone).any():
+        chosen.append(("gained", int(np.argmax(reranked - alone))))
+    if (reranked < 1).any():
+        chosen.append(("lost", int(np.argmin(reranked))))
+    found = []
+    for kind, i in chosen:
+        rows, rank = [], 0
+        for place, document in enumerate(exact[i][:top]):
+            there = bool(np.isfinite(places[i, place]))
+            rank += there
+            rows.append(
+                Place(
+                    document if names is None else names[int(document)],
+                    place + 1,
+                    int(places[i, place]) + 1 if there else None,
+                    rank if there else None,
+                )
+            )
+        query = queries.ids[i] if queries.ids is not None else i
+        found.append(Example(kind, query, last.curve, n, float(alone[i]), float(reranked[i]), rows))
+    return found
 
 
 class _Judge:
@@ -320,10 +474,10 @@ def _brute_force(
     tops: Sequence[int],
     judge: _Judge,
     seed: int,
-) -> Curve:
+) -> tuple[Curve, Found]:
     found = brute_force(encoder, documents, queries.tokens, max(*depths, 100))
     places = positions(found, exact)
-    return Curve(
+    curve = Curve(
         name=f"{name}, brute force",
         how="brute force",
         encoder=describe(encoder),
@@ -337,7 +491,9 @@ def _brute_force(
         },
         alone=judge(found),
         points=[Point(n, _recall(places, tops, seed, n)) for n in depths],
+        settings=settings_of(encoder),
     )
+    return curve, Found(curve.name, found)
 
 
 def brute_force(encoder: Encoder, documents: TokenBatch, queries: TokenBatch, k: int) -> list[list[DocumentId]]:
@@ -362,9 +518,10 @@ def _searched(
     judge: _Judge,
     seed: int,
     progress: bool = False,
-) -> Curve:
+) -> tuple[Curve, Found]:
     """Both stages at every number of candidates, as users search."""
     info, points, alone = store.info(), [], {}
+    first: Sequence[Ranking] = []
     limit = min(len(exact[0]), max(*tops, 10))
     for n in progress_bar(depths, desc=f"search {name}", disable=not progress):
         first, _ = ask(partial(store.search, limit=n, rerank="none", with_payload=False), queries.tokens, warm_up=False)
@@ -381,7 +538,7 @@ def _searched(
         alone = judge(first)  # the last is the longest
     count = max(1, info.documents)
     compared = info.code_bytes or info.fde_bytes
-    return Curve(
+    curve = Curve(
         name=name,
         how=how,
         encoder=describe(store.encoder),
@@ -395,7 +552,9 @@ def _searched(
         },
         alone=alone,
         points=points,
+        settings=settings_of(store.encoder),
     )
+    return curve, Found(name, first)
 
 
 def _recall(places: Any, tops: Sequence[int], seed: int, candidates: float = np.inf) -> dict[int, Interval]:

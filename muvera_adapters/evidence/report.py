@@ -7,26 +7,34 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from muvera_adapters.errors import InvalidInput, MissingExtra
 from muvera_adapters.evidence import plots
-from muvera_adapters.evidence.evaluation import Curve, Evaluation
+from muvera_adapters.evidence.evaluation import SHOWN, Curve, Evaluation, Example
 from muvera_adapters.evidence.measuring import Interval
 
 NAMES = ("evaluation.html", "evaluation.md", "evaluation.json")
-#: candidates that recall against bytes is shown at, the default of searches being 200
-_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of text."""
+    """A table of text.
+
+    Attributes:
+        heading: what it is about.
+        text: how to read it.
+        header: titles of the columns.
+        rows: cells.
+        left: number of columns with words; numbers follow.
+    """
 
     heading: str
     text: str
     header: list[str]
     rows: list[list[str]]
+    left: int = 1
 
 
 def write_report(
@@ -46,8 +54,9 @@ def write_report(
         MissingExtra: ``eval`` is not installed.
         InvalidInput: the directory cannot be written to.
     """
+    check_report(directory)
     page = html(evaluation, title)
-    texts = (page, markdown(evaluation, title), json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    texts = (page, markdown(evaluation, title), json.dumps(evaluation.to_dict(), indent=2, default=str) + "\n")
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -56,6 +65,24 @@ def write_report(
     except OSError as error:
         raise InvalidInput(f"{directory} cannot be written to: {error}") from error
     return directory / NAMES[0]
+
+
+def check_report(directory: str | os.PathLike[str]) -> None:
+    """Checks, before anything is measured, that a report can be written.
+
+    Raises:
+        MissingExtra: ``eval`` is not installed.
+        InvalidInput: the directory cannot be written to.
+    """
+    for module in ("jinja2", "matplotlib"):
+        if find_spec(module) is None:
+            raise MissingExtra(module, "eval")
+    there = Path(directory).absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = f"no permission for {there}" if there.is_dir() else f"{there} is not a directory"
+        raise InvalidInput(f"{directory} cannot be written to: {reason}")
 
 
 def html(evaluation: Evaluation, title: str) -> str:
@@ -76,6 +103,7 @@ def html(evaluation: Evaluation, title: str) -> str:
             title=title,
             evaluation=evaluation,
             facts=_facts(evaluation),
+            origin=origin(evaluation),
             figures=_figures(evaluation),
             tables=tables(evaluation),
             version=version("muvera-adapters"),
@@ -86,27 +114,63 @@ def html(evaluation: Evaluation, title: str) -> str:
 def markdown(evaluation: Evaluation, title: str) -> str:
     """The same without figures."""
     lines = [f"# {title}", "", ", ".join(f"{name}: {value}" for name, value in _facts(evaluation)) + "."]
-    lines += ["", f"The truth: {evaluation.truth}."]
+    lines += ["", *(f"- {name}: {value}" for name, value in origin(evaluation))]
     for note in evaluation.notes:
         lines += ["", f"**Note.** {note}"]
     for table in tables(evaluation):
         lines += ["", f"## {table.heading}", "", table.text, "", _line(table.header)]
-        lines += ["|" + "|".join(["---"] + ["---:"] * (len(table.header) - 1)) + "|", *map(_line, table.rows)]
+        marks = ["---" if i < table.left else "---:" for i in range(len(table.header))]
+        lines += ["|" + "|".join(marks) + "|", *map(_line, table.rows)]
     return "\n".join([*lines, "", f"muvera-adapters {version('muvera-adapters')}, seed {evaluation.seed}.", ""])
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """Everything measured, as tables: recall by k, what was searched, latency, and quality by judgements."""
-    depths = sorted({p.candidates for curve in evaluation.curves for p in curve.points})
-    found = []
-    for k in sorted({k for curve in evaluation.curves for p in curve.points for k in p.recall}):
-        heads = [f"{n:,}" for n in depths if n >= k]
-        rows = [[c.name, *(_recall(c, k, n) for n in depths if n >= k)] for c in evaluation.curves]
-        text = (
-            f"By number of candidates: the share of the exact top {k} among them, which exact reranking then returns; "
-            "in brackets the 95 % bootstrap interval over queries."
-        )
-        found.append(Table(f"Recall of the exact top {k}", text, ["", *heads], rows))
+    """Everything measured, as tables: the ways compared, each by number of candidates, quality, examples, settings."""
+    found = [_compared(evaluation), *(_by_candidates(evaluation, curve) for curve in evaluation.curves)]
+    found += [_sizes(evaluation), *_qualities(evaluation), *map(_example, evaluation.examples)]
+    return [*found, _settings(evaluation)]
+
+
+def shown_candidates(evaluation: Evaluation) -> int:
+    """The number of candidates at which the curves are compared."""
+    depths = [p.candidates for p in evaluation.curves[0].points]
+    return min(depths, key=lambda n: abs(n - SHOWN))
+
+
+def _compared(evaluation: Evaluation) -> Table:
+    n, k = shown_candidates(evaluation), _top(evaluation)
+    rows = []
+    for curve in evaluation.curves:
+        point = next((p for p in curve.points if p.candidates == n), None)
+        recall = show(point.recall[k]) if point is not None and k in point.recall else ""
+        latency = f"{point.latency.p50_ms:.1f}" if point is not None and point.latency else ""
+        rows.append([curve.name, f"{curve.bytes_per_document['compared']:,.0f}", recall, latency])
+    exact = evaluation.exact_latency
+    text = (
+        f"Recall: share of the exact top {k} among {n:,} candidates, which exact reranking then returns, and its 95 % "
+        "bootstrap interval over queries. Bytes: what the first stage reads of a document, in memory. Latency of both "
+        f"stages; exact MaxSim over everything takes {exact.p50_ms:.1f} ms (p50) and {exact.p95_ms:.1f} ms (p95)."
+    )
+    return Table(f"At {n:,} candidates", text, ["", "bytes", f"recall of the top {k}", "p50 ms"], rows)
+
+
+def _by_candidates(evaluation: Evaluation, curve: Curve) -> Table:
+    tops = sorted({k for p in curve.points for k in p.recall})
+    timed = any(p.latency for p in curve.points)
+    header = ["candidates", *(f"top {k}" for k in tops), *(["p50 ms", "p95 ms"] if timed else [])]
+    rows = []
+    for p in curve.points:
+        # of fewer candidates than k, the top k says nothing
+        cells = [show(p.recall[k]) if k in p.recall and p.candidates >= k else "" for k in tops]
+        times = [f"{p.latency.p50_ms:.1f}", f"{p.latency.p95_ms:.1f}"] if p.latency else [""] * 2 * timed
+        rows.append([f"{p.candidates:,}", *cells, *times])
+    text = "Share of the exact top among the candidates, and its 95 % interval over queries."
+    if timed:
+        text += " Median and 95th percentile of the latency of both stages."
+    return Table(f"Recall: {curve.name}", text, header, rows, left=0)
+
+
+def _sizes(evaluation: Evaluation) -> Table:
     rows = [
         [c.name, f"{c.dim:,}", *(f"{c.bytes_per_document[part]:,.0f}" for part in ("compared", "encoding", "tokens"))]
         for c in evaluation.curves
@@ -115,26 +179,43 @@ def tables(evaluation: Evaluation) -> list[Table]:
         "Compared: what the first stage reads of every document it looks at, in memory. Encoding: as stored. Tokens: "
         "read of the candidates when they are reranked. Graph links are not counted."
     )
-    header = ["", "dimensions", "compared", "encoding", "tokens"]
-    found.append(Table("Bytes a document", text, header, rows))
-    return [*found, *_latencies(evaluation, depths), *_qualities(evaluation)]
+    return Table("Bytes of a document", text, ["", "dimensions", "compared", "encoding", "tokens"], rows)
 
 
-def _latencies(evaluation: Evaluation, depths: list[int]) -> list[Table]:
-    rows = []
-    for curve in evaluation.curves:
-        by_depth = {p.candidates: p.latency for p in curve.points if p.latency}
-        if by_depth:
-            cells = [by_depth.get(n) for n in depths]
-            rows.append([curve.name, *(f"{x.p50_ms:.1f} / {x.p95_ms:.1f}" if x else "" for x in cells)])
-    if not rows:
-        return []
-    exact = evaluation.exact_latency
+def _example(example: Example) -> Table:
+    kind = "A query gained" if example.kind == "gained" else "A query lost"
+    rows = [[f"{p.exact}", f"{p.document}", _rank(p.first_stage), _rank(p.two_stages)] for p in example.places]
+    n, top = example.candidates, len(example.places)
     text = (
-        "Median / 95th percentile of both stages, by number of candidates. Exact MaxSim over everything: "
-        f"{exact.p50_ms:.1f} / {exact.p95_ms:.1f} ms."
+        f"Query {example.query}, {example.curve}: the first {top} places of the first stage's own order have "
+        f"{example.alone:.0%} of the exact top {top}; after exact reranking of {n:,} candidates it is "
+        f"{example.reranked:.0%}. "
     )
-    return [Table("Latency, ms", text, ["", *(f"{n:,}" for n in depths)], rows)]
+    if example.kind == "gained":
+        text += "It is the query that reranking improves most."
+    else:
+        text += "It is the query that misses most; a dash marks documents that are not among the candidates."
+    return Table(kind, text, ["exact rank", "document", "first stage", "two stages"], rows, left=2)
+
+
+def _rank(rank: int | None) -> str:
+    return "-" if rank is None else f"{rank:,}"
+
+
+def _settings(evaluation: Evaluation) -> Table:
+    skipped = ("fingerprint", "type", "dim", "token_dim")
+    rows = []
+    for curve in {c.fingerprint: c for c in evaluation.curves}.values():
+        own = curve.settings
+        more = ", ".join(f"{name} {value}" for name, value in own.items() if name not in skipped)
+        rows.append([curve.encoder, f"{own.get('token_dim', '')}", curve.fingerprint, more or "state in a file"])
+    text = "Encoders that were measured: width of the token vectors, fingerprint, and settings."
+    return Table("Encoders", text, ["", "width", "fingerprint", "settings"], rows, left=4)
+
+
+def _top(evaluation: Evaluation) -> int:
+    tops = sorted({k for curve in evaluation.curves for p in curve.points for k in p.recall})
+    return 10 if 10 in tops else tops[0]
 
 
 def _qualities(evaluation: Evaluation) -> list[Table]:
@@ -166,9 +247,24 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     return facts
 
 
+def origin(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """What was measured, when and where, as names and values."""
+    where = ", ".join(
+        f"{name} {value}" if name not in ("processor", "system") else value
+        for name, value in evaluation.machine.items()
+    )
+    found = [
+        ("measured", evaluation.source),
+        ("when", f"{evaluation.began}, in {evaluation.seconds:,.0f} s"),
+        ("where", where),
+        ("truth", evaluation.truth),
+        ("seed", f"{evaluation.seed}"),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
 def _figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    tops = sorted({k for curve in evaluation.curves for p in curve.points for k in p.recall})
-    k = 10 if 10 in tops else tops[0]
+    k = _top(evaluation)
     asked = "queries" if evaluation.queries_are == "given" else "pseudo-queries"
     found = [
         (
@@ -178,8 +274,7 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
             plots.recall_by_candidates(evaluation, k),
         )
     ]
-    depths = [p.candidates for p in evaluation.curves[0].points]
-    shown = min(depths, key=lambda n: abs(n - _SHOWN))
+    shown = shown_candidates(evaluation)
     found.append(
         (
             "Recall by bytes",
@@ -191,13 +286,6 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     if latency is not None:
         found.append(("Recall by latency", "Both stages, as the index answered them one at a time.", latency))
     return found
-
-
-def _recall(curve: Curve, k: int, candidates: int) -> str:
-    for p in curve.points:
-        if p.candidates == candidates and k in p.recall:
-            return show(p.recall[k])
-    return ""
 
 
 def show(interval: Interval) -> str:

@@ -7,9 +7,10 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from muvera_adapters.errors import WrongUsage
+from muvera_adapters.errors import InvalidInput, WrongUsage
+from muvera_adapters.stores import conditions
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -41,7 +42,7 @@ class Condition:
         """Raises WrongUsage for what is no comparison."""
         match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
         if not match:
-            raise WrongUsage(f"{text!r} is no condition: write KEY=VALUE, or one of != < <= > >= between them")
+            raise WrongUsage(f"{text!r} is not a condition: write KEY=VALUE, or another sign: != < <= > >=")
         try:
             value = json.loads(match[3])
         except ValueError:
@@ -56,3 +57,21 @@ class Condition:
             return bool(_OPERATORS[self.sign](payload[self.key], self.value))
         except TypeError:
             return False
+
+    def as_filter(self) -> conditions.Condition:
+        """The same comparison for ``filter_of`` of a store; an ordered value that is a text is a date in ISO 8601.
+
+        Raises:
+            WrongUsage: a list or an object cannot be compared, and only numbers and dates have an order.
+        """
+        try:
+            if self.value is None and self.sign in ("=", "!="):
+                found: conditions.Condition = conditions.Compare(self.key, "empty")
+            elif self.sign in conditions.ORDERED:
+                date = conditions.parsed(self.value) if isinstance(self.value, str) else None
+                return conditions.Compare(self.key, cast(conditions.Operator, self.sign), date or self.value)
+            else:
+                found = conditions.Compare(self.key, "==", self.value)
+        except InvalidInput as error:
+            raise WrongUsage(f"--filter {self.text!r}: {error}") from error
+        return conditions.Not(found) if self.sign == "!=" else found

@@ -33,6 +33,7 @@ from muvera_adapters.errors import (
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
+    Listed,
     Target,
     dim_of,
     server_target,
@@ -81,11 +82,39 @@ def _connect(target: Target) -> Any:
 
 
 def _token_dim(client: Any, name: str, vector: str) -> int:
-    from pymilvus import DataType
-
     if not client.has_collection(name):
         raise CollectionNotFound(f"there is no collection {name}")
-    fields = {field["name"]: field for field in client.describe_collection(name)["fields"]}
+    fields, structs, texts, dims = _multivectors(client.describe_collection(name))
+    if vector in fields and vector not in structs:
+        raise SchemaMismatch(f"{name}: {vector!r} is not a multivector; there are: {_listed(dims)}")
+    if vector in texts and vector not in structs:
+        dims[vector] = _text_dim(client, name, vector, texts[vector])
+    if vector in dims and not dims[vector]:
+        raise SchemaMismatch(f"{name}: {vector!r} has no float vector, or more than one")
+    return dim_of(name, vector, dims)
+
+
+def _collections(client: Any) -> list[Listed]:
+    from muvera_adapters.milvus.errors import translate
+    from muvera_adapters.milvus.schema import kept_state
+
+    found, name = [], "the list of collections"
+    try:
+        for name in sorted(client.list_collections()):
+            description = client.describe_collection(name)
+            documents = int(client.get_collection_stats(name)["row_count"])
+            multivectors = _multivectors(description)[3]
+            found.append(Listed(name, documents, kept_state(description) is not None, multivectors))
+    except Exception as error:  # the client raises what its transports raise
+        raise translate(error, name) from error
+    return found
+
+
+def _multivectors(description: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[str]], dict[str, int]]:
+    """Fields, structs and texts with tokens by name, and widths; the width of texts is not in the schema (0)."""
+    from pymilvus import DataType
+
+    fields = {field["name"]: field for field in description["fields"]}
     structs = {each: field for each, field in fields.items() if field.get("element_type") == DataType.STRUCT}
     texts: dict[str, list[str]] = {}
     for each in sorted(fields, key=lambda n: (len(n), n)):  # _2 before _10
@@ -94,13 +123,7 @@ def _token_dim(client: Any, name: str, vector: str) -> int:
             texts.setdefault(match[1], []).append(each)
     texts = {each: names for each, names in texts.items() if f"{each}_0" in names}
     dims = dict.fromkeys(texts, 0) | {each: _struct_dim(field) for each, field in structs.items()}
-    if vector in fields and vector not in structs:
-        raise SchemaMismatch(f"{name}: {vector!r} is not a multivector; there are: {_listed(dims)}")
-    if vector in texts and vector not in structs:
-        dims[vector] = _text_dim(client, name, vector, texts[vector])
-    if vector in dims and not dims[vector]:
-        raise SchemaMismatch(f"{name}: {vector!r} has no float vector, or more than one")
-    return dim_of(name, vector, dims)
+    return fields, structs, texts, dims
 
 
 def _struct_dim(field: Mapping[str, Any]) -> int:
@@ -194,6 +217,7 @@ MILVUS = DatabaseSpec(
     connect=_connect,
     store="muvera_adapters.milvus:MilvusMuvera",
     token_dim=_token_dim,
+    collections=_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     token_presets=("float32", "float16", "int8"),

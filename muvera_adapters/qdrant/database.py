@@ -16,17 +16,18 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from muvera_adapters.errors import CollectionNotFound, StoreUnavailable, WrongUsage
 from muvera_adapters.logs import LOG, short
-from muvera_adapters.qdrant.collection import TOKEN_PRESETS, auto_preset
+from muvera_adapters.qdrant.collection import TOKEN_PRESETS, VectorInfo, auto_preset
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
+    Listed,
     LocalIndex,
     Target,
     dim_of,
@@ -144,6 +145,36 @@ def _token_dim(client: Any, name: str, vector: str) -> int:
         raise CollectionNotFound(f"there is no collection {name}")
     infos = vector_infos(client.get_collection(name))
     return dim_of(name, vector, {each: info.size for each, info in infos.items()})
+
+
+def _collections(client: Any) -> list[Listed]:
+    from muvera_adapters.qdrant.collection import STATE_KEY
+    from muvera_adapters.qdrant.errors import translate
+    from muvera_adapters.qdrant.schema import vector_infos
+
+    found, name = [], "the list of collections"
+    try:
+        for name in sorted(each.name for each in client.get_collections().collections):
+            info = client.get_collection(name)
+            has_fde = STATE_KEY in (info.config.metadata or {})
+            found.append(Listed(name, info.points_count, has_fde, _widths(vector_infos(info))))
+    except Exception as error:  # the client raises what its transports raise
+        raise translate(error, engine=QDRANT.title, name=name, timeout=_SECONDS) from error
+    return found
+
+
+def _widths(infos: Mapping[str, VectorInfo]) -> dict[str, int]:
+    return {name: info.size for name, info in infos.items() if info.multi}
+
+
+def _edge_collections(directory: str) -> list[Listed]:
+    from muvera_adapters.qdrant.edge.files import read_vectors, shards
+    from muvera_adapters.qdrant.edge.store import count_documents
+
+    return [
+        Listed(name, count_documents(path), sidecar.is_file(), _widths(read_vectors(path)))
+        for name, path, sidecar in shards(directory)
+    ]
 
 
 def _edge_token_dim(directory: str, name: str, vector: str) -> int:
@@ -282,6 +313,7 @@ QDRANT = DatabaseSpec(
     connect=_connect,
     store="muvera_adapters.qdrant:QdrantMuvera",
     token_dim=_token_dim,
+    collections=_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     token_presets=TOKEN_PRESETS,
@@ -303,6 +335,7 @@ QDRANT_EDGE = DatabaseSpec(
     store="muvera_adapters.qdrant:QdrantEdgeMuvera",
     retries=False,
     token_dim=_edge_token_dim,
+    collections=_edge_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     token_presets=TOKEN_PRESETS,

@@ -83,6 +83,23 @@ def close(client: Any) -> None:
     client.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A collection of a database, whoever made it.
+
+    Attributes:
+        name: name of the collection.
+        documents: number of its documents; None: the database does not say.
+        has_fde: whether this library keeps its state there, with the FDEs.
+        multivectors: widths of its token matrices by their names; 0: unknown.
+    """
+
+    name: str
+    documents: int | None
+    has_fde: bool
+    multivectors: Mapping[str, int]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseSpec:
     """Everything that commands, migrations and estimates know of a database.
@@ -112,6 +129,7 @@ class DatabaseSpec:
             vector)`` and the store options. The collection may be one that this library did not make. Raises
             ``CollectionNotFound``, or ``SchemaMismatch`` where there is no such vector, or no document from which its
             width can be told.
+        collections: lists the collections of a client, in any order; raises ``MuveraError``. None: it cannot.
         quantizations: bits of one dimension by preset; ``"none"`` has 0.
         auto_quantization: the preset that ``create`` chooses for ``quantization="auto"``, from the dimensions of an
             encoding and the place of the database; of a server, the choice of its newest version.
@@ -139,6 +157,7 @@ class DatabaseSpec:
     retries: bool = True
     store_options: frozenset[str] = frozenset()
     token_dim: Callable[..., int]
+    collections: Callable[[Any], list[Listed]] | None = None
     quantizations: Mapping[str, float]
     auto_quantization: Callable[[int, Place], str]
     token_presets: tuple[TokenPrecision, ...] = ("float32",)

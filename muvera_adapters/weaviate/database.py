@@ -23,6 +23,7 @@ from muvera_adapters.errors import AccessDenied, CollectionNotFound, MuveraError
 from muvera_adapters.stores.database import (
     DatabaseSpec,
     Form,
+    Listed,
     Target,
     dim_of,
     number_option,
@@ -118,6 +119,24 @@ def _width(client: Any, name: str, vector: str, tenant: str | None) -> int:
     return dim_of(name, vector, dims)
 
 
+def _collections(client: Any) -> list[Listed]:
+    from muvera_adapters.weaviate.client import address
+    from muvera_adapters.weaviate.errors import translate
+    from muvera_adapters.weaviate.schema import kept_state, vector_infos
+
+    found, name = [], "the list of collections"
+    try:
+        for name, config in client.collections.list_all(simple=False).items():
+            multivectors = {vector: 0 for vector, info in vector_infos(config).items() if info.multi}
+            documents = None
+            if not config.multi_tenancy_config.enabled:  # each tenant has a number of its own
+                documents = client.collections.use(name).aggregate.over_all(total_count=True).total_count
+            found.append(Listed(name, documents, isinstance(kept_state(config), dict), multivectors))
+    except Exception as error:  # the client raises what its transports raise
+        raise translate(error, name, address(client)) from error
+    return found
+
+
 def _auto_quantization(_dim: int, _place: Place) -> str:
     return "rq8"
 
@@ -180,6 +199,7 @@ WEAVIATE = DatabaseSpec(
     repairs=True,
     store_options=frozenset({"tenant"}),
     token_dim=_token_dim,
+    collections=_collections,
     quantizations=_QUANTIZATIONS,
     auto_quantization=_auto_quantization,
     two_stages=_two_stages,

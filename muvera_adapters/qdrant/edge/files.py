@@ -36,6 +36,15 @@ def paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:
     return path, path.with_name(name + ".muvera.json")
 
 
+def shards(directory: str | os.PathLike[str]) -> Iterator[tuple[str, Path, Path]]:
+    """Name, directory and sidecar of each shard in a directory; the sidecar is this library's and may be missing."""
+    with reaching(Path(directory)):
+        found = sorted(config.parent for config in Path(directory).glob(f"*/{_CONFIG}"))
+    for path in found:
+        if not path.name.startswith("."):  # an unfinished creation
+            yield path.name, path, path.with_name(path.name + ".muvera.json")
+
+
 def read_sidecar(sidecar: Path) -> Any:
     """The state that was written.
 
