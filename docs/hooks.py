@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import typer
-from typer.cli import get_docs_for_click
 
 from muvera_adapters import cli
 
@@ -19,7 +19,54 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def reference() -> str:
-    """What ``typer utils docs`` prints for ``muvera``, as sections of a page."""
-    command = typer.main.get_command(cli._typer)
-    docs = get_docs_for_click(obj=command, ctx=typer.Context(command), name="muvera")
-    return re.sub(r"^#", "##", docs, flags=re.MULTILINE)
+    """All commands as sections of a page, from the definitions that ``--help`` shows."""
+    group: Any = typer.main.get_command(cli._typer)
+    context = typer.Context(group, info_name="muvera", **group.context_settings)
+    lines = ["## `muvera`", "", _text(group.help), "", "| command | what it does |", "|---|---|"]
+    for name, command in group.commands.items():
+        lines.append(f"| [`{name}`](#muvera-{name}) | {_text(command.help).partition('. ')[0].rstrip('.')} |")
+    lines += ["", *_parameters(group, context), *_epilog(group.epilog)]
+    for name, command in group.commands.items():
+        inner = typer.Context(command, parent=context, info_name=name)
+        usage = " ".join(command.collect_usage_pieces(inner))
+        lines += [f"### `muvera {name}`", "", *_paragraphs(command.help), f"    muvera {name} {usage}", ""]
+        lines += [*_parameters(command, inner), *_epilog(command.epilog)]
+    return "\n".join(lines)
+
+
+def _parameters(command: Any, context: Any) -> Iterator[str]:
+    """A list of arguments and options under the titles that the help has."""
+    panels: dict[str, list[str]] = {}
+    for each in command.get_params(context):
+        argument = each.param_type_name == "argument"
+        title = getattr(each, "rich_help_panel", None) or ("Arguments" if argument else "Options")
+        names = each.metavar if argument else ", ".join([*each.opts, *each.secondary_opts])
+        shown = f"`{names}`" if argument or not each.metavar else f"`{names} {each.metavar}`"
+        default = None if argument else each.default
+        notes = ["Required."] if each.required else []
+        if default not in (None, False, ()) and not callable(default):
+            notes = [f"Default: {'--verify' if default is True else f'`{default}`'}."]
+        panels.setdefault(title, []).append(f"- {shown}: {' '.join([_text(each.help), *notes])}")
+    for title, items in panels.items():
+        yield from (f"**{title}**", "", *items, "")
+
+
+def _epilog(text: str) -> Iterator[str]:
+    """Examples as a block of code; other paragraphs as they are."""
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith("\b"):
+            title, _, commands = paragraph.strip("\b\n").partition("\n")
+            yield from (f"**{title.rstrip(':')}**", "", "```console", re.sub("^  ", "", commands, flags=re.MULTILINE))
+            yield from ("```", "")
+        else:
+            yield from (_text(paragraph), "")
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n\n"):
+        yield from (_text(paragraph), "")
+
+
+def _text(text: str) -> str:
+    # what Markdown would take for HTML, emphasis or a column
+    return re.sub(r"([<>*|])", r"\\\1", " ".join(text.split()))

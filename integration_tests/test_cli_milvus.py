@@ -84,7 +84,7 @@ def test_backfill_finds_the_width_of_tokens(foreign: Foreign, tmp_path: Path) ->
     assert (report["written"], report["copied"]) == (COUNT, COUNT if copy else 0)
     np.save(tmp_path / "q.npy", DOCUMENTS[4])
     collection = "filled" if copy else "pages"
-    command = ["search", foreign.target, "--collection", collection, "--query-npy", tmp_path / "q.npy", "--json"]
+    command = ["search", foreign.target, "--collection", collection, "--queries", tmp_path / "q.npy", "--json"]
     assert json.loads(muvera(*command).stdout)["results"][0][0]["id"] == IDS[4]
 
 

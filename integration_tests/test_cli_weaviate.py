@@ -60,10 +60,10 @@ def test_every_command_takes_a_tenant(server, tmp_path):
     copy = ["--to", target, "--collection", name + "Copy", "--tenant", "three"]
     for command, expected in [
         (["backfill", target, *of_one, "--tokens-vector", "colbert", *SIZES], f"{COUNT} documents got their FDE"),
-        (["search", target, *of_one, "--query-npy", "query.npy", "--limit", "1"], str(uuid.UUID(int=3))),
+        (["search", target, *of_one, "--queries", "query.npy", "--limit", "1"], str(uuid.UUID(int=3))),
         (["verify", target, *of_one], f"{COUNT} documents were compared: 0"),
         (["repair", target, *of_one], "0 documents"),
-        (["inspect", target, "--from-collection", name, "--from-tenant", "one"], f"documents   {COUNT}"),
+        (["inspect", target, "--collection", name, "--tenant", "one"], f"documents   {COUNT}"),
         (["migrate", target, "--from-collection", name, "--from-tenant", "one", *copy, *SIZES], f"{COUNT} documents"),
     ]:
         done = run(*command, cwd=tmp_path)
@@ -79,7 +79,7 @@ def test_a_tenant_that_is_not_named_is_asked_for(server, tmp_path, command):
     encoder = FDEEncoder(FDEConfig.of_size(DIM, 160))
     WeaviateMuvera.create(client, name, encoder, tenant="one").upsert([1], DOCUMENTS[:1])
     np.save(tmp_path / "query.npy", DOCUMENTS[0])
-    more = {"search": ["--query-npy", "query.npy"], "backfill": ["--tokens-vector", "tokens"], "verify": []}[command]
+    more = {"search": ["--queries", "query.npy"], "backfill": ["--tokens-vector", "tokens"], "verify": []}[command]
     done = run(command, target, "--collection", name, *more, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

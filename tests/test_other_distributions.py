@@ -83,7 +83,7 @@ def test_the_commands(shelf, tmp_path):
     assert report["verification"]["passed"]
     assert report["estimate"]["total_bytes"] == sizes["total_bytes"]
     assert (tmp_path / "data" / "x.migration.sqlite").exists()
-    hits = json.loads(muvera("search", "shelf:data", "--collection", "x", "--query-npy", "q.npy", "--json"))
+    hits = json.loads(muvera("search", "shelf:data", "--collection", "x", "--queries", "q.npy", "--json"))
     assert hits["results"][0][0]["id"] == 7
     assert "40 documents were compared: 0 have a stale FDE" in muvera("verify", "shelf:data", "--collection", "x")
     assert json.loads(muvera("repair", "shelf:data", "--collection", "x", "--json")) == {"repaired": 3}

@@ -63,7 +63,9 @@ def estimate(
         print(json.dumps({"estimates": [e.to_dict() for e in found]}, indent=2))
         return
     console = o.console()
-    for e in found:
+    for place, e in enumerate(found):
+        if place:
+            console.print()
         table = o.table(
             "part", "memory", "disk", "bytes of a document", title=f"{e.target}: {e.layout}, {e.documents:,} documents"
         )
@@ -71,7 +73,7 @@ def estimate(
         for part in e.parts:
             table.add_row(part.name, _size(part.ram), _size(part.disk), part.formula)
         table.add_section()
-        table.add_row("together", _size(e.ram), _size(e.disk), "")
+        table.add_row("total", _size(e.ram), _size(e.disk), "")
         console.print(table)
         if any(part.source == FORMULA for part in e.parts):
             print("Computed by formulas only: no collection like this was measured.")

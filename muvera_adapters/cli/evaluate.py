@@ -183,10 +183,11 @@ def _print(result: Evaluation) -> None:
     for name, value in origin(result):
         console.print(f"{name}: {value}", markup=False)
     for content in tables(result):
-        table = o.table(*content.header, title=content.heading, left=content.left, caption=content.text)
+        table = o.table(*content.header, title=content.heading, left=content.left)
         for row in content.rows:
             table.add_row(*row)
         console.print()
         console.print(table)
+        console.print(content.text, markup=False)
     for note in result.notes:
         console.print(f"\nNote: {note}", markup=False)

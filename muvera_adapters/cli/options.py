@@ -30,6 +30,8 @@ T = TypeVar("T")
 #: default of --fde-dim: the size of FDEConfig(dim)
 FDE_DIM = 2560
 
+_EXAMPLE_WIDTH = 74
+
 #: target for examples
 EXAMPLE = f"{LOCAL}:data"
 
@@ -55,7 +57,15 @@ def argument(metavar: str, help: str, **more: Any) -> Any:
 def examples(*commands: str) -> str:
     """The end of a command's help."""
     # \b keeps the lines as they are
-    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+    return "\b\nExamples:\n" + "\n".join(f"  {_in_lines(command)}" for command in commands)
+
+
+def _in_lines(command: str) -> str:
+    """A command in lines for a terminal of 80 columns, as a shell takes it."""
+    if len(command) <= _EXAMPLE_WIDTH:
+        return command
+    cut = command.rindex(" --", 0, _EXAMPLE_WIDTH)
+    return f"{command[:cut]} \\\n      {command[cut + 1 :]}"
 
 
 def _quiet_specs() -> list[DatabaseSpec]:

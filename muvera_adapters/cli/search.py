@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any
-
-import typer
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import Database
@@ -47,12 +46,12 @@ def search(
         ),
     ] = None,
     text_file: Annotated[
-        typer.FileText | None,
+        Path | None,
         o.option(
             "--text-file",
             metavar="FILE",
-            help="Queries as text, one a line, for example questions.txt, or - for the standard input. fastembed embeds "
-            "them with the model that --model names or the collection keeps.",
+            help="Queries as text, one a line, for example questions.txt, or - for the standard input. fastembed "
+            "embeds them with the model that --model names or the collection keeps.",
         ),
     ] = None,
     limit: Annotated[int, o.option("--limit", metavar="N", min=1, help="Maximum number of hits of each query.")] = 10,
@@ -121,14 +120,16 @@ def search(
                 print(indent("no tokens are stored with this document" if why is None else str(why), _INDENT))
 
 
-def _lines(file: typer.FileText) -> list[str]:
-    """Lines with text in them."""
+def _lines(path: Path) -> list[str]:
+    """Lines with text in them; of the standard input for ``-``."""
+    name = "the standard input" if str(path) == "-" else str(path)
     try:
-        found = [line.strip() for line in file if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file.name} is not a text in UTF-8: {error}") from error
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{name} cannot be read as text in UTF-8: {error}") from error
+    found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
-        raise InvalidInput(f"{file.name} has no queries: write one a line")
+        raise InvalidInput(f"{name} has no queries: write one a line")
     return found
 
 

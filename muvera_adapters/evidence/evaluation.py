@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from muvera_adapters.databases import local_spec
 from muvera_adapters.errors import InvalidInput
-from muvera_adapters.evidence.judgements import Judgements, quality
+from muvera_adapters.evidence.judgements import Judgements, check_installed, quality
 from muvera_adapters.evidence.local_index import Remembering, auto_quantization, have_index, local_index, no_index
 from muvera_adapters.evidence.measuring import Interval, Latency, Ranking, ask, exact_search, positions, recalls
 from muvera_adapters.evidence.queries import Queries, as_queries
@@ -204,6 +206,9 @@ def evaluate(
         MissingExtra: an index without ``edge``, judgements without ``eval``.
         InvalidInput: no queries, or numbers that do not fit.
     """
+    check_installed(judgements)
+    if quantizations:
+        local_spec().check_installed()
     run = _Run()
     batch, asked = to_batch(documents), as_queries(queries)
     names = list(range(len(batch))) if document_ids is None else list(document_ids)
@@ -290,6 +295,7 @@ def evaluate_store(
         InvalidInput: no documents, no stored tokens, or no queries.
         MuveraError: of the database.
     """
+    check_installed(judgements)
     run = _Run()
     asked, count = as_queries(queries), store.count()
     if count == 0:
@@ -391,12 +397,21 @@ def machine() -> dict[str, str]:
     """The processor and the versions that figures of this process depend on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": f"{platform.processor() or platform.machine()}, {cores} cores",
+        "processor": f"{_processor()}, {cores} cores",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "numpy": np.__version__,
         "muvera-adapters": version("muvera-adapters"),
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:

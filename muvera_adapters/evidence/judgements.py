@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
@@ -48,6 +49,16 @@ def read_judgements(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     if not found:
         raise InvalidInput(f"{os.fspath(path)} has no judgements")
     return found
+
+
+def check_installed(judgements: Judgements | None) -> None:
+    """Checks, before anything is measured, that rankings can be judged.
+
+    Raises:
+        MissingExtra: there are judgements, and ir-measures is not installed.
+    """
+    if judgements is not None and find_spec("ir_measures") is None:
+        raise MissingExtra("ir-measures", "eval")
 
 
 def quality(

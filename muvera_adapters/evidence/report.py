@@ -151,7 +151,7 @@ def _compared(evaluation: Evaluation) -> Table:
         "bootstrap interval over queries. Bytes: what the first stage reads of a document, in memory. Latency of both "
         f"stages; exact MaxSim over everything takes {exact.p50_ms:.1f} ms (p50) and {exact.p95_ms:.1f} ms (p95)."
     )
-    return Table(f"At {n:,} candidates", text, ["", "bytes", f"recall of the top {k}", "p50 ms"], rows)
+    return Table(f"At {n:,} candidates", text, ["way", "bytes", f"recall of the top {k}", "p50 ms"], rows)
 
 
 def _by_candidates(evaluation: Evaluation, curve: Curve) -> Table:
@@ -179,7 +179,7 @@ def _sizes(evaluation: Evaluation) -> Table:
         "Compared: what the first stage reads of every document it looks at, in memory. Encoding: as stored. Tokens: "
         "read of the candidates when they are reranked. Graph links are not counted."
     )
-    return Table("Bytes of a document", text, ["", "dimensions", "compared", "encoding", "tokens"], rows)
+    return Table("Bytes of a document", text, ["way", "dimensions", "compared", "encoding", "tokens"], rows)
 
 
 def _example(example: Example) -> Table:
@@ -210,7 +210,7 @@ def _settings(evaluation: Evaluation) -> Table:
         more = ", ".join(f"{name} {value}" for name, value in own.items() if name not in skipped)
         rows.append([curve.encoder, f"{own.get('token_dim', '')}", curve.fingerprint, more or "state in a file"])
     text = "Encoders that were measured: width of the token vectors, fingerprint, and settings."
-    return Table("Encoders", text, ["", "width", "fingerprint", "settings"], rows, left=4)
+    return Table("Encoders", text, ["encoder", "width", "fingerprint", "settings"], rows, left=4)
 
 
 def _top(evaluation: Evaluation) -> int:

@@ -98,6 +98,7 @@ def check_unchanged(source: TokenSource, before: dict[str, Any]) -> None:
 
 def default_path(target: Target, collection: str) -> Path:
     """Beside an embedded database; of a server, in the working directory."""
+    collection = re.sub(r"[/\\]", "-", collection)  # one file, whatever the name
     name = f"{collection}.migration.sqlite"
     if target.is_server:
         parts = [target.location.partition("://")[2], *target.store_options.values()]

@@ -35,7 +35,16 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes, link_bits, token_formula, token_precision
+from muvera_adapters.stores.sizes import (
+    Part,
+    Place,
+    Planned,
+    bytes_formula,
+    code_bytes,
+    link_bits,
+    token_formula,
+    token_precision,
+)
 from muvera_core import Encoder
 
 if TYPE_CHECKING:
@@ -199,7 +208,7 @@ def _engine(planned: Planned) -> list[Part]:
         parts.append(Part("encodings, float16", originals, originals, "2 * dim", "Edge", "encodings"))
     else:
         codes = n * code_bytes(dim, _QUANTIZATIONS[preset], _BESIDE.get(preset, 0))
-        formula = f"dim * {_QUANTIZATIONS[preset]:g} / 8" + (f" + {_BESIDE[preset]}" if preset in _BESIDE else "")
+        formula = bytes_formula("dim", _QUANTIZATIONS[preset]) + (f" + {_BESIDE[preset]}" if preset in _BESIDE else "")
         parts.append(Part(f"codes, {preset}", codes, codes, formula, "Edge", "codes"))
         parts.append(Part("encodings, float16", 0, originals, "2 * dim, read by no search", "Edge", "encodings"))
     parts.append(Part("graph", graph, graph, "at most 33 links (m = 16) of log2 N bits", "Edge"))

@@ -104,11 +104,18 @@ def token_precision(planned: Planned, default: TokenPrecision) -> TokenPrecision
     return next((each for each in ROUNDINGS if each == planned.tokens_as), default)
 
 
+def bytes_formula(dimensions: str, bits: float) -> str:
+    """Bytes of ``dimensions`` values of so many bits, in words."""
+    if bits == 8:
+        return dimensions
+    return f"{bits / 8:g} * {dimensions}" if bits > 8 else f"{dimensions} / {8 / bits:g}"
+
+
 def token_formula(precision: TokenPrecision) -> str:
     """Bytes of one token, in words."""
     rounding = ROUNDINGS[precision]
     beside = f" + {rounding.beside}" if rounding.beside else ""
-    return f"token_dim * {rounding.bits} / 8{beside} a token"
+    return f"{bytes_formula('token_dim', rounding.bits)}{beside} a token"
 
 
 def link_bits(nodes: float) -> int:

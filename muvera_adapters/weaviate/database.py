@@ -30,7 +30,7 @@ from muvera_adapters.stores.database import (
     server_target,
     unreachable,
 )
-from muvera_adapters.stores.sizes import Part, Place, Planned, code_bytes
+from muvera_adapters.stores.sizes import Part, Place, Planned, bytes_formula, code_bytes
 
 _SECONDS = 120
 _GRPC_PORT = 50051
@@ -148,7 +148,7 @@ def _two_stages(planned: Planned) -> list[Part]:
         parts.append(Part("vector cache, float32", n * 4.0 * dim, 0, "4 * dim", "Weaviate"))
     else:
         codes = n * code_bytes(64 * math.ceil(dim / 64), _QUANTIZATIONS[preset], _BESIDE)
-        formula = f"dim (up to a multiple of 64) * {_QUANTIZATIONS[preset]:g} / 8 + {_BESIDE}"
+        formula = f"{bytes_formula('dim', _QUANTIZATIONS[preset])} + {_BESIDE}, dim up to a multiple of 64"
         parts.append(Part(f"codes, {preset}", codes, codes, formula, "Weaviate", "codes"))
     formula = "at most 2 * 32 connections of 10 bytes; about 66 on disk"
     parts.append(Part("graph", n * _LINKS_IN_MEMORY, n * _NODE_ON_DISK, formula, "Weaviate"))

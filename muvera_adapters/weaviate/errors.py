@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
@@ -88,7 +89,9 @@ def _hint(text: str) -> str:
 
 def _of_status(error: Any, name: str) -> MuveraError:
     status = error.status_code
-    text = f"Weaviate answered {status} for {name}: {error.message}{_hint(str(error))}"
+    # the client appends the status again, and a reply that may be empty
+    message = re.sub(r"[.!]* Unexpected status code: \d+, with response body: None\.?$", "", str(error.message))
+    text = f"Weaviate answered {status} for {name}: {message}{_hint(str(error))}"
     if status in _DENIED_STATUS or isinstance(error, w.InsufficientPermissionsError):
         return AccessDenied(text)
     if status == 404:

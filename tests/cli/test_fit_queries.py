@@ -44,7 +44,7 @@ def test_the_report_and_the_file(home, fitted):
 
 
 def test_searches_use_the_file(home, fitted):
-    command = ["search", "qdrant-edge:data", "--collection", "small", "--query-npy", "one.npy", "--rerank", "none"]
+    command = ["search", "qdrant-edge:data", "--collection", "small", "--queries", "one.npy", "--rerank", "none"]
     plain = json.loads(run(*command, "--json", cwd=home).stdout)["results"][0]
     corrected = json.loads(run(*command, "--query-fit", "fit.npz", "--json", cwd=home).stdout)["results"][0]
     assert [hit["id"] for hit in plain] != [hit["id"] for hit in corrected]
@@ -53,7 +53,7 @@ def test_searches_use_the_file(home, fitted):
 
 
 def test_what_does_not_fit_is_one_line(home, fitted):
-    command = ["search", "qdrant-edge:data", "--collection", "other", "--query-npy", "one.npy", "--query-fit"]
+    command = ["search", "qdrant-edge:data", "--collection", "other", "--queries", "one.npy", "--query-fit"]
     for file, problem in (
         ("fit.npz", "corrects queries of encoder"),
         ("one.npy", "saved query fit"),
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_written_is_refused_first(home):
 
 
 def test_numbers_and_modes_that_cannot_be_meant_are_wrong_usage(home):
-    command = ["search", "qdrant-edge:data", "--collection", "other", "--query-npy", "queries.npz"]
+    command = ["search", "qdrant-edge:data", "--collection", "other", "--queries", "queries.npz"]
     for options in (["--prefetch", "0"], ["--rerank", "best"], ["--model", " "]):
         result = run(*command, *options, cwd=home)
         assert result.returncode == 2

@@ -50,7 +50,7 @@ def home(tmp_path_factory, tokens):
 @pytest.fixture(scope="module")
 def migrated(home):
     command = ["migrate", "tokens.npz", "--to", "qdrant-edge:data", "--collection", "x", *SIZES]
-    return muvera(*command, "--query-npy", "queries.npy", "--json", cwd=home)
+    return muvera(*command, "--queries", "queries.npy", "--json", cwd=home)
 
 
 def test_migrate(migrated):
@@ -72,7 +72,7 @@ def test_migrate_again_and_in_words(home, migrated):
 
 
 def test_search(home, migrated, tokens):
-    command = ["search", "qdrant-edge:data", "--collection", "x", "--query-npy", "queries.npy", "--limit", "2"]
+    command = ["search", "qdrant-edge:data", "--collection", "x", "--queries", "queries.npy", "--limit", "2"]
     found = json.loads(muvera(*command, "--json", cwd=home).stdout)["results"]
     assert [hits[0]["id"] for hits in found] == [0, 1, 2]
     assert found[0][0]["score"] == pytest.approx(5, abs=0.01)
@@ -85,7 +85,7 @@ def test_queries_of_another_model(home, tmp_path):
     named = f"qdrant-edge:{tmp_path}"
     command = ["migrate", "tokens.npz", "--to", named, "--collection", "x", *SIZES, "--limit", "9"]
     muvera(*command, "--model", "org/model@1", "--no-verify", cwd=home)
-    search = ["search", named, "--collection", "x", "--query-npy", "queries.npy"]
+    search = ["search", named, "--collection", "x", "--queries", "queries.npy"]
     muvera(*search, "--model", "org/model", cwd=home)
     refused = complaint(*search, "--model", "org/other", cwd=home)
     assert "org/model@1" in refused
@@ -173,7 +173,7 @@ def test_columns_that_are_left_out(tmp_path, tokens):
     assert json.loads(done.stdout)["migration"]["written"] == N
     assert json.loads(done.stdout)["source"]["format"] == "parquet, tokens in 'emb', ids in 'page_id'"
     command = ["migrate", "x.parquet", "--to", "qdrant-edge:data", "--collection", "y", *SIZES, "--ids", "none"]
-    done = muvera(*command, "--payload", "none", "--where", "page_id<30", "--json", cwd=tmp_path)
+    done = muvera(*command, "--payload", "none", "--filter", "page_id<30", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["migration"]["written"] == 30
     found = json.loads(muvera("inspect", "x.parquet", "--drop", "image", "--json", cwd=tmp_path).stdout)
     assert found["payload_keys"] == ["title"]
@@ -230,7 +230,7 @@ def test_backfill(tmp_path, tokens):
     assert json.loads(muvera(*verify, "--json", cwd=tmp_path).stdout)["passed"]
     assert "--refresh" in complaint(*command, "--refresh", "--dry-run", cwd=tmp_path, status=2)
     np.save(tmp_path / "q.npy", tokens[4])
-    found = muvera("search", "qdrant:data", "--collection", "pages", "--query-npy", "q.npy", "--json", cwd=tmp_path)
+    found = muvera("search", "qdrant:data", "--collection", "pages", "--queries", "q.npy", "--json", cwd=tmp_path)
     assert json.loads(found.stdout)["results"][0][0]["id"] == 4
     wrong = ["backfill", "qdrant:data", "--collection", "pages", "--tokens-vector", "pages"]
     assert "no vector 'pages'; there are: 'colbert', 'fde'" in complaint(*wrong, cwd=tmp_path)
@@ -255,16 +255,16 @@ def test_complaints(home, migrated):
             (["migrate", "tokens.npz", *to, "y", "--quantization", "rq8"], 2, "int8"),
             (["migrate", "tokens.npz", *to, "y", "--fde-dim", "99"], 2, "at least 160 dimensions"),
             (["migrate", "tokens.npz", *to, "y", "--encoder", "absent.npz"], 1, "absent.npz: no such file"),
-            (["migrate", "tokens.npz", *to, "y", "--where", "lang"], 2, "KEY=VALUE"),
+            (["migrate", "tokens.npz", *to, "y", "--filter", "lang"], 2, "KEY=VALUE"),
             (["migrate", "tokens.npz", *to, "y", "--ids", "ids.txt"], 1, "no array and no file of this name"),
             (["migrate", "tokens.npz", *to, "y", "--texts", "t.tsv"], 2, "--texts does not apply"),
             (["migrate", "tokens.npz", *to, "y", "--lengths", "widths"], 1, "there is no array of this name"),
-            (["migrate", "tokens.npz", *to, "y", "--old-results", "r.json"], 2, "--query-npy"),
+            (["migrate", "tokens.npz", *to, "y", "--old-results", "r.json"], 2, "--queries"),
             (["migrate", "tokens.npz", *to, "y", "--workers", "2"], 2, "one worker"),
             (["migrate", "qdrant-edge:data", "--from-collection", "no", *to, "y"], 1, "no.muvera.json is missing"),
-            (["search", "qdrant-edge:data", "--collection", "no", "--query-npy", "queries.npy"], 1, "missing"),
-            (["search", "qdrant:absent", "--collection", "x", "--query-npy", "queries.npy"], 1, "there is no absent"),
-            (["search", "qdrant-edge:data", "--collection", "x", "--query-npy", "absent.npy"], 1, "no such file"),
+            (["search", "qdrant-edge:data", "--collection", "no", "--queries", "queries.npy"], 1, "missing"),
+            (["search", "qdrant:absent", "--collection", "x", "--queries", "queries.npy"], 1, "there is no absent"),
+            (["search", "qdrant-edge:data", "--collection", "x", "--queries", "absent.npy"], 1, "no such file"),
             (["inspect", "absent"], 1, "no such file or directory"),
         ]:
             assert says in complaint(*arguments, cwd=home, status=status), arguments

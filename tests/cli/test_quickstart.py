@@ -63,6 +63,10 @@ def test_another_collection_of_that_name_is_left_alone(tmp_path):
 
 def test_version_and_usage():
     assert run("--version").stdout.strip() == version("muvera-adapters")
+    module = subprocess.run(
+        [sys.executable, "-m", "muvera_adapters", "-h"], capture_output=True, text=True, check=False
+    )
+    assert (module.returncode, module.stdout) == (0, run("--help").stdout)
     assert run("quickstart", "--nonsense").returncode == 2
     assert "quickstart" in run("--help").stdout
 

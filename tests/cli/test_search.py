@@ -9,7 +9,7 @@ from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.testing.corpus import DOCUMENTS, ENCODER, QUERIES
 from tests.cli.command import run
 
-SEARCH = ["search", "qdrant-edge:data", "--collection", "docs", "--query-npy", "q.npy", "--limit", "3", "--explain"]
+SEARCH = ["search", "qdrant-edge:data", "--collection", "docs", "--queries", "q.npy", "--limit", "3", "--explain"]
 
 
 @pytest.fixture(scope="module")

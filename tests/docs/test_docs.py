@@ -91,3 +91,5 @@ def test_reference_of_the_command_line_has_every_command():
     assert commands
     for command in commands:
         assert f"### `muvera {command}`" in page
+    assert "- `--queries FILE`: " in page
+    assert "```console\nmuvera quickstart\n" in page

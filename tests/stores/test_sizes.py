@@ -51,7 +51,7 @@ def test_inspect_migrate_and_estimate_agree(home):
     dry = ["migrate", "tokens.npz", "--to", "milvus:data.db", "--collection", "x", "--dry-run", "--json"]
     found = json.loads(muvera(*dry, cwd=home).stdout)["estimate"]
     assert {name: found[name] for name in sizes} == inspected["targets"]["milvus:FILE.db"]
-    command = ["estimate", DOCUMENTS, "--tokens", TOKENS, "--dim", dim, "--token-dim", DIM, "--json"]
+    command = ["estimate", DOCUMENTS, "--tokens", TOKENS, "--fde-dim", dim, "--token-dim", DIM, "--json"]
     printed = json.loads(muvera(*command, "--database", "milvus:data.db").stdout)["estimates"]
     assert printed[0]["disk"] == found["total_bytes"]
 
