@@ -111,7 +111,8 @@ class _Lines(_Tqdm):
         total = f" of {self.total:,.0f}" if self.total else ""
         left = (self.total or self.n) - self.n
         more = f", about {tqdm.format_interval(left / now['rate'])} left" if left > 0 and now["rate"] else ""
+        unit = "" if self.unit == "it" else f" {self.unit}"
         took = tqdm.format_interval(now["elapsed"])
-        self.fp.write(f"{self.desc or 'progress'}: {self.n:,.0f}{total} {self.unit} in {took}{more}\n")
+        self.fp.write(f"{self.desc or 'progress'}: {self.n:,.0f}{total}{unit} in {took}{more}\n")
         sys.stderr.flush()
         self._shown = self.n

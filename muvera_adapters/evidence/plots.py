@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +78,18 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
     from matplotlib.ticker import LogLocator
 
     axes.set_xscale("log")
+    labelled: list[list[tuple[float, float, int]]] = []
     for i, curve in curves:
         points = [p for p in curve.points if p.latency and k in p.reranked and p.candidates >= k]
         colour, _ = _look(evaluation, i)
         x = [p.latency.p50_ms for p in points if p.latency]
         axes.plot(x, [p.reranked[k].mean for p in points], "o-", color=colour, label=curve.name, markersize=3)
-        for place, p in zip(x, points, strict=True):
-            note = {"fontsize": 7, "xytext": (3, -9), "textcoords": "offset points", "color": colour}
-            axes.annotate(f"{p.candidates}", (place, p.reranked[k].mean), **note)
+        # curves lie close to each other: the labels of every second one are above its points
+        offset = (3, 4) if len(labelled) % 2 else (3, -9)
+        labelled.append(list(zip(x, [p.reranked[k].mean for p in points], [p.candidates for p in points], strict=True)))
+        for place, recall, candidates in _apart(labelled[-1]):
+            note = {"fontsize": 7, "xytext": offset, "textcoords": "offset points", "color": colour}
+            axes.annotate(f"{candidates:,}", (place, recall), **note)
     exact = evaluation.exact_latency.p50_ms
     axes.axvline(exact, color="#7a828c", linestyle=":", label=f"exact MaxSim over all, {exact:.1f} ms")
     axes.set_title("beside each point: candidates", fontsize=9, loc="left")
@@ -95,6 +100,16 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
     # below, as the lines lie anywhere
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False)
     return _svg(figure)
+
+
+def _apart(points: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
+    """The points (latency, recall, candidates) whose labels do not cover each other; the last is always one."""
+    found: list[tuple[float, float, int]] = []
+    for point in reversed(points):
+        near = any(abs(math.log10(x / point[0])) < 0.06 and abs(y - point[1]) < 0.03 for x, y, _ in found)
+        if not near:
+            found.append(point)
+    return found
 
 
 def _axes(x: str, y: str) -> tuple[Any, Any]:
