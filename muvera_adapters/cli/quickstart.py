@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from muvera_adapters.cli import options as o
 from muvera_adapters.databases import LOCAL, Database, local_spec
@@ -159,21 +158,21 @@ def _print_tables(
     console.print(
         f"\n{len(documents):,} docstrings, {len(documents.values):,} token vectors, {len(sample.questions)} questions"
     )
-    table = Table()
-    for title in ("search", "recall@10", "answered@10", "p50 ms", "p95 ms"):
-        table.add_column(title, justify="left" if title == "search" else "right")
+    table = o.table("search", "recall@10", "answered@10", "p50 ms", "p95 ms")
     for r in rows:
         m = r.measured
         table.add_row(
             _NAMES[r.mode], f"{m.recall_at_10:.3f}", f"{m.success_at_10:.0%}", f"{m.p50_ms:.1f}", f"{m.p95_ms:.1f}"
         )
     console.print(table)
-    console.print("recall@10: found of the exact MaxSim top 10; answered@10: questions answered")
-    table = Table("candidates", *(str(r.candidates) for r in curve))
+    console.print("recall@10: share of the exact MaxSim top 10 that is found")
+    console.print("answered@10: share of the questions with a right answer among the first 10")
+    table = o.table("candidates", *(str(r.candidates) for r in curve))
     table.add_row("recall@10", *(f"{r.measured.recall_at_10:.3f}" for r in curve))
     table.add_row("p50 ms", *(f"{r.measured.p50_ms:.1f}" for r in curve))
     console.print(table)
-    table = Table("part", "bytes per document", "read when")
+    table = o.table("part", "bytes of a document", "read when")
+    table.columns[-1].justify = "left"
     table.add_row("codes of the FDE (HNSW)", f"{sizes['fde_codes']:,.0f}", "searching, in memory")
     table.add_row("FDE, float16 on disk", f"{sizes['fde_float16_on_disk']:,.0f}", "indexing")
     table.add_row("tokens, float16", f"{sizes['tokens_float16']:,.0f}", "reranking candidates")
@@ -192,10 +191,13 @@ def _print_answers(console: Console, sample: Sample, answers: dict[int, Any]) ->
 
 
 def _print_next(console: Console, data: Path, seconds: float) -> None:
+    # as this command was called: a virtual environment need not be on the path
+    command = "python -m muvera_adapters" if Path(sys.argv[0]).name == "__main__.py" else sys.argv[0]
     module, _, store = local_spec().store.partition(":")
     console.print(
         f"\nDone in {seconds:.0f} s. The collection is in {data / COLLECTION}; delete {data} to start again. Next:\n"
-        f"  {sys.argv[0]} quickstart --data {data} --json     # the figures for a script, from this collection\n"
+        f"  {command} quickstart --data {data} --json   # the figures for a script\n"
+        f"  {command} -h   # migrate or backfill a collection of your own, measure, search\n"
         "  in Python:\n"
         f"    from {module} import {store}\n"
         "    from muvera_adapters.samples import load_pydocs\n"
