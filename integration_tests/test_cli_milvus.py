@@ -84,6 +84,12 @@ def test_backfill_finds_the_width_of_tokens(foreign: Foreign, tmp_path: Path) ->
     assert (report["written"], report["copied"]) == (COUNT, COUNT if copy else 0)
     np.save(tmp_path / "q.npy", DOCUMENTS[4])
     collection = "filled" if copy else "pages"
+    found = json.loads(muvera("collections", foreign.target, "--json").stdout)["collections"]
+    listed = {each["name"]: each for each in found}
+    assert listed[collection]["has_fde"]
+    assert list(listed[collection]["multivectors"]) == ["colbert"]
+    assert listed["pages"]["documents"] == COUNT
+    assert listed["pages"]["has_fde"] is (collection == "pages")
     command = ["search", foreign.target, "--collection", collection, "--queries", tmp_path / "q.npy", "--json"]
     assert json.loads(muvera(*command).stdout)["results"][0][0]["id"] == IDS[4]
 

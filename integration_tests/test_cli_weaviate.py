@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
@@ -69,6 +70,9 @@ def test_every_command_takes_a_tenant(server, tmp_path):
         done = run(*command, cwd=tmp_path)
         assert (done.returncode, done.stderr if done.returncode else "") == (0, "")
         assert expected in done.stdout
+    listed = json.loads(run("collections", target, "--json", cwd=tmp_path).stdout)["collections"]
+    # a collection of tenants has no number of documents of its own, and the schema no widths
+    assert {"name": name, "documents": None, "has_fde": True, "multivectors": {"colbert": 0}} in listed
     assert WeaviateMuvera.open(client, name + "Copy", tenant="three").count() == COUNT
     assert made.with_tenant("two").aggregate.over_all(total_count=True).total_count == 0
 
