@@ -164,7 +164,7 @@ def _by_candidates(evaluation: Evaluation, curve: Curve) -> Table:
         cells = [show(p.recall[k]) if k in p.recall and p.candidates >= k else "" for k in tops]
         times = [f"{p.latency.p50_ms:.1f}", f"{p.latency.p95_ms:.1f}"] if p.latency else [""] * 2 * timed
         rows.append([f"{p.candidates:,}", *cells, *times])
-    text = "Share of the exact top among the candidates, and its 95 % interval over queries."
+    text = "Share of the exact top among the candidates, and its 95 % interval over queries; empty: too few candidates."
     if timed:
         text += " Median and 95th percentile of the latency of both stages."
     return Table(f"Recall: {curve.name}", text, header, rows, left=0)
