@@ -850,18 +850,6 @@ def count_documents(path: Path) -> int | None:
         shard.close()
 
 
-def count_documents(path: Path) -> int | None:
-    """Number of documents of a shard; None where another process has it open."""
-    try:
-        shard = _load(path)
-    except StoreUnavailable:
-        return None
-    try:
-        return int(shard.info().points_count)
-    finally:
-        shard.close()
-
-
 def _load(path: Path) -> edge.EdgeShard:
     try:
         return edge.EdgeShard.load(str(path))
