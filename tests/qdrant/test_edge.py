@@ -216,3 +216,11 @@ def test_what_is_no_quantization_is_refused(tmp_path, codes):
     with pytest.raises(InvalidInput, match="quantization must be one of auto"):
         QdrantEdgeMuvera.create(tmp_path, "docs", encoder, quantization=codes)
     assert not list(tmp_path.iterdir())
+
+
+def test_files_that_the_engine_removes_while_they_are_measured_count_nothing(store, documents, tmp_path):
+    (log,) = tmp_path.rglob("wal")
+    (log / "open-999").symlink_to("gone")
+    assert store.upsert(range(3), documents[:3]).written == 3
+    store.wait_indexed()
+    assert store.info().disk_bytes > 0

@@ -195,11 +195,11 @@ class Shard:
             shard.flush()
 
     def _log_bytes(self) -> int:
-        return sum(_on_disk(file.stat()) for file in (self.path / "wal").iterdir())
+        return sum(map(_on_disk, (self.path / "wal").iterdir()))
 
     def _status(self, shard: edge.EdgeShard) -> r.Status:
         info = shard.info()
-        disk = sum(_on_disk(file.stat()) for file in self.path.rglob("*") if file.is_file())
+        disk = sum(_on_disk(Path(folder, name)) for folder, _, names in os.walk(self.path) for name in names)
         colour = "grey" if self._dirty else "green"
         counts = (info.points_count, info.segments_count, self._vectors, info.indexed_vectors_count)
         return r.Status(ENGINE, colour, *counts, *self._sizes, disk)
@@ -319,8 +319,12 @@ def _need_space(path: Path) -> None:
         )
 
 
-def _on_disk(stat: os.stat_result) -> int:
-    """Bytes that a file occupies: the engine allots more than it has written."""
+def _on_disk(file: Path) -> int:
+    """Bytes that a file occupies: the engine allots more than it has written, and removes files meanwhile."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return 0
     return 512 * stat.st_blocks if hasattr(stat, "st_blocks") else stat.st_size
 
 
