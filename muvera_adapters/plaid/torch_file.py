@@ -127,6 +127,10 @@ def _require_stored(path: Path, member: zipfile.ZipInfo) -> None:
             f"{member.filename} is compressed or encrypted, which torch.save never does: load the file with torch "
             "where it was packed, and save it again with torch.save",
         )
+    if member.compress_size != member.file_size:  # zipfile makes room for what the directory claims
+        raise IndexDamaged(
+            path, f"{member.filename} has {member.file_size} bytes but takes {member.compress_size}; both must be equal"
+        )
 
 
 def _data_offset(path: Path, file: Any, member: zipfile.ZipInfo) -> int:

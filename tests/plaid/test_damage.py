@@ -433,6 +433,23 @@ def test_names_with_escapes_are_refused_without_a_warning(tmp_path, name):
             load_tensors(tmp_path / "x.pt")
 
 
+def test_a_member_that_claims_more_than_it_has_makes_no_room(tmp_path):
+    path = tmp_path / "x.pt"
+    save(path, np.zeros(4, "f4"))
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")  # in the central directory, the packed size is 20 bytes behind
+    while not data[entry + 46 :].startswith(b"x/data.pkl"):
+        entry = data.index(b"PK\1\2", entry + 4)
+    data[entry + 20 : entry + 24] = struct.pack("<I", 1 << 30)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(IndexDamaged, match="must be equal"):
+        load_tensors(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
 @pytest.mark.parametrize("name", ["centroids.npy", "bucket_weights.npy"])
 @pytest.mark.parametrize("value", [1e300, 1e30])
 def test_values_whose_squares_overflow_are_refused(tmp_path, name, value):
