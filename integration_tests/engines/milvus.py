@@ -92,7 +92,7 @@ class MilvusSession:
         return False
 
     def token_presets(self) -> tuple[str, ...]:
-        return ("float32",) if self.storage == "struct" else ("float32", "float16", "int8")
+        return ("float32", "float16", "int8")  # the last two as text, whatever the server has
 
     def scores_natively(self) -> bool:
         return self.storage == "struct"
