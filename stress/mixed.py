@@ -41,7 +41,7 @@ ENCODER = FDEEncoder(FDEConfig(dim=DIM, r_reps=8, k_sim=3, d_proj=16))
 IDS = 2_000
 _TOKENS = 12
 _SAMPLE_SECONDS = 10.0
-_PATIENCE = 600.0  # seconds for a search: a busy machine is no failure
+_PATIENCE = 600.0  # time limit of a search in seconds; on a busy machine, a slow one is not a failure
 
 
 def tokens_of(document: int, version: int) -> npt.NDArray[np.float32]:

@@ -53,12 +53,8 @@ class _Command(TyperCommand):
 class _Group(TyperGroup):
     """All commands."""
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """The option ``--help``, a flag as others are."""
-        return _as_flag(super().get_help_option(ctx))
-
     def get_params(self, ctx: Any) -> list[Any]:
-        """Options; all are flags."""
+        """Options, ``--help`` among them; all are flags."""
         return [_as_flag(each) for each in super().get_params(ctx)]
 
 
