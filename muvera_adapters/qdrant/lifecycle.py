@@ -26,7 +26,7 @@ from muvera_core import Encoder
 
 
 async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> Connection:
-    """Asks for the version; what a server can do depends on it, never on the client's."""
+    """Asks for the server's version, which determines what is supported; the client's version does not."""
     info = await ask(lambda client: client.info())
     version = tuple(int(part) for part in re.findall(r"\d+", info.version)[:2])
     local = wire is LOCAL
@@ -35,7 +35,7 @@ async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> C
 
 
 async def choose(connection: Connection, encoder: EncoderOption, sample: Any, quantization: Any) -> Chosen:
-    """Encoder and codes of a collection to come; an old server has fewer codes to choose from."""
+    """Chooses encoder and quantization of a new collection; older servers have fewer presets."""
     auto = WORTH_TRYING if connection.version >= schema.TURBO_VERSION else ("int8",)
     return await choosing.choose(encoder, sample, quantization, QDRANT.quantizations, auto)
 
@@ -52,7 +52,8 @@ async def create(
     schema.check_version(connection.version, plan.vectors)
     if await exists(name):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
-    # it was not there a moment ago: a conflict is a repeated request whose first reply was lost; opening checks it
+    # it did not exist a moment ago: a conflict means that the first reply was lost and the request repeated; open
+    # checks
     with contextlib.suppress(CollectionExists):
         await tell(lambda client: client.create_collection(collection_name=name, timeout=timeout, **plan.arguments))
     if tenant_field is not None:
@@ -62,7 +63,7 @@ async def create(
 
 
 async def open_collection(connection: Connection, encoder: Encoder | None, model: TokenModel | None) -> Collection:
-    """A collection that this library made or adopted."""
+    """Opens a collection that this library created or adopted."""
     name = connection.name
     info = await fetch_info(name)
     state = read_state(name, (info.config.metadata or {}).get(STATE_KEY))
