@@ -83,7 +83,7 @@ class TestRagatouille:
     def test_texts_that_are_no_utf8(self, copy):
         path = copy(self.NAME)
         (path / "collection.json").write_bytes(b"[" + b",".join([b'"\xff"'] * 237) + b"]")
-        with pytest.raises(IndexDamaged, match=r"collection.json: no JSON"):
+        with pytest.raises(IndexDamaged, match=r"collection.json: not valid JSON"):
             read(path)
 
     def test_texts_in_any_layout_of_json(self, copy):
