@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class MilvusMuvera:
-    """Two-stage search in Milvus: FDEs in an index; tokens in an array of structs, or as text on older servers.
+    """Two-stage search in Milvus: FDEs in an index; tokens in an array of structs, or as text.
 
     :meth:`create`, :meth:`open` and :meth:`adopt` make a store. The client stays the caller's: the store never closes
     or reconfigures it, not even in :meth:`close` and at the end of ``with``. Filters are expressions of Milvus.
@@ -166,8 +166,9 @@ class MilvusMuvera:
             max_tokens: maximum number of tokens of a document, at most 4,096. For text, it determines the number of
                 fields.
             tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"`` (scaled by token). None:
-                ``"float16"`` in text, ``"float32"`` in structs, which support no other. The two small ones are stored
-                as text in every version. FDEs are computed from the given tokens, not from the stored ones.
+                ``"float16"`` in text, ``"float32"`` in structs, which support no other. ``"float16"`` and
+                ``"int8"`` are stored as text in every version. FDEs are computed from the given tokens, not from the
+                stored ones.
             tokens_metric: metric by which tokens are compared: ``"IP"``, or ``"COSINE"`` for tokens that are not of
                 unit length.
             tokens_index_type: type of the structs' index; None: a small HNSW index, which the second stage hardly uses.

@@ -218,7 +218,7 @@ def test_unusual_training_is_a_warning(tmp_path, name, change, message):
         ("centroids", np.zeros((3, 4, 5)), r"expected one \(centroids, dim\) array"),
         ("centroids", np.zeros((0, 128)), r"expected one \(centroids, dim\) array"),
         ("centroids", np.full((1024, 128), np.nan), "NaN or infinite"),
-        ("centroids", np.zeros((1024, 127), "f4"), r"expected an \(n, 63\)|no whole bytes"),
+        ("centroids", np.zeros((1024, 127), "f4"), r"expected an \(n, 63\)|not whole bytes"),
         ("bucket_weights", np.zeros(15), "expected 2, 4, 16 or 256 bucket weights"),
         ("bucket_weights", np.arange(16), "expected 2, 4, 16 or 256 bucket weights"),
         ("bucket_weights", np.arange(4.0), r"merged_residuals.npy: expected an \(n, 32\) array of bytes, found uint8"),

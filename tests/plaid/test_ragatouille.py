@@ -71,8 +71,8 @@ class TestRagatouille:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("", "empty"), ("{}", "no list"), ('["a", 1]', "no list"), ('["a"', "cut short"), ('["a"] x', "cut short"),
-         ('["a" "b"]', "cut short"), ("[", "cut short")],
+        [("", "empty"), ("{}", "not a list"), ('["a", 1]', "not a list"), ('["a"', "cut short"),
+         ('["a"] x', "cut short"), ('["a" "b"]', "cut short"), ("[", "cut short")],
     )  # fmt: skip
     def test_no_list_of_texts(self, copy, text, message):
         path = copy(self.NAME)
