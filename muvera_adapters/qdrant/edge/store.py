@@ -283,7 +283,7 @@ class QdrantEdgeMuvera:
                 store._collection = replace(collection, has_fde=False, kept=False)
             elif collection.has_fde and state is None:
                 if tokens_vector is not None and store._do("adopt", _filled(collection)) == 0:
-                    # added, and nothing written: backfill() finishes what was begun
+                    # the vector was added and nothing written: backfill() continues
                     store._collection = replace(collection, has_fde=False)
                 else:
                     store._do("adopt", backfilling.check_adopted(collection))
@@ -854,7 +854,7 @@ class QdrantEdgeMuvera:
         return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path)), short_log=short_log), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
-        """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
+        """Adds the vector, and reopens the shard with its index and quantization, which only its configuration sets."""
         path, fde, kept = self._shard.path, self._collection.fde, self._collection.kept
         self._shard.close()
         with reaching(path):
@@ -864,7 +864,7 @@ class QdrantEdgeMuvera:
                     fde, params.size, params.distance, None, params.datatype
                 )
                 _change(path, added)
-            # a vector that was there keeps its codes; without any it may be that of a run which was killed here
+            # an existing vector keeps its codes; one without codes may be left by a run that was killed here
             if fde not in there or there[fde].quantization is None:
                 set_params(path, fde, params)
         tokens, model = self._collection.tokens, self._collection.model
@@ -897,10 +897,10 @@ def _make(
     vectors: Mapping[str, edge.EdgeVectorParams],
     optimizers: edge.EdgeOptimizersConfig | None,
 ) -> None:
-    """Makes an empty shard and its sidecar; killed at any point, there is either no collection or a whole one."""
+    """Creates an empty shard and its sidecar; after a kill at any point, there is no collection or a whole one."""
     if path.exists() and any(path.iterdir()):
         raise CollectionExists(f"{path} exists; open it, or drop it first")
-    # a sidecar without a directory: this creation was killed before, or the directory was moved away
+    # a sidecar without a directory: an earlier creation was killed, or the directory was moved away
     if sidecar.exists() and read_sidecar(sidecar) != state:
         raise CollectionExists(f"{sidecar} exists; put the directory of that collection back, or delete the file")
     partial = path.with_name(f".{path.name}.creating")
@@ -924,7 +924,7 @@ async def _filled(collection: Collection) -> int:
 
 
 async def _check_open(collection: Collection) -> None:
-    """Raises StoreUnavailable where the shard is closed, or of another process."""
+    """Raises StoreUnavailable if the shard is closed, or was opened by another process."""
     await GetStatus(collection.name, collection.fde)
 
 
@@ -941,7 +941,7 @@ def _change(path: Path, operation: edge.UpdateOperation) -> None:
 
 
 def count_documents(path: Path) -> int | None:
-    """Number of documents of a shard; None where another process has it open."""
+    """Number of documents of a shard; None if another process has it open."""
     try:
         shard = _load(path)
     except StoreUnavailable:
