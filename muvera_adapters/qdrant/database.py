@@ -139,12 +139,12 @@ def _find_grpc(target: Target, connect: Callable[..., Any], served: Any) -> int 
         finally:
             client.close()
     except Exception as error:  # the client raises what its transport raises
-        LOG.info("%s is used by REST, as gRPC does not answer at port %d: %s", target, port, short(error))
+        LOG.info("%s is reached by REST, as gRPC does not answer at port %d: %s", target, port, short(error))
         return None
     if answered.version != served.version:
-        LOG.info("%s is used by REST, as another server answers gRPC at port %d", target, port)
+        LOG.info("%s is reached by REST, as another server answers gRPC at port %d", target, port)
         return None
-    LOG.info("%s is used by gRPC at port %d", target, port)
+    LOG.info("%s is reached by gRPC at port %d", target, port)
     return port
 
 
