@@ -157,7 +157,7 @@ class FDEConfig:
 
     @classmethod
     def of_size(cls, dim: int, fde_dim: int, tokens: float | None = None, **options: Any) -> FDEConfig:
-        """The config for a number of dimensions, with the sizes that ranked best in measurements (docs/measured-encoders.md).
+        """The config for a number of dimensions, with the sizes that ranked best in measurements (docs/encoders.md).
 
         ``d_proj`` is 8 (None where ``dim`` is at most 8). ``k_sim`` is the largest for which enough repetitions are
         left: five times as many as partitions. That is 1 from 160 dimensions on, 2 from 640, 3 from 2,560, 4 from

@@ -21,7 +21,7 @@ def pool_tokens(docs: Any, factor: int, mask: ArrayLike | None = None, *, thread
     length. Clusters are in the order of their first tokens, and of equally near pairs the one with the earliest tokens
     is merged, so equal documents give equal results. Time and memory grow with the square of a document's tokens.
 
-    Pool documents, never queries. docs/measured-encoders.md has measurements.
+    Pool documents, never queries. docs/encoders.md has measurements.
 
     Args:
         docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.

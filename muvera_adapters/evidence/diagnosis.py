@@ -25,7 +25,7 @@ Float64 = npt.NDArray[np.float64]
 Verdict = Literal["fde", "fit", "pool", "regression"]
 
 # eight tokens in each of 32 partitions. Pooling by 2 then cost .01 to .02 of recall and halved what reranking reads; it
-# did not raise recall (documents joined to 300 to 900 tokens, docs/measured-tuning.md)
+# did not raise recall (documents joined to 300 to 900 tokens, docs/tuning.md)
 POOL_FROM = 256
 _CANDIDATES = 100
 # correlations and recall at a fixed number of candidates are measured with at most this number of queries

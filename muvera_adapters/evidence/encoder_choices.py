@@ -14,7 +14,7 @@ from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, Token
 #: dimensions of the FDEs
 FDE_DIMS = (640, 2_560, 10_240)
 REGRESSION_DIMS = (256, 512)
-# a sixth of the time of a document, at nearly the same recall (docs/measured-encoders.md)
+# a sixth of the time of a document, at nearly the same recall (docs/encoders.md)
 _CENTRES = 2_000
 
 

@@ -25,7 +25,7 @@ from muvera_core.tokens import first_bad_token, to_batch
 SAMPLE = 5_000
 _MOST_QUERIES = 300
 # the margin supposes a bell curve, which the recalls of few queries near 1 are not: with 28 queries it held a target of
-# .95 in .975 of 400 draws, and one of .98 in .8 (docs/measured-tuning.md)
+# .95 in .975 of 400 draws, and one of .98 in .8 (docs/tuning.md)
 _LEAST_EXPECTED_MISSES = 1.25
 # times k: among half of fewer documents, the exact top k is found by chance
 _LEAST_DOCUMENTS = 20

@@ -10,7 +10,7 @@ from muvera_adapters.evidence.measuring import Float64
 _STEPS = (1, 1.5, 2, 3, 5, 7)  # of a decade of numbers of candidates
 #: what a search reranks unless it is told otherwise
 MAX_PREFETCH = 200
-#: power of the number of documents with which candidates for the same recall grow (docs/measured-tuning.md has its source)
+#: power of the number of documents with which candidates for the same recall grow (docs/tuning.md has its source)
 GROWTH = 1 / 3
 _NORMAL = 1.6449  # one-sided 95 % quantile
 

@@ -18,7 +18,7 @@ from muvera_core import FDEEncoder, TokenBatch
 if TYPE_CHECKING:
     from muvera_adapters.stores.collection import Described
 
-# docs/measured-tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
+# docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
 # (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
 FIT_FROM = 0.2
 # neighbours are alike: of the sample, whose value is .07, 8 neighbours reach .39 and 32 reach .27, but 64 at most .17
