@@ -23,9 +23,7 @@ class TestPylate:
         assert {d.position: d.id for d in documents} == map_
 
     def test_the_directory_inside_has_no_ids(self):
-        with pytest.warns(
-            IndexWarning, match="ids are the index's own numbers; open .*colbert for those of PyLate"
-        ):
+        with pytest.warns(IndexWarning, match="ids are the index's own numbers; open .*colbert for those of PyLate"):
             source = open_index(INDEXES / self.FAST / "fast_plaid_index")
         assert source.format == "fast-plaid"
         assert [d.id for d in source.documents()] == list(range(98))
