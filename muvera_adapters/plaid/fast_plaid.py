@@ -96,7 +96,7 @@ def _merged_rows(directory: Path, kind: str, lengths: list[Int64]) -> Int64:
         if entry is not None:
             found = entry.get("rows") if isinstance(entry, dict) else None
             if not isinstance(found, int) or not 0 <= found < 2**40:
-                raise IndexDamaged(path, f"the number of rows of {number}.{kind}.npy is missing")
+                raise IndexDamaged(path, f"the number of rows of {number}.{kind}.npy is missing or not valid")
             rows[number] = found
     return rows
 

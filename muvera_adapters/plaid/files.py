@@ -92,7 +92,7 @@ def read_metadata(directory: Path) -> tuple[dict[str, Any], int]:
     metadata = read_json(path)
     count = metadata.get("num_chunks") if isinstance(metadata, dict) else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise IndexDamaged(path, "the number of chunks (num_chunks) is missing")
+        raise IndexDamaged(path, "the number of chunks (num_chunks) is missing or not valid")
     extra = sorted(n for n in _chunk_numbers(directory) if n >= count)
     if extra:
         warnings.warn(

@@ -300,7 +300,7 @@ def saved_files(directory: Path) -> list[Path]:
     if path.is_file():
         splits = _json(path).get("splits")
         if not isinstance(splits, list):
-            raise InvalidInput(f"{path}: the list of splits is missing")
+            raise InvalidInput(f"{path}: the list of splits is missing or not valid")
         return [file for split in splits for file in saved_files(directory / str(split))]
     path = directory / "state.json"
     if not path.is_file():
