@@ -48,7 +48,8 @@ class RegressionEncoder:
 
     ``fit`` makes one; new documents need no other fit while they are like those of the sample. A document costs two
     matrix products, the larger with the sample: some 20 to 80 times an FDE. The result depends on the
-    document or query alone: not on the batch around it, nor on ``threads``.
+    document or query alone: not on the batch around it, nor on ``threads``. Where numba is not installed, numpy
+    computes it, and rounds differently in other batches.
 
     Queries are of unit length too. A dot product is MaxSim less that of the query with the average document, times a
     factor that depends on the query: it ranks documents of one query, may be negative, and says nothing across queries.
