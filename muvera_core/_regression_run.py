@@ -12,13 +12,13 @@ from muvera_core._layout import LANES, Float32, aligned_rows, panels
 from muvera_core._parallel import for_chunks
 from muvera_core.tokens import Located, TokenBatch, Tokens
 
-# of one call: many documents share one reading of the (sample, dim) matrix, and their maxima take a few MB a thread
+# tokens of one call: many documents share one pass over the (sample, dim) matrix; their maxima take some MB per thread
 _CHUNK_TOKENS = 8192
 _ROW = 128  # a kernel's row
 
 
 class Matrix:
-    """A (rows, columns) matrix as a product's right side."""
+    """A (rows, columns) matrix as the right side of a product."""
 
     def __init__(self, matrix: npt.NDArray[Any]) -> None:
         self.rows, self.columns = matrix.shape
@@ -32,12 +32,12 @@ class Matrix:
 
 
 def first_product(kernel: Any, matrix: Matrix, shift: Float32, located: Located, i: int, j: int) -> Float32:
-    """What ``kernel`` makes of documents or queries i to j with a matrix of token width: planes, padded with zeros.
+    """Result of ``kernel`` for documents or queries i to j and a matrix of token width: planes, padded with zeros.
 
     Raises:
         InvalidTokens: a token is NaN, infinite or all zeros.
     """
-    rows = 1 if j - i == 1 else -(-(j - i) // LANES) * LANES  # a single query would take the work of 16
+    rows = 1 if j - i == 1 else -(-(j - i) // LANES) * LANES  # padding would cost a single query the work of 16
     out = aligned_rows(-(-len(matrix.panels) * LANES // _ROW) * rows, _ROW).reshape(-1, rows, _ROW)
     out[...] = 0
     state, position, token = kernel(
@@ -51,7 +51,7 @@ def first_product(kernel: Any, matrix: Matrix, shift: Float32, located: Located,
 
 
 def encode(kernel: Any, first: Matrix, shift: Float32, second: Matrix, located: Located, threads: int) -> Float32:
-    """(n, second.columns): the first product, then the second."""
+    """(n, second.columns) vectors: the first product, then the second."""
     from muvera_core import _regression_kernels
 
     result = np.empty((len(located.addresses), second.columns), np.float32)

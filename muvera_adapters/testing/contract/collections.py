@@ -212,7 +212,7 @@ class TestEncoderKeptInAFile:
 
     def test_without_it_the_error_says_what_to_do(self, session: Session, fitted: Any) -> None:
         """``open`` without the encoder raises ``EncoderMismatch``, which says how to load it."""
-        with pytest.raises(EncoderMismatch, match=r"too big to travel.*load_encoder\(path\)") as caught:
+        with pytest.raises(EncoderMismatch, match=r"too large to be kept.*load_encoder\(path\)") as caught:
             session.open("fitted")
         assert FITTED_ENCODER.fingerprint in str(caught.value)
         assert session.open("fitted", FITTED_ENCODER).count() == COUNT
