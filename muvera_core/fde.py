@@ -105,7 +105,7 @@ class FDEEncoder:
     @classmethod
     def _fitted(cls, config: FDEConfig, mean: Float32, threads: int | None) -> FDEEncoder:
         if not mean.any():
-            raise ValueError("the mean of the sample is zero, so there is no common direction: use FDEEncoder(config)")
+            raise ValueError("the sample's mean is zero, so there is no common direction: use FDEEncoder(config)")
         encoder = cls(config, threads=threads)
         # rounded to the shortest decimals, so that to_dict() is short and restores exactly the same bits
         encoder.mean = np.array([float(str(x)) for x in mean], np.float32)
