@@ -1,12 +1,13 @@
-"""Recall of a database's own index for each kind of codes: all indexed, half of it not yet, and with filters.
+"""Recall of a database's index for each kind of codes: fully indexed, half indexed, and with filters.
 
     python -m benchmarks.codes edge|weaviate|milvus-lite|milvus [--sets sample FILE.npz ...] [--encoders fde ...]
         [--codes NAME ...] [--seeds 0 1] [--json FILE]
 
-Figure: share of the ten best documents by exact MaxSim among the first 20, 100 and 200 that the first stage finds, of
-those that the filter lets through. Means over the seeds, which draw the encoder, the order of documents, and what the
-filters match. "scan" compares float32 vectors with all documents, without a database. "half": the second half of the
-documents is written after the first one is indexed, and has no index and no codes where the database has such a state.
+Figures: share of the ten best documents by exact MaxSim (that pass the filter) among the first 20, 100 and 200
+candidates of the first stage. They are means over seeds, which determine the encoder, the order of documents, and the
+documents that filters match. "scan" compares float32 vectors with all documents, without a database. "half": the second
+half of the documents is written after the first half was indexed; in databases that have such a state, it has no index
+and no codes.
 
 Sets: ``sample``, the docstrings that come with the package, and any .npz file with ``doc_tokens``, ``doc_offsets``,
 ``query_tokens`` and ``query_offsets``. Encoders, by name and dimensions: FDEs of 40 x 8 x 8, 40 x 4 x 8 and 20 x 4 x 8,

@@ -1,22 +1,22 @@
-"""One table: ways to search the same token vectors, each loaded and then served by a process of its own.
+"""Compares ways to search the same token vectors in one table; each is loaded and served by separate processes.
 
-- exact MaxSim over everything, here, tokens as float16 in memory;
+- exact MaxSim over everything in this process, with tokens as float16 in memory;
 - two stages of this library in Qdrant Edge, at several numbers of candidates: the default FDE (two-bit codes), the
   regression encoder with 512 dimensions in two bits and with 1,024 in int8 (2,000 centres, fitted to the documents);
 - LEMUR's learned features in the same store (``benchmarks/lemur.py``: trained on 16,384 tokens of the documents, 512
   documents and 12 epochs; 2,048 dimensions in int8);
 - two stages of this library in milvus-lite (which scores no tokens: rerank="client") and in Weaviate;
-- what each engine has for multi-vectors itself: Qdrant's graph over MaxSim, Weaviate's graph over tokens, its MUVERA;
-- fastembed's ``Muvera`` by hand in Qdrant Edge: a loop over documents, FDEs by cosine, tokens without a graph;
+- the engines' own searches of multi-vectors: Qdrant's graph over MaxSim, Weaviate's graph over tokens and its MUVERA;
+- fastembed's ``Muvera``, used by hand in Qdrant Edge: a loop over documents, FDEs by cosine, tokens without a graph;
 - fast-plaid and xtr-warp-rs (4 bits), where they are installed, with the probes of their defaults and with more.
 
-Figures: recall of the ten best documents by exact MaxSim, nDCG@10 by the set's judgements, milliseconds of a query at a
-time with one core and with all, and the processors' milliseconds of a query (the server's too) with one core. Each
-round starts a new process for every search, in turns, and prints its row again; times are those of the round with the
-lowest median, as neighbours on a machine can only add to them, the rest those of the last round. Load is client and
-engine together, fits and trainings included, until everything is indexed, with all cores. Memory is what serving adds
-to a process that was started anew, after all queries: anonymous, and mapped files that the system may drop. Weaviate is
-what WEAVIATE_BIN names; without, its rows are left out.
+Figures: recall of the ten best documents by exact MaxSim, nDCG@10 by the set's judgements, latency in milliseconds of
+single queries with one core and with all cores, and CPU milliseconds of a query (including the server's) with one core.
+Each round starts a new process for every search in turn, and prints its row again. Times are those of the round with
+the lowest median, because other programs on the machine can only add to them. Other figures are those of the last
+round. The load time is for client and engine together, including fits and trainings, until everything is indexed, with
+all cores. Memory is the growth of a newly started process after all queries: anonymous memory, and mapped files, which
+the OS can evict. WEAVIATE_BIN names the Weaviate server; without it, its rows are left out.
 
     python -m benchmarks.compare [--set pydocs | FILE.npz] [--qrels FILE] [--rounds 3] [--only NAME ...] [--json FILE]
 

@@ -1,10 +1,11 @@
-"""Encoding speed against fastembed and against the floor of the algorithm, side by side in one process.
+"""Encoding speed compared with fastembed and with the lower bound of the algorithm, in one process.
 
-Documents: token vectors of the sample index in runs of the length asked for. Two settings of ours meet in the same
-rounds: orthogonal draws ("muvera-2", 40 x 8 x 8) and the paper's independent ones ("muvera-1", 20 x 32 x 16, the sizes
-of fastembed). The floor is one SimHash matrix product over all tokens (numpy's BLAS) with the number of hyperplanes of
-the latter: with independent hyperplanes, an exact implementation computes at least those signs. Rounds interleave the
-contestants, so that a slow moment of the machine meets all of them.
+Documents are consecutive token vectors of the sample index, of the requested length. Two settings of this library are
+measured in the same rounds: orthogonal draws ("muvera-2", 40 x 8 x 8) and the independent draws of the paper
+("muvera-1", 20 x 32 x 16, the sizes of fastembed). The lower bound (floor) is one SimHash matrix product over all
+tokens (numpy's BLAS) with the number of hyperplanes of the latter, because an exact implementation with independent
+hyperplanes must compute at least these signs. Rounds interleave the contestants, so that a slow phase of the machine
+affects all of them.
 
     python benchmarks/encode.py [--threads N] [--rounds N] [--json FILE]
 """

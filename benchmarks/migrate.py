@@ -1,13 +1,13 @@
-"""What a migration costs: decoding, loading into Qdrant Edge, and memory at two sizes of index.
+"""The cost of a migration: decoding, loading into Qdrant Edge, and memory at two sizes of index.
 
 Indexes are generated: random centroids, codes and residuals in the files of colbert-ai, 2 bits, documents of 20 to 100
 tokens.
 
-1. Decoding: tokens a second of this library's reader, and, where colbert-ai is installed, of its own codec on the same
-   files (``pip install colbert-ai torch transformers``); both on this machine's processors, in turns.
-2. End to end into Edge, with the default encoder: documents a second until the last is acknowledged.
-3. Memory: largest resident set of a process that reads, encodes and journals everything, with a store that keeps
-   nothing, for an index and for one of ten times its size.
+1. Decoding: tokens per second of this library's reader and, if colbert-ai is installed, of its codec on the same files
+   (``pip install colbert-ai torch transformers``); both on the CPU, in turns.
+2. End to end into Edge, with the default encoder: documents per second until the last one is acknowledged.
+3. Memory: peak resident set of a process that reads, encodes and journals everything, with a store that keeps nothing,
+   for one index and for an index of ten times its size.
 
     python -m benchmarks.migrate [--tokens 2000000] [--edge-docs 5000] [--rounds 3] [--skip-memory] [--json FILE]
 """

@@ -1,12 +1,12 @@
-"""How often ``recommend`` holds its target on queries that had no part in the choice.
+"""How often the choice of ``recommend`` reaches its target on held-out queries.
 
     python -m benchmarks.recommend [--sets pydocs FILE.npz] [--draws 20] [--recall 0.95] [--documents N]
                                    [--bytes N] [--json FILE]
 
-In each draw the queries are split in random halves, of which one chooses and the other reports, and encoders get
-another seed; with ``--documents``, another random sample of documents is searched too. The sets are those of
-``benchmarks/sets.py``, without changes. Every draw searches real indexes. With many draws, nineteen of twenty should
-hold.
+In each draw, the queries are split into random halves, one for the choice and one for the report, and encoders get
+another seed. With ``--documents``, each draw also searches another random sample of documents. The sets are those of
+``benchmarks/sets.py``, without changes. Every draw searches real indexes. Of many draws, nineteen of twenty should
+reach the target.
 """
 
 from __future__ import annotations

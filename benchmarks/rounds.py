@@ -1,4 +1,4 @@
-"""What benchmarks of encoding share: contestants in interleaved rounds, and documents of one length."""
+"""Shared code of the encoding benchmarks: contestants in interleaved rounds, and documents of one length."""
 
 from __future__ import annotations
 

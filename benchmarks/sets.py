@@ -1,4 +1,4 @@
-"""Sets of documents and queries for measurements of recall, named by one line of text.
+"""Sets of documents and queries for measurements of recall, each described by one line of text.
 
 ``pydocs`` (the docstrings that come with the package) or an .npz file with ``doc_tokens``, ``doc_offsets``,
 ``query_tokens`` and ``query_offsets``; then, after a colon, changes in the order of writing, each with one number:

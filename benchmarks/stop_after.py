@@ -1,4 +1,4 @@
-"""What `stop_after` saves and costs: recall of the exact top 10, tokens fetched and scored, and latency.
+"""Savings and costs of `stop_after`: recall of the exact top 10, tokens fetched and scored, and latency.
 
 `search(rerank="client", stop_after=n)` in Qdrant Edge or milvus-lite as `create` makes them, for several n and numbers
 of candidates; "-" is a search without `stop_after`. Figures are means over queries and seeds, latency is a median; the

@@ -1,11 +1,11 @@
-"""What the Qdrant Edge store costs beside the bare engine, and what two stages buy beside MaxSim over everything.
+"""Overhead of the Qdrant Edge store compared with the bare engine, and two stages compared with exact MaxSim.
 
-Documents: the sample (pydocs), repeated with noise, so that lengths and directions are real.
+Documents are the sample (pydocs), repeated with noise, so that lengths and directions are realistic.
 
-1. Load rate: the adapter's ``upsert`` against the same encoder, points and batches sent to the engine by hand.
-2. For each quantization: recall of the exact top 10, p50 and p95 at several prefetch sizes, against the engine's
-   MaxSim over everything; disk and memory (growth of the resident set, files mapped by the engine included) for one
-   document. Each quantization runs in a process of its own.
+1. Load rate: ``upsert`` of the adapter compared with the same encoder, points and batches sent to the engine by hand.
+2. For each quantization: recall of the exact top 10, p50 and p95 at several prefetch sizes, compared with the engine's
+   MaxSim over everything; disk and memory per document (growth of the resident set, including files mapped by the
+   engine). Each quantization runs in a separate process.
 
     python benchmarks/store.py [--docs 20000] [--quantizations int8 turbo4 ...] [--json FILE]
 """

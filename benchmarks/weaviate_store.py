@@ -1,4 +1,4 @@
-"""Two stages in Weaviate beside its own multi-vector index and its own MUVERA: one server each, the same documents.
+"""Two stages in Weaviate compared with its multi-vector index and its MUVERA: one server each, the same documents.
 
 Documents: the sample (pydocs), repeated with noise, so that lengths and directions are real. Equal dimensions of both
 encodings, equal graphs, equal quantization, equal rerank depth (``--prefetch``): Weaviate's own MUVERA reranks its

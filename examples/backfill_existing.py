@@ -1,4 +1,4 @@
-"""An existing Qdrant collection of ColBERT vectors gets FDEs in place, and answers in two stages.
+"""Adds FDEs to an existing Qdrant collection of ColBERT vectors, and searches it in two stages.
 
 python examples/backfill_existing.py COLLECTION --vector colbert --url http://localhost:6333 [--dry-run]
 python examples/backfill_existing.py --stand-in      # makes such a collection in memory first

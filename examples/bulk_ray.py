@@ -3,8 +3,8 @@
 python examples/bulk_ray.py corpus.jsonl weaviate:http://localhost:8080      # lines {"id": ..., "text": ...}
 python examples/bulk_ray.py corpus.jsonl qdrant:http://localhost:6333 [--workers 2] [--stand-in]
 
-Run again after a failure, it does what is left: documents that are there are passed over, and `upsert` replaces by id.
-Each worker embeds, encodes and writes its batches over its own connection; Ray repeats batches of machines that die.
+After a failure, run it again: it skips documents that exist, and `upsert` replaces by id. Each worker embeds, encodes
+and writes its batches over its own connection; Ray repeats the batches of machines that fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pages as images in Weaviate with a ColPali-like model of colpali-engine.
+"""Searches pages as images in Weaviate, with a ColPali-like model of colpali-engine.
 
 python examples/pages_weaviate.py "quarterly revenue" page1.png page2.png ... [--port 8080] [--stand-in]
 """

@@ -1,11 +1,11 @@
-"""Mutated index files through the readers of PLAID-family indexes.
+"""Feeds mutated index files to the readers of PLAID-family indexes.
 
 python -m stress.index_files --mutants 1000000 --seed 1 --workers 2 --out findings
 
-Starts from the indexes of tests/data/plaid. A mutant goes through the reader of its file, or, in one case of twelve,
-the index is opened with it and documents are read. Mutants that reach new lines, or are refused from a new place, are
-mutated further. A finding is anything but documents or an error of this library: another exception, a warning of
-another kind, a crash, a hang, memory over the limit, and any import, written file or process.
+Starts from the indexes of tests/data/plaid. Most mutants are read only by the reader of their file; for one in twelve,
+the whole index is opened and documents are read. Mutants that reach new lines, or are rejected at a new line, are
+mutated further. The expected results are documents or an error of this library. Everything else is a finding: another
+exception, a warning of another kind, a crash, a hang, memory over the limit, and any import, written file or process.
 Findings are kept in --out, with the files that show them.
 """
 

@@ -1,4 +1,4 @@
-"""Clients and servers killed at random moments of loads, backfills and migrations: what is lost, doubled, misreported.
+"""Kills clients and servers at random moments of loads, backfills and migrations, and checks that nothing is lost.
 
 python -m stress.kills --kills 100 --seed 1 --out kills.jsonl          # WEAVIATE_BIN names a Weaviate server
 

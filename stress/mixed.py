@@ -1,12 +1,12 @@
-"""Reads and writes at the same time for a bounded time: errors, growth of memory, recall at the end.
+"""Reads and writes concurrently for a limited time, and reports errors, growth of memory, and recall at the end.
 
 python -m stress.mixed --store edge --threads 8 --minutes 60 --seed 1
 python -m stress.mixed --store weaviate --tasks 8 --minutes 60       # asyncio; WEAVIATE_BIN names a Weaviate server
 
-Every worker owns a share of the ids: it writes, replaces and deletes documents of its own, so that what must be there
-in the end is known, and searches and counts among all. A search must give no document twice, in the order of scores. In
-the end every document is compared with what was last acknowledged. Before and after, searches are compared with exact
-MaxSim.
+Every worker owns a share of the ids. It writes, replaces and deletes only its own documents, so that the expected state
+at the end is known, and searches and counts all documents. A search must return hits in the order of their scores, and
+no document twice. At the end, every document is compared with the last acknowledged write. Searches before and after
+are compared with exact MaxSim.
 """
 
 from __future__ import annotations
