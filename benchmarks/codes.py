@@ -133,7 +133,7 @@ def edge_database(directory: Path) -> Iterator[Database]:
 
 @contextmanager
 def weaviate_database(directory: Path) -> Iterator[Database]:
-    """A server of its own; it indexes whatever it takes."""
+    """A separate Weaviate server, which indexes every document as it is written."""
     from weaviate.classes.config import Configure
     from weaviate.classes.query import Filter
 
@@ -237,7 +237,7 @@ class Run:
         return [set(row.tolist()) for row in np.argsort(-scores, axis=1, kind="stable")[:, :10]]
 
     def recall(self, found: Sequence[Sequence[int]], key: str | None) -> float:
-        """Of what was found for each query."""
+        """Recall of the documents found for each query."""
         return float(np.mean([len(set(a) & b) / 10 for a, b in zip(found, self.best(key), strict=True)]))
 
     def scan(self) -> list[float]:
@@ -250,7 +250,7 @@ class Run:
         return values
 
     def through(self, database: Database, codes: str) -> tuple[list[float], int, int | None]:
-        """Recall through the index; bytes of codes of a document; documents that were not indexed when half were."""
+        """Recall through the index, bytes of codes per document, and unindexed documents in the state "half"."""
         values: dict[str, list[float]] = {}
         halves = (self.order[: len(self.order) // 2], self.order[len(self.order) // 2 :])
         options = database.codes[codes](self.encoder.dim)
@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("database", choices=DATABASES)
     parser.add_argument("--sets", nargs="+", default=["sample"])
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=["fde-2560", "regression-512"])
-    parser.add_argument("--codes", nargs="+", help="default: all")
+    parser.add_argument("--codes", nargs="+", help="names of codes; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

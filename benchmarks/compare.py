@@ -187,7 +187,7 @@ def edge_by_hand(fastembed: bool) -> Way:
 
 
 def weaviate(kind_name: str, settings: dict[str, Any]) -> Way:
-    """A kind of collection of ``weaviate_store.py``, in a server of its own."""
+    """A kind of collection of ``weaviate_store.py``, in a separate server."""
     kind = kinds()[kind_name]
     binary = os.environ.get("WEAVIATE_BIN", "")
 
@@ -277,7 +277,7 @@ def warp() -> Way:
 
 
 def tensors(matrices: Any) -> list[Any]:
-    """As torch tensors."""
+    """The token matrices as torch tensors."""
     import torch
 
     return [torch.from_numpy(np.ascontiguousarray(matrices[i])) for i in range(len(matrices))]
@@ -361,7 +361,7 @@ def served(way: Way, setting: Any, data: Data, path: Path) -> dict[str, Any]:
 
 
 def one(name: str, setting: str | None, data: Data, path: Path) -> dict[str, Any]:
-    """In a process of its own: loads a way, or serves one of its settings."""
+    """Loads a way, or serves one of its settings; runs in a separate process."""
     way = ways()[name]
     if setting is not None:
         return served(way, way.settings[setting], data, path)
@@ -384,7 +384,7 @@ def in_process(cores: int, name: str, setting: str | None, data: Path, path: Pat
 
 
 def judged(name: str, qrels: Path | None) -> tuple[list[str], list[str], Judgements]:
-    """Ids of documents and of queries, and judgements; none where there is no file, or documents were changed."""
+    """Ids of documents and queries, and judgements; None if there is no file, or the documents were changed."""
     if name == "pydocs":
         sample = load_pydocs()
         asked = [str(i) for i in range(len(sample.questions))]
@@ -413,10 +413,10 @@ def line(name: str, row: dict[str, Any]) -> str:
 def main() -> None:
     """Prints a table and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", default="pydocs", help="as of benchmarks.sets")
-    parser.add_argument("--qrels", type=Path, help="judgements of an .npz file's queries")
+    parser.add_argument("--set", default="pydocs", help="a set, see benchmarks/sets.py")
+    parser.add_argument("--qrels", type=Path, help="file with judgements for the queries of an .npz file")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=[], help="names of ways, without their settings")
+    parser.add_argument("--only", nargs="+", default=[], help="names of ways to measure, without their settings")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/compare.json"))
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

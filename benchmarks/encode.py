@@ -41,7 +41,7 @@ FASTEMBED_BATCH = {32: 48, 64: 32, 120: 24, 300: 12, 1030: 6}  # it takes millis
 def compare(
     tokens: Any, length: int, settings: dict[str, FDEConfig], theirs: Muvera, repeat: int, threads: int
 ) -> list[dict[str, Any]]:
-    """Microseconds a document and ratios at one document length, for each setting; the floor is the last one's."""
+    """Microseconds per document and ratios for each setting at one document length; the floor is that of the last."""
     batch = documents(tokens, length, BATCH)
     few = [batch[i] for i in range(FASTEMBED_BATCH.get(length, 8))]
     encoders = {name: FDEEncoder(config, threads=threads) for name, config in settings.items()}
@@ -88,7 +88,7 @@ def queries(tokens: Any, config: FDEConfig, theirs: Muvera, repeat: int) -> dict
 def score(tokens: Any, repeat: int, threads: int) -> dict[str, float]:
     """MaxSim of a query of 32 tokens with 1,000 documents of 80, in microseconds a document.
 
-    The floor is the matrix product of all token pairs; numpy's way needs a maximum over every segment besides.
+    The floor is the matrix product of all token pairs; with numpy, a maximum over every segment is needed in addition.
     """
     batch, query = documents(tokens, 80, 1000), tokens[:32]
 

@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of a document")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="numbers of tokens of a document")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/encode_regression.json"))
     arguments = parser.parse_args()
     batch = TokenBatch.from_list(d.tokens for d in load_pydocs().source.documents())

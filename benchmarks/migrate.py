@@ -89,14 +89,14 @@ def _tensor(array: Any, key: str) -> bytes:
 
 
 def decode_here(path: Path) -> float:
-    """Tokens a second."""
+    """Tokens per second of this library's reader."""
     started = time.perf_counter()
     n = sum(len(document.tokens) for document in open_source(path).documents())
     return n / (time.perf_counter() - started)
 
 
 def decode_colbert(path: Path) -> float | None:
-    """Tokens a second of colbert-ai's codec, chunk by chunk; None where it is not installed."""
+    """Tokens per second of colbert-ai's codec, chunk by chunk; None if it is not installed."""
     try:
         import torch
         from colbert.indexing.codecs.residual import ResidualCodec
@@ -120,7 +120,7 @@ def decode_colbert(path: Path) -> float | None:
 
 
 def load_edge(path: Path, directory: Path, documents: int) -> dict[str, float]:
-    """Documents and tokens a second until the last document is acknowledged."""
+    """Documents and tokens per second until the last document is acknowledged."""
     source = open_source(path)
     encoder = FDEEncoder(FDEConfig(DIM))
     encoder.encode_documents([np.eye(DIM)])  # compile first
@@ -165,7 +165,7 @@ class Nothing:
 
 
 def peak(path: Path, journal: Path) -> dict[str, float]:
-    """Largest resident set, mapped files included, of this process; run in one of its own."""
+    """Peak resident set of this process, including mapped files; run in a separate process."""
     started = time.perf_counter()
     database: Any = Nothing()
     source = open_source(path)
@@ -231,7 +231,7 @@ def main() -> None:
 
 
 def _apart(call: Any, *arguments: Any) -> Any:
-    """In a process of its own, which owes nothing to this one's memory."""
+    """Runs the measurement in a new process, so that this process's memory does not count."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 

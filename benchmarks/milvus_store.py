@@ -115,7 +115,7 @@ def main() -> None:
     """Prints tables and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=3, help="of the load comparison")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds of the load comparison")
     parser.add_argument("--prefetch", type=int, nargs="+", default=[50, 100, 200])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/milvus.json"))
     arguments = parser.parse_args()

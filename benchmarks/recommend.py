@@ -27,11 +27,11 @@ from muvera_adapters.evidence import recommend
 def main() -> None:
     """Prints a line for each draw, and the share that held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as of benchmarks.sets')
+    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as in benchmarks/sets.py')
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument(
-        "--documents", type=int, default=5000, help="documents of a draw, at random where there are more"
+        "--documents", type=int, default=5000, help="maximum number of documents of a draw, drawn at random"
     )
     parser.add_argument("--bytes", type=float, default=None)
     parser.add_argument("--json", type=Path)

@@ -93,7 +93,7 @@ def asked(process: subprocess.Popen[str], mode: str) -> list[float]:
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("other", type=Path, nargs="?", help="the other checkout")
+    parser.add_argument("other", type=Path, nargs="?", help="directory of the other checkout")
     parser.add_argument("--docs", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["pydocs"])
     parser.add_argument("--database", nargs="+", choices=["edge", "milvus"], default=["edge"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--every", type=int, default=1, help="take each n-th query only")
+    parser.add_argument("--every", type=int, default=1, help="n: use only every n-th query")
     arguments = parser.parse_args()
     for name in arguments.sets:
         data = load(name)

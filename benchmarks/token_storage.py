@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--codes", default="turbo2", help="codes of the FDEs; none: no codes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--reference", type=float, help="MB of another engine's files")
-    parser.add_argument("--presets", nargs="*", help="ways of storing tokens; all of the store by default")
+    parser.add_argument("--reference", type=float, help="size of another engine's files in MB, for comparison")
+    parser.add_argument("--presets", nargs="*", help="ways of storing tokens; default: all of the store")
     parser.add_argument("--lock", type=Path, help="file to lock while times are measured")
     asked = parser.parse_args()
     for name in asked.sets:

@@ -116,10 +116,10 @@ def draw(image: np.ndarray, maps: dict[str, np.ndarray], file: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
-    parser.add_argument("page", nargs="?", help="image file")
+    parser.add_argument("page", nargs="?", help="image file of the page")
     parser.add_argument("--out", default="map.png", help="image file to write")
     parser.add_argument("--tokens", type=int, default=2, help="number of query tokens to draw, those that match best")
-    parser.add_argument("--stand-in", action="store_true", help="no model: a page that is drawn here")
+    parser.add_argument("--stand-in", action="store_true", help="use a page that is drawn here instead of a model")
     arguments = parser.parse_args()
     model = StandIn() if arguments.stand_in else Model()
     image, tokens, rows, columns, first = model.page(arguments.page)

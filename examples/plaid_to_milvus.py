@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("--collection", default="example_plaid")
     parser.add_argument("--limit", type=int, help="maximum number of documents to move")
-    parser.add_argument("--stand-in", action="store_true", help="the index that comes with the package")
+    parser.add_argument("--stand-in", action="store_true", help="use the index that comes with the package")
     arguments = parser.parse_args()
     index = Path(samples.__file__).parent / "pydocs" / "index" if arguments.stand_in else arguments.index
     if index is None:

@@ -172,7 +172,7 @@ class FDEConfig:
         documents of fewer than 60 tokens, ``k_sim`` is at most 3. docs/encoders.md has the measurements.
 
         The ``fde_dim`` of the result is the largest multiple of ``2**k_sim * d_proj`` that is at most the given one. It
-        is smaller than the given one by less than one repetition. A larger argument never gives a smaller result.
+        differs from the given one by less than one repetition. A larger argument never gives a smaller result.
         ``of_size(dim, 2560)`` is the default config where ``dim`` is more than 8.
 
         Args:

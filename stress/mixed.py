@@ -132,7 +132,7 @@ class End:
 
 
 def threads(store: Any, shares: list[Share], end: End) -> None:
-    """Every share in a thread of its own, over one store."""
+    """Runs every share in its own thread, with one store."""
 
     def work(share: Share) -> None:
         while not end():
@@ -150,7 +150,7 @@ def threads(store: Any, shares: list[Share], end: End) -> None:
 
 
 async def tasks(store: Any, shares: list[Share], end: End) -> None:
-    """Every share in a task of its own, over one asynchronous store."""
+    """Runs every share in its own task, with one asynchronous store."""
 
     async def work(share: Share) -> None:
         while not end():
@@ -257,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=["edge", "weaviate", "milvus-lite", "local"], default="edge")
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--tasks", type=int, default=0, help="tasks of asyncio in the place of threads; 0: threads")
+    parser.add_argument("--tasks", type=int, default=0, help="number of asyncio tasks instead of threads; 0: threads")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -46,7 +46,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Spread:
-        """Of numbers."""
+        """The quantiles of numbers."""
         low, p5, median, p95, high = np.percentile(values, (0, 5, 50, 95, 100))
         return cls(float(low), float(p5), float(median), float(values.mean()), float(p95), float(high))
 

@@ -233,7 +233,7 @@ def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()
     Args:
         spec: database of the server.
         location: URL.
-        options: names that the query string may have, beside the spec's ``store_options``.
+        options: names of options that the query string may have, in addition to the spec's ``store_options``.
 
     Raises:
         WrongUsage: the URL is not valid, has other options, or has a secret in it.

@@ -69,7 +69,7 @@ class TestWritesTouchOnlyWhatTheyName:
     def hybrid(self, session: Session) -> Any:
         """An adopted collection that has a vector "dense" in addition to the tokens."""
         if not session.has_other_vectors():
-            pytest.skip("the database keeps no other vectors beside FDEs")
+            pytest.skip("the database cannot store other vectors than FDEs")
         session.foreign("hybrid", IDS[:9], DOCUMENTS[:9], dense=DENSE[:9])
         store = session.adopt("hybrid", ENCODER)
         assert store.backfill().written == 9

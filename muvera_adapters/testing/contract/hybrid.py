@@ -43,7 +43,7 @@ class TestSeveralLists:
     def store(self, session: Session) -> Any:
         """A collection of another program with FDEs, tokens, and a vector "dense"."""
         if not session.has_other_vectors():
-            pytest.skip("the database keeps no other vectors beside FDEs")
+            pytest.skip("the database cannot store other vectors than FDEs")
         session.foreign("lists", IDS, DOCUMENTS, fdes=ENCODER.encode_documents(DOCUMENTS), dense=DENSE)
         return session.adopt("lists", ENCODER, fde_vector="fde")
 
@@ -218,7 +218,7 @@ class TestGroups:
     def test_all_candidates_make_groups(self, session: Session) -> None:
         """Groups are made from all candidates, including those of other searches."""
         if not session.has_other_vectors():
-            pytest.skip("the database keeps no other vectors beside FDEs")
+            pytest.skip("the database cannot store other vectors than FDEs")
         session.foreign("grouped", IDS, DOCUMENTS, fdes=ENCODER.encode_documents(DOCUMENTS), dense=DENSE)
         store = session.adopt("grouped", ENCODER, fde_vector="fde")
         also = [session.near_dense(WANTED[0], 30)]
@@ -296,7 +296,7 @@ class TestTimings:
             assert timings.second_stage
 
     def test_an_id_and_its_own_name_in_the_database(self, filled: Any) -> None:
-        """``point_id`` is the database's own id of a document, one for each."""
+        """``point_id`` returns the database's id of a document, a different one for each document."""
         assert len({filled.point_id(i) for i in IDS}) == COUNT
         with pytest.raises(InvalidInput):
             filled.point_id(1.5)
