@@ -2,8 +2,8 @@
 
 Everything is fitted to a random half of the documents and a random half of the queries. All documents are then ranked
 for the other queries. The figures count the ten best documents by exact MaxSim that are in the other half: their share
-among the first 20, 100 and 200. "scan" compares float32 vectors with all documents; the others search in Qdrant Edge: an
-HNSW graph (m=16, ef_construct=100, ef 200) over int8 or two-bit (turbo2) codes, not rescored.
+among the first 20, 100 and 200. "scan" compares float32 vectors with all documents; the others search in Qdrant Edge:
+an HNSW graph (m=16, ef_construct=100, ef 200) over int8 or two-bit (turbo2) codes, not rescored.
 
 ``--cut 40`` makes passages of 40 tokens of the documents, ``--join 5`` makes one document of five consecutive ones; the
 halves are then halves of the documents before the cut, or after the joining.
