@@ -1,4 +1,4 @@
-# Each target does its own set-up: Python 3.10 or later and make are enough.
+# Each target installs what it needs: Python 3.10 or later and make are enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,7 @@ bench: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# LangChain, LlamaIndex and Haystack, with the code of their page, in an environment of their own of 0.7 GB
+# tests of LangChain, LlamaIndex and Haystack, with the code of their page, in a separate environment of 0.7 GB
 frameworks: $(VENV)-frameworks/installed
 	$(VENV)-frameworks/bin/python -m pytest \
 		$(foreach name,langchain llamaindex haystack,$(wildcard ecosystem_tests/test_$(name)*.py))
