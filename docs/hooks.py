@@ -1,4 +1,4 @@
-"""Pages that are made when the site is built: the reference of the command line."""
+"""What is made when the site is built: version, links to edit pages and to the next, and the reference of the commands."""
 
 from __future__ import annotations
 
@@ -7,15 +7,31 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
 
-from muvera_adapters import cli
+from muvera_adapters import __version__, cli
 
 MARK = "<!-- commands -->"
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts the reference where a page has the mark."""
-    return markdown.replace(MARK, reference()) if MARK in markdown else markdown
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the version into the title; a repository, where one is named, gets links to edit the pages."""
+    config.site_name = f"{config.site_name} {__version__}"
+    config.edit_uri = "edit/main/docs/" if config.repo_url else ""
+    return config
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the reference where a page has the mark, and links to other pages at its end (``next`` in mkdocs.yml)."""
+    if MARK in markdown:
+        markdown = markdown.replace(MARK, reference())
+    following = [files.src_uris[name] for name in config.extra["next"].get(page.file.src_uri, ())]
+    if following:
+        links = ", ".join(f"[{file.page.title}]({file.src_uri})" for file in following if file.page)
+        markdown += f"\n\n**Next:** {links}\n"
+    return markdown
 
 
 def reference() -> str:
