@@ -1,9 +1,10 @@
-"""What is made when the site is built: version, links to edit pages and to the next, and the reference of the commands."""
+"""What is made when the site is built: version, links to edit pages and to other pages, reference of the commands."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import typer
@@ -72,7 +73,7 @@ def _epilog(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
         if paragraph.startswith("\b"):
             title, _, commands = paragraph.strip("\b\n").partition("\n")
-            yield from (f"**{title.rstrip(':')}**", "", "```console", re.sub("^  ", "", commands, flags=re.MULTILINE))
+            yield from (f"**{title.rstrip(':')}**", "", "```bash", re.sub("^  ", "", commands, flags=re.MULTILINE))
             yield from ("```", "")
         else:
             yield from (_text(paragraph), "")
@@ -85,4 +86,4 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _text(text: str) -> str:
     # what Markdown would take for HTML, emphasis or a column
-    return re.sub(r"([<>*|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([*|])", r"\\\1", escape(" ".join(text.split()), quote=False))

@@ -11,6 +11,8 @@ from griffe import Attribute, Docstring, Extension, GriffeLoader, Module, NameRe
 _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`(~?)([\w.]+)`")
 # the end of a paragraph before a block of code
 _LITERAL = re.compile(r"(?<=\S)::$", re.MULTILINE)
+# a comparison at the beginning of a line, which Markdown takes for a quotation
+_COMPARISON = re.compile(r"^( *)>(?!>>)", re.MULTILINE)
 _COMMENT = re.compile(r"\s*#: ?(.*)")
 
 
@@ -27,7 +29,7 @@ def _rewrite(scope: Object) -> None:
         _document(scope)
     if scope.docstring:
         text = _ROLE.sub(lambda role: _reference(scope, *role.groups()), scope.docstring.value)
-        scope.docstring.value = _LITERAL.sub(":", text)
+        scope.docstring.value = _COMPARISON.sub(r"\1&gt;", _LITERAL.sub(":", text))
     for member in scope.members.values():
         if isinstance(member, Object):  # not what is only imported there
             _rewrite(member)
