@@ -412,6 +412,10 @@ def _operation(change: r.Change, key: Any) -> models.UpdateOperation:
         case r.PutPoints():
             points = [_point_struct(point) for point in change.points]
             return models.UpsertOperation(upsert=models.PointsList(points=points, shard_key=key))
+        case r.InsertPoints():
+            points = [_point_struct(point) for point in change.points]
+            absent = models.PointsList(points=points, shard_key=key, update_mode=models.UpdateMode.INSERT_ONLY)
+            return models.UpsertOperation(upsert=absent)
         case r.PutVectors():
             vectors = [models.PointVectors(id=point.id, vector=_all_vectors(point)) for point in change.points]
             return models.UpdateVectorsOperation(update_vectors=models.UpdateVectors(points=vectors, shard_key=key))
@@ -434,9 +438,11 @@ def _update_by_grpc(request: r.Update, connection: Connection) -> Call[object, N
         key = RestToGrpc.convert_shard_key_selector(request.shard_key)
     operations = []
     for change in request.changes:
-        if isinstance(change, r.PutPoints):
+        if isinstance(change, r.PutPoints | r.InsertPoints):
             points = messages.PointsUpdateOperation.PointStructList(
-                points=[_point_message(point) for point in change.points], shard_key_selector=key
+                points=[_point_message(point) for point in change.points],
+                shard_key_selector=key,
+                update_mode=messages.InsertOnly if isinstance(change, r.InsertPoints) else None,
             )
             operations.append(messages.PointsUpdateOperation(upsert=points))
         elif isinstance(change, r.PutVectors):
@@ -455,7 +461,8 @@ def _update_by_grpc(request: r.Update, connection: Connection) -> Call[object, N
 
 
 def _points_of(changes: Sequence[r.Change]) -> list[r.Point]:
-    return [p for change in changes if isinstance(change, r.PutPoints | r.PutVectors) for p in change.points]
+    kinds = r.PutPoints | r.InsertPoints | r.PutVectors
+    return [point for change in changes if isinstance(change, kinds) for point in change.points]
 
 
 def _inferred(point: r.Point) -> bool:

@@ -101,6 +101,8 @@ class Collection:
         exclusive: whether this process is the only one that can write.
         kept: whether the collection keeps this encoder; it does not where the FDE vector is new beside another one.
         wire: limits of one write to the database.
+        uneven: whether a write that failed may have reached some replicas only, so that one of them may lack a document
+            that another one has.
         model: model of the tokens, None where nobody named it.
         seen: what operations learn while they run; copies made by ``dataclasses.replace`` share it.
     """
@@ -119,6 +121,7 @@ class Collection:
     exclusive: bool = False
     kept: bool = True
     wire: Wire = LOCAL
+    uneven: bool = False
     model: TokenModel | None = None
     seen: Seen = field(default_factory=Seen, compare=False, repr=False)
 

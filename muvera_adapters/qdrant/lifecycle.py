@@ -70,7 +70,13 @@ async def open_collection(connection: Connection, encoder: Encoder | None, model
     check_model(name, kept_model(state), model)
     vectors = schema.vector_infos(info)
     opened = describe(name, vectors, chosen, state["fde"], state["tokens"], connection.wire, need_fde=True)
-    return replace(opened, model=kept_model(state))
+    return replace(opened, model=kept_model(state), uneven=_uneven(connection, info))
+
+
+def _uneven(connection: Connection, info: models.CollectionInfo) -> bool:
+    """Whether replicas may differ after a write that failed, and the server has the means to even them out."""
+    factor = info.config.params.write_consistency_factor
+    return factor is not None and factor > 1 and connection.version >= schema.INSERT_ONLY_VERSION
 
 
 async def adopt(
@@ -95,7 +101,7 @@ async def adopt(
     model, named = adopted_model(name, state, model)
     vectors = schema.vector_infos(info)
     collection = describe(name, vectors, encoder, fde, tokens, connection.wire, need_fde=tokens is None)
-    collection = replace(collection, model=model)
+    collection = replace(collection, model=model, uneven=_uneven(connection, info))
     if named is not None:
         await put_state(connection, name, named)
     if beside:

@@ -186,6 +186,13 @@ class PutPoints:
 
 
 @dataclass(frozen=True, slots=True)
+class InsertPoints:
+    """Whole points, where no point has the id; a point that exists stays as it is."""
+
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
 class PutVectors:
     """The vectors of points that exist; their other vectors and their payloads stay."""
 
@@ -215,7 +222,7 @@ class ClearPayload:
     ids: Sequence[PointId]
 
 
-Change: TypeAlias = PutPoints | PutVectors | PutPayload | DropVectors | ClearPayload
+Change: TypeAlias = PutPoints | InsertPoints | PutVectors | PutPayload | DropVectors | ClearPayload
 
 
 @dataclass(frozen=True, slots=True)

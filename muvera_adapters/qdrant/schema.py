@@ -35,6 +35,8 @@ FDEQuantization: TypeAlias = Literal["auto"] | Quantization
 MINIMUM_VERSION = (1, 16)
 #: oldest server that adds vectors to a collection
 ADD_VECTOR_VERSION = (1, 18)
+#: from here on an upsert can leave points alone that exist
+INSERT_ONLY_VERSION = (1, 17)
 #: oldest server that has TurboQuant
 TURBO_VERSION = (1, 18)
 #: oldest servers that store vectors in 8 or 4 bits

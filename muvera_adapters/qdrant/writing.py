@@ -18,6 +18,7 @@ from muvera_adapters.qdrant.requests import (
     Fetch,
     Flush,
     GetStatus,
+    InsertPoints,
     Optimize,
     Page,
     Point,
@@ -106,7 +107,7 @@ async def upsert(
                 await Upsert(collection.name, points, wait, shard_key)
                 return {}
             try:
-                changes = _replaced(points, there, names) if replace else _merged(points, there)
+                changes = _replaced(points, there, names) if replace else _merged(points, there, collection.uneven)
                 await Update(collection.name, changes, wait, shard_key)
             except (CollectionNotFound, Rejected):
                 # a document was deleted meanwhile, perhaps
@@ -144,11 +145,13 @@ async def _there(collection: Collection, points: Sequence[Point], shard_key: Any
     return frozenset(str(row.id) for row in rows)
 
 
-def _merged(points: Sequence[Point], there: frozenset[str]) -> list[Change]:
+def _merged(points: Sequence[Point], there: frozenset[str], uneven: bool) -> list[Change]:
     """New points as they are; of the others the vectors and the top-level keys of the payload that are named."""
     new = [point for point in points if str(point.id) not in there]
     old = [point for point in points if str(point.id) in there]
     changes: list[Change] = [PutPoints(new)] if new else []
+    if uneven:  # a replica that lacks a point leaves out the changes of its vectors without a word
+        changes.append(InsertPoints(old))
     changes.append(PutVectors(old))
     changes += [PutPayload([point.id], point.payload) for point in old if point.payload]
     return changes

@@ -35,15 +35,15 @@ from muvera_adapters.errors import (
 )
 from muvera_adapters.qdrant import AsyncQdrantMuvera, QdrantEdgeMuvera, QdrantMuvera, Retry
 from muvera_adapters.qdrant import requests as r
-from muvera_adapters.qdrant.client import Connection
+from muvera_adapters.qdrant.client import Connection, send
 from muvera_adapters.qdrant.collection import LOCAL, REST, Collection, Wire
 from muvera_adapters.qdrant.copying import copy
 from muvera_adapters.qdrant.edge.files import read_vectors
 from muvera_adapters.qdrant.errors import translate
-from muvera_adapters.qdrant.lifecycle import add_fde, remove_fde
+from muvera_adapters.qdrant.lifecycle import add_fde, open_collection, remove_fde
 from muvera_adapters.qdrant.schema import fde_params
 from muvera_adapters.qdrant.writing import upsert
-from muvera_adapters.stores.operations import run
+from muvera_adapters.stores.operations import asked, run
 from muvera_core import FDEConfig, FDEEncoder
 
 DIM = 16
@@ -212,7 +212,7 @@ class Points:
                 self.there.update(point.id for point in request.points)
             case r.Update():
                 for change in request.changes:
-                    if isinstance(change, r.PutPoints):
+                    if isinstance(change, r.PutPoints | r.InsertPoints):
                         self.there.update(point.id for point in change.points)
                     else:
                         ids = [p.id for p in change.points] if isinstance(change, r.PutVectors) else change.ids
@@ -263,6 +263,42 @@ def test_a_document_that_is_deleted_between_reading_and_writing_is_written_whole
     last = [request for request in points.sent if isinstance(request, r.Update)][-1]
     new, old = last.changes
     assert ([p.id for p in new.points], [p.id for p in old.points]) == ([1], [2])
+
+
+def test_a_replica_that_lacks_a_document_gets_it_whole():
+    lacking = Points([1, 3])  # a write failed after another replica, which answers the reads, had it
+
+    def send(request):
+        if isinstance(request, r.Fetch):
+            return [r.Row(each, {}, {}) for each in request.ids]
+        return lacking.send(request)
+
+    # the fake rejects changes of vectors that it lacks, where a server leaves them out
+    collection = Collection("c", ENCODER, wire=LOCAL, uneven=True)
+    assert run(upsert(collection, [1, 2, 3], TOKENS[:3], None, False), send, ONCE).written == 3
+    assert lacking.there == {1, 2, 3}
+    (update,) = [request for request in lacking.sent if isinstance(request, r.Update)]
+    assert [type(change) for change in update.changes] == [r.InsertPoints, r.PutVectors]
+
+
+@pytest.mark.parametrize(("factor", "version", "uneven"), [(2, 17, True), (2, 16, False), (1, 19, False)])
+def test_replicas_may_differ_where_several_acknowledge_a_write(factor, version, uneven):
+    client = QdrantClient(":memory:")
+    QdrantMuvera.create(client, "pages", ENCODER)
+    info = client.get_collection("pages")
+    info.config.params.write_consistency_factor = factor
+    answers = SimpleNamespace(get_collection=lambda **_: info)
+    connection = Connection("pages", "Qdrant", (1, version), REST, None)
+    opened = run(open_collection(connection, None, None), partial(send, answers, connection), ONCE)
+    assert opened.uneven is uneven
+
+
+def test_inserted_points_leave_others_alone(hybrid):
+    new = r.Point(50, {"colbert": TOKENS[50]}, {"n": 50})
+    update = r.Update("hybrid", [r.InsertPoints([r.Point(7, {"colbert": TOKENS[40]}), new])])
+    hybrid.store._do("upsert", asked(update))
+    assert np.allclose(hybrid.read(7)[1]["colbert"], TOKENS[7])
+    assert np.allclose(hybrid.read(50)[1]["colbert"], TOKENS[50])
 
 
 def unnamed(distance=models.Distance.COSINE):

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -305,6 +306,25 @@ def test_the_transport_is_read_from_the_clients_options(tmp_path):
         client = QdrantClient("http://127.0.0.1:1", check_compatibility=False, prefer_grpc=grpc)
         assert wire_of(client) is wire
         client.close()
+
+
+@pytest.mark.parametrize("change", [r.PutPoints, r.InsertPoints, r.PutVectors])
+def test_changes_over_grpc_are_what_the_client_would_send(change):
+    sent = []
+    client = SimpleNamespace(
+        grpc_points=SimpleNamespace(UpdateBatch=lambda message, timeout: sent.append(message)),
+        init_options={},
+        batch_update_points=lambda update_operations, **_: sent.append(update_operations),
+    )
+    update = r.Update("c", [change([r.Point(3, {"fde": np.arange(4, dtype=np.float32)})])])
+    for connection in (GRPC, REST):
+        send(client, connection, update)
+    ours, theirs = sent[0].operations[0], RestToGrpc.convert_update_operation(sent[1][0])
+    for message in (ours, theirs):
+        for points in (message.upsert.points, message.update_vectors.points):
+            for point in points:
+                point.ClearField("vectors")  # numbers, or bytes that mean them
+    assert ours == theirs
 
 
 def test_every_request_goes_to_the_collection_that_it_names():

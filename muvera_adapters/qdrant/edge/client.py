@@ -333,6 +333,9 @@ def _operation(change: r.Change) -> edge.UpdateOperation:
         case r.PutPoints():
             points = [edge.Point(p.id, _all_vectors(p), p.payload) for p in change.points]
             return edge.UpdateOperation.upsert_points(points)
+        case r.InsertPoints():
+            points = [edge.Point(p.id, _all_vectors(p), p.payload) for p in change.points]
+            return edge.UpdateOperation.upsert_points(points, update_mode=edge.UpdateMode.InsertOnly)
         case r.PutVectors():
             vectors = [edge.PointVectors(p.id, _all_vectors(p)) for p in change.points]
             return edge.UpdateOperation.update_vectors(vectors)
