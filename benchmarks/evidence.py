@@ -1,4 +1,4 @@
-"""Figures and tables of docs/tuning.md: the sample, and an anisotropic set made of it.
+"""Figures and tables of docs/measured-tuning.md: the sample, and an anisotropic set made of it.
 
     python benchmarks/evidence.py [--images docs/images] [--reports DIR] [--json FILE] [--tune] [--sets NAME ...]
 
