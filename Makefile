@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test integration lint bench docs frameworks ecosystem clean
+.PHONY: quickstart test integration lint bench docs check-docs frameworks ecosystem clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/muvera quickstart
@@ -27,6 +27,10 @@ bench: $(VENV)/installed-dev
 # the site in site/; a warning is an error
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# the site of `make docs` in Chromium, which must be installed: what overflows, raw markup, names without an entry
+check-docs: $(VENV)/installed-docs
+	$(BIN)/python -m pytest site_tests
 
 # tests of LangChain, LlamaIndex and Haystack, with the code of their page, in a separate environment of 0.7 GB
 frameworks: $(VENV)-frameworks/installed
