@@ -111,7 +111,7 @@ def test_failures_are_told_and_end_with_status_1(tmp_path, tokens):
     assert [(f["id"], f["position"]) for f in report["migration"]["failed"]] == [(7, 7), (10, 10)]
     reasons = [failure["reason"] for failure in report["migration"]["failed"]]
     assert "token 2 has a NaN" in reasons[0]
-    assert "not all zeros" in reasons[1]
+    assert "all its tokens are zeros" in reasons[1]
     assert (report["migration"]["written"], report["migration"]["zero_rows"]) == (N - 2, 1)
     assert report["verification"]["passed"]
     result = muvera(*command, cwd=tmp_path, status=1)
