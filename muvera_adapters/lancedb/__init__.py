@@ -9,7 +9,7 @@
 - ``schema.py``: columns of a new table, and how a schema is read
 - ``lifecycle.py``: create, open, adopt, add the FDE column, keep the state, drop
 - ``prepare.py``: documents, checked before anything is written
-- ``ids.py``: ids as keys; ``expressions.py``: SQL filters; ``arrow.py``: values as Arrow columns, and back
+- ``expressions.py``: SQL filters; ``arrow.py``: values as Arrow columns, and back
 - ``also.py``: further searches for candidates; ``conditions.py``: filters in no database's words
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
 - ``query_fitting.py``: what a fit of query FDEs reads
