@@ -1,6 +1,6 @@
 """What the rest of the package knows of LanceDB: tables in a directory, opened by the process that uses them.
 
-``create`` keeps tokens as float16, and ``wait_indexed`` builds an index of the FDEs with codes of 8 bits.
+``create`` keeps tokens as float16, and ``wait_indexed`` builds an index of the FDEs with codes.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from typing import Any
 
 from muvera_adapters.errors import CollectionNotFound, SchemaMismatch, StoreUnavailable, WrongUsage
 from muvera_adapters.stores.database import DatabaseSpec, Form, Listed, Target, dim_of
-from muvera_adapters.stores.sizes import FORMULA, Part, Place, Planned, token_formula, token_precision
+from muvera_adapters.stores.sizes import FORMULA, Part, Place, Planned, bytes_formula, token_formula, token_precision
 
 #: bits of one dimension by preset
-_QUANTIZATIONS = {"sq8": 8, "none": 0}
+_QUANTIZATIONS = {"sq8": 8, "rq4": 4, "rq1": 1, "none": 0}
 #: presets that lose little
-WORTH_TRYING = ("sq8",)
+WORTH_TRYING = ("sq8", "rq1")
+#: dimensions from which on codes of one bit, with a second look at the FDEs, lose nothing
+_LONG = 1_024
 
 
 def _parse(location: str) -> Target:
@@ -76,20 +78,27 @@ def _names(client: Any) -> list[str]:
             return names
 
 
-def _auto_quantization(_dim: int, _place: Place) -> str:
-    return "sq8"
+def _auto_quantization(dim: int, _place: Place) -> str:
+    return "rq1" if dim >= _LONG else "sq8"
 
 
 def _two_stages(planned: Planned) -> list[Part]:
     values = planned.documents * planned.dim
     parts = [Part("encodings, float32", 0, 4.0 * values, "4 * dim", FORMULA, "encodings")]
     if planned.quantization != "none":
-        parts.append(Part("codes, sq8", values, values, "dim", FORMULA, "codes"))
+        bits = _QUANTIZATIONS[planned.quantization]
+        codes = values * bits / 8
+        formula = bytes_formula("dim", bits)
+        parts.append(Part(f"codes, {planned.quantization}", codes, codes, formula, FORMULA, "codes"))
     return [*parts, *_tokens(planned)]
 
 
 def _per_token(planned: Planned) -> list[Part]:
-    return _tokens(planned)
+    codes = planned.token_values / 16
+    return [
+        Part("codes of tokens, IVF_PQ", codes, codes, "token_dim / 16 a token", FORMULA, "codes"),
+        Part("tokens, float32", 0, 4 * planned.token_values, "4 * token_dim a token", FORMULA, "tokens"),
+    ]
 
 
 def _tokens(planned: Planned) -> list[Part]:
