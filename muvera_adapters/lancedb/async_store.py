@@ -288,7 +288,7 @@ class AsyncLanceMuvera:
         Raises:
             InvalidInput: no tokens are stored, there are no FDEs yet, or ``limit`` is below 1.
         """
-        return await self._do("verify", backfilling.verify(self._collection, limit, progress))
+        return await self._read("verify", backfilling.verify(self._collection, limit, progress))
 
     async def fit_queries(
         self,
@@ -325,7 +325,7 @@ class AsyncLanceMuvera:
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
         access = query_fitting.access(self._collection)
-        return await self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
+        return await self._read("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     async def remove_fde(self) -> None:
         """Undoes an adoption: removes the FDE column, its index, and what this library keeps, and nothing else.
@@ -468,7 +468,7 @@ class AsyncLanceMuvera:
             refine_factor=refine_factor,
             count_missing=count_missing,
         )
-        found = await self._do(
+        found = await self._read(
             "search", searching.search(self._collection, [query_tokens], options), search_limit(timeout)
         )
         return found[0]
@@ -511,7 +511,7 @@ class AsyncLanceMuvera:
             refine_factor=refine_factor,
         )
         prepared = searching.prefetch(self._collection, query_tokens, options)
-        vector, tuning = await self._do("prefetch", prepared, search_limit(None))
+        vector, tuning = await self._read("prefetch", prepared, search_limit(None))
         return first_stage(self._collection.table, checked(filter), limit, vector, self.fde_name, tuning=tuning)
 
     def point_id(self, document_id: DocumentId) -> Key:
@@ -583,7 +583,7 @@ class AsyncLanceMuvera:
             refine_factor=refine_factor,
             count_missing=count_missing,
         )
-        return await self._do(
+        return await self._read(
             "search_batch",
             searching.search(self._collection, queries, options, at_once),
             search_limit(timeout, len(queries)),
@@ -620,7 +620,9 @@ class AsyncLanceMuvera:
             tokens=with_tokens,
             weights=None if weights is None else [weights],
         )
-        return await self._do("exact_search", searching.exact_search(self._collection, query_tokens, options), timeout)
+        return await self._read(
+            "exact_search", searching.exact_search(self._collection, query_tokens, options), timeout
+        )
 
     async def explain(
         self,
@@ -656,7 +658,7 @@ class AsyncLanceMuvera:
         explained = explain(
             self._collection, query_tokens, ids_or_hits, check_encodable, read, weights=weights, best=best
         )
-        return await self._do("explain", explained, timeout)
+        return await self._read("explain", explained, timeout)
 
     async def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
@@ -668,7 +670,7 @@ class AsyncLanceMuvera:
             with_tokens: return token matrices.
             timeout: seconds to wait for the database in all; None: no limit.
         """
-        return await self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
+        return await self._read("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     async def scroll(
         self, *, filter: str | None = None, with_tokens: bool = False, page_size: int = 100
@@ -677,7 +679,7 @@ class AsyncLanceMuvera:
         chosen, cursor = checked(filter), None
         while True:
             page = reading.one_page(self._collection, chosen, page_size, cursor, with_tokens)
-            documents, cursor = await self._do("scroll", page)
+            documents, cursor = await self._read("scroll", page)
             for document in documents:
                 yield document
             if cursor is None:
@@ -690,7 +692,7 @@ class AsyncLanceMuvera:
             filter: condition in SQL.
             timeout: seconds to wait for the database in all; None: no limit.
         """
-        return await self._do("count", reading.count(self._collection, filter), timeout)
+        return await self._read("count", reading.count(self._collection, filter), timeout)
 
     async def filter_of(self, condition: Condition) -> str:
         """The SQL of a condition in no database's words, for ``filter=`` of the other methods.
@@ -756,7 +758,7 @@ class AsyncLanceMuvera:
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the table; the size of tokens is estimated from a sample."""
-        return await self._do("info", reading.info(self._collection))
+        return await self._read("info", reading.info(self._collection))
 
     async def drop(self) -> None:
         """Deletes the table."""
@@ -778,17 +780,17 @@ class AsyncLanceMuvera:
             f"{self._collection.engine})"
         )
 
-    async def _do(
-        self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None
-    ) -> T:
+    async def _do(self, call: str, operation: Operation[T], timeout: float | None, retry: Retry) -> T:
         database = f"{self._collection.engine} at {address_of(self.client)}"
         deadline = deadline_of(operation, timeout, database)
         with traced(call, self.name, database) as done:
-            fresh = lifecycle.fresh(self._collection, operation)
-            return done(await _run(self.client, self.name, fresh, retry or self._retry, deadline))
+            return done(await _run(self.client, self.name, operation, retry, deadline))
+
+    async def _read(self, call: str, operation: Operation[T], timeout: float | None = None) -> T:
+        return await self._do(call, lifecycle.fresh(self._collection, operation), timeout, self._retry)
 
     async def _write(self, call: str, operation: Operation[T]) -> T:
-        return await self._do(call, operation, retry=self._write_retry)
+        return await self._do(call, lifecycle.fresh(self._collection, operation), None, self._write_retry)
 
 
 def _check(client: Any, encoder: Any) -> None:

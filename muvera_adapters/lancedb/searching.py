@@ -214,8 +214,7 @@ async def _score_here(
 ) -> dict[Key, float]:
     rows = await fetch_all(collection, keys, [str(collection.tokens)])
     matrices = {row.key: row.tokens for row in rows if row.tokens is not None}
-    width = collection.token_type.bit_width // 8
-    timings.token_bytes = (timings.token_bytes or 0) + sum(matrix.size * width for matrix in matrices.values())
+    timings.token_bytes = (timings.token_bytes or 0) + sum(matrix.nbytes for matrix in matrices.values())
     scores = await Compute(partial(maxsim_of_stored, query, list(matrices.values()), cosine=collection.cosine))
     return {key: float(score) for key, score in zip(matrices, scores, strict=True)}
 

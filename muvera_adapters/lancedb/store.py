@@ -289,7 +289,7 @@ class LanceMuvera:
         Raises:
             InvalidInput: no tokens are stored, there are no FDEs yet, or ``limit`` is below 1.
         """
-        return self._do("verify", backfilling.verify(self._collection, limit, progress))
+        return self._read("verify", backfilling.verify(self._collection, limit, progress))
 
     def fit_queries(
         self,
@@ -326,7 +326,7 @@ class LanceMuvera:
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
         access = query_fitting.access(self._collection)
-        return self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
+        return self._read("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     def remove_fde(self) -> None:
         """Undoes an adoption: removes the FDE column, its index, and what this library keeps, and nothing else.
@@ -469,7 +469,7 @@ class LanceMuvera:
             refine_factor=refine_factor,
             count_missing=count_missing,
         )
-        found = self._do("search", searching.search(self._collection, [query_tokens], options), search_limit(timeout))
+        found = self._read("search", searching.search(self._collection, [query_tokens], options), search_limit(timeout))
         return found[0]
 
     def prefetch(
@@ -510,7 +510,7 @@ class LanceMuvera:
             refine_factor=refine_factor,
         )
         prepared = searching.prefetch(self._collection, query_tokens, options)
-        vector, tuning = self._do("prefetch", prepared, search_limit(None))
+        vector, tuning = self._read("prefetch", prepared, search_limit(None))
         return first_stage(self._collection.table, checked(filter), limit, vector, self.fde_name, tuning=tuning)
 
     def point_id(self, document_id: DocumentId) -> Key:
@@ -582,7 +582,7 @@ class LanceMuvera:
             refine_factor=refine_factor,
             count_missing=count_missing,
         )
-        return self._do(
+        return self._read(
             "search_batch",
             searching.search(self._collection, queries, options, at_once),
             search_limit(timeout, len(queries)),
@@ -619,7 +619,7 @@ class LanceMuvera:
             tokens=with_tokens,
             weights=None if weights is None else [weights],
         )
-        return self._do("exact_search", searching.exact_search(self._collection, query_tokens, options), timeout)
+        return self._read("exact_search", searching.exact_search(self._collection, query_tokens, options), timeout)
 
     def explain(
         self,
@@ -655,7 +655,7 @@ class LanceMuvera:
         explained = explain(
             self._collection, query_tokens, ids_or_hits, check_encodable, read, weights=weights, best=best
         )
-        return self._do("explain", explained, timeout)
+        return self._read("explain", explained, timeout)
 
     def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
@@ -667,7 +667,7 @@ class LanceMuvera:
             with_tokens: return token matrices.
             timeout: seconds to wait for the database in all; None: no limit.
         """
-        return self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
+        return self._read("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     def scroll(
         self, *, filter: str | None = None, with_tokens: bool = False, page_size: int = 100
@@ -676,7 +676,7 @@ class LanceMuvera:
         chosen, cursor = checked(filter), None
         while True:
             page = reading.one_page(self._collection, chosen, page_size, cursor, with_tokens)
-            documents, cursor = self._do("scroll", page)
+            documents, cursor = self._read("scroll", page)
             for document in documents:
                 yield document
             if cursor is None:
@@ -689,7 +689,7 @@ class LanceMuvera:
             filter: condition in SQL.
             timeout: seconds to wait for the database in all; None: no limit.
         """
-        return self._do("count", reading.count(self._collection, filter), timeout)
+        return self._read("count", reading.count(self._collection, filter), timeout)
 
     def filter_of(self, condition: Condition) -> str:
         """The SQL of a condition in no database's words, for ``filter=`` of the other methods.
@@ -755,7 +755,7 @@ class LanceMuvera:
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the table; the size of tokens is estimated from a sample."""
-        return self._do("info", reading.info(self._collection))
+        return self._read("info", reading.info(self._collection))
 
     def drop(self) -> None:
         """Deletes the table."""
@@ -777,15 +777,17 @@ class LanceMuvera:
             f"{self._collection.engine})"
         )
 
-    def _do(self, call: str, operation: Operation[T], timeout: float | None = None, retry: Retry | None = None) -> T:
+    def _do(self, call: str, operation: Operation[T], timeout: float | None, retry: Retry) -> T:
         database = f"{self._collection.engine} at {address_of(self.client)}"
         deadline = deadline_of(operation, timeout, database)
         with traced(call, self.name, database) as done:
-            fresh = lifecycle.fresh(self._collection, operation)
-            return done(_run(self.client, self.name, fresh, retry or self._retry, deadline))
+            return done(_run(self.client, self.name, operation, retry, deadline))
+
+    def _read(self, call: str, operation: Operation[T], timeout: float | None = None) -> T:
+        return self._do(call, lifecycle.fresh(self._collection, operation), timeout, self._retry)
 
     def _write(self, call: str, operation: Operation[T]) -> T:
-        return self._do(call, operation, retry=self._write_retry)
+        return self._do(call, lifecycle.fresh(self._collection, operation), None, self._write_retry)
 
 
 def _check(client: Any, encoder: Any) -> None:
