@@ -11,6 +11,7 @@ import numpy.typing as npt
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.lancedb import requests as r
 from muvera_adapters.lancedb.collection import Collection
+from muvera_adapters.lancedb.database import LANCEDB
 from muvera_adapters.lancedb.expressions import checked, column
 from muvera_adapters.lancedb.requests import FILTER_KEYS, TOKENS_AT_ONCE, Index, Row
 from muvera_adapters.results import Document, DocumentId, StoreInfo
@@ -18,8 +19,8 @@ from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.keys import Key, from_key, to_key
 
 _SAMPLE = 64
-#: bits of one dimension in the codes of an index, by its type
-_CODES = {"IVF_RQ": 1.0, "IVF_SQ": 8.0, "IVF_HNSW_SQ": 8.0, "IVF_PQ": 0.5, "IVF_HNSW_PQ": 0.5}
+#: bits of one dimension in the codes of an index of someone else, with the defaults of its type
+_CODES = {"IvfRq": 1.0, "IvfSq": 8.0, "IvfHnswSq": 8.0, "IvfPq": 0.5, "IvfHnswPq": 0.5}
 #: smallest number of FDEs that an index is built of; fewer are compared exactly in milliseconds
 INDEX_FROM = 1_000
 
@@ -108,7 +109,6 @@ async def info(collection: Collection) -> StoreInfo:
     with_tokens, token_bytes = await _tokens(collection, total)
     index = await fde_index(collection)
     with_fde = total - lacking
-    bits = 0.0 if index is None else _bits(collection, index)
     without_index = total if index is None else index.unindexed
     return StoreInfo(
         name=collection.name,
@@ -121,7 +121,7 @@ async def info(collection: Collection) -> StoreInfo:
         fingerprint=collection.encoder.fingerprint,
         fde_dim=collection.encoder.dim,
         fde_bytes=collection.fde_type.bit_width // 8 * with_fde * collection.encoder.dim,
-        code_bytes=int(max(0, total - without_index) * collection.encoder.dim * bits / 8),
+        code_bytes=int(with_fde * collection.encoder.dim * _bits(collection, index) / 8),
         token_bytes=token_bytes,
         unindexed=without_index,
         model=collection.model,
@@ -164,8 +164,8 @@ async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
     return with_tokens, int(values * with_tokens * collection.token_type.bit_width / 8)
 
 
-def _bits(collection: Collection, index: Index) -> float:
-    kind = index.kind.upper().replace("IVF", "IVF_").replace("HNSW", "HNSW_").replace("__", "_")
-    if kind == "IVF_RQ" and collection.quantization == "rq4":
-        return 4.0
-    return _CODES.get(kind, 0.0)
+def _bits(collection: Collection, index: Index | None) -> float:
+    """Bits of one dimension in the codes that FDEs have, or get as soon as they are indexed."""
+    if collection.quantization is not None:
+        return LANCEDB.quantizations[collection.quantization]
+    return 0.0 if index is None else _CODES.get(index.kind, 0.0)
