@@ -754,7 +754,7 @@ class AsyncLanceMuvera:
             StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             CollectionNotFound: the collection is gone.
         """
-        return await self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
+        return await self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE, fresh=False)
 
     async def info(self) -> StoreInfo:
         """Numbers, sizes and state of the table; the size of tokens is estimated from a sample."""
@@ -780,17 +780,26 @@ class AsyncLanceMuvera:
             f"{self._collection.engine})"
         )
 
-    async def _do(self, call: str, operation: Operation[T], timeout: float | None, retry: Retry) -> T:
+    async def _do(
+        self, call: str, operation: Operation[T], timeout: float | None, retry: Retry, *, fresh: bool = True
+    ) -> T:
+        """Runs an operation; unless ``fresh`` is False, on the newest version of the table, whoever wrote it."""
         database = f"{self._collection.engine} at {address_of(self.client)}"
         deadline = deadline_of(operation, timeout, database)
         with traced(call, self.name, database) as done:
+            if fresh:
+                try:
+                    await _run(self.client, self.name, reading.refresh(self._collection), retry, deadline)
+                except BaseException:
+                    operation.close()
+                    raise
             return done(await _run(self.client, self.name, operation, retry, deadline))
 
     async def _read(self, call: str, operation: Operation[T], timeout: float | None = None) -> T:
-        return await self._do(call, lifecycle.fresh(self._collection, operation), timeout, self._retry)
+        return await self._do(call, operation, timeout, self._retry)
 
     async def _write(self, call: str, operation: Operation[T]) -> T:
-        return await self._do(call, lifecycle.fresh(self._collection, operation), None, self._write_retry)
+        return await self._do(call, operation, None, self._write_retry)
 
 
 def _check(client: Any, encoder: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from muvera_adapters.errors import CollectionNotFound
 from muvera_adapters.lancedb import requests as r
@@ -14,21 +14,8 @@ from muvera_adapters.lancedb.backfilling import check_adopted
 from muvera_adapters.lancedb.collection import Collection, Metric, Quantization
 from muvera_adapters.lancedb.schema import STATE_KEY, Plan
 from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_model, read_state
-from muvera_adapters.stores.operations import Operation
 from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core import Encoder
-
-T = TypeVar("T")
-
-
-async def fresh(collection: Collection, operation: Operation[T]) -> T:
-    """An operation on the newest version of the table, whoever wrote it."""
-    try:
-        await r.refresh(collection)
-    except BaseException:
-        operation.close()
-        raise
-    return await operation
 
 
 async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:

@@ -63,6 +63,11 @@ def document_id(collection: Collection, row: Mapping[str, Any]) -> DocumentId:
     return from_key(key, collection.keys)
 
 
+async def refresh(collection: Collection) -> None:
+    """Makes the newest version of the table the one that is read."""
+    await r.refresh(collection)
+
+
 async def ping(collection: Collection) -> None:
     """Looks for the newest version, and for a document that need not exist."""
     await r.refresh(collection)

@@ -751,7 +751,7 @@ class LanceMuvera:
             StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             CollectionNotFound: the collection is gone.
         """
-        return self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
+        return self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE, fresh=False)
 
     def info(self) -> StoreInfo:
         """Numbers, sizes and state of the table; the size of tokens is estimated from a sample."""
@@ -777,17 +777,24 @@ class LanceMuvera:
             f"{self._collection.engine})"
         )
 
-    def _do(self, call: str, operation: Operation[T], timeout: float | None, retry: Retry) -> T:
+    def _do(self, call: str, operation: Operation[T], timeout: float | None, retry: Retry, *, fresh: bool = True) -> T:
+        """Runs an operation; unless ``fresh`` is False, on the newest version of the table, whoever wrote it."""
         database = f"{self._collection.engine} at {address_of(self.client)}"
         deadline = deadline_of(operation, timeout, database)
         with traced(call, self.name, database) as done:
+            if fresh:
+                try:
+                    _run(self.client, self.name, reading.refresh(self._collection), retry, deadline)
+                except BaseException:
+                    operation.close()
+                    raise
             return done(_run(self.client, self.name, operation, retry, deadline))
 
     def _read(self, call: str, operation: Operation[T], timeout: float | None = None) -> T:
-        return self._do(call, lifecycle.fresh(self._collection, operation), timeout, self._retry)
+        return self._do(call, operation, timeout, self._retry)
 
     def _write(self, call: str, operation: Operation[T]) -> T:
-        return self._do(call, lifecycle.fresh(self._collection, operation), None, self._write_retry)
+        return self._do(call, operation, None, self._write_retry)
 
 
 def _check(client: Any, encoder: Any) -> None:
