@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from muvera_adapters.stores.payloads import to_plain
+from muvera_adapters.stores.payloads import first_difference, to_plain
 
 
 def fde_type(values: pa.DataType, dim: int) -> pa.DataType:
@@ -59,6 +59,19 @@ def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_temporal(kind):
         return pa.array(values, pa.string()).cast(kind)
     return pa.array(values, kind)
+
+
+def fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether a column gives a payload value back as it was: pyarrow truncates numbers, and drops keys of structs."""
+    try:
+        found = column([value], kind).to_pylist()
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    if pa.types.is_temporal(kind):
+        return True  # written in another way
+    if pa.types.is_floating(kind):
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return first_difference({"": value}, to_plain({"": found[0]})) is None
 
 
 def json_column(payloads: Sequence[Mapping[str, Any] | None]) -> pa.Array:

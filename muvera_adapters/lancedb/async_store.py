@@ -439,7 +439,8 @@ class AsyncLanceMuvera:
 
         Returns:
             At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
-            ``without_fde`` is the number of documents that no search finds.
+            ``without_fde`` is the number of documents that no search finds (None where more than 1 GB of encodings
+            would have to be read to count them).
 
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
@@ -757,7 +758,10 @@ class AsyncLanceMuvera:
         return await self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE, fresh=False)
 
     async def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the table; the size of tokens is estimated from a sample."""
+        """Numbers, sizes and state of the table; the size of tokens is estimated from a sample.
+
+        Where there is more than 1 GB of tokens, so is the number of documents without tokens.
+        """
         return await self._read("info", reading.info(self._collection))
 
     async def drop(self) -> None:

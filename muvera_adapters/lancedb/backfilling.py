@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from muvera_adapters.errors import Unsupported
 from muvera_adapters.lancedb import arrow
 from muvera_adapters.lancedb import requests as r
 from muvera_adapters.lancedb.collection import Collection
 from muvera_adapters.lancedb.expressions import both, column
 from muvera_adapters.lancedb.reading import Cursor, fetch_all, lacks_tokens, next_keys
-from muvera_adapters.lancedb.requests import TOKENS_AT_ONCE, Row
+from muvera_adapters.lancedb.requests import READ_BYTES, TOKENS_AT_ONCE, Row
 from muvera_adapters.results import BackfillReport, VerifyReport
 from muvera_adapters.stores import backfilling
 from muvera_adapters.stores.backfilling import BackfillAccess, Stored, backfill_passes
@@ -69,8 +70,16 @@ async def verify(collection: Collection, limit: int | None, progress: bool) -> V
 
 
 async def without_fde(collection: Collection) -> int:
-    """Number of documents that no search finds though they have tokens."""
-    return await r.count(collection, _todo(collection))
+    """Number of documents that no search finds though they have tokens.
+
+    Raises:
+        Unsupported: the FDEs, which have to be read for it, are too large to be read beside a search.
+    """
+    size = await r.count(collection) * collection.encoder.dim * collection.fde_type.bit_width // 8
+    if size > READ_BYTES:
+        raise Unsupported(f"{collection.name}: {size / 1e9:.1f} GB of FDEs would have to be read")
+    lacking = await r.count(collection, f"{column(collection.fde)} IS NULL")
+    return await r.count(collection, _todo(collection)) if lacking else 0
 
 
 def stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:

@@ -126,13 +126,10 @@ def _payload(collection: Collection, payload: Mapping[str, Any], position: int) 
                     f"are: {there}"
                 )
             continue
-        try:
-            arrow.column([value], kind)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        if not arrow.fits(value, kind):
             raise InvalidInput(
-                f"the payload at position {position}: {value!r:.80} does not fit the column {name!r} of type {kind} "
-                f"({error})"
-            ) from error
+                f"the payload at position {position}: {value!r:.80} does not fit the column {name!r} of type {kind}"
+            )
     return dict(payload)
 
 

@@ -13,7 +13,7 @@ from muvera_adapters.lancedb import requests as r
 from muvera_adapters.lancedb.collection import Collection
 from muvera_adapters.lancedb.database import LANCEDB
 from muvera_adapters.lancedb.expressions import checked, column
-from muvera_adapters.lancedb.requests import FILTER_KEYS, TOKENS_AT_ONCE, Index, Row
+from muvera_adapters.lancedb.requests import FILTER_KEYS, READ_BYTES, TOKENS_AT_ONCE, Index, Row
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.keys import Key, from_key, to_key
@@ -159,14 +159,17 @@ def document(collection: Collection, row: Row) -> Document:
 
 
 async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
-    """The number of documents that have tokens, and the bytes of all tokens."""
+    """The number of documents that have tokens, of a large table by a sample, and the bytes of all tokens."""
     if collection.tokens is None:
         return 0, 0
-    with_tokens = total - await r.count(collection, lacks_tokens(collection))
     rows = await r.page(collection, _SAMPLE, [collection.tokens])
     sizes = [row.tokens.size for row in rows if row.tokens is not None]
-    values = float(np.mean(sizes)) if sizes else 0.0
-    return with_tokens, int(values * with_tokens * collection.token_type.bit_width / 8)
+    each = float(np.mean(sizes)) * collection.token_type.bit_width / 8 if sizes else 0.0
+    if each * total > READ_BYTES:
+        with_tokens = round(total * len(sizes) / len(rows))
+    else:
+        with_tokens = total - await r.count(collection, lacks_tokens(collection))
+    return with_tokens, int(each * with_tokens)
 
 
 def _bits(collection: Collection, index: Index | None) -> float:

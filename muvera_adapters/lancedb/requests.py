@@ -22,6 +22,8 @@ from muvera_adapters.stores.operations import Request
 
 #: bytes of one write, which is one version of the table
 WRITE_BYTES = 64 << 20
+#: bytes that may be read to count rows without a value, which are those of all values
+READ_BYTES = 1 << 30
 #: largest number of keys in one filter
 FILTER_KEYS = 1_000
 #: number of documents whose tokens are read in one request

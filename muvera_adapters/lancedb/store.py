@@ -440,7 +440,8 @@ class LanceMuvera:
 
         Returns:
             At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
-            ``without_fde`` is the number of documents that no search finds.
+            ``without_fde`` is the number of documents that no search finds (None where more than 1 GB of encodings
+            would have to be read to count them).
 
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
@@ -754,7 +755,10 @@ class LanceMuvera:
         return self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE, fresh=False)
 
     def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the table; the size of tokens is estimated from a sample."""
+        """Numbers, sizes and state of the table; the size of tokens is estimated from a sample.
+
+        Where there is more than 1 GB of tokens, so is the number of documents without tokens.
+        """
         return self._read("info", reading.info(self._collection))
 
     def drop(self) -> None:
