@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from muvera_adapters.errors import MuveraError, StoreUnavailable
 from muvera_adapters.lancedb import requests as r
 from muvera_adapters.lancedb.collection import ID, Collection
@@ -35,8 +33,6 @@ async def upsert(
 ) -> WriteReport:
     """Encodes and writes documents, batch after batch; unless ``replace``, what they do not name stays."""
     need_fde(collection)
-    if vectors:
-        vectors = {name: [_plain(each) for each in values] for name, values in vectors.items()}
     prepared = prepare(collection, ids, tokens, payloads, intake(collection), vectors=vectors, zero_rows=zero_rows)
 
     async def write(items: Sequence[Item], _: bool) -> dict[int, MuveraError]:
@@ -109,7 +105,3 @@ async def _replace(collection: Collection, items: Sequence[Item]) -> None:
     columns = [*collection.payload_columns, *collection.strangers]
     whole = [{**dict.fromkeys(columns), **item} for item in items]
     await r.merge(collection, to_table(collection, whole))
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None else np.asarray(value, np.float32)
