@@ -15,7 +15,7 @@ import pytest
 
 import servers
 from muvera_adapters import samples
-from muvera_adapters.databases import Database, parse_target
+from muvera_adapters.databases import Database, parse_target, spec_of, specs
 from muvera_adapters.migration import estimate, migrate, read_rankings, verify
 from muvera_adapters.sources import open_queries, open_source
 from muvera_adapters.testing import CannotStart
@@ -31,24 +31,37 @@ ENCODER = FDEEncoder(FDEConfig(128))
 pytestmark = pytest.mark.filterwarnings("ignore::muvera_adapters.plaid.IndexWarning")
 
 
-def _target(name: str, path: Path) -> str:
-    if name == "qdrant-edge":
-        return f"qdrant-edge:{path / 'data'}"
-    if name == "qdrant-path":
-        return f"qdrant:{path / 'data'}"
-    if name == "milvus":
-        try:
-            import milvus_lite  # noqa: F401
+def _embedded() -> dict[str, tuple[str, str]]:
+    """Databases that run in this process by the names of these tests: scheme, and name of their directory or file."""
+    found = {}
+    for spec in specs():
+        places = [form.place for form in spec.forms]
+        for form in spec.forms:
+            if form.place == "directory":
+                found[f"{spec.scheme}-path" if "server" in places else spec.scheme] = (spec.scheme, "data")
+            elif form.place == "file":
+                found[spec.scheme] = (spec.scheme, f"data.{form.location.rpartition('.')[2]}")
+    return found
 
-            import muvera_adapters.milvus  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise CannotStart(f"pip install 'muvera-adapters[milvus]' milvus-lite ({error})") from None
-        return f"milvus:{path / 'data.db'}"
+
+EMBEDDED = _embedded()
+
+
+def _target(name: str, path: Path) -> str:
+    if name in EMBEDDED:
+        scheme, place = EMBEDDED[name]
+        try:
+            spec_of(scheme).check_installed()
+            if place.endswith(".db"):
+                import milvus_lite  # noqa: F401
+        except ImportError as error:
+            raise CannotStart(str(error)) from None
+        return f"{scheme}:{path / place}"
     host, port, grpc_port = servers.shared(weaviate_server.running)
     return f"weaviate:http://{host}:{port}?grpc_port={grpc_port}"
 
 
-@pytest.fixture(params=["qdrant-edge", "qdrant-path", "weaviate", "milvus"])
+@pytest.fixture(params=[*EMBEDDED, "weaviate"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     try:
         return _target(request.param, tmp_path)

@@ -32,6 +32,7 @@ _OURS: Mapping[str, str] = {
     "qdrant": "muvera_adapters.qdrant.database:QDRANT",
     "weaviate": "muvera_adapters.weaviate.database:WEAVIATE",
     "milvus": "muvera_adapters.milvus.database:MILVUS",
+    "lancedb": "muvera_adapters.lancedb.database:LANCEDB",
 }
 
 #: embedded engine of the quickstart, and of measurements on a sample

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from integration_tests.engines import milvus, qdrant, weaviate
+from integration_tests.engines import lancedb, milvus, qdrant, weaviate
 from muvera_adapters.testing import Engine
 
 ENGINES: list[Engine] = [
     *qdrant.ENGINES,
     *weaviate.ENGINES,
     *milvus.ENGINES,
+    *lancedb.ENGINES,
 ]

@@ -11,7 +11,7 @@
 - ``copying.py``: backfill into a new collection
 - ``merging.py``: writes that keep fields that they do not name
 - ``prepare.py``: checks documents before anything is sent
-- ``ids.py``: ids as primary keys; ``expressions.py``: filters; ``blobs.py``: tokens as text
+- ``expressions.py``: filters; ``blobs.py``: tokens as text
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
 - ``query_fitting.py``: the reads of a query fit
 """

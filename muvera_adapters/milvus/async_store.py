@@ -20,7 +20,6 @@ from muvera_adapters.milvus.conditions import to_expression
 from muvera_adapters.milvus.database import MILVUS, WORTH_TRYING
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import checked
-from muvera_adapters.milvus.ids import to_key
 from muvera_adapters.milvus.schema import Plan, Quantization, check_codes
 from muvera_adapters.milvus.searching import Options, Rerank
 from muvera_adapters.results import BackfillReport, Document, DocumentId, Hits, StoreInfo, VerifyReport, WriteReport
@@ -28,6 +27,7 @@ from muvera_adapters.stores.checks import ZeroRows, check_encodable, check_encod
 from muvera_adapters.stores.choosing import EncoderOption, choose
 from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.explaining import Explained, explain
+from muvera_adapters.stores.keys import to_key
 from muvera_adapters.stores.operations import (
     DEFAULT_RETRY,
     DEFAULT_WRITE_RETRY,

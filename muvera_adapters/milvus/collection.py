@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 from pymilvus import DataType
 
 from muvera_adapters.milvus.blobs import TokenType
-from muvera_adapters.milvus.ids import ID, MAX_KEY, Keys
 from muvera_adapters.stores import collection
+from muvera_adapters.stores.keys import MAX_KEY, Keys
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.stores.token_precision import rounding_error
 from muvera_core import Encoder
@@ -21,7 +21,7 @@ TokenStorage: TypeAlias = Literal["struct", "blob", "none"]
 Metric: TypeAlias = Literal["IP", "COSINE"]
 
 #: names of the fields of collections that this library creates
-FDE, TOKENS, SUB = "fde", "muvera_tokens", "vector"
+ID, FDE, TOKENS, SUB = "muvera_id", "fde", "muvera_tokens", "vector"
 
 #: maximum number of entries of an array, and so of tokens of a document (array_data_type.md)
 MAX_CAPACITY = 4_096

@@ -15,8 +15,8 @@ from pymilvus import DataType
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, everything, literal
-from muvera_adapters.milvus.ids import to_key
 from muvera_adapters.stores.conditions import All, Compare, Condition, Ids, Not, Some, unsupported
+from muvera_adapters.stores.keys import to_key
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # names with another meaning in expressions

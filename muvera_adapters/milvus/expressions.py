@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.ids import Key
+from muvera_adapters.stores.keys import Key
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _CLOSING = {"(": ")", "[": "]", "{": "}"}

@@ -11,8 +11,8 @@ from typing import Any
 
 from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.ids import Key
 from muvera_adapters.milvus.requests import FILTER_KEYS
+from muvera_adapters.stores.keys import Key
 
 # number of documents read at a time, with their payloads (at most 64 kB) and other vectors (at most 128 kB each)
 _READ = 200

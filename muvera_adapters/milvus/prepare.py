@@ -13,10 +13,10 @@ from pymilvus import DataType
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.collection import Collection
-from muvera_adapters.milvus.ids import Key, to_key
 from muvera_adapters.milvus.requests import MAX_MESSAGE, vector
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_present, is_plain, json_of
+from muvera_adapters.stores.keys import Key, to_key
 
 #: largest value of float16
 HALF = 65_504.0

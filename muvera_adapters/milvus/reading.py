@@ -14,10 +14,10 @@ from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.blobs import token_bytes
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import literal
-from muvera_adapters.milvus.ids import Key, from_key, to_key
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, READ_BYTES, Description, Row
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
+from muvera_adapters.stores.keys import Key, from_key, to_key
 
 _SAMPLE = 32
 # number of documents whose struct arrays info() looks at; the share among them is extrapolated to all

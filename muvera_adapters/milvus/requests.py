@@ -18,7 +18,7 @@ from muvera_adapters.milvus.blobs import unpack
 from muvera_adapters.milvus.client import Call
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import after, among, everything
-from muvera_adapters.milvus.ids import Key
+from muvera_adapters.stores.keys import Key
 from muvera_adapters.stores.operations import Request
 from muvera_adapters.stores.payloads import to_plain
 

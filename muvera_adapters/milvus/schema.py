@@ -15,6 +15,7 @@ from muvera_adapters.milvus import blobs
 from muvera_adapters.milvus.blobs import TokenType
 from muvera_adapters.milvus.collection import (
     FDE,
+    ID,
     MAX_CAPACITY,
     SUB,
     TOKENS,
@@ -24,10 +25,10 @@ from muvera_adapters.milvus.collection import (
     TokenStorage,
     mark_of,
 )
-from muvera_adapters.milvus.ids import ID, MAX_KEY
 from muvera_adapters.milvus.requests import Description
 from muvera_adapters.stores.checks import check_dimensions
 from muvera_adapters.stores.kept import new_state
+from muvera_adapters.stores.keys import MAX_KEY
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.stores.token_precision import check_precision
 from muvera_core import Encoder

@@ -17,7 +17,6 @@ from muvera_adapters.milvus import also
 from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.ids import Key, from_key
 from muvera_adapters.milvus.reading import Cursor, fetch_all, next_keys, sample_fdes, token_fields
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, first_stage, near_fde, near_tokens
 from muvera_adapters.results import Hit, Hits, Timings
@@ -25,6 +24,7 @@ from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import check_encodable, need_fde, need_tokens
 from muvera_adapters.stores.fusion import FDE, Candidates
 from muvera_adapters.stores.grouping import grouped
+from muvera_adapters.stores.keys import Key, from_key
 from muvera_adapters.stores.operations import Compute
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (

@@ -12,7 +12,6 @@ from muvera_adapters.milvus import requests
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
 from muvera_adapters.milvus.expressions import everything as all_documents
-from muvera_adapters.milvus.ids import to_key
 from muvera_adapters.milvus.merging import merge
 from muvera_adapters.milvus.prepare import intake, to_rows, unfit
 from muvera_adapters.milvus.reading import indexes, is_indexed, unindexed
@@ -20,6 +19,7 @@ from muvera_adapters.milvus.requests import FILTER_KEYS, Description
 from muvera_adapters.results import DocumentId, WriteReport
 from muvera_adapters.stores import writing
 from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
+from muvera_adapters.stores.keys import to_key
 from muvera_adapters.stores.writing import WriteAccess, check_named, slices, wait_until_idle
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from muvera_adapters.samples import load_pydocs
 from muvera_adapters.testing import CannotStart
 from servers import weaviate_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def output(name, *arguments):
+def output(name, *arguments, stand_in=True):
     """What the script prints; it has to succeed."""
-    command = [sys.executable, EXAMPLES / name, *map(str, arguments), "--stand-in"]
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments), *(["--stand-in"] if stand_in else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -44,6 +45,16 @@ def test_plaid_index_moves_to_milvus(tmp_path):
     more, found = output(*command, 60)  # goes on
     assert more == "60 written, 0 failed, 60 in the collection"
     assert found == "document 0 finds 0"
+
+
+def test_docstrings_in_lancedb(tmp_path):
+    pytest.importorskip("lancedb", reason="pip install 'muvera-adapters[lancedb]'")
+    loaded, _, by_tokens, both, filtered = output("hybrid_lancedb.py", tmp_path, stand_in=False)
+    assert loaded == "1200 written, 0 not indexed"
+    assert by_tokens.startswith("by tokens: ")
+    assert both.startswith("by tokens and keywords: ")
+    module = load_pydocs().ids[0].partition(".")[0]
+    assert all(name.startswith(module) for name in filtered.removeprefix("in one module: ").split(", "))
 
 
 def test_page_is_explained(tmp_path):

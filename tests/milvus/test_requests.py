@@ -33,11 +33,11 @@ from muvera_adapters.milvus.client import Call, Connection, address_of, send
 from muvera_adapters.milvus.collection import Collection, Server
 from muvera_adapters.milvus.errors import translate
 from muvera_adapters.milvus.expressions import among, both, checked, literal
-from muvera_adapters.milvus.ids import from_key, to_key
 from muvera_adapters.milvus.lifecycle import add_fde, connect
 from muvera_adapters.milvus.merging import merge
 from muvera_adapters.milvus.requests import count, fetch, near_fde, near_tokens, page, to_row
 from muvera_adapters.milvus.schema import Plan, check, describe, fde_index
+from muvera_adapters.stores.keys import from_key, to_key
 from muvera_adapters.stores.operations import Retry, run
 from muvera_core import FDEConfig, FDEEncoder
 

@@ -1,4 +1,4 @@
-"""Ids as primary keys. The id can be told from the key, so nothing else is stored."""
+"""Ids as keys in a column of text or of 64-bit integers. The id can be told from the key, so nothing else is stored."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.ids import to_point_id
 
-#: name of the primary key in collections that this library creates
-ID = "muvera_id"
-
 Key: TypeAlias = str | int
-#: kind of keys. ``any``: keys of this library; ``string`` and ``integer``: primary keys of others, used unchanged
+#: kind of keys. ``any``: keys of this library; ``string`` and ``integer``: keys of others, used unchanged
 Keys: TypeAlias = Literal["any", "string", "integer"]
 
-#: maximum number of bytes of a key in collections that this library creates
+#: maximum number of bytes of a key, unless the database has another limit
 MAX_KEY = 512
 
 _INTEGER, _UUID, _TEXT = "#", "@", "'"
@@ -27,10 +24,10 @@ _DECIMAL = re.compile(r"-?[0-9]{1,19}")
 
 
 def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes: int = MAX_KEY) -> Key:
-    """The primary key of a document.
+    """The key of a document.
 
     Strings are used unchanged, except those that begin with a sign that marks other kinds of ids. If keys are integers,
-    strings of decimal digits are accepted too, as by the client.
+    strings of decimal digits are accepted too.
 
     Raises:
         InvalidInput: the id is not valid, or these keys cannot hold it.
@@ -40,9 +37,7 @@ def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes
     point, kept = to_point_id(document_id, position)
     if keys == "string":
         if not isinstance(document_id, str):
-            raise InvalidInput(
-                f"id {document_id!r} at position {position}: primary keys of this collection are strings"
-            )
+            raise InvalidInput(f"id {document_id!r} at position {position}: keys of this collection are strings")
         key = document_id
     elif isinstance(point, int):
         key = f"{_INTEGER}{point}"
@@ -82,5 +77,5 @@ def _integer(document_id: DocumentId, position: int) -> int:
     else:
         number = document_id.__index__()
     if number is None or number not in _INT64:
-        raise InvalidInput(f"id {document_id!r} at position {position}: primary keys of this collection are int64")
+        raise InvalidInput(f"id {document_id!r} at position {position}: keys of this collection are int64")
     return number
