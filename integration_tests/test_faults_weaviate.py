@@ -365,7 +365,7 @@ def test_a_shard_that_takes_no_writes_is_reported_at_once(servers):
         # what the server does by itself when DISK_USE_READONLY_PERCENTAGE is passed
         servers.connect(server).collections.use("Load").config.update_shards("READONLY", shard.name)
     started = time.monotonic()
-    with pytest.raises(WriteInterrupted, match="takes no writes") as caught:
+    with pytest.raises(WriteInterrupted, match="accepts no writes") as caught:
         store.upsert(IDS[5:20], TOKENS[5:20])
     assert time.monotonic() - started < 10
     assert (caught.value.report.written, sorted(caught.value.report.failed)) == (0, IDS[5:20])
@@ -408,7 +408,7 @@ def test_a_full_disk_is_reported_and_reading_goes_on(servers, small_disk, readon
         fill()
     assert len(acknowledged) >= 50
     assert caught.value.report.written + len(caught.value.report.failed) == 50
-    assert "takes no writes" in str(caught.value)
+    assert "accepts no writes" in str(caught.value)
     stored = {document.id for document in store.scroll()}
     assert set(acknowledged) <= stored, "reading goes on, and what was acknowledged is there"
     assert store.search(TOKENS[3], 1)[0].score == pytest.approx(maxsim(TOKENS[3], TOKENS[:50]).max(), abs=1e-3)

@@ -393,7 +393,7 @@ class TestAdoption:
 
     def test_what_is_no_multivector_is_named(self, client, name):
         client.collections.create(name, vector_config=[Configure.Vectors.self_provided(name="colbert")])
-        with pytest.raises(SchemaMismatch, match="no multivector"):
+        with pytest.raises(SchemaMismatch, match="not a multivector"):
             WeaviateMuvera.adopt(client, name, ENCODER)
 
 

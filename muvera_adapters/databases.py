@@ -37,7 +37,7 @@ _OURS: Mapping[str, str] = {
 #: embedded engine of the quickstart, and of measurements on a sample
 LOCAL = "qdrant-edge"
 
-# long commands wait for a database that restarts, in reads too
+# long commands wait for a restart of the database, when reading too
 _PATIENT = DEFAULT_WRITE_RETRY
 
 
@@ -47,11 +47,11 @@ def schemes() -> list[str]:
 
 
 def spec_of(scheme: str) -> DatabaseSpec:
-    """The database of a name.
+    """The database with this scheme.
 
     Raises:
-        WrongUsage: there is none of that name.
-        MuveraError: another distribution's database cannot be loaded, or two distributions have one of that name.
+        WrongUsage: there is no such database.
+        MuveraError: a database of another distribution cannot be loaded, or two distributions have this scheme.
     """
     if scheme in _OURS:
         module, _, name = _OURS[scheme].partition(":")
@@ -59,7 +59,7 @@ def spec_of(scheme: str) -> DatabaseSpec:
         return found
     points = _foreign().get(scheme, [])
     if not points:
-        raise WrongUsage(f"{scheme!r} is not a database; there are {', '.join(schemes())}")
+        raise WrongUsage(f"{scheme!r} is not a database; databases are {', '.join(schemes())}")
     if len(points) > 1:
         owners = " and ".join(sorted(_owner(point) for point in points))
         raise MuveraError(f"{owners} both have a database {scheme!r}; uninstall one of them")
@@ -67,7 +67,7 @@ def spec_of(scheme: str) -> DatabaseSpec:
 
 
 def specs() -> list[DatabaseSpec]:
-    """All databases that can be loaded; a warning names each that cannot, or has a name that is taken."""
+    """All databases that can be loaded; a warning names each that cannot, or whose name is taken."""
     found = []
     for scheme in schemes():
         try:
@@ -86,23 +86,23 @@ def local_spec() -> DatabaseSpec:
 
 
 def forms() -> str:
-    """Forms of all targets, for help texts and errors."""
+    """The forms of targets of all databases, for help texts and errors."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a command about another database need not say so
+        warnings.simplefilter("ignore")  # a broken database does not matter for a command about another one
         return ", ".join(form for spec in specs() for form in spec.targets)
 
 
 def is_target(text: str) -> bool:
-    """Whether a text begins with the name of a database and a colon; write a path that does so as ``./name:x``."""
+    """Whether a text begins with a scheme and a colon; write a path that does so as ``./name:x``."""
     scheme, colon, _ = text.partition(":")
     return bool(colon) and scheme in schemes()
 
 
 def with_store_options(text: str, **given: str | None) -> str:
-    """A target that names options of the store too; those that are None are left out.
+    """The target with options of the store added; options that are None are left out.
 
     Raises:
-        WrongUsage: it is not a target, or its database has no such option.
+        WrongUsage: ``text`` is not a target, or its database has no such option.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if not chosen:
@@ -115,11 +115,11 @@ def with_store_options(text: str, **given: str | None) -> str:
 
 
 def parse_target(text: str) -> Target:
-    """A target from its text: ``scheme:URL``, ``scheme:DIR`` or ``scheme:FILE``, as its database takes them.
+    """Parses a target: ``scheme:URL``, ``scheme:DIR`` or ``scheme:FILE``, whichever the database supports.
 
     Raises:
-        WrongUsage: it is not a valid target.
-        MuveraError: another distribution's database cannot be loaded.
+        WrongUsage: ``text`` is not a valid target.
+        MuveraError: a database of another distribution cannot be loaded.
     """
     scheme, colon, location = text.partition(":")
     if not colon or scheme not in schemes():
@@ -135,11 +135,11 @@ def parse_target(text: str) -> Target:
 class Database:
     """A database and the stores in it; a context manager that closes what it opened.
 
-    The database is not reached, and nothing is made on disk, before the first store is asked for. Secrets are read from
-    the environment variable of the database.
+    The database is not contacted, and nothing is created on disk, before the first store is created or opened. Secrets
+    are read from the environment variable of the database.
 
     Args:
-        target: where the database is.
+        target: target of the database, such as ``"scheme:data"``, or a parsed one.
 
     Raises:
         WrongUsage: ``target`` is not a valid target.
@@ -152,11 +152,11 @@ class Database:
         self._client: Any = None
 
     def create(self, name: str, encoder: EncoderOption, **options: Any) -> Store:
-        """Makes an empty collection.
+        """Creates an empty collection.
 
         Args:
             name: name of the collection.
-            encoder: encoder of its documents and queries, or ``"auto"`` with the option ``sample``.
+            encoder: encoder of documents and queries, or ``"auto"`` with the option ``sample``.
             **options: options of the store's ``create``.
 
         Raises:
@@ -167,49 +167,52 @@ class Database:
         return self._store("create", name, encoder, **options)
 
     def open(self, name: str, encoder: Encoder | None = None, *, model: TokenModel | str | None = None) -> Store:
-        """Opens a collection of this library.
+        """Opens a collection that this library created, or that was adopted and backfilled.
 
         Args:
             name: name of the collection.
-            encoder: encoder that the collection was filled with; None: rebuild it from what the collection keeps.
-            model: model that makes the query's tokens; None: it is not compared.
+            encoder: encoder to use, which must be the one that filled the collection; None: it is rebuilt from what the
+                collection stores.
+            model: model that makes the query tokens; it is compared with the model that the collection stores. None:
+                not compared.
 
         Raises:
-            CollectionNotFound: there is no such collection, or this library did not make it.
-            EncoderMismatch: the collection was filled with another encoder.
-            ModelMismatch: the collection keeps another model.
+            CollectionNotFound: there is no such collection, or this library did not create or adopt it.
+            EncoderMismatch: the collection was filled with another encoder, or its encoder cannot be rebuilt and must
+                be given.
+            ModelMismatch: the collection stores another model.
             StoreUnavailable: the database cannot be reached.
             MissingExtra: the client is not installed.
         """
         return self._store("open", name, encoder, **({} if model is None else {"model": model}))
 
     def adopt(self, name: str, encoder: Encoder, **options: Any) -> Store:
-        """Takes over a collection that this library did not make.
+        """Takes over an existing collection.
 
         Args:
             name: name of the collection.
-            encoder: encoder of its documents and queries.
+            encoder: encoder of the FDEs, existing or future.
             **options: options of the store's ``adopt``.
 
         Raises:
             CollectionNotFound: there is no such collection.
-            SchemaMismatch: vectors are missing or do not fit.
+            SchemaMismatch: vectors are missing or unsuitable.
             StoreUnavailable: the database cannot be reached.
             MissingExtra: the client is not installed.
         """
         return self._store("adopt", name, encoder, **options)
 
     def token_dim(self, name: str, vector: str) -> int:
-        """Width of the token vectors that a collection has in ``vector``; this library need not have made it.
+        """Width of the token vectors in ``vector`` of a collection, which need not be of this library.
 
         Raises:
             CollectionNotFound: there is no such collection.
-            SchemaMismatch: there is no such vector, or no document from which its width can be told.
+            SchemaMismatch: there is no such vector, or no document that shows its width.
         """
         return self.spec.token_dim(self._connected(creating=False), name, vector, **self.target.store_options)
 
     def collections(self) -> list[Listed]:
-        """The collections of the database by name; this library need not have made them.
+        """All collections of the database, sorted by name.
 
         Raises:
             Unsupported: the database cannot list them.
@@ -221,7 +224,7 @@ class Database:
         return sorted(self.spec.collections(self._connected(creating=False)), key=lambda each: each.name)
 
     def close(self) -> None:
-        """Closes the stores and clients that were made here."""
+        """Closes the stores and clients that this object opened."""
         self._exits.close()
 
     def __enter__(self) -> Database:
@@ -265,7 +268,7 @@ def _load(point: EntryPoint) -> DatabaseSpec:
     where = f"the database {point.name!r} of {_owner(point)} ({point.value})"
     try:
         spec = point.load()
-    except Exception as error:  # whatever a module of someone else raises
+    except Exception as error:  # a foreign module may raise anything
         raise MuveraError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(spec, DatabaseSpec):
         raise MuveraError(f"{where} must be a DatabaseSpec, got {type(spec).__name__}")

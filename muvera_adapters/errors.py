@@ -1,4 +1,4 @@
-"""What can go wrong, in one tree; the database client's own error is kept as ``__cause__``."""
+"""Errors and warnings of this package; the database client's own error is kept as ``__cause__``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class MissingExtra(MuveraError, ImportError):
 
 
 class CollectionExists(MuveraError):
-    """The name is taken; nothing was changed."""
+    """A collection of this name exists already; nothing was changed."""
 
 
 class CollectionNotFound(MuveraError):
-    """No such collection, or none that this library made."""
+    """There is no such collection, or this library did not create or adopt it."""
 
 
 class EncoderMismatch(MuveraError):
@@ -35,27 +35,27 @@ class EncoderMismatch(MuveraError):
 
 
 class ModelMismatch(MuveraError):
-    """The collection's token vectors are of another model, or were made with other prompts."""
+    """The collection's token vectors were made by another model, or with other prompts."""
 
 
 class SchemaMismatch(MuveraError):
-    """The collection's vectors are not what the encoder and two-stage search need; the message names each."""
+    """The collection's vectors do not fit the encoder or two-stage search; the message names each difference."""
 
 
 class Unsupported(MuveraError):
-    """This database, or this version of it, cannot do what was asked."""
+    """The database, or its version, does not support what was asked."""
 
 
 class InvalidInput(MuveraError, ValueError):
-    """Ids, tokens or payloads that cannot be stored or searched; the message names the position."""
+    """Ids, tokens, payloads or arguments that are not valid; the message names the position."""
 
 
 class WrongUsage(InvalidInput):
-    """A target, or options of a command, that cannot be meant; the command line ends with status 2."""
+    """An invalid target or combination of options; the CLI exits with status 2."""
 
 
 class Rejected(MuveraError):
-    """The database refused the request; repeating it would not help."""
+    """The database rejected the request; repeating it would not help."""
 
 
 class AccessDenied(MuveraError):
@@ -66,8 +66,8 @@ class StoreUnavailable(MuveraError):
     """The database cannot be reached or opened now.
 
     Attributes:
-        transient: repeating the request may help.
-        retry_after: seconds that the database asked to wait, or None.
+        transient: whether repeating the request may help.
+        retry_after: number of seconds that the database asked to wait, or None.
     """
 
     def __init__(self, message: str, *, transient: bool = False, retry_after: float | None = None) -> None:
@@ -77,7 +77,7 @@ class StoreUnavailable(MuveraError):
 
 
 class NoGain(MuveraError):
-    """A fit of query vectors does not find more than the plain ones, on documents and queries that it has not seen.
+    """A query fit does not improve recall on documents and queries that were not used to fit.
 
     Attributes:
         report: what was measured.
@@ -89,18 +89,18 @@ class NoGain(MuveraError):
 
 
 class MissingFDEs(UserWarning):
-    """Some documents have no FDE, so that no search finds them; ``backfill()`` computes the missing FDEs."""
+    """Some documents have no FDE, so no search finds them; ``backfill()`` computes the missing FDEs."""
 
 
 class SharedDirection(UserWarning):
-    """Tokens share a direction, in which a plain FDE loses recall; ``FDEEncoder.fit(config, sample)`` cures it."""
+    """Tokens share a direction, which costs a plain FDE recall; use ``FDEEncoder.fit(config, sample)``."""
 
 
 class WriteInterrupted(StoreUnavailable):
-    """The database stopped taking writes; the same call, repeated, completes them.
+    """The database stopped accepting writes; repeat the same call to complete them.
 
     Attributes:
-        report: every document of the call, as written or as failed ("failed": not acknowledged).
+        report: every document of the call, as written or as failed (here: not acknowledged).
     """
 
     def __init__(self, message: str, report: WriteReport) -> None:

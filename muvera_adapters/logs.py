@@ -1,6 +1,6 @@
 """The logger of this package, ``muvera_adapters``: retries, waits, repairs, guesses and fallbacks.
 
-No vector, payload or secret is logged; what a client says of an error may quote a request, so it is cut short.
+No vector, payload or secret is logged. A client's error text may quote a request, so it is cut short.
 """
 
 from __future__ import annotations

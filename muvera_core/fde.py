@@ -12,6 +12,7 @@ import numpy as np
 from muvera_core._draws import Draws, draw
 from muvera_core._layout import LANES, Float32, aligned, aligned_rows, paired_panels, panels
 from muvera_core._parallel import default_threads, for_chunks
+from muvera_core._plain import PlainFDE, has_numba
 from muvera_core.config import FDEConfig, fingerprint_of
 from muvera_core.encoder import SavedArrays, register, save_encoder
 from muvera_core.tokens import (
@@ -40,7 +41,8 @@ class FDEEncoder:
 
     The result for a document depends on its tokens alone: not on the batch around it, nor on ``threads``. Partitions
     are decided in float64, everything else is float32. An encoder may be used from several threads and after a fork.
-    Its first use compiles the kernels (seconds, once per machine; the code is cached on disk).
+    Its first use compiles the kernels (seconds, once per machine; the code is cached on disk). Where numba is not
+    installed, numpy computes the same vectors, but for rounding and several times slower.
 
     Args:
         config: sizes, seed and options.
@@ -194,11 +196,16 @@ class FDEEncoder:
         return f"FDEEncoder({self.config}{', fitted' if self.mean is not None else ''})"
 
     def _encode(self, docs: Any, mask: ArrayLike | None, what: str) -> Float32:
-        from muvera_core import _kernels  # compiles or loads numba code: only when something is encoded
-
         located = Located(to_matrices(docs, mask, dim=self.token_dim, what=what), what)
         out = aligned_rows(len(located.addresses), self.dim)
-        config, query, matrices = self.config, what == "query", self._kernel_arguments
+        config, query = self.config, what == "query"
+        if not has_numba():
+            for row, tokens in zip(out, located.checked(), strict=True):
+                row[:] = self._plain.encode(tokens, query)
+            return out
+        from muvera_core import _kernels  # compiles or loads numba code: only when something is encoded
+
+        matrices = self._kernel_arguments
 
         def work(i: int, j: int) -> None:
             state, position, token = _kernels.encode(
@@ -218,6 +225,10 @@ class FDEEncoder:
 
         for_chunks(located.lengths, _CHUNK_TOKENS, self.threads, work)
         return out
+
+    @cached_property
+    def _plain(self) -> PlainFDE:
+        return PlainFDE(self.config, self.mean)
 
     @cached_property
     def _kernel_arguments(self) -> tuple[Any, ...]:

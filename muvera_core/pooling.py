@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core._parallel import default_threads, for_chunks
+from muvera_core._plain import has_numba
 from muvera_core.tokens import ArrayLike, Located, TokenBatch, to_batch
 
 _CHUNK_TOKENS = 2048
@@ -35,11 +36,16 @@ def pool_tokens(docs: Any, factor: int, mask: ArrayLike | None = None, *, thread
     Raises:
         InvalidTokens: as for :meth:`FDEEncoder.encode_documents`.
         ValueError: factor is less than 1.
+        ModuleNotFoundError: numba is not installed.
     """
     if isinstance(factor, bool) or not hasattr(factor, "__index__"):
         raise TypeError(f"factor must be an integer, got {factor!r}")
     if factor < 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
+    if not has_numba():
+        raise ModuleNotFoundError(
+            "numba is not installed, and pooling tokens needs it; install it with: pip install numba", name="numba"
+        )
     batch = to_batch(docs, mask)
     values = _unit(batch)
     lengths = -(-batch.lengths // factor)

@@ -48,7 +48,8 @@ class RegressionEncoder:
 
     ``fit`` makes one; new documents need no other fit while they are like those of the sample. A document costs two
     matrix products, the larger with the sample: some 20 to 80 times an FDE. The result depends on the
-    document or query alone: not on the batch around it, nor on ``threads``.
+    document or query alone: not on the batch around it, nor on ``threads``. Where numba is not installed, numpy
+    computes it, and rounds differently in other batches.
 
     Queries are of unit length too. A dot product is MaxSim less that of the query with the average document, times a
     factor that depends on the query: it ranks documents of one query, may be negative, and says nothing across queries.
@@ -271,10 +272,7 @@ class RegressionEncoder:
         return _regression_torch.encode(self._fitted, docs, mask, what)
 
     def _encode_documents(self, located: Located) -> Float32:
-        from muvera_core import _regression_kernels
-
-        sample, centres, matrix = self._document_matrices
-        vectors = run.encode(_regression_kernels.maxima, sample, centres, matrix, located, self.threads)
+        vectors = run.encode("maxima", *self._document_matrices, located, self.threads)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
         lifts = np.sqrt(np.maximum(1 - lengths**2, 0))
         vectors += lifts * self._fitted.lift
@@ -286,20 +284,15 @@ class RegressionEncoder:
         return _of_unit_length(self._query_sums(located))
 
     def _query_sums(self, located: Located) -> Float32:
-        from muvera_core import _regression_kernels
-
-        weights, thresholds, matrix = self._query_matrices
-        return run.encode(_regression_kernels.features, weights, thresholds, matrix, located, self.threads)
+        return run.encode("features", *self._query_matrices, located, self.threads)
 
     @cached_property
-    def _document_matrices(self) -> tuple[run.Matrix, Float32, run.Matrix]:
-        sample = run.Matrix(self._fitted.sample.T)
-        return sample, sample.vector(self._fitted.centres), run.Matrix(self._fitted.documents)
+    def _document_matrices(self) -> tuple[run.Matrix, run.Matrix]:
+        return run.Matrix(self._fitted.sample.T, self._fitted.centres), run.Matrix(self._fitted.documents)
 
     @cached_property
-    def _query_matrices(self) -> tuple[run.Matrix, Float32, run.Matrix]:
-        weights = run.Matrix(self._fitted.weights)
-        return weights, weights.vector(self._fitted.thresholds), run.Matrix(self._fitted.queries)
+    def _query_matrices(self) -> tuple[run.Matrix, run.Matrix]:
+        return run.Matrix(self._fitted.weights, self._fitted.thresholds), run.Matrix(self._fitted.queries)
 
 
 def _of_unit_length(vectors: Float32) -> Float32:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from muvera_core._layout import panels
 from muvera_core._parallel import default_threads, for_chunks
+from muvera_core._plain import has_numba
+from muvera_core._plain import maxsim as plain_maxsim
 from muvera_core.tokens import ArrayLike, Located, to_matrices, to_matrix
 
 # of one kernel call: long against the tenth of a millisecond that handing work to a thread can take
@@ -34,14 +36,16 @@ def maxsim(
     Raises:
         InvalidTokens: as for :meth:`FDEEncoder.encode_documents`.
     """
-    from muvera_core import _kernels
-
     query = to_matrix(query_tokens, dim=None, what="query").astype(np.float32)
     located_query = Located([query], "query")
     for token, x in enumerate(query):
         if not np.isfinite(x).all() or not x.any():
             raise located_query.bad_token(bool(x.any()), 0, token)
     located = Located(to_matrices(docs, mask, dim=query.shape[1]), "document")
+    if not has_numba():
+        return plain_maxsim(query, located)
+    from muvera_core import _kernels
+
     query_panels = panels(query.T[None])[0]
     out = np.empty(len(located.addresses), np.float32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -274,7 +274,7 @@ class Located:
             self.offsets = matrices.offsets
             self.addresses = values.ctypes.data + self.offsets[:-1] * values.strides[0]
             self.half = values.dtype == np.float16
-            self._alive: Any = values
+            self._alive: TokenBatch | Sequence[Tokens] = matrices
             return
         self.half = bool(matrices) and all(m.dtype == np.float16 for m in matrices)
         if not self.half:
@@ -289,6 +289,22 @@ class Located:
     def lengths(self) -> npt.NDArray[np.int64]:
         """(n,) tokens of each matrix."""
         return np.diff(self.offsets)
+
+    def checked(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Each matrix as float32.
+
+        Raises:
+            InvalidTokens: a token is NaN, infinite or all zeros.
+        """
+        matrices = self._alive
+        for position in range(len(self.addresses)):
+            tokens = matrices[position].astype(np.float32, copy=False)
+            finite = np.asarray(np.isfinite(tokens).all(axis=1))
+            good = finite & tokens.any(axis=1)
+            if not good.all():
+                token = int(np.argmin(good))
+                raise self.bad_token(not finite[token], position, token)
+            yield tokens
 
     def bad_token(self, not_finite: bool, position: int, token: int) -> InvalidTokens:
         """The error for a token that a kernel has refused; positions count from ``first``."""

@@ -39,14 +39,14 @@ from muvera_core import InvalidTokens
 
 
 class _Command(TyperCommand):
-    """A command whose usage and help show no types for what is not typed."""
+    """A command whose help shows flags without types, and arguments without braces."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        """The option ``--help``, a flag as others are."""
+        """The option ``--help``, shown as a flag."""
         return _as_flag(super().get_help_option(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Arguments without the braces that mark them as required."""
+        """The usage without the braces that mark required arguments."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
@@ -54,7 +54,7 @@ class _Group(TyperGroup):
     """All commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Options, ``--help`` among them; all are flags."""
+        """The options, including ``--help``; all are shown as flags."""
         return [_as_flag(each) for each in super().get_params(ctx)]
 
 
@@ -100,7 +100,7 @@ def _options(
 ) -> None: ...
 
 
-# command, and its panel in the help
+# commands with their examples, by panel of the help
 _COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
     "Start": [
         ("quickstart", quickstart.quickstart, quickstart.EXAMPLES),
@@ -128,13 +128,13 @@ _COMMANDS: dict[str, list[tuple[str, Callable[..., None], str]]] = {
 }
 for _panel, _commands in _COMMANDS.items():
     for _name, _command, _examples in _commands:
-        # else the lines of a docstring would end where they end in the source
+        # otherwise the help would break lines where the source does
         _help = re.sub(r"(?<!\n)\n *(?!\n)", " ", cleandoc(_command.__doc__ or ""))
         _typer.command(_name, cls=_Command, help=_help, epilog=_examples, rich_help_panel=_panel)(_command)
 
 
 def app() -> None:
-    """Entry point; exit status 0: done, 1: failed, 2: wrong usage."""
+    """Entry point; the exit status is 0 (done), 1 (failed) or 2 (wrong usage)."""
     LOG.addHandler(ToTerminal(logging.WARNING))
     try:
         _typer(prog_name="muvera")
@@ -142,6 +142,6 @@ def app() -> None:
         print(f"muvera: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, WrongUsage) else 1)
     except (OSError, InvalidTokens) as error:
-        # directories and files that the user named, and tokens that cannot be encoded
+        # files and directories that the user named, and tokens that cannot be encoded
         print(f"muvera: {error}", file=sys.stderr)
         sys.exit(1)

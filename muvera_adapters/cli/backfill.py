@@ -1,4 +1,4 @@
-"""``muvera backfill``: FDEs for a multivector collection that is there already."""
+"""``muvera backfill``: FDEs for an existing multivector collection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def backfill(
     model: o.Model = None,
     tenant: o.Tenant = None,
     refresh: Annotated[
-        bool, o.flag("--refresh", help="Also compare every FDE with the stored tokens, and write stale FDEs again.")
+        bool, o.flag("--refresh", help="Also compare every FDE with the stored tokens, and rewrite stale FDEs.")
     ] = False,
     dry_run: Annotated[bool, o.flag("--dry-run", help="Count and estimate only; write nothing.")] = False,
     encoder: o.EncoderFile = None,
@@ -51,7 +51,7 @@ def backfill(
         o.option(
             "--into",
             metavar="NAME",
-            help="New collection to copy everything into, where a vector cannot be added in place, for example "
+            help="New collection to copy everything to, if a vector cannot be added in place, for example "
             f"pages_2. Only {o.databases_with('into')}. Default: FDEs are added in place.",
             panel=COPYING,
         ),
@@ -61,7 +61,7 @@ def backfill(
         o.option(
             "--alias",
             metavar="NAME",
-            help="Alias to point to the new collection when it is complete, for example current. Only "
+            help="Alias that will point to the new collection once it is complete, for example current. Only "
             f"{o.databases_with('alias')}. Default: none.",
             panel=COPYING,
         ),
@@ -80,7 +80,8 @@ def backfill(
 ) -> None:
     """Compute the FDEs that an existing multivector collection lacks.
 
-    They are written in place, while others may read and write. After an interruption, the same command does the rest.
+    They are written in place, and others may read and write meanwhile. If it is interrupted, run the same command
+    again to do the rest.
     """
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
@@ -95,9 +96,9 @@ def backfill(
         if "into" not in options and options:
             raise WrongUsage("--alias and --leave-out need --into, which names the new collection")
         if refresh and ("into" in options or dry_run):
-            raise WrongUsage("--refresh goes with neither --into nor --dry-run")
+            raise WrongUsage("--refresh cannot be combined with --into or --dry-run")
         if quantization != AUTO:
-            database.spec.quantization(quantization, fde_dim, database.target.place)  # refuses those of other databases
+            database.spec.quantization(quantization, fde_dim, database.target.place)  # rejects those of other databases
             options |= quantization_option(quantization)
         dim = database.token_dim(collection, tokens_vector)
         chosen = o.make_encoder(dim, encoder, fde_dim, fde_tokens, seed)

@@ -1,4 +1,4 @@
-"""``muvera collections``: what a database has."""
+"""``muvera collections``: the collections of a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = o.examples(f"muvera collections {o.EXAMPLE}", f"muvera collections {o
 def collections(target: o.Target, as_json: o.Json = False) -> None:
     """List the collections of a database, and their multivectors.
 
-    Those without FDEs of muvera get them by muvera backfill, if they have a multivector.
+    muvera backfill adds FDEs to collections that have a multivector and no FDEs of muvera.
     """
     with o.shown_warnings(), Database(target) as database:
         found = database.collections()

@@ -1,4 +1,4 @@
-"""``muvera diagnose``: which encoding fits these vectors."""
+"""``muvera diagnose``: finds the encoding that fits the given vectors."""
 
 from __future__ import annotations
 

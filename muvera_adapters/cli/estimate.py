@@ -1,4 +1,4 @@
-"""``muvera estimate``: bytes and times of a collection that is not there yet."""
+"""``muvera estimate``: memory, disk and time of a planned collection."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def estimate(
 ) -> None:
     """Estimate memory, disk and time of N documents in each database.
 
-    Beside two-stage search, it estimates a collection with one graph node for each token vector.
+    For comparison with two-stage search, it also estimates a collection with one graph node for each token vector.
     """
     found = estimate_sizes(
         documents,
@@ -105,7 +105,7 @@ def _duration(seconds: float) -> str:
 
 
 def _rounded(number: float) -> str:
-    """Two digits: a projection has no more."""
+    """A number rounded to two digits: a projection has no more precision."""
     return f"{float(f'{number:.2g}'):,g}"
 
 

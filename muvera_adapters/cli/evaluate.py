@@ -1,4 +1,4 @@
-"""``muvera evaluate``: what an encoding, or a collection, keeps of the exact ranking."""
+"""``muvera evaluate``: how much of the exact ranking an encoding, or a collection, preserves."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def evaluate(
             "--encoder",
             metavar="ENCODER",
             help="Encoder to measure: fde, fitted or regression, also with a number of dimensions (fde:1280), or a "
-            "saved encoder (encoder.npz). Can be repeated. Of a collection, it is measured on a sample of the "
-            "documents. Default: fde and fitted; of a collection, its own.",
+            "saved encoder (encoder.npz). Can be repeated. For a collection, it is measured on a sample of the "
+            "documents. Default: fde and fitted; for a collection, its own encoder.",
         ),
     ] = None,
     quantization: i.Quantizations = None,
@@ -81,10 +81,10 @@ def evaluate(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure how much of the exact MaxSim ranking is kept.
+    """Measure how much of the exact MaxSim ranking is preserved.
 
-    Of a file or an index it measures encoders on its documents. Of a live collection it measures the searches that its
-    users make.
+    For a file or an index, it measures encoders on the documents. For a live collection, it measures the searches that
+    its users make.
     """
     depths = _numbers(candidates)
     o.check_collection(data, collection)
@@ -149,7 +149,7 @@ def _of_collection(
     quantization: list[str] | None,
 ) -> Evaluation:
     if quantization is not None:
-        raise WrongUsage("--quantization is for measuring files: a collection has its own codes")
+        raise WrongUsage("--quantization applies to files only: a collection has its own quantization")
     with Database(target) as database:
         store = database.open(collection)
         if queries is None:

@@ -1,4 +1,4 @@
-"""What the commands about evidence read: documents of any source, and queries of a file or drawn from documents."""
+"""Input of the measuring commands: documents of any source, and queries from a file or made from documents."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ QueryIds = Annotated[
     o.option(
         "--query-ids",
         metavar="FILE",
-        help="Ids of the queries as in --judgements, one a line, for example query_ids.txt. Default: their positions.",
+        help="Ids of the queries as in --judgements, one per line, for example query_ids.txt. Default: positions.",
     ),
 ]
 Pseudo = Annotated[
     int,
     o.option(
-        "--pseudo", metavar="N", min=4, help="Without --queries: number of queries to make of tokens of documents."
+        "--pseudo", metavar="N", min=4, help="Number of queries to make from tokens of documents, without --queries."
     ),
 ]
 Recall = Annotated[
@@ -44,8 +44,8 @@ Recall = Annotated[
     o.option(
         "--recall",
         metavar="SHARE",
-        help="Wanted share of the exact top 10 among the candidates, which exact reranking then returns, above 0 and "
-        "at most 1.",
+        help="Wanted recall: share of the exact top 10 that is among the candidates, which exact reranking then "
+        "returns. Above 0 and at most 1.",
     ),
 ]
 MaxBytes = Annotated[
@@ -53,7 +53,7 @@ MaxBytes = Annotated[
     o.option(
         "--max-bytes",
         metavar="N",
-        help="Maximum number of bytes of a document in memory in the first stage, for example 400. Default: no limit.",
+        help="Maximum memory of the first stage, in bytes per document, for example 400. Default: no limit.",
     ),
 ]
 MaxPrefetch = Annotated[
@@ -64,7 +64,7 @@ Quantizations = Annotated[
     o.option(
         "--quantization",
         metavar="PRESET",
-        help=f"Codes of an index to measure with: {', '.join(local_spec().quantizations)} (none: no index). Can be "
+        help=f"Quantization to measure with: {', '.join(local_spec().quantizations)} (none: no index). Can be "
         "repeated. Default: chosen by the size of the encodings.",
     ),
 ]
@@ -78,10 +78,10 @@ class Input:
     """Documents in memory.
 
     Attributes:
-        ids: of the documents.
-        documents: their tokens.
-        total: documents of the source, of which these are a random sample, or all.
-        left_out: notes on what the sample had and these have not.
+        ids: ids of the documents.
+        documents: tokens of the documents.
+        total: number of documents in the source, of which these are a random sample or all.
+        left_out: notes on documents and rows of the sample that were left out.
     """
 
     ids: list[DocumentId]
@@ -91,18 +91,18 @@ class Input:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results must know."""
+        """Notes for the reader of the results."""
         if len(self.documents) == self.total:
             return self.left_out
         return [
             *self.left_out,
-            f"Measured on {len(self.documents):,} random documents of {self.total:,}. Over all of them, recall with as "
-            "many candidates is lower.",
+            f"Measured on {len(self.documents):,} random documents of {self.total:,}. Over all of them, recall with "
+            "the same number of candidates is lower.",
         ]
 
 
 def with_codes(presets: list[LocalQuantization] | None) -> list[str] | None:
-    """Presets of indexes to measure with; an empty list: no index, None: what the store chooses."""
+    """Quantization presets to measure with. An empty list: no index; None: the store chooses."""
     return None if presets is None else [str(preset) for preset in presets if preset != NO_CODES]
 
 
@@ -118,10 +118,10 @@ def read_documents(
     tokens_vector: str | None,
     quiet: bool,
 ) -> Input:
-    """A random sample of a source's documents; the same for the same seed.
+    """Reads a random sample of a source's documents; the same for the same seed.
 
     Raises:
-        MuveraError: it cannot be read, or has no documents.
+        MuveraError: the source cannot be read, or has no documents.
     """
     o.check_collection(source, collection)
     with o.shown_warnings():
@@ -148,7 +148,7 @@ def read_documents(
 
 
 def _usable(documents: list[SourceDocument]) -> tuple[list[SourceDocument], list[str]]:
-    """Documents that can be encoded, rows of zeros taken out; and notes on the others."""
+    """The documents that can be encoded, without all-zero rows; and notes on what was left out."""
     notes = []
     broken = [d.id for d in documents if not np.isfinite(d.tokens).all()]
     if broken:
@@ -163,7 +163,7 @@ def _usable(documents: list[SourceDocument]) -> tuple[list[SourceDocument], list
 
 
 def read_queries(path: Path | None, ids: Path | None, documents: TokenBatch | None, n: int, seed: int) -> Queries:
-    """Queries of a file, or pseudo-queries where there is none."""
+    """Queries of a file, or pseudo-queries without one."""
     if path is None:
         assert documents is not None
         if ids is not None:
@@ -175,11 +175,11 @@ def read_queries(path: Path | None, ids: Path | None, documents: TokenBatch | No
 
 
 def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str, Encoder]:
-    """Encoders by the names that the command line gives them.
+    """Encoders for the values of ``--encoder``, by their names in tables.
 
     Raises:
-        WrongUsage: a name that is none.
-        InvalidInput: a file that is no encoder for tokens of this width.
+        WrongUsage: a value does not name an encoder.
+        InvalidInput: a file is not an encoder for tokens of this width.
     """
     from muvera_core import RegressionEncoder
 
@@ -199,7 +199,9 @@ def encoders_of(names: list[str], documents: TokenBatch, seed: int) -> dict[str,
             elif Path(name).is_file():
                 encoder = load_encoder(name)
                 if encoder.token_dim != documents.dim:
-                    raise InvalidInput(f"{name} is for tokens of width {encoder.token_dim}; these have {documents.dim}")
+                    raise InvalidInput(
+                        f"{name} is an encoder for tokens of width {encoder.token_dim}; these have {documents.dim}"
+                    )
                 found[Path(name).stem] = encoder
             else:
                 raise WrongUsage(

@@ -1,4 +1,4 @@
-"""``muvera fit-queries``: a correction of query FDEs for a collection that stays as it is."""
+"""``muvera fit-queries``: learns a correction of query FDEs; the collection is not changed."""
 
 from __future__ import annotations
 
@@ -32,19 +32,22 @@ def fit_queries(
         int, o.option("--documents", metavar="N", min=100, help="Maximum number of documents to read, drawn at random.")
     ] = 2_000,
     rank: Annotated[
-        int, o.option("--rank", metavar="N", min=1, help="Rank of the correction. The file grows with it.")
+        int,
+        o.option(
+            "--rank", metavar="N", min=1, help="Rank of the correction. The size of the file is proportional to it."
+        ),
     ] = 64,
     seed: o.Seed = 42,
     tenant: o.Tenant = None,
     as_json: o.Json = False,
 ) -> None:
-    """Learn a correction of query FDEs, for a collection that stays as it is.
+    """Learn a correction of query FDEs; the collection is not changed.
 
-    It is fitted to exact MaxSim on --queries, or on tokens of documents. The exit status is 1, and no file is written,
-    where unseen queries and documents do not gain.
+    It is fitted to exact MaxSim on --queries, or on tokens of documents. If it does not improve unseen queries and
+    documents, no file is written and the exit status is 1.
     """
     if out.is_dir() or not out.parent.is_dir():
-        # before minutes of work
+        # checked before minutes of work
         raise WrongUsage(f"--out {out}: {'is a directory' if out.is_dir() else f'there is no directory {out.parent}'}")
     given = None if queries is None else queries_of(open_queries(queries))
     with o.shown_warnings(), Database(o.of_tenant(target, tenant)) as database:

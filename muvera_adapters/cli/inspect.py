@@ -1,4 +1,4 @@
-"""``muvera inspect``: what a source holds, and what it would take in a database."""
+"""``muvera inspect``: the contents of a source, and their size in each database."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def inspect(
         try:
             first = next(iter(opened.documents()), None)
             encoder = FDEEncoder(FDEConfig.of_size(opened.dim, o.FDE_DIM))
-            # one for each form of targets, where no database is reached
+            # one for each form of a target; no database is contacted
             targets = [Target(spec.scheme, form.location, form.place) for spec in specs() for form in spec.forms]
             size = estimate(opened, encoder, targets[0])
             sizes = {str(target): size.into(target) for target in targets}

@@ -29,7 +29,7 @@ from muvera_adapters.sources import TokenSource, open_queries, open_source
 from muvera_adapters.stores.database import quantization_option
 from muvera_adapters.stores.sizes import AUTO
 
-# failures that are printed; all are in the JSON report
+# number of failures that are printed; the JSON report has all
 _SHOWN = 10
 
 
@@ -53,7 +53,7 @@ def migrate(
         bool,
         o.flag(
             "--into-existing",
-            help="Add to a collection that muvera made. Documents with the same ids are replaced.",
+            help="Add to an existing collection that muvera created. Documents with the same ids are replaced.",
         ),
     ] = False,
     filter: o.Filter = None,
@@ -63,7 +63,7 @@ def migrate(
             "--limit",
             metavar="N",
             min=1,
-            help="Maximum number of documents, those of earlier runs included, for example 1000. Default: all.",
+            help="Maximum number of documents, including those of earlier runs, for example 1000. Default: all.",
         ),
     ] = None,
     payload: Annotated[
@@ -71,7 +71,7 @@ def migrate(
         o.option(
             "--payload",
             metavar="KEYS",
-            help="Keys of the payload to take along, for example title,year. 'none': no key. Default: all keys.",
+            help="Payload keys to copy, for example title,year. 'none': no keys. Default: all keys.",
         ),
     ] = None,
     workers: Annotated[
@@ -82,8 +82,8 @@ def migrate(
         o.option(
             "--journal",
             metavar="FILE",
-            help="File that keeps the progress, for example run.sqlite. Default: beside the target, or in the current "
-            "directory for a server.",
+            help="File that records the progress, for example run.sqlite. Default: beside the target, or in the "
+            "current directory for a server.",
         ),
     ] = None,
     ids: o.Ids = None,
@@ -98,7 +98,7 @@ def migrate(
         bool,
         o.flag(
             "--decode-all",
-            help="Decode all documents of a PLAID index, and ignore original vectors that it keeps.",
+            help="Decode all documents of a PLAID index, and ignore original vectors that it has.",
             panel=o.READING,
         ),
     ] = False,
@@ -151,11 +151,11 @@ def migrate(
 ) -> None:
     """Copy token embeddings into a new collection, with FDEs.
 
-    After an interruption, the same command goes on where it stopped. At the end the result is compared with DATA.
+    If it is interrupted, run the same command again to continue. At the end, the result is compared with DATA.
     """
     o.check_collection(data, from_collection, "--from-collection")
     if old_results is not None and queries is None:
-        raise WrongUsage("--old-results needs --queries, the queries that have these results")
+        raise WrongUsage("--old-results needs --queries: the queries that these results belong to")
     to = o.of_tenant(to, tenant)
     target, conditions = parse_target(to), [Condition.parse(text) for text in filter or ()]
     kept = None if payload is None else set() if payload == "none" else {name.strip() for name in payload.split(",")}
@@ -175,7 +175,7 @@ def migrate(
         )
         try:
             chosen = o.make_encoder(opened.dim, encoder, fde_dim, fde_tokens, seed)
-            # before hours of work
+            # checked before hours of work
             asked = open_queries(queries) if queries is not None else None
             if asked is not None and asked.dim != opened.dim:
                 raise InvalidInput(f"{queries} has token vectors of width {asked.dim}, the source of {opened.dim}")
@@ -232,14 +232,14 @@ def migrate(
 
 
 def _keeper(kept: set[str] | None, dropped: set[str]) -> Callable[[str], bool] | None:
-    """Which keys of a payload are taken along; None: all."""
+    """The test of whether a payload key is copied; None: all are."""
     if kept is None and not dropped:
         return None
     return lambda key: key not in dropped and (kept is None or key in kept)
 
 
 def _check_space(location: str | None, size: MigrationEstimate) -> None:
-    """Says so where the disk of an embedded database is too small."""
+    """Warns if the disk of an embedded database is too small."""
     if location is None:
         return
     directory = Path(location).absolute()
@@ -278,15 +278,13 @@ def _print_report(report: MigrationReport, to: str, collection: str) -> None:
         f"{o.duration(report.seconds)}{rate}; {o.duration(report.index_seconds)} to build the index"
     )
     if report.unindexed:
-        print(f"{report.unindexed:,} documents have no index: searches go through all of them")
+        print(f"{report.unindexed:,} documents have no index: searches scan all of them")
     if report.zero_rows:
         print(f"{report.zero_rows:,} token vectors are all zeros (padding) and were left out")
     if report.repaired:
         print(f"{report.repaired:,} documents were lost from the database's indexes and are indexed again")
     if not report.complete:
-        print(
-            f"the limit ended the run before the end of the source; the journal {report.journal} knows where to go on"
-        )
+        print(f"the limit ended the run before the end of the source; {report.journal} records where to continue")
     if report.failed:
         print(f"{len(report.failed):,} documents failed:")
         for failure in report.failed[:_SHOWN]:
@@ -302,7 +300,7 @@ def _finish(
     report: MigrationReport | None = None,
     checked: Verification | None = None,
 ) -> None:
-    """Prints what is left to print; status 1 for failed documents and checks."""
+    """Prints the rest of the result; exits with status 1 if documents or checks failed."""
     if as_json:
         content = {
             "source": {"place": source.place, "format": source.format, "documents": len(source), "dim": source.dim},

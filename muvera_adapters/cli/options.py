@@ -1,6 +1,6 @@
-"""Options that several commands have, and what they mean.
+"""Options that several commands share.
 
-Every option says what it is, and has an example or its choices; one name means one thing in all commands.
+Every option says what it is, and gives an example or its choices. A name means the same in all commands.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def argument(metavar: str, help: str, **more: Any) -> Any:
 
 
 def examples(*commands: str) -> str:
-    """The end of a command's help."""
+    """Examples for the end of a command's help."""
     # \b keeps the lines as they are
     return "\b\nExamples:\n" + "\n".join(f"  {_in_lines(command)}" for command in commands)
 
 
 def _in_lines(command: str) -> str:
-    """A command in lines for a terminal of 80 columns, as a shell takes it."""
+    """A shell command, broken into lines for a terminal of 80 columns."""
     if len(command) <= _EXAMPLE_WIDTH:
         return command
     cut = command.rindex(" --", 0, _EXAMPLE_WIDTH)
@@ -70,7 +70,7 @@ def _in_lines(command: str) -> str:
 
 def _quiet_specs() -> list[DatabaseSpec]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # help need not say what cannot be loaded
+        warnings.simplefilter("ignore")  # databases that cannot be loaded do not matter for help texts
         return specs()
 
 
@@ -95,12 +95,12 @@ def secrets() -> str:
 
 
 def quantizations() -> str:
-    """Presets of all databases, for help texts."""
+    """Quantization presets of all databases, for help texts."""
     return _presets(lambda spec: tuple(spec.quantizations))
 
 
 def token_presets() -> str:
-    """Ways of storing tokens of all databases, for help texts."""
+    """Presets for storing tokens in all databases, for help texts."""
     return _presets(lambda spec: spec.token_presets)
 
 
@@ -112,13 +112,13 @@ def _presets(of: Callable[[DatabaseSpec], tuple[str, ...]]) -> str:
 
 
 class Word(str, Enum):
-    """A word that is one of several, as the command line gives it."""
+    """A choice of an option that can be repeated."""
 
     __str__ = str.__str__
 
 
 def _choices(of: Callable[[DatabaseSpec], tuple[str, ...]]) -> tuple[str, ...]:
-    """Words of all databases, each once, after ``auto``."""
+    """Presets of all databases, each once, after ``auto``."""
     return tuple(dict.fromkeys([AUTO, *(word for spec in _quiet_specs() for word in of(spec))]))
 
 
@@ -157,7 +157,7 @@ FromCollection = Annotated[
     option(
         "--from-collection",
         metavar="NAME",
-        help="Collection to read, where DATA is a database, for example pages. Needed there.",
+        help="Collection to read, for example pages. Required if DATA is a database.",
         panel=READING,
     ),
 ]
@@ -175,7 +175,7 @@ DataCollection = Annotated[
     option(
         "--collection",
         metavar="NAME",
-        help="Collection to read, where DATA is a database, for example pages. Needed there.",
+        help="Collection to read, for example pages. Required if DATA is a database.",
         panel=READING,
     ),
 ]
@@ -193,7 +193,7 @@ TokensVector = Annotated[
     option(
         "--tokens-vector",
         metavar="NAME",
-        help="Multivector to read, for example colbert. Needed where muvera did not make the collection.",
+        help="Multivector to read, for example colbert. Required if muvera did not create the collection.",
         panel=READING,
     ),
 ]
@@ -202,7 +202,7 @@ Ids = Annotated[
     option(
         metavar="COLUMN|FILE",
         help="Array or column with the ids, or a file with one id a line or a .json list, for example ids.txt. "
-        "'none': ids are positions. Default: found by name.",
+        "'none': positions are the ids. Default: found by name.",
         panel=READING,
     ),
 ]
@@ -244,8 +244,8 @@ Queries = Annotated[
     option(
         "--queries",
         metavar="FILE",
-        help="Token vectors of queries: .npz, .npy, .safetensors or .pt, for example queries.npz. Default: made of "
-        "tokens of documents.",
+        help="Token vectors of queries: .npz, .npy, .safetensors or .pt, for example queries.npz. Default: queries "
+        "are made from tokens of documents.",
     ),
 ]
 Filter = Annotated[
@@ -262,8 +262,8 @@ EncoderFile = Annotated[
     option(
         "--encoder",
         metavar="FILE",
-        help="Encoder that encoder.save() wrote, for example encoder.npz, instead of --fde-dim, --fde-tokens and "
-        "--seed. Default: an FDE encoder of these options.",
+        help="File that encoder.save() wrote, for example encoder.npz. It replaces --fde-dim, --fde-tokens and "
+        "--seed. Default: an FDE encoder with these options.",
         panel=ENCODING,
     ),
 ]
@@ -293,8 +293,7 @@ Quantization = Annotated[
     option(
         "--quantization",
         metavar="PRESET",
-        help=f"Codes of the FDEs, in which they are compared in memory: auto, or a preset of the database "
-        f"({quantizations()}).",
+        help=f"Quantization of the FDEs in the index: auto, or a preset of the database ({quantizations()}).",
         panel=ENCODING,
     ),
 ]
@@ -303,8 +302,8 @@ Model = Annotated[
     option(
         "--model",
         metavar="NAME",
-        help="Model of the token vectors, for example org/model@revision. It is compared with the model that the "
-        "collection keeps. Default: not compared.",
+        help="Model of the token vectors, for example org/model@revision. It is compared with the model that is "
+        "stored with the collection. Default: not compared.",
     ),
 ]
 QueryFitFile = Annotated[
@@ -312,7 +311,7 @@ QueryFitFile = Annotated[
     option(
         "--query-fit",
         metavar="FILE",
-        help="Correction of query FDEs that muvera fit-queries wrote, for example fit.npz. Default: none.",
+        help="File that muvera fit-queries wrote, with a correction of query FDEs, for example fit.npz. Default: none.",
     ),
 ]
 Prefetch = Annotated[int, option(metavar="N", min=1, help="Number of candidates of the first stage, for example 500.")]
@@ -320,7 +319,7 @@ Seed = Annotated[int, option("--seed", metavar="N", min=0, help="Seed of all ran
 
 
 def console() -> Console:
-    """Where tables are printed: as wide as the terminal, 80 columns where there is none, lines of text not wrapped."""
+    """Console for tables: as wide as the terminal, or 80 columns without one. Lines of text are not wrapped."""
     return Console(highlight=False)
 
 
@@ -330,7 +329,7 @@ def table(*columns: str, title: str | None = None, left: int = 1, caption: str |
     Args:
         columns: titles of the columns.
         title: title above the table.
-        left: number of columns with text, which are on the left; numbers follow.
+        left: number of text columns, which come first and are left-aligned; the others have numbers.
         caption: text below the table.
     """
     made = Table(
@@ -348,16 +347,16 @@ def table(*columns: str, title: str | None = None, left: int = 1, caption: str |
 
 
 def of_tenant(target: str, tenant: str | None) -> str:
-    """The target, of a tenant where one is named.
+    """The target, with a tenant if one is given.
 
     Raises:
-        WrongUsage: a tenant is named, and the database has none.
+        WrongUsage: a tenant is given, and the database has no tenants.
     """
     return with_store_options(target, tenant=tenant)
 
 
 def check_collection(data: str, collection: str | None, option: str = "--collection") -> None:
-    """Raises WrongUsage unless a collection is named where DATA is a database, and only there."""
+    """Raises WrongUsage unless a collection is named exactly if DATA is a database."""
     if is_target(data) and collection is None:
         raise WrongUsage(f"{data}: name the collection to read ({option})")
     if not is_target(data) and collection is not None:
@@ -365,10 +364,10 @@ def check_collection(data: str, collection: str | None, option: str = "--collect
 
 
 def make_encoder(dim: int, file: Path | None, fde_dim: int, fde_tokens: float | None, seed: int) -> Encoder:
-    """The encoder that the options name, for tokens of width ``dim``.
+    """The encoder that the options describe, for tokens of width ``dim``.
 
     Raises:
-        InvalidInput: the file is no encoder, or is for another width.
+        InvalidInput: the file is not an encoder, or is one for another width.
         WrongUsage: the size is out of range.
     """
     if file is None:
@@ -383,7 +382,7 @@ def make_encoder(dim: int, file: Path | None, fde_dim: int, fde_tokens: float | 
 
 
 def load_query_fit(file: Path | None) -> QueryFit | None:
-    """The fit in the file; None without a file.
+    """The query fit in the file; None without a file.
 
     Raises:
         InvalidInput: there is no such file, or it is not a saved query fit.
@@ -401,20 +400,20 @@ def _loaded(file: Path, load: Callable[[Path], T]) -> T:
 
 
 class ToTerminal(logging.Handler):
-    """Log records of a command, as lines on the standard error."""
+    """Prints log records as lines on the standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the message of a record; tracebacks are not shown."""
+        """Prints the message of a record, without its traceback."""
         tell(f"muvera: {record.getMessage()}")
 
 
 @contextmanager
 def shown_warnings() -> Iterator[list[str]]:
-    """Warnings as lines on the standard error, each once; and as a list."""
+    """Prints each warning once, as a line on the standard error; yields the list of their texts."""
     texts: list[str] = []
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        # what libraries say to their own developers
+        # deprecations and unclosed resources concern the developers of libraries, not users
         text = " ".join(str(message).split())
         if text not in texts and not issubclass(category, DeprecationWarning | ResourceWarning):
             texts.append(text)
@@ -426,7 +425,7 @@ def shown_warnings() -> Iterator[list[str]]:
 
 
 def readable(n_bytes: float) -> str:
-    """4.7 MB."""
+    """A number of bytes as text: 4.7 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if n_bytes < 999.5:
             return f"{n_bytes:.0f} {unit}" if unit == "bytes" or n_bytes >= 99.5 else f"{n_bytes:.1f} {unit}"
@@ -435,7 +434,7 @@ def readable(n_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """3 s, 12 min, 5.2 h."""
+    """A duration as text: 3 s, 12 min, 5.2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

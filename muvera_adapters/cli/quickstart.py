@@ -42,9 +42,7 @@ EXAMPLES = o.examples("muvera quickstart", "muvera quickstart --data data --json
 def quickstart(
     data: Annotated[
         Path,
-        o.option(
-            "--data", metavar="DIR", help="Directory for the collection. A collection that is there is used again."
-        ),
+        o.option("--data", metavar="DIR", help="Directory for the collection. An existing collection is used again."),
     ] = Path("muvera-data"),
     as_json: o.Json = False,
 ) -> None:
@@ -115,7 +113,7 @@ def _load(
     *,
     quiet: bool,
 ) -> Store:
-    """The collection with all documents in it; an interrupted load is finished, a finished one used as it is."""
+    """Opens or creates the collection and loads all documents; continues an interrupted load."""
     try:
         store = database.open(COLLECTION, encoder)
     except CollectionNotFound:
@@ -191,7 +189,7 @@ def _print_answers(console: Console, sample: Sample, answers: dict[int, Any]) ->
 
 
 def _print_next(console: Console, data: Path, seconds: float) -> None:
-    # as this command was called: a virtual environment need not be on the path
+    # call it as this command was called: the virtual environment may not be on the path
     command = "python -m muvera_adapters" if Path(sys.argv[0]).name == "__main__.py" else sys.argv[0]
     module, _, store = local_spec().store.partition(":")
     console.print(

@@ -1,4 +1,4 @@
-"""``muvera recommend``: encoder, codes and number of candidates for documents like these."""
+"""``muvera recommend``: chooses encoder, quantization and number of candidates for the given documents."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def recommend(
             "--documents",
             metavar="N",
             min=1,
-            help="Number of documents of the collection that DATA is a sample of, for example 2000000. Default: that "
-            "of DATA.",
+            help="Number of documents in the collection that DATA is a sample of, for example 2000000. Default: the "
+            "number in DATA.",
         ),
     ] = None,
     sample: i.SampleSize = SAMPLE,
@@ -47,9 +47,9 @@ def recommend(
     tenant: o.DataTenant = None,
     as_json: o.Json = False,
 ) -> None:
-    """Choose encoder, codes and number of candidates for a recall.
+    """Choose encoder, quantization and number of candidates for a wanted recall.
 
-    The choice is measured on queries that had no part in it. The exit status is 1 where the recall is not reached.
+    The choice is measured on queries that were not used to make it. The exit status is 1 if the recall is not reached.
     """
     found = i.read_documents(
         o.of_tenant(data, tenant),
@@ -85,7 +85,7 @@ def recommend(
             console.print(f"! {note}", markup=False)
         console.print(f"\n{result.code}", markup=False, soft_wrap=True)
     if not (result.reached and result.held):
-        # a script must not take what was not reached for what was
+        # lets scripts notice that the recall was not reached
         raise typer.Exit(1)
 
 

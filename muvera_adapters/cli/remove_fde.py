@@ -1,4 +1,4 @@
-"""``muvera remove-fde``: a collection without the FDEs and the state of this library."""
+"""``muvera remove-fde``: removes the FDEs and the metadata of this library from a collection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def remove_fde(
 ) -> None:
     """Remove the FDEs of a collection; documents and tokens stay.
 
-    It also removes what muvera keeps with the collection. muvera backfill computes the FDEs again.
+    It also removes the metadata that muvera stores with the collection. muvera backfill computes the FDEs again.
     """
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:

@@ -1,4 +1,4 @@
-"""``muvera repair``: documents that a killed server has lost from its indexes."""
+"""``muvera repair``: indexes documents again that a killed server has lost from its indexes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = o.examples("muvera repair TARGET --collection docs")
 
 
 def repair(target: o.Target, collection: o.CollectionName, tenant: o.Tenant = None, as_json: o.Json = False) -> None:
-    """Index again what a killed server has lost from its indexes."""
+    """Index documents again that a killed server has lost from its indexes."""
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
         if not database.spec.repairs:

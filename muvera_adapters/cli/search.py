@@ -1,4 +1,4 @@
-"""``muvera search``: queries of a file, as token vectors or as text."""
+"""``muvera search``: searches with the queries of a file, given as token vectors or as text."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def search(
         o.option(
             "--text-file",
             metavar="FILE",
-            help="Queries as text, one a line, for example questions.txt, or - for the standard input. fastembed "
-            "embeds them with the model that --model names or the collection keeps.",
+            help="Queries as text, one per line, for example questions.txt, or - for the standard input. fastembed "
+            "embeds them with the model of --model, or the one stored with the collection.",
         ),
     ] = None,
     limit: Annotated[int, o.option("--limit", metavar="N", min=1, help="Maximum number of hits of each query.")] = 10,
@@ -62,15 +62,15 @@ def search(
         o.option(
             "--rerank",
             metavar="MODE",
-            help="Who scores the candidates: native (the database), client (this program), none (nobody), "
-            "native_muvera (a database with a MUVERA of its own), or auto (native where it is exact, else client).",
+            help="How candidates are scored: native (by the database), client (by this program), none (not at all), "
+            "native_muvera (by the database's own MUVERA), or auto (native if it is exact, otherwise client).",
         ),
     ] = "auto",
     exact: Annotated[
         bool, o.flag("--exact", help="Score all documents by MaxSim, instead of searching in two stages.")
     ] = False,
     explain: Annotated[
-        bool, o.flag("--explain", help="Show for each hit what each query token matches, and its share of the score.")
+        bool, o.flag("--explain", help="Show what each query token matches in each hit, and its share of the score.")
     ] = False,
     query_fit: o.QueryFitFile = None,
     model: o.Model = None,
@@ -99,7 +99,7 @@ def search(
                 asked, limit, candidates, rerank=rerank, filter=chosen, query_fit=fit, with_tokens=explain
             )
         explained: list[Sequence[Explanation | None]] = [[None] * len(hits) for hits in found]
-        if explain:  # the hits have their tokens, so these are not read again
+        if explain:  # the hits have their tokens, which are therefore not read again
             explained = [store.explain(query, hits) for query, hits in zip(asked, found, strict=True)]
     results = [list(zip(hits, each, strict=True)) for hits, each in zip(found, explained, strict=True)]
     if as_json:
@@ -121,7 +121,7 @@ def search(
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines with text in them; of the standard input for ``-``."""
+    """Non-empty lines of a file, or of the standard input for ``-``."""
     name = "the standard input" if str(path) == "-" else str(path)
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
@@ -129,7 +129,7 @@ def _lines(path: Path) -> list[str]:
         raise InvalidInput(f"{name} cannot be read as text in UTF-8: {error}") from error
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
-        raise InvalidInput(f"{name} has no queries: write one a line")
+        raise InvalidInput(f"{name} has no queries: write one query per line")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``muvera tune``: the smallest setting that keeps a recall, or the candidates that a collection needs."""
+"""``muvera tune``: the smallest setting that reaches a recall, or the candidates that a collection needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def tune(
     data: o.Data,
     queries: o.Queries = None,
     recall: i.Recall = 0.95,
-    k: Annotated[int, o.option("-k", metavar="N", min=1, help="Length of the exact ranking to find.")] = 10,
+    k: Annotated[
+        int, o.option("-k", metavar="N", min=1, help="Number of documents of the exact ranking that are to be found.")
+    ] = 10,
     max_bytes: i.MaxBytes = None,
     max_prefetch: i.MaxPrefetch = MAX_PREFETCH,
     quantization: i.Quantizations = None,
@@ -37,7 +39,9 @@ def tune(
     sample: i.SampleSize = 5000,
     all_settings: Annotated[
         bool,
-        o.flag("--all", help="Search settings on the documents of a collection, instead of its number of candidates."),
+        o.flag(
+            "--all", help="For a collection, find all settings on its documents, instead of its number of candidates."
+        ),
     ] = False,
     seed: o.Seed = 42,
     ids: o.Ids = None,
@@ -48,10 +52,10 @@ def tune(
     tenant: o.DataTenant = None,
     as_json: o.Json = False,
 ) -> None:
-    """List every setting that keeps a recall; of a collection, its candidates.
+    """Find the settings that reach a recall, or the candidates that a collection needs.
 
-    A setting is an encoder, the codes and the number of candidates. Of a live collection, whose encoder and codes are
-    fixed, it finds the number of candidates. The exit status is 1 where the recall is not reached.
+    A setting is an encoder, a quantization and a number of candidates. For a live collection, whose encoder and
+    quantization are fixed, it finds the number of candidates. The exit status is 1 if the recall is not reached.
     """
     o.check_collection(data, collection)
     data = o.of_tenant(data, tenant)
@@ -95,7 +99,7 @@ def tune(
         for note in [*result.notes, *extra]:
             console.print(f"Note: {note}", markup=False)
     if not result.held:
-        # a script must not take what was not reached for what was
+        # lets scripts notice that the recall was not reached
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""``muvera verify``: whether the FDEs of a collection are those of its stored tokens."""
+"""``muvera verify``: checks that the FDEs of a collection are those of its stored tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verify(
 ) -> None:
     """Compare the FDEs of a collection with its stored tokens.
 
-    Nothing is written. The exit status is 1 where documents have no FDE, a stale one, or tokens that cannot be encoded.
+    Nothing is written. The exit status is 1 if documents have no FDE, a stale one, or tokens that cannot be encoded.
     """
     target = o.of_tenant(target, tenant)
     with o.shown_warnings(), Database(target) as database:
@@ -40,8 +40,8 @@ def verify(
         print(json.dumps(content, indent=2, default=str))
     else:
         print(
-            f"{report.checked:,} documents were compared: {len(report.stale):,} have a stale FDE, of tokens that were "
-            f"replaced since; {report.without_fde:,} more have none"
+            f"{report.checked:,} documents were compared: {len(report.stale):,} have a stale FDE (their tokens "
+            f"were replaced since); {report.without_fde:,} more have no FDE"
         )
         if report.zero_rows:
             print(f"{report.zero_rows:,} documents have all-zero token vectors, which FDEs leave out")

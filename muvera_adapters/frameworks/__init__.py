@@ -1,1 +1,1 @@
-"""Retrievers and vector stores over any store: ``langchain``, ``llamaindex``, ``haystack``, extras of these names."""
+"""Retrievers and vector stores over any store, for ``langchain``, ``llamaindex`` and ``haystack`` (extras)."""

@@ -1,7 +1,7 @@
-"""Operations over a store that are written once, as coroutines, and run by blocking and by asynchronous methods.
+"""Runs operations that are written once, as coroutines, from both blocking and asynchronous methods.
 
-Such a coroutine takes a ``Call``, and awaits nothing but calls. With :func:`blocking` it never waits, so :func:`run`
-needs no event loop; with :func:`awaiting` what is asynchronous is awaited, and what is not runs in a thread.
+Such a coroutine takes a ``Call``, and awaits only calls. With :func:`blocking` it never waits, so :func:`run` needs no
+event loop. With :func:`awaiting`, asynchronous functions are awaited, and others run in a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def blocking(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     """Calls a function that is not asynchronous.
 
     Raises:
-        InvalidInput: it is asynchronous.
+        InvalidInput: the function is asynchronous.
     """
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         name = getattr(function, "__qualname__", repr(function))
@@ -35,7 +35,7 @@ async def blocking(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -
 
 
 async def awaiting(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Awaits an asynchronous function; any other runs in a thread, so that the event loop goes on."""
+    """Awaits an asynchronous function; runs any other in a thread, so that it does not block the event loop."""
     if inspect.isasyncgenfunction(function):
         return [each async for each in function(*args, **kwargs)]
     if inspect.iscoroutinefunction(function):
@@ -58,9 +58,9 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
 
     Args:
         function: the function.
-        options: keyword arguments for it.
-        where: what the message calls the function.
-        given: names of arguments that it gets anyway, and that are no options therefore.
+        options: keyword arguments for the function.
+        where: name of the function in the message.
+        given: names of arguments that are always passed, and are therefore not options.
     """
     parameters = inspect.signature(function).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
@@ -78,6 +78,6 @@ def refuse(options: Mapping[str, Any], where: str) -> None:
 
 
 def _whole(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """The result of a function; of a generator, everything that it yields, so that it is read in the thread."""
+    """The result of a function; of a generator, the list of its items, so that it is read in the thread."""
     result = function(*args, **kwargs)
     return list(result) if inspect.isgenerator(result) else result

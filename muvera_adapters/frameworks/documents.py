@@ -1,4 +1,4 @@
-"""What the document stores of all frameworks share: texts with metadata in and out of a store of this library."""
+"""Shared by the document stores of all frameworks: writes and reads texts with metadata in a store of this library."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from muvera_adapters.results import Document, DocumentId
 from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.token_model import TokenModel
 
-#: n texts of documents -> their n token matrices, each (n_i, token_dim), in any form that ``upsert`` takes
+#: function of n texts that returns their n token matrices, each (n_i, token_dim), in any form that ``upsert`` takes
 EmbedDocuments: TypeAlias = Callable[[list[str]], Any] | Callable[[list[str]], Awaitable[Any]]
 
-# documents whose tokens are in memory at the same time
+# number of documents whose tokens are in memory at a time
 _PAGE = 100
 
 
 class StoreAt:
-    """A collection named by text, which is opened when it is first needed, by the process that needs it.
+    """A collection named by its target, which is opened on first use, by the process that uses it.
 
-    Secrets are read from the environment variable of the database, as the command line does.
+    Secrets are read from the environment variable of the database, as on the command line.
 
     Args:
-        target: target URI of the database, as commands take it; it cannot contain secrets.
+        target: target of the database, as on the command line; it cannot contain secrets.
         collection: name of the collection.
 
     Raises:
@@ -44,24 +44,24 @@ class StoreAt:
         self._opened: Any = None
 
     def open(self, model: TokenModel | str | None = None) -> Any:
-        """The store, the same one at every call; the arguments and errors are those of ``Database.open``."""
+        """Returns the store, the same one at every call; arguments and errors are those of ``Database.open``."""
         if self._opened is None:
             self._opened = self._exits.enter_context(Database(self.target)).open(self.collection, model=model)
         return self._opened
 
     def close(self) -> None:
-        """Closes the store and its client, where they were opened; the next use opens them again."""
+        """Closes the store and its client, if they are open; the next use opens them again."""
         self._opened = None
         self._exits.close()
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Writes, reads and deletes documents; each coroutine takes the :class:`Call` that it makes its calls by.
+    """Writes, reads and deletes documents; each coroutine takes the :class:`Call` for its calls.
 
     Attributes:
         store: any store of this library.
-        embed_documents: n texts -> n token matrices; None: documents cannot be written.
+        embed_documents: function from n texts to n token matrices; None: documents cannot be written.
         text_key: payload key of a document's text.
     """
 
@@ -77,23 +77,23 @@ class Documents:
         payloads: Sequence[Mapping[str, Any]],
         embedded: Sequence[str] | None = None,
     ) -> None:
-        """Writes n documents; one that is there is replaced as a whole.
+        """Writes n documents; an existing one is replaced as a whole.
 
         Args:
-            call: how to call.
+            call: how functions are called.
             ids: n ids.
-            texts: n texts to keep.
-            payloads: n payloads, without the texts; what a retriever adds to metadata is left out.
-            embedded: n texts to embed; None: those to keep.
+            texts: n texts to store.
+            payloads: n payloads, without the texts; keys that a retriever adds to metadata are left out.
+            embedded: n texts to embed; None: ``texts``.
 
         Raises:
-            InvalidInput: there is no ``embed_documents``, or a payload has the key of the text.
+            InvalidInput: ``embed_documents`` is missing, or a payload has the key of the text.
             Rejected: the database rejected documents; the message names them, and the others are written.
         """
         if not ids:
             return
         if self.embed_documents is None:
-            raise InvalidInput("documents are written with embed_documents=, which was not given")
+            raise InvalidInput("writing documents needs embed_documents=, which was not given")
         layout = PayloadLayout(self.text_key)
         own = ({key: value for key, value in payload.items() if key not in (ID, SCORE)} for payload in payloads)
         whole = [layout.write(*each) for each in zip(ids, texts, own, strict=True)]
@@ -119,14 +119,14 @@ class Documents:
         return list(found)
 
     async def delete(self, call: Call, condition: Condition) -> int:
-        """Deletes the documents that pass a condition, and returns their number."""
+        """Deletes the documents that pass a condition; returns their number."""
         ids = [document.id for document in await self.read(call, condition)]
         if ids:
             await call(self.store.delete, ids)
         return len(ids)
 
     async def update(self, call: Call, condition: Condition, metadata: Mapping[str, Any]) -> int:
-        """Sets keys of the payload of all documents that pass a condition, and returns their number.
+        """Sets payload keys of all documents that pass a condition; returns their number.
 
         Raises:
             Unsupported: a document has no stored tokens, which are needed to write it again.

@@ -29,18 +29,18 @@ class MuveraRetriever:
         store: any store of this library, a :class:`~muvera_adapters.frameworks.documents.StoreAt`, or a
             :class:`MuveraDocumentStore`. An asynchronous store needs an asynchronous pipeline. The component can be
             serialized unless it has an open store.
-        embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for ``run_async``. With
-            a document store, its own is used.
+        embed_query: function from a query's text to its (m, token_dim) matrix; may be a coroutine function, for
+            ``run_async``. With a document store, its own is used.
         filters: filters in Haystack's language.
-        top_k: documents to return.
+        top_k: maximum number of documents to return.
         text_key: payload key with a document's text.
         search_options: keyword arguments of the store's ``search``.
-        model: model of ``embed_query``, which must be that of the collection where it keeps one.
-        filter_policy: whether filters of a run replace those given here, or are merged with them as Haystack does.
+        model: model of ``embed_query``, which must be the one stored with the collection, if there is one.
+        filter_policy: whether filters of a run replace those given here, or are merged with them as in Haystack.
 
     Raises:
-        InvalidInput: ``embed_query``, ``text_key`` or ``model`` beside a document store, which has its own; or no
-            ``embed_query``.
+        InvalidInput: ``embed_query`` is missing; or it, ``text_key`` or ``model`` is given with a document store, which
+            has its own.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class MuveraRetriever:
             if embed_query is None:
                 raise InvalidInput("embed_query is missing: a function from a query's text to its token matrix")
             if not isinstance(store, StoreAt):
-                Retrieval(store, embed_query, text_key, search_options or {}, model)  # what does not fit fails here
+                Retrieval(store, embed_query, text_key, search_options or {}, model)  # raises for what does not fit
             store = MuveraDocumentStore(store, embed_query, text_key=text_key, model=model)
         elif embed_query is not None or text_key != "text" or model is not None:
             raise InvalidInput("embed_query, text_key and model are those of the document store: leave them out here")
@@ -70,7 +70,7 @@ class MuveraRetriever:
         self._filter_policy = filter_policy
 
     def to_dict(self) -> dict[str, Any]:
-        """The component as a dictionary; the errors are those of ``MuveraDocumentStore.to_dict``."""
+        """Serializes the component to a dictionary; errors are those of ``MuveraDocumentStore.to_dict``."""
         made: dict[str, Any] = default_to_dict(
             self,
             store=self._store.to_dict(),
@@ -83,7 +83,7 @@ class MuveraRetriever:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraRetriever:
-        """The component of a dictionary."""
+        """Makes the component from a dictionary."""
         parameters = dict(data["init_parameters"])
         parameters["store"] = MuveraDocumentStore.from_dict(parameters["store"])
         parameters["filter_policy"] = FilterPolicy.from_str(parameters["filter_policy"])
@@ -98,17 +98,17 @@ class MuveraRetriever:
         top_k: int | None = None,
         search_options: dict[str, Any] | None = None,
     ) -> dict[str, list[Document]]:
-        """The documents most similar to a query.
+        """Finds the documents most similar to a query.
 
         Args:
-            query: its text.
-            filters: filters in Haystack's language, used as ``filter_policy`` says.
-            top_k: None: that of the constructor.
-            search_options: keyword arguments of the store's ``search`` for this query, before those of the constructor.
+            query: text of the query.
+            filters: filters in Haystack's language, used according to ``filter_policy``.
+            top_k: maximum number of documents to return; None: that of the constructor.
+            search_options: keyword arguments of the store's ``search``, which override those of the constructor.
 
         Raises:
             FilterError: the filters are not valid.
-            InvalidInput: an option is unknown, or there are filters and the option ``filter``.
+            InvalidInput: an option is unknown, or both filters and the option ``filter`` are given.
             Unsupported: the database's filters cannot express the filters; the message names the operator.
         """
         return {"documents": run(self._found(blocking, query, filters, top_k, search_options))}
@@ -121,7 +121,7 @@ class MuveraRetriever:
         top_k: int | None = None,
         search_options: dict[str, Any] | None = None,
     ) -> dict[str, list[Document]]:
-        """:meth:`run` for asynchronous pipelines."""
+        """Like :meth:`run`, for asynchronous pipelines."""
         return {"documents": await self._found(awaiting, query, filters, top_k, search_options)}
 
     async def _found(

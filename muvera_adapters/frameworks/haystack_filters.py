@@ -1,4 +1,4 @@
-"""Haystack's filters as conditions in no database's words."""
+"""Translates Haystack's filters into conditions that are independent of the database."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def to_condition(filters: Mapping[str, Any] | None, text_key: str) -> Condition 
     """The condition of filters; None for None and for an empty dictionary.
 
     Fields are ``meta.KEY``, ``id`` and ``content``; a field without ``meta.`` is a key of the metadata too. ``NOT``
-    holds where not all of its conditions do, as in Haystack.
+    passes unless all of its conditions hold, as in Haystack.
 
     Args:
         filters: filters in Haystack's language.
         text_key: payload key of a document's content.
 
     Raises:
-        FilterError: they are not in Haystack's language, or a value does not suit its operator.
+        FilterError: the filters are not in Haystack's language, or a value does not suit its operator.
     """
     if not filters:
         return None

@@ -21,7 +21,7 @@ from muvera_adapters.frameworks.retrieval import EmbedQuery, Retrieval, Text, fi
 from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.token_model import TokenModel
 
-# payload key of what a document has beside its content and metadata, as JSON
+# payload key of a document's other fields, beside content and metadata, as JSON
 _REST = "muvera_document"
 _KEPT_AS_REST = ("blob", "embedding", "sparse_embedding")
 _FUNCTIONS = ("embed_query", "embed_documents")
@@ -30,17 +30,18 @@ _FUNCTIONS = ("embed_query", "embed_documents")
 class MuveraDocumentStore:
     """Two-stage search as a Haystack document store.
 
-    Token matrices are made by the functions given here. A document's ``embedding`` is kept and not searched. Metadata
-    are payload keys, so that filters and other programs find them. Methods that end in ``_async`` are asynchronous
-    twins, and the only ones for an asynchronous store or asynchronous functions.
+    The functions given here make the token matrices. A document's ``embedding`` is stored and not searched. Metadata
+    are payload keys, so that filters and other programs find them. Methods whose names end in ``_async`` do the same
+    asynchronously; use only them with an asynchronous store or asynchronous functions.
 
     Args:
         store: any store of this library, or a :class:`~muvera_adapters.frameworks.documents.StoreAt`, with which the
             document store can be serialized.
-        embed_query: a query's text -> its (m, token_dim) matrix; None: nothing can be searched.
-        embed_documents: n texts -> their n token matrices, each (n_i, token_dim); None: documents cannot be written.
+        embed_query: function from a query's text to its (m, token_dim) matrix; None: nothing can be searched.
+        embed_documents: function from n texts to their n token matrices, each (n_i, token_dim); None: documents cannot
+            be written.
         text_key: payload key with a document's content.
-        model: model of the functions, which must be that of the collection where it keeps one.
+        model: model of the functions, which must be the one stored with the collection, if there is one.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class MuveraDocumentStore:
         self._model = model
 
     def to_dict(self) -> dict[str, Any]:
-        """The document store as a dictionary: functions by their import paths, the collection by its target.
+        """Serializes the document store: functions by their import paths, the collection by its target.
 
         Raises:
-            SerializationError: it was made with an open store, or with functions that have no import path.
+            SerializationError: the document store has an open store, or functions without an import path.
         """
         if not isinstance(self._store, StoreAt):
             raise SerializationError(
@@ -84,7 +85,7 @@ class MuveraDocumentStore:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraDocumentStore:
-        """The document store of a dictionary; its collection is opened when it is first used."""
+        """Makes the document store from a dictionary; its collection is opened on first use."""
         parameters = dict(data["init_parameters"])
         parameters["store"] = StoreAt(**parameters["store"])
         for name in _FUNCTIONS:
@@ -94,7 +95,7 @@ class MuveraDocumentStore:
         return made
 
     def count_documents(self) -> int:
-        """Number of documents."""
+        """Returns the number of documents."""
         return run(self._count(blocking, None))
 
     async def count_documents_async(self) -> int:
@@ -102,7 +103,7 @@ class MuveraDocumentStore:
         return await self._count(awaiting, None)
 
     def count_documents_by_filter(self, filters: dict[str, Any]) -> int:
-        """Number of documents that pass filters; the errors are those of :meth:`filter_documents`."""
+        """Returns the number of documents that pass filters; the errors are those of :meth:`filter_documents`."""
         return run(self._count(blocking, filters))
 
     async def count_documents_by_filter_async(self, filters: dict[str, Any]) -> int:
@@ -110,7 +111,7 @@ class MuveraDocumentStore:
         return await self._count(awaiting, filters)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
-        """Documents that pass filters, in the order of the database.
+        """Returns the documents that pass filters, in the order of the database.
 
         Args:
             filters: filters in Haystack's language; None or empty: all documents.
@@ -130,16 +131,17 @@ class MuveraDocumentStore:
 
         Args:
             documents: documents with content.
-            policy: what to do with documents whose ids are there, or twice in the list: ``FAIL`` (and ``NONE``) write
-                nothing at all, ``SKIP`` keeps what is there, ``OVERWRITE`` replaces it as a whole. What another
-                program writes meanwhile is not noticed.
+            policy: what to do with documents whose ids exist, or occur twice in the list: ``FAIL`` (and ``NONE``) write
+                nothing at all, ``SKIP`` keeps the existing document, ``OVERWRITE`` replaces it as a whole. Concurrent
+                writes of another program are not noticed.
 
         Returns:
             Number of documents written; with ``OVERWRITE`` the length of the list.
 
         Raises:
-            DuplicateDocumentError: ids are there or twice in the list, and the policy is ``FAIL`` or ``NONE``.
-            InvalidInput: not a list of documents, a document without content, or metadata with the key of the content.
+            DuplicateDocumentError: ids exist, or occur twice in the list, and the policy is ``FAIL`` or ``NONE``.
+            InvalidInput: ``documents`` is not a list of documents, a document has no content, or its metadata has the
+                key of the content.
             Rejected: the database rejected documents; the others are written.
         """
         return run(self._write(blocking, documents, policy))
@@ -151,7 +153,7 @@ class MuveraDocumentStore:
         return await self._write(awaiting, documents, policy)
 
     def delete_documents(self, document_ids: list[str]) -> None:
-        """Deletes documents by ids; ids that are not there are ignored."""
+        """Deletes documents by ids; ids that do not exist are ignored."""
         run(self._delete(blocking, ids=document_ids))
 
     async def delete_documents_async(self, document_ids: list[str]) -> None:
@@ -167,11 +169,11 @@ class MuveraDocumentStore:
         await self._delete(awaiting, everything=True)
 
     def delete_by_filter(self, filters: dict[str, Any]) -> int:
-        """Deletes the documents that pass filters, and returns their number.
+        """Deletes the documents that pass filters; returns their number.
 
         Raises:
             InvalidInput: the filters are empty.
-            FilterError: they are not valid.
+            FilterError: the filters are not valid.
             Unsupported: the database's filters cannot express them; the message names the operator.
         """
         return run(self._delete_by_filter(blocking, filters))
@@ -181,11 +183,11 @@ class MuveraDocumentStore:
         return await self._delete_by_filter(awaiting, filters)
 
     def update_by_filter(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
-        """Sets keys of the metadata of the documents that pass filters, and returns their number.
+        """Sets metadata keys of the documents that pass filters; returns their number.
 
         Raises:
             InvalidInput: the filters are empty, or ``meta`` has the key of the content.
-            FilterError: they are not valid.
+            FilterError: the filters are not valid.
             Unsupported: the database's filters cannot express them, or the collection stores no tokens.
         """
         return run(self._update(blocking, filters, meta))
@@ -251,9 +253,9 @@ class MuveraDocumentStore:
     async def search_by(
         self, call: Call, query: str, top_k: int, options: Mapping[str, Any], filters: dict[str, Any] | None
     ) -> list[Document]:
-        """What the retriever runs: the documents most similar to a query, by the call that it makes its calls by."""
+        """The documents most similar to a query, for the retriever and its way of calling functions."""
         if self._embed_query is None:
-            raise InvalidInput("searches need embed_query= of the document store, which was not given")
+            raise InvalidInput("searching needs embed_query= of the document store, which was not given")
         store, condition = await self._opened(call), self._condition(filters)
         retrieval = Retrieval(store, self._embed_query, self._text_key, {}, self._model)
         search = retrieval.search if call is blocking else retrieval.asearch
@@ -273,7 +275,7 @@ def _refuse_duplicates(documents: list[Document], there: set[str]) -> None:
 
 def _content(document: Document) -> str:
     if document.content is None:
-        raise InvalidInput(f"document {document.id!r} has no content: its text is what is embedded")
+        raise InvalidInput(f"document {document.id!r} has no content: its content is the text that is embedded")
     content: str = document.content
     return content
 

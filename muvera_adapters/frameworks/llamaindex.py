@@ -30,7 +30,7 @@ except ModuleNotFoundError as error:
 
 from muvera_adapters.frameworks.llamaindex_filters import to_condition
 
-# keys under which node_to_metadata_dict keeps a node beside its metadata
+# keys under which node_to_metadata_dict stores a node beside its metadata
 _CONTENT, _DOCUMENT = "_node_content", "doc_id"
 
 
@@ -42,16 +42,17 @@ class MuveraRetriever(BaseRetriever):
 
     Args:
         store: any store of this library; with an asynchronous one, use ``aretrieve``.
-        embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for ``aretrieve``.
-        similarity_top_k: nodes to return.
+        embed_query: function from a query's text to its (m, token_dim) matrix; may be a coroutine function, for
+            ``aretrieve``.
+        similarity_top_k: maximum number of nodes to return.
         text_key: payload key with a document's text.
         search_options: keyword arguments of the store's ``search``.
-        model: model of ``embed_query``, which must be that of the collection where it keeps one.
+        model: model of ``embed_query``, which must be the one stored with the collection, if there is one.
         base: keyword arguments of LlamaIndex's ``BaseRetriever``.
 
     Raises:
         InvalidInput: the store's ``search`` or ``BaseRetriever`` does not take an option; the message names it.
-        ModelMismatch: the collection keeps another model.
+        ModelMismatch: the collection stores another model.
     """
 
     def __init__(
@@ -84,21 +85,21 @@ class MuveraVectorStore(BasePydanticVectorStore):
     asks for such a model and runs it when nodes are added, so give it ``MockEmbedding(embed_dim=1)``; queries do not
     run it. Nodes keep their relationships and metadata. A node that is added again is replaced as a whole.
 
-    Methods with a leading ``a`` or ``async_`` are their asynchronous twins, and the only ones for an asynchronous
-    store or asynchronous functions.
+    Methods with a leading ``a`` or ``async_`` do the same asynchronously; use only them with an asynchronous store or
+    asynchronous functions.
 
     Args:
         store: any store of this library.
-        embed_documents: n texts of nodes (with the metadata that LlamaIndex embeds) -> their n token matrices, each
-            (n_i, token_dim); None: nodes cannot be added.
-        embed_query: a query's text -> its (m, token_dim) matrix.
+        embed_documents: function from n texts of nodes (with the metadata that LlamaIndex embeds) to their n token
+            matrices, each (n_i, token_dim); None: nodes cannot be added.
+        embed_query: function from a query's text to its (m, token_dim) matrix.
         text_key: payload key with a node's text.
         search_options: keyword arguments of the store's ``search``.
-        model: model of the functions, which must be that of the collection where it keeps one.
+        model: model of the functions, which must be the one stored with the collection, if there is one.
 
     Raises:
         InvalidInput: the store's ``search`` does not take an option; the message names it.
-        ModelMismatch: the collection keeps another model.
+        ModelMismatch: the collection stores another model.
     """
 
     stores_text: bool = True
@@ -127,14 +128,14 @@ class MuveraVectorStore(BasePydanticVectorStore):
 
     @property
     def client(self) -> Any:
-        """Client of the store; the store itself where its engine has no client."""
+        """Client of the store; the store itself if its engine has no client."""
         return getattr(self._documents.store, "client", self._documents.store)
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Embeds and writes nodes, and returns their ids.
+        """Embeds and writes nodes; returns their ids.
 
         Raises:
-            InvalidInput: an argument is unknown, there is no ``embed_documents``, or metadata has the key of the text.
+            InvalidInput: an argument is unknown, ``embed_documents`` is missing, or metadata has the key of the text.
             Rejected: the database rejected nodes; the others are written.
         """
         refuse(add_kwargs, "add")
@@ -158,7 +159,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Deletes nodes of these ids, that pass the filters where both are given.
+        """Deletes nodes by ids or filters; if both are given, those that match both.
 
         Raises:
             InvalidInput: neither is given (:meth:`clear` deletes all), or an argument is unknown.
@@ -183,7 +184,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         await awaiting(self._documents.store.delete, everything=True)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes of these ids in their order, that pass the filters where both are given; all nodes for neither.
+        """Returns nodes by ids, in their order, or by filters, or those that match both; without either, all nodes.
 
         Raises:
             Unsupported: the database's filters cannot express the filters; the message names the operator.
@@ -197,14 +198,14 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return await self._get_nodes(awaiting, node_ids, filters)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes most similar to the text of a query.
+        """Finds the nodes most similar to the text of a query.
 
         Args:
-            query: its ``query_str`` is embedded; ``filters``, ``node_ids`` and ``doc_ids`` select nodes.
-            kwargs: keyword arguments of the store's ``search``, ``prefetch`` for example.
+            query: query, whose ``query_str`` is embedded; its ``filters``, ``node_ids`` and ``doc_ids`` select nodes.
+            kwargs: keyword arguments of the store's ``search``, for example ``prefetch``.
 
         Raises:
-            InvalidInput: there is no ``query_str``, another mode than the default, or an unknown argument.
+            InvalidInput: ``query_str`` is missing, the mode is not the default, or an argument is unknown.
             Unsupported: the database's filters cannot express the filters; the message names the operator.
         """
         limit, condition = query.similarity_top_k, _chosen(query)
@@ -252,7 +253,7 @@ def _named(node_ids: list[str] | None, filters: MetadataFilters | None) -> Condi
 def _chosen(query: VectorStoreQuery) -> Condition | None:
     condition = to_condition(query.filters)
     some: list[Condition] = [] if condition is None else [condition]
-    # an index that was made from the vector store passes an empty list of nodes, and means all of them
+    # an index made from the vector store passes an empty list of nodes for all nodes
     some += [Ids(query.node_ids)] if query.node_ids else []
     some += [Compare(_DOCUMENT, "in", query.doc_ids)] if query.doc_ids else []
     return All(some) if some else None
@@ -286,7 +287,7 @@ def _rebuilt(node_id: str, text: str, metadata: dict[str, Any]) -> BaseNode:
 def _with_score(text: Text) -> NodeWithScore:
     node = _rebuilt(str(text.id), text.text, _without_ours(text.metadata))
     node.metadata = {**node.metadata, ID: text.id, SCORE: text.score}
-    # not for language models, nor for embedding models
+    # neither language models nor embedding models are to read these keys
     node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, ID, SCORE]
     node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, ID, SCORE]
     return NodeWithScore(node=node, score=text.score)

@@ -1,4 +1,4 @@
-"""LlamaIndex's metadata filters as conditions in no database's words."""
+"""Translates LlamaIndex's metadata filters into conditions that are independent of the database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORDERED: dict[FilterOperator, Operator] = {
 def to_condition(filters: MetadataFilters | None) -> Condition | None:
     """The condition of filters; None for None and for an empty list of filters.
 
-    ``NOT`` holds where none of its filters does, as in LlamaIndex.
+    ``NOT`` passes if none of its filters holds, as in LlamaIndex.
 
     Raises:
         InvalidInput: a value does not suit its operator.

@@ -1,4 +1,4 @@
-"""How a document's text and metadata, which frameworks keep apart, are one payload in a store."""
+"""Stores a document's text and metadata, which are separate in frameworks, as one payload."""
 
 from __future__ import annotations
 

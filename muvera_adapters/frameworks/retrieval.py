@@ -1,4 +1,4 @@
-"""What the retrievers of all frameworks share: a query's text in, texts with metadata out."""
+"""Shared by the retrievers of all frameworks: searches by a query's text, and returns texts with metadata."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from muvera_adapters.stores.conditions import Condition
 from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core.tokens import ArrayLike
 
-#: a query's text -> its (m, token_dim) matrix
+#: function from a query's text to its (m, token_dim) matrix
 EmbedQuery: TypeAlias = Callable[[str], ArrayLike] | Callable[[str], Awaitable[ArrayLike]]
 
 ID, SCORE = "muvera_id", "muvera_score"
 
-# what retrievers themselves pass to ``search``
+# arguments of ``search`` that retrievers pass themselves
 _OWN = ("query_tokens", "limit")
 
 
@@ -44,16 +44,17 @@ class Retrieval:
     """Searches a store by text.
 
     Args:
-        store: any store of this library. An asynchronous one serves :meth:`asearch` only.
-        embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for :meth:`asearch`.
+        store: any store of this library. An asynchronous one works only with :meth:`asearch`.
+        embed_query: function from a query's text to its (m, token_dim) matrix; may be a coroutine function, for
+            :meth:`asearch`.
         text_key: payload key with a document's text.
         options: keyword arguments of the store's ``search`` (``prefetch``, ``filter``, ``rerank``, ...).
-        model: model of ``embed_query``; None: it is not compared with the one that the store's collection keeps.
+        model: model of ``embed_query``; it is compared with the one stored with the collection. None: not compared.
         metadata_key: payload key with a document's metadata; None: the metadata is the rest of the payload.
 
     Raises:
         InvalidInput: ``options`` has a name that is not an argument of the store's ``search``.
-        ModelMismatch: the collection keeps another model.
+        ModelMismatch: the collection stores another model.
     """
 
     store: Any
@@ -75,7 +76,7 @@ class Retrieval:
     def search(
         self, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
     ) -> list[Text]:
-        """The ``limit`` best documents; ``options`` go before those of the constructor.
+        """Finds the ``limit`` best documents; ``options`` override those of the constructor.
 
         Args:
             query: text of the query.
@@ -84,8 +85,8 @@ class Retrieval:
             condition: condition that documents pass, instead of the option ``filter``.
 
         Raises:
-            InvalidInput: the store or ``embed_query`` is asynchronous, an option is unknown, there are a condition and
-                a filter, or a document has no text.
+            InvalidInput: the store or ``embed_query`` is asynchronous, an option is unknown, both a condition and a
+                filter are given, or a document has no text.
             Unsupported: the database's filters cannot express the condition.
         """
         return run(self._search(blocking, query, limit, options, condition))
@@ -93,13 +94,13 @@ class Retrieval:
     async def asearch(
         self, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
     ) -> list[Text]:
-        """:meth:`search` without blocking the event loop; what is synchronous runs in a thread."""
+        """:meth:`search` without blocking the event loop; synchronous functions run in a thread."""
         return await self._search(awaiting, query, limit, options, condition)
 
     async def hits(
         self, call: Call, query: str, limit: int, options: Mapping[str, Any], condition: Condition | None = None
     ) -> tuple[ArrayLike, Hits]:
-        """The query's (m, token_dim) matrix, and what the store finds with it."""
+        """The query's (m, token_dim) matrix, and the hits of the store."""
         chosen = {**self.options, **options}
         check_options(self.store.search, chosen, "search of the store", _OWN)
         if condition is not None:
@@ -121,10 +122,11 @@ class Retrieval:
 
 
 async def filter_of(call: Call, store: Any, condition: Condition | None) -> Any:
-    """A store's own filter of a condition; None for None.
+    """Translates a condition into the store's own filter; None for None.
 
     Raises:
-        Unsupported: the database's filters cannot express it, or another distribution's store makes none.
+        Unsupported: the database's filters cannot express it, or the store, of another distribution, has no
+            ``filter_of``.
     """
     if condition is None:
         return None

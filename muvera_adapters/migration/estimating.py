@@ -1,4 +1,4 @@
-"""What a migration will take, before it begins."""
+"""Estimates the space and time of a migration before it begins."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SAMPLE = 256
 
 @dataclass(frozen=True, slots=True)
 class MigrationEstimate:
-    """Sizes are those of a collection made with the defaults, without payloads.
+    """Estimated size and time of a migration, for a collection with default settings and without payloads.
 
     Attributes:
-        documents: number of documents to migrate, those that conditions leave out included.
+        documents: number of documents to migrate, including those that conditions leave out.
         tokens: number of their tokens.
-        exact: ``tokens`` is known, not scaled up from the first documents.
-        dim: dimensions of an FDE.
-        token_dim: dimensions of a token vector.
-        source_bytes: bytes of the source's files, 0 for a collection.
+        exact: whether ``tokens`` is known, not extrapolated from the first documents.
+        dim: number of dimensions of an FDE.
+        token_dim: number of dimensions of a token vector.
+        source_bytes: size of the source's files in bytes; 0 for a collection.
         parts: parts of the collection in the target.
-        encode_seconds: seconds to read and encode the documents, from a timed first batch; the database's time comes
+        encode_seconds: seconds to read and encode the documents, measured on a first batch; the database's time comes
             on top.
         longest: number of tokens of the longest document of that batch.
     """
@@ -90,12 +90,12 @@ class MigrationEstimate:
         return replace(self, parts=_parts(target, quantization, self.documents, self.tokens, self.dim, self.token_dim))
 
     def sizes(self) -> dict[str, int]:
-        """All sizes in the target, by name."""
+        """All sizes in the target, in bytes, by name."""
         names = ("fde_bytes", "code_bytes", "token_bytes", "other_bytes", "total_bytes", "ram_bytes")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """The estimate as JSON values."""
         return {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -119,8 +119,8 @@ def estimate(
 
     Args:
         source: source of the documents.
-        encoder: encoder for them.
-        target: database to migrate to; it is not reached.
+        encoder: encoder of the documents.
+        target: database to migrate to; it is not contacted.
         quantization: preset of the FDEs; ``"auto"``: what the store chooses.
         limit: maximum number of documents.
 
@@ -137,7 +137,7 @@ def estimate(
     lengths = [len(d.tokens) for d in first]
     exact = source.n_tokens is not None and documents == len(source)
     tokens = source.n_tokens if exact and source.n_tokens is not None else round(documents * sum(lengths) / len(first))
-    # only what can be encoded; the first use compiles
+    # only documents that can be encoded; the first use compiles
     present = [without_zero_rows(d.tokens) for d in first if np.isfinite(d.tokens).all()]
     good = [tokens for tokens in present if len(tokens)]
     encoding = 0.0

@@ -1,4 +1,4 @@
-"""The journal of a migration: a SQLite file that says how far it has come, written after the database's replies."""
+"""The journal of a migration: a SQLite file with its progress, written after the database has replied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INSERT INTO progress VALUES (1, 'new', 0, 0, 0, 0, NULL);
 
 
 class SourceChanged(MuveraError):
-    """The source is no longer what the migration was begun with."""
+    """The source has changed since the migration began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Failure:
     """A document that could not be migrated.
 
     Attributes:
-        position: in the source.
-        id: of the document; a UUID as a string once it was in the journal.
-        reason: what the encoder or the database said.
+        position: position of the document in the source.
+        id: id of the document; a UUID is a string once it was in the journal.
+        reason: message of the encoder or the database.
     """
 
     position: int
@@ -51,15 +51,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What a journal is about; a run goes on with a journal of an equal one.
+    """The migration that a journal belongs to; a run continues with the journal of an equal migration.
 
     Attributes:
-        source: format, width, number of documents and state of the files.
-        place: of the source, for messages: an index may be moved.
-        target: as it was written.
-        collection: its name.
-        encoder: fingerprint.
-        conditions: which documents are chosen.
+        source: format, width, number of documents and state of the files of the source.
+        place: location of the source, for messages: an index may be moved.
+        target: target as the user wrote it.
+        collection: name of the collection.
+        encoder: fingerprint of the encoder.
+        conditions: conditions that choose documents.
     """
 
     source: dict[str, Any]
@@ -71,23 +71,23 @@ class Migration:
 
 
 def snapshot_of(source: TokenSource) -> dict[str, Any]:
-    """What tells whether a source has changed: sizes and times of its files, by name; of a collection, its count."""
+    """State of a source, to detect changes: sizes and times of files by name; for a collection, its count."""
     root = Path(source.place)
     files = {}
     for file in source.files:
         try:
             status = file.stat()
         except OSError as error:
-            raise SourceChanged(f"{file} of {source.place} cannot be read any more: {error}") from error
+            raise SourceChanged(f"{file} of {source.place} can no longer be read: {error}") from error
         name = file.relative_to(root).as_posix() if file != root and file.is_relative_to(root) else file.name
         files[name] = [status.st_size, status.st_mtime_ns]
     return {"format": source.format, "dim": source.dim, "documents": len(source), "files": files}
 
 
 def check_unchanged(source: TokenSource, before: dict[str, Any]) -> None:
-    """Raises SourceChanged where a source is not what ``snapshot_of`` said before."""
+    """Raises SourceChanged if a source has changed since ``snapshot_of`` returned ``before``."""
     if not all(file.exists() for file in source.files):
-        raise SourceChanged(f"files of {source.place} were taken away while it was read")
+        raise SourceChanged(f"files of {source.place} were removed while it was read")
     difference = _difference(before, snapshot_of(source))
     if difference:
         raise SourceChanged(
@@ -97,8 +97,8 @@ def check_unchanged(source: TokenSource, before: dict[str, Any]) -> None:
 
 
 def default_path(target: Target, collection: str) -> Path:
-    """Beside an embedded database; of a server, in the working directory."""
-    collection = re.sub(r"[/\\]", "-", collection)  # one file, whatever the name
+    """Default path of a journal: beside an embedded database; for a server, in the working directory."""
+    collection = re.sub(r"[/\\]", "-", collection)  # the name may have slashes
     name = f"{collection}.migration.sqlite"
     if target.is_server:
         parts = [target.location.partition("://")[2], *target.store_options.values()]
@@ -113,13 +113,13 @@ class Journal:
     Every change is on disk when its method returns.
 
     Args:
-        path: of the file; made if missing, with its directory.
-        migration: what it is about.
+        path: path of the file, which is created if missing, with its directory.
+        migration: the migration that the journal belongs to.
 
     Raises:
-        SourceChanged: it was begun with another state of the source.
-        EncoderMismatch: it was begun with another encoder.
-        MuveraError: it is of another migration, in use, or no journal.
+        SourceChanged: the migration began with another state of the source.
+        EncoderMismatch: the migration began with another encoder.
+        MuveraError: the file belongs to another migration, is in use, or is not a journal.
     """
 
     def __init__(self, path: Path, migration: Migration) -> None:
@@ -140,63 +140,63 @@ class Journal:
             raise MuveraError(f"{path} cannot be opened ({error}): {why}") from error
         except sqlite3.DatabaseError as error:
             self.close()
-            raise MuveraError(f"{path} is no journal of a migration: {error}") from error
+            raise MuveraError(f"{path} is not a journal of a migration: {error}") from error
         except BaseException:
             self.close()
             raise
 
     @property
     def phase(self) -> Phase:
-        """``new``; ``creating`` the collection; ``loading`` documents; or ``loaded``, when all documents are in."""
+        """Phase: ``new``, ``creating`` the collection, ``loading`` documents, or ``loaded`` once all are written."""
         return self._one("phase")
 
     @property
     def there_before(self) -> int:
-        """Documents that the collection had before the migration."""
+        """Number of documents that the collection had before the migration."""
         return self._one("there_before")
 
     @property
     def position(self) -> int:
-        """Everything before it is acknowledged or failed."""
+        """Position in the source before which every document is acknowledged or failed."""
         return self._one("position")
 
     @property
     def documents(self) -> int:
-        """Acknowledged or failed."""
+        """Number of documents that are acknowledged or failed."""
         return self._one("documents")
 
     @property
     def tokens(self) -> int:
-        """Of those acknowledged."""
+        """Number of tokens of the acknowledged documents."""
         return self._one("tokens")
 
     @property
     def last_id(self) -> DocumentId | None:
-        """Of the last document before ``position``; a UUID as a string."""
+        """Id of the last document before ``position``; a UUID is a string."""
         text = self._one("last_id")
         return None if text is None else json.loads(text)
 
     @property
     def failures(self) -> list[Failure]:
-        """By position."""
+        """Failed documents, by position."""
         rows = self._execute("SELECT position, id, reason FROM failed ORDER BY position")
         return [Failure(position, json.loads(text), reason) for position, text, reason in rows]
 
     def enter(self, phase: Phase, *, there_before: int | None = None) -> None:
-        """Notes that a phase begins."""
+        """Records that a phase begins."""
         self._execute("UPDATE progress SET phase = ?, there_before = coalesce(?, there_before)", (phase, there_before))
 
     def advance(
         self, position: int, documents: int, tokens: int, last_id: DocumentId | None, failures: Sequence[Failure]
     ) -> None:
-        """Notes a batch.
+        """Records a batch.
 
         Args:
-            position: where the next begins.
-            documents: of the batch, failed ones counted.
-            tokens: of those acknowledged.
-            last_id: of its last document, None in an empty batch.
-            failures: of the batch.
+            position: position where the next batch begins.
+            documents: number of documents of the batch, including failed ones.
+            tokens: number of tokens of the acknowledged documents.
+            last_id: id of the last document; None for an empty batch.
+            failures: failed documents of the batch.
         """
         text = None if last_id is None else _id_text(last_id)
         self._execute("BEGIN")
@@ -211,7 +211,7 @@ class Journal:
         self._execute("COMMIT")
 
     def retried(self, position: int, tokens: int, failure: Failure | None) -> None:
-        """Notes a document that had failed: with its new failure, or written after all."""
+        """Records the retry of a failed document: its new failure, or None if it is written now."""
         self._execute("BEGIN")
         self._execute("DELETE FROM failed WHERE position = ?", (position,))
         if failure is not None:
@@ -221,11 +221,11 @@ class Journal:
         self._execute("COMMIT")
 
     def close(self) -> None:
-        """Lets another process have it."""
+        """Closes the file, so that another process can use it."""
         self._database.close()
 
     def discard_if_new(self) -> None:
-        """Deletes a journal in which nothing was begun."""
+        """Deletes the journal of a migration that has not begun."""
         unused = self.phase == "new"
         self.close()
         if unused:
@@ -239,7 +239,7 @@ class Journal:
         self.close()
 
     def _open(self, migration: Migration) -> None:
-        # the lock is kept until the file is closed, by whatever end of the process
+        # the lock is held until the file is closed, however the process ends
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("BEGIN EXCLUSIVE")
@@ -259,7 +259,7 @@ class Journal:
             rows = [(key, json.dumps(value)) for key, value in wanted.items()]
             self._database.executemany("INSERT INTO about VALUES (?, ?)", rows)
         elif not {"about", "progress", "failed"} <= tables:
-            raise MuveraError(f"{self.path} is no journal of a migration; name another file with --journal")
+            raise MuveraError(f"{self.path} is not a journal of a migration; name another file with --journal")
         self._database.execute("COMMIT")
         self._check({key: json.loads(text) for key, text in self._database.execute("SELECT * FROM about")}, wanted)
 
@@ -277,11 +277,11 @@ class Journal:
         if difference:
             raise SourceChanged(
                 f"{wanted['place']} is not what the migration was begun with ({difference}); documents may have moved, "
-                f"so it cannot go on{anew}"
+                f"so it cannot continue{anew}"
             )
         if kept["encoder"] != wanted["encoder"]:
             raise EncoderMismatch(
-                f"the migration was begun with encoder {kept['encoder']}, now it is {wanted['encoder']}{anew}"
+                f"the migration was begun with encoder {kept['encoder']}, and this run has {wanted['encoder']}{anew}"
             )
         if kept["conditions"] != wanted["conditions"]:
             begun = " ".join(kept["conditions"]) or "all documents"
@@ -298,7 +298,7 @@ class Journal:
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first thing that differs, in words; '' where nothing does."""
+    """The first difference, in words; '' if there is none."""
     for key in ("format", "dim", "documents"):
         if before[key] != now[key]:
             return f"{key}: {before[key]} then, {now[key]} now"

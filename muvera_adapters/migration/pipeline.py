@@ -1,4 +1,4 @@
-"""Source, encoder, store: batches of documents, acknowledged ones noted in the journal."""
+"""Migrates batches of documents from a source to a store, and records acknowledged ones in the journal."""
 
 from __future__ import annotations
 
@@ -42,34 +42,34 @@ from muvera_adapters.stores.protocol import Store
 from muvera_adapters.stores.token_model import TokenModel, as_token_model, check_model
 from muvera_core import Encoder, InvalidTokens
 
-# one batch: 8 MB of tokens at 128 dims, and 2.6 MB of FDEs at the default 2,560 dims
+# limits of one batch: 8 MB of tokens at 128 dims, and 2.6 MB of FDEs at the default 2,560 dims
 _BATCH_TOKENS = 16_384
 _BATCH_DOCUMENTS = 256
-# positions that conditions leave out before progress is noted nevertheless
+# number of skipped positions after which progress is recorded anyway
 _BATCH_POSITIONS = 20_000
-# failures without a single success: going on would only make the list longer
+# number of failures without a success after which a migration stops
 _HOPELESS = 100
 
 
 @dataclass
 class MigrationReport:
-    """What became of every document.
+    """The result of a migration.
 
     Attributes:
-        documents: read and chosen, by this run and earlier ones; written or failed.
-        written: acknowledged by the database.
-        failed: the others.
-        tokens: of those written.
-        resumed: documents that earlier runs had done.
-        complete: the source was read to its end; False where ``limit`` ended the run.
-        seconds: of this run, until the last document was acknowledged.
-        index_seconds: until the database indexed no more.
-        unindexed: number of documents that it left without index, as ``StoreInfo.unindexed``.
-        journal: that the next run would go on with.
-        there_before: documents in the collection before the migration.
-        zero_rows: all-zero token vectors that this run left out.
-        repaired: documents that the database had lost from its indexes, and that this run has indexed again.
-        position: of the source, where the next run goes on.
+        documents: number of documents that this run and earlier ones read and chose; all are written or failed.
+        written: number of documents that the database acknowledged.
+        failed: documents that failed.
+        tokens: number of tokens of the written documents.
+        resumed: number of documents that earlier runs had done.
+        complete: whether the source was read to its end; False if ``limit`` ended the run.
+        seconds: duration of this run in seconds, until the last document was acknowledged.
+        index_seconds: seconds from then until the database had finished indexing.
+        unindexed: number of documents without index, as ``StoreInfo.unindexed``.
+        journal: journal with which the next run would continue.
+        there_before: number of documents in the collection before the migration.
+        zero_rows: number of all-zero token vectors that this run left out.
+        repaired: number of documents that the database had lost from its indexes and this run has indexed again.
+        position: position in the source where the next run continues.
     """
 
     documents: int = 0
@@ -110,36 +110,38 @@ def migrate(
     progress: bool = False,
     **options: Any,
 ) -> tuple[Store, MigrationReport]:
-    """Migrates documents into a new collection, or goes on with a migration that was interrupted.
+    """Migrates documents into a new collection, or continues an interrupted migration.
 
-    Memory is that of a few batches, whatever the size of the source. Killed at any moment, it loses nothing: the
-    journal is written after the database has acknowledged a batch, and a batch that is written twice has the same ids.
+    It needs memory for a few batches, whatever the size of the source. A kill at any moment loses nothing: the journal
+    is written after the database has acknowledged a batch, and a batch that is written twice has the same ids.
 
     Args:
-        source: of the documents.
-        database: with the target.
-        collection: its name; it must not exist unless a run of this migration made it.
-        encoder: for the documents.
-        journal: file that keeps the progress; None: beside an embedded database, else in the working directory.
-        limit: at most so many documents, those of earlier runs counted.
+        source: source of the documents.
+        database: database to write to.
+        collection: name of the collection; it must not exist unless a run of this migration created it.
+        encoder: encoder of the documents.
+        journal: file that records the progress; None: beside an embedded database, otherwise in the working directory.
+        limit: maximum number of documents, including those of earlier runs.
         where: conditions that a document's payload must meet.
-        keep: which keys of the payload go along; None: all.
-        workers: batches that are written at a time; more than one only to a server.
-        into_existing: write into a collection of this library that exists; same ids are replaced.
-        model: model of the tokens, which a new collection keeps. None: that of the source. A new collection keeps it if
-            the source is a collection that does; the checkpoint of an index may be a path, and is compared only.
-        progress: show a bar.
-        **options: of the store's ``create``.
+        keep: function that tells whether a payload key is copied; None: all are.
+        workers: number of batches written at a time; more than one only for a server.
+        into_existing: whether to write into an existing collection of this library; documents with the same ids are
+            replaced.
+        model: model of the tokens, which is stored with a new collection. None: that of the source, which is stored
+            only if the source is a collection that stores it; the checkpoint of an index may be a path, and is only
+            compared.
+        progress: whether to show a progress bar.
+        **options: options of the store's ``create``.
 
     Returns:
-        The store, and what became of every document; those that failed in an earlier run are tried again.
+        The store, and the report. Documents that failed in an earlier run are tried again.
 
     Raises:
-        CollectionExists: the name is taken, and not by this migration.
-        SourceChanged: the source is not what the migration was begun with, or changed meanwhile.
-        EncoderMismatch: the migration, or the collection, was begun with another encoder.
-        ModelMismatch: the source, or the collection that exists, keeps another model.
-        StoreUnavailable: the database stopped; the same call goes on.
+        CollectionExists: the collection exists, and this migration did not create it.
+        SourceChanged: the source has changed since the migration began.
+        EncoderMismatch: the migration, or the collection, has another encoder.
+        ModelMismatch: the source, or the existing collection, has another model.
+        StoreUnavailable: the database stopped answering; repeat the call to continue.
         WrongUsage: several workers on an embedded database.
     """
     if workers > 1 and not database.target.is_server:
@@ -166,7 +168,8 @@ def migrate(
             if model is not None:
                 raise
             raise ModelMismatch(
-                f"{error}; {source.place} names the model: if it is the same under another name, name it with --model"
+                f"{error}; {source.place} names the model: if both are the same model, give the "
+                "collection's name for it with --model"
             ) from error
         except BaseException:
             kept.discard_if_new()
@@ -206,7 +209,7 @@ def migrate(
     report.zero_rows = write.zero_rows
     report.seconds = time.monotonic() - started
     if begun and database.spec.repairs:
-        # an earlier run may have ended because the server was killed, perhaps before it acknowledged a document
+        # an earlier run may have ended by a kill of the server, perhaps before it acknowledged a document
         report.repaired = getattr(store, "repair")(progress=progress)  # noqa: B009 (not a part of the protocol)
     report.unindexed = store.wait_indexed()
     report.index_seconds = time.monotonic() - started - report.seconds
@@ -222,13 +225,13 @@ def _open_store(
     into_existing: bool,
     options: Mapping[str, Any],
 ) -> Store:
-    """The collection of this migration: the one that the journal knows, or a new one."""
+    """Opens the collection of this migration that the journal has recorded, or creates a new one."""
     if journal.phase in ("loading", "loaded"):
         try:
             return database.open(name, encoder, model=model)
         except CollectionNotFound as error:
             raise CollectionNotFound(
-                f"{error}; the journal knows of {journal.documents:,} documents in it: delete {journal.path} to begin "
+                f"{error}; the journal recorded {journal.documents:,} documents in it: delete {journal.path} to begin "
                 "anew"
             ) from error
     store: Store | None = None
@@ -269,7 +272,7 @@ def _load(
     workers: int,
     bar: Any,
 ) -> bool:
-    """Writes everything from the journal's position on; returns whether the source was read to its end."""
+    """Writes all documents from the journal's position on; returns whether the source was read to its end."""
     left = None if limit is None else max(0, limit - journal.documents)
     batches = _batches(_from(source, journal, where), journal.position, source.n_positions, where, left)
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as executor:
@@ -307,7 +310,7 @@ def _load(
 
 
 def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> Iterator[SourceDocument]:
-    """Documents that are left; where there is no file to tell a change by, the one before them must be the same."""
+    """The remaining documents. Without files that show a change, the document before them must be the same."""
     if source.files or where or journal.last_id is None:
         return source.documents(journal.position)
     documents = source.documents(journal.position - 1)
@@ -315,7 +318,7 @@ def _from(source: TokenSource, journal: Journal, where: Sequence[Condition]) -> 
     if first is None or str(first.id) != str(journal.last_id):
         raise SourceChanged(
             f"{source.place} changed: where {journal.last_id!r} was, there is {None if first is None else first.id!r} "
-            "now; drop the collection and begin anew"
+            "now; drop the collection and start again"
         )
     return documents
 
@@ -345,7 +348,7 @@ def _batches(
 
 
 def _retry(source: TokenSource, journal: Journal, write: _Writer) -> None:
-    """Tries again what failed in an earlier run, as its cause may be gone."""
+    """Tries documents again that failed in an earlier run, as the cause may be gone."""
     for failure in journal.failures:
         document = next(islice(source.documents(failure.position), 1), None)
         if document is None or document.position != failure.position or str(document.id) != str(failure.id):
@@ -355,7 +358,7 @@ def _retry(source: TokenSource, journal: Journal, write: _Writer) -> None:
 
 
 class _Writer:
-    """Writes batches; returns the documents that failed, each for a reason of its own."""
+    """Writes batches, and returns the documents that failed, each with its reason."""
 
     def __init__(self, store: Store, keep: Callable[[str], bool] | None) -> None:
         self._store = store
@@ -364,10 +367,10 @@ class _Writer:
         self._lock = Lock()  # several workers call it
 
     def __call__(self, documents: Sequence[SourceDocument]) -> list[Failure]:
-        # zeros are padding, which sources keep as they found it
+        # all-zero rows are padding, which sources do not remove
         present = [d._replace(tokens=without_zero_rows(d.tokens)) for d in documents]
         without = [d for d in present if not len(d.tokens)]
-        failures = [Failure(d.position, d.id, "it has no tokens that are not all zeros") for d in without]
+        failures = [Failure(d.position, d.id, "all its tokens are zeros, or it has none") for d in without]
         failures += self._write([d for d in present if len(d.tokens)])
         lost = {failure.position for failure in failures}
         pairs = zip(documents, present, strict=True)
@@ -380,7 +383,7 @@ class _Writer:
         if not documents:
             return []
         try:
-            # whole documents: the database need not look at what is there
+            # whole documents, so that the database need not read existing ones
             report = self._store.upsert(
                 [d.id for d in documents],
                 [d.tokens for d in documents],
@@ -388,7 +391,7 @@ class _Writer:
                 replace=True,
             )
         except (InvalidInput, InvalidTokens) as error:
-            # one document is enough to refuse the whole batch, before anything is sent
+            # one bad document fails the whole batch before anything is sent
             if len(documents) == 1:
                 return [Failure(documents[0].position, documents[0].id, str(error))]
             half = len(documents) // 2

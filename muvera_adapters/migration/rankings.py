@@ -1,4 +1,4 @@
-"""Results of the old index's own search, which the user brings along."""
+"""Reads the results of the old index's own search."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def read_rankings(path: Path, n_queries: int) -> list[list[str]]:
     Args:
         path: ``.json``: a list for each query, or an object with such a list under ``results``; hits are ids, pairs of
             id and score (fast-plaid), or objects with ``id`` (PyLate) or ``content`` and ``document_id``
-            (RAGatouille). Else lines of query, id, rank and score between tabs, as ColBERT's ``Ranking.save()``
-            writes; queries count from 0.
-        n_queries: that there must be.
+            (RAGatouille). Any other suffix: lines of query, id, rank and score between tabs, as ColBERT's
+            ``Ranking.save()`` writes; queries count from 0.
+        n_queries: number of queries that the file must have.
 
     Raises:
-        InvalidInput: no such file, another number of queries, or no hits in a form that is known.
+        InvalidInput: there is no such file, the number of queries differs, or the format of hits is not known.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def _json(path: Path, text: str) -> list[list[str]]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InvalidInput(f"{path}: no JSON: {error}") from error
+        raise InvalidInput(f"{path} is not valid JSON: {error}") from error
     if isinstance(value, Mapping):
         value = value.get("results")
     if not isinstance(value, list) or not all(isinstance(hits, list) for hits in value):
@@ -51,7 +51,7 @@ def _id_of(path: Path, hit: Any) -> str:
     if isinstance(hit, Mapping):
         hit = hit.get("passage_id", hit.get("id", hit.get("document_id")))
     if type(hit) not in (int, str):
-        raise InvalidInput(f"{path}: {hit!r} is no hit: ids, pairs of id and score, or objects with an id")
+        raise InvalidInput(f"{path}: {hit!r} is not a hit: give ids, pairs of id and score, or objects with an id")
     return str(hit)
 
 

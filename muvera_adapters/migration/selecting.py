@@ -1,4 +1,4 @@
-"""Which documents of a source are migrated."""
+"""Conditions that choose the documents to migrate."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Condition:
     """A comparison of one value of a document's payload.
 
     Attributes:
-        text: ``KEY=VALUE``, or with ``!=``, ``<``, ``<=``, ``>``, ``>=``. VALUE is JSON (``3``, ``true``, ``"3"``), and
-            a string where it is none. A document without the key passes ``!=`` alone; so does one whose value
-            cannot be compared.
+        text: ``KEY=VALUE``, or with ``!=``, ``<``, ``<=``, ``>``, ``>=``. VALUE is JSON (``3``, ``true``, ``"3"``);
+            otherwise it is a string. A document without the key passes only ``!=``; so does one whose value cannot
+            be compared.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """Raises WrongUsage for what is no comparison."""
+        """Parses a condition; raises WrongUsage if it is not a comparison."""
         match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
         if not match:
             raise WrongUsage(f"{text!r} is not a condition: write KEY=VALUE, or another sign: != < <= > >=")
@@ -50,7 +50,7 @@ class Condition:
         return cls(text, match[1].strip(), match[2], value)
 
     def __call__(self, payload: Mapping[str, Any]) -> bool:
-        """Whether a document passes."""
+        """Whether a document with this payload passes."""
         if self.key not in payload:
             return self.sign == "!="
         try:
@@ -59,7 +59,7 @@ class Condition:
             return False
 
     def as_filter(self) -> conditions.Condition:
-        """The same comparison for ``filter_of`` of a store; an ordered value that is a text is a date in ISO 8601.
+        """The same comparison for ``filter_of`` of a store; with ``<`` and ``>``, a text is a date in ISO 8601.
 
         Raises:
             WrongUsage: a list or an object cannot be compared, and only numbers and dates have an order.

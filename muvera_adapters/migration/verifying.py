@@ -1,4 +1,4 @@
-"""Compares what a store gives back with the source, read a second time."""
+"""Compares the documents of a store with the source, which is read a second time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from muvera_adapters.stores.searching import maxsim_of_stored
 from muvera_core import TokenBatch
 
 _BLOCK = 10
-# self-retrieval asks with at most so many rows of a document
+# maximum number of a document's rows in a self-retrieval query
 _QUERY_TOKENS = 256
 _TOP = 10
 _BATCH = 256
@@ -36,10 +36,10 @@ class Check:
     """One comparison.
 
     Attributes:
-        name: what was compared.
-        passed: as it should be.
-        text: figures, in words.
-        figures: the same, for scripts.
+        name: name of the comparison.
+        passed: whether the result is as expected.
+        text: the figures in words.
+        figures: the same figures, for scripts.
     """
 
     name: str
@@ -53,19 +53,19 @@ class Verification:
     """All comparisons.
 
     Attributes:
-        checks: in order.
-        passed: all of them.
+        checks: comparisons, in order.
+        passed: whether all of them passed.
     """
 
     checks: list[Check] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """All checks."""
+        """Whether all checks passed."""
         return all(check.passed for check in self.checks)
 
     def add(self, name: str, passed: bool, text: str, **figures: Any) -> None:
-        """One more."""
+        """Adds a check."""
         self.checks.append(Check(name, passed, text, figures))
 
 
@@ -83,20 +83,21 @@ def verify(
     prefetch: int = 200,
     progress: bool = False,
 ) -> Verification:
-    """Counts; and of a sample token counts, vectors, payloads, self-retrieval and scores; and rankings of queries.
+    """Compares counts; on a sample: token counts, vectors, payloads, self-retrieval, scores; and rankings of queries.
 
     Args:
-        source: that was migrated.
-        store: that it was migrated into.
-        report: of the migration.
-        sample: documents to compare, in blocks of ten from random places; as many as there are: all.
-        seed: of the choice.
+        source: source that was migrated.
+        store: store that it was migrated to.
+        report: report of the migration.
+        sample: number of documents to compare, in blocks of ten from random positions; the number of documents: all.
+        seed: seed of the choice.
         where: as for ``migrate``.
         keep: as for ``migrate``.
-        queries: real ones. Their best documents by MaxSim over the whole source are compared with those of two stages.
-        rankings: what the old index's own search found for them, as :func:`read_rankings` reads it.
-        prefetch: candidates of the first stage.
-        progress: show a bar.
+        queries: real queries. Their best documents by MaxSim over the whole source are compared with those of
+            two-stage search.
+        rankings: results of the old index's own search for these queries, as :func:`read_rankings` returns them.
+        prefetch: number of candidates of the first stage.
+        progress: whether to show a progress bar.
     """
     found = Verification()
     count = store.count()
@@ -163,8 +164,8 @@ class _Seen:
     missing: list[DocumentId] = field(default_factory=list)
     lengths: list[DocumentId] = field(default_factory=list)
     payloads: list[DocumentId] = field(default_factory=list)
-    difference: str = ""  # of the first of these payloads
-    half: bool = True  # every value read back is one of float16
+    difference: str = ""  # difference of the first of these payloads
+    half: bool = True  # whether every value read back is a float16 value
     error: float = 0.0
     moved: float = 0.0  # largest length of a token's difference, relative to the token's
     tokens: int = 0
@@ -230,7 +231,7 @@ def _compare_sample(
         found.add(
             "self-retrieval",
             share >= 0.95,
-            f"{seen.first:,} of {seen.asked:,} documents are found first, or level, by their own tokens (95 % needed)",
+            f"{seen.first:,} of {seen.asked:,} documents rank first (or tie) for their own tokens (95 % needed)",
             share=share,
         )
     # a score is a sum over the query's tokens, each off by what rounding a vector does to a dot product
@@ -252,7 +253,7 @@ def _compare_document(
     if kept is None:
         seen.missing.append(document.id)
         return
-    # some databases do not tell None from nothing
+    # some databases do not distinguish None from a missing key
     wanted = to_plain({k: v for k, v in document.payload.items() if (keep is None or keep(k)) and v is not None})
     difference = first_difference(wanted, {k: v for k, v in kept.payload.items() if k in wanted})
     if difference is not None:
@@ -282,7 +283,7 @@ def _search_block(seen: _Seen, store: Store, block: Sequence[SourceDocument], pr
             continue
         seen.asked += 1
         own = next((hit.score for hit in hits if hit.id == document.id), None)
-        # level: the same text twice
+        # a tie: the same text twice
         seen.first += own is not None and own >= hits[0].score - max(1e-3, seen.rounding) * len(query)
     mixed = np.concatenate([d.tokens[:4] for d in block[:8]])
     _compare_scores(seen, mixed, tokens, store.search(mixed, limit=_TOP, prefetch=prefetch, with_payload=False))
@@ -325,7 +326,7 @@ def _compare_rankings(
         figures["old_and_exhaustive"] = _overlap(old, exact)
         figures["old_and_two_stage"] = _overlap(old, two_stage)
         figures["unknown_ids"] = len(wanted - names.keys())
-        # the old search does not agree with exhaustive MaxSim over its own vectors either
+        # the old search does not fully agree with exhaustive MaxSim over its own vectors either
         passed = figures["old_and_two_stage"] >= figures["old_and_exhaustive"] - 0.02
         text += (
             f"; old index and exhaustive {figures['old_and_exhaustive']:.3f}, old index and two stages "
@@ -339,7 +340,7 @@ def _compare_rankings(
 def _exhaustive(
     chosen: _Chosen, queries: TokenBatch, wanted: Set[str], progress: bool
 ) -> tuple[list[list[str]], Mapping[str, str]]:
-    """Ids of each query's best documents by MaxSim over all; and the ids of those that the old results name."""
+    """Ids of each query's best documents by MaxSim over all, and the ids of the documents in the old results."""
     best: list[list[tuple[float, int, str]]] = [[] for _ in range(len(queries))]
     by_id: dict[str, str] = {}
     by_position: dict[str, str] = {}
@@ -357,7 +358,7 @@ def _exhaustive(
                 ranked = [(float(-s), d.position, str(d.id)) for s, d in zip(scores, batch, strict=True)]
                 top[:] = sorted([*top, *ranked])[:_TOP]
             bar.update(len(batch))
-    # results are about positions where the documents were given other ids since
+    # old results name positions if the documents got other ids since
     names = by_id if len(by_id) >= len(by_position) else by_position
     return [[name for _, _, name in top] for top in best], names
 

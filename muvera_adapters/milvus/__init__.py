@@ -1,19 +1,19 @@
 """Milvus: two-stage search in a server, a cluster, or a file of milvus-lite.
 
-- ``database.py``: what the rest of the package knows of Milvus
+- ``database.py``: Milvus's entry in the registry
 - ``async_store.py``: AsyncMilvusMuvera; ``store.py``, MilvusMuvera, is generated from it
-- ``collection.py``: what is known of a collection and its server
-- ``requests.py``: what operations ask of a Milvus
-- ``client.py``: what all calls have in common, and how they are sent
-- ``errors.py``: errors of pymilvus as those of this library
+- ``collection.py``: the description of a collection and its server
+- ``requests.py``: the requests that operations make
+- ``client.py``: sends calls, with what they have in common
+- ``errors.py``: translates errors of pymilvus into those of this library
 - ``schema.py``: schema and indexes of a new collection, and how a schema is read
 - ``lifecycle.py``: create, open, adopt, add the FDE field, write the state, drop
 - ``copying.py``: backfill into a new collection
-- ``merging.py``: writes that keep what they do not name
-- ``prepare.py``: documents, checked before anything is sent
+- ``merging.py``: writes that keep fields that they do not name
+- ``prepare.py``: checks documents before anything is sent
 - ``ids.py``: ids as primary keys; ``expressions.py``: filters; ``blobs.py``: tokens as text
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
-- ``query_fitting.py``: what a fit of query FDEs reads
+- ``query_fitting.py``: the reads of a query fit
 """
 
 from __future__ import annotations

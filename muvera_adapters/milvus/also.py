@@ -1,4 +1,4 @@
-"""Searches for candidates beside that of FDEs: the client's AnnSearchRequest, or expressions."""
+"""Further searches for candidates: the client's AnnSearchRequest, or expressions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def check(search: Any, what: str) -> None:
     elif not isinstance(search, AnnSearchRequest):
         raise InvalidInput(f"{what} must be an AnnSearchRequest or an expression, got a {type(search).__name__}")
     elif getattr(search.data, "shape", None) is None and len(search.data) != 1:
-        raise InvalidInput(f"{what} has {len(search.data)} vectors, and one query has one: pass data=[vector]")
+        raise InvalidInput(f"{what} has {len(search.data)} vectors, and must have one: pass data=[vector]")
 
 
 def searched(search: Also) -> str | None:
-    """Name of the field that is searched; None of an expression."""
+    """Name of the field that is searched; None for an expression."""
     return None if isinstance(search, str) else search.anns_field
 
 

@@ -51,20 +51,21 @@ T = TypeVar("T")
 
 
 class AsyncMilvusMuvera:
-    """Two-stage search in Milvus: FDEs in an index, tokens in an array of structs, or as text where there is none.
+    """Two-stage search in Milvus: FDEs in an index; tokens in an array of structs, or as text.
 
-    Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
-    reconfigured. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as
-    ``__cause__``: ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent), ``Rejected`` (by the
-    database), ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries). Filters are expressions
-    of Milvus.
+    :meth:`create`, :meth:`open` and :meth:`adopt` make a store. The client stays the caller's: the store never closes
+    or reconfigures it, not even in :meth:`close` and at the end of ``async with``. Filters are expressions of Milvus.
+
+    Every error is a :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
+    ``InvalidInput`` (before anything is sent), ``CollectionNotFound``, ``Rejected`` (by the database),
+    ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries).
 
     Attributes:
         client: the caller's client.
         encoder: encoder of documents and queries.
-        name: name of the collection, or the alias it was opened by.
+        name: name of the collection, or the alias by which it was opened.
         fde_name: name of the field with the FDEs.
-        tokens_name: name of the array of structs, or what the names of the text fields begin with.
+        tokens_name: name of the array of structs, or prefix of the names of the text fields.
         token_storage: how tokens are stored: ``"struct"``, ``"blob"`` (text) or ``"none"``.
 
     Example::
@@ -97,17 +98,17 @@ class AsyncMilvusMuvera:
 
     @property
     def name(self) -> str:
-        """Name of the collection, or the alias it was opened by."""
+        """Name of the collection, or the alias by which it was opened."""
         return self._connection.name
 
     @property
     def fde_name(self) -> str:
-        """Name of the field with the FDEs, under which other programs can write them."""
+        """Name of the field with the FDEs."""
         return self._collection.fde
 
     @property
     def tokens_name(self) -> str | None:
-        """Name of the array of structs, or what the names of the text fields begin with; None without tokens."""
+        """Name of the array of structs, or prefix of the names of the text fields; None if tokens are not stored."""
         return self._collection.tokens
 
     @property
@@ -117,7 +118,7 @@ class AsyncMilvusMuvera:
 
     @property
     def model(self) -> TokenModel | None:
-        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        """Model of the tokens, as given to :meth:`create` or :meth:`adopt`; None: not given."""
         return self._collection.model
 
     @classmethod
@@ -148,44 +149,48 @@ class AsyncMilvusMuvera:
         write_retry: Retry = DEFAULT_WRITE_RETRY,
         **options: Any,
     ) -> AsyncMilvusMuvera:
-        """Makes an empty collection.
+        """Creates an empty collection.
 
         Args:
             client: client of a server, a cluster, or a file of milvus-lite.
             name: name of the new collection.
-            encoder: encoder of documents and queries; it is kept in the collection's properties.
-                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
-            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
-                minute.
-            store_tokens: keep token matrices for the second stage.
-            token_storage: ``"struct"``: an array of structs, which the server scores (Milvus >= 2.6.4); ``"blob"``:
-                text, which is scored by this library; None: the first of them that the server has.
-            max_tokens: largest number of tokens of a document, at most 4,096. For text it decides the number of fields.
-            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"`` (scaled by token).
-                None: ``"float16"`` in text, and ``"float32"`` in structs, which have no other. The two small ones are
-                kept as text in every version. FDEs are made of the given tokens, not of the stored ones.
-            tokens_metric: metric that tokens are compared by: ``"IP"``, or ``"COSINE"`` for tokens that are not of unit
-                length.
-            tokens_index_type: type of the structs' index; None: a small HNSW, which the second stage hardly uses.
+            encoder: encoder of documents and queries; it is stored in the collection's properties. ``"auto"``: the
+                smallest encoder that reaches a recall of .95 on ``sample``.
+            sample: token matrices of some thousand documents; needed with ``encoder="auto"``, not allowed otherwise.
+                The choice takes up to a minute.
+            store_tokens: whether to store token matrices for the second stage.
+            token_storage: where tokens are stored. ``"struct"``: in an array of structs, which the server scores
+                (Milvus >= 2.6.4). ``"blob"``: as text, which this library scores. None: in structs if the server has
+                them, otherwise as text.
+            max_tokens: maximum number of tokens of a document, at most 4,096. For text, it determines the number of
+                fields.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"`` or ``"int8"`` (scaled by token). None:
+                ``"float16"`` in text, ``"float32"`` in structs, which support no other. ``"float16"`` and
+                ``"int8"`` are stored as text in every version. FDEs are computed from the given tokens, not from the
+                stored ones.
+            tokens_metric: metric by which tokens are compared: ``"IP"``, or ``"COSINE"`` for tokens that are not of
+                unit length.
+            tokens_index_type: type of the structs' index; None: a small HNSW index, which the second stage hardly uses.
             tokens_index_params: parameters of the structs' index. ``{"emb_list_strategy": "muvera"}`` is Milvus 3's own
                 encoding, for ``rerank="native_muvera"``.
-            datatype: data type of FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (which needs ``ml_dtypes``).
-            quantization: codes of the FDEs in the index: ``"sq8"``, 8 bits a dimension (``HNSW_SQ``), or None, float32
-                (``HNSW``). ``"auto"``: ``"sq8"`` in milvus-lite and Milvus >= 2.5, else None. A managed service, which
-                does not tell its version, has ``AUTOINDEX`` in place of ``HNSW``.
-            index_type: type of the FDEs' index, any that the server has, such as ``"IVF_RABITQ"`` or ``"DISKANN"``, in
-                place of ``quantization``.
-            index_params: parameters of the FDEs' index, such as ``{"M": 32, "efConstruction": 400}``.
+            datatype: data type of the stored FDEs: FLOAT_VECTOR, FLOAT16_VECTOR or BFLOAT16_VECTOR (which needs
+                ``ml_dtypes``).
+            quantization: quantization of the FDEs in the index: ``"sq8"`` (8 bits a dimension, ``HNSW_SQ``) or None
+                (float32, ``HNSW``). ``"auto"``: ``"sq8"`` in milvus-lite and Milvus >= 2.5, otherwise None. A managed
+                service, which does not report its version, gets ``AUTOINDEX`` instead of ``HNSW``.
+            index_type: type of the FDE index, any that the server has, such as ``"IVF_RABITQ"`` or ``"DISKANN"``; it
+                replaces ``quantization``.
+            index_params: parameters of the FDE index, such as ``{"M": 32, "efConstruction": 400}``.
             fields: declared fields of the payload; one of them may be the partition key.
             dynamic: whether payloads may have keys that are not declared.
-            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
-                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
-            consistency_level: consistency of searches, ``"Strong"``, ``"Session"``, ``"Bounded"`` or ``"Eventually"``.
-                Counting, scrolling and reading by id are always strong.
-            timeout: seconds that one request may take, the client's own retries included.
-            retry: repetition of requests that failed because the database was unreachable or overloaded.
-            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``)
-                and ``wait_indexed``. The default survives a restart of the server that takes a minute.
+            model: model of the tokens: its name (``"org/model@revision"``), or a :class:`~muvera_adapters.TokenModel`
+                with its prompts. It is stored with the collection. None: unknown.
+            consistency_level: consistency level of searches: ``"Strong"``, ``"Session"``, ``"Bounded"`` or
+                ``"Eventually"``. Counting, scrolling and reading by id are always strong.
+            timeout: time limit of one request, in seconds, including the client's own retries.
+            retry: how to repeat requests that failed because the database was unreachable or overloaded.
+            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``) and
+                ``wait_indexed``. The default outlasts a restart of the server that takes a minute.
             **options: options of ``client.create_collection``: ``num_shards``, ``num_partitions``, ``properties``.
 
         Raises:
@@ -232,22 +237,25 @@ class AsyncMilvusMuvera:
         retry: Retry = DEFAULT_RETRY,
         write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> AsyncMilvusMuvera:
-        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made, and loads it.
+        """Opens a collection that :meth:`create` made, or that was adopted and backfilled, and loads it.
 
         Args:
             client: as for ``create``.
-            name: name of the collection, or an alias of it.
-            encoder: encoder that must be the collection's; None: it is rebuilt from what the collection keeps.
-            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
-            consistency_level: consistency of searches; None: the collection's own.
+            name: name of the collection, or of an alias.
+            encoder: encoder to use, which must be the one that filled the collection; None: it is rebuilt from what the
+                collection stores.
+            model: model that makes the query tokens, as for ``create``; it is compared with the model that the
+                collection stores. None: not compared.
+            consistency_level: consistency level of searches; None: that of the collection.
             timeout: as for ``create``.
             retry: as for ``create``.
             write_retry: as for ``create``.
 
         Raises:
-            CollectionNotFound: there is no such collection, or this library did not make it.
-            EncoderMismatch: another encoder filled it, or its encoder must be given.
-            ModelMismatch: the collection keeps another model.
+            CollectionNotFound: there is no such collection, or this library did not create or adopt it.
+            EncoderMismatch: the collection was filled with another encoder, or its encoder cannot be rebuilt and must
+                be given.
+            ModelMismatch: the collection stores another model.
         """
         _check(client, encoder)
         connection = Connection(name, timeout)
@@ -270,10 +278,10 @@ class AsyncMilvusMuvera:
         retry: Retry = DEFAULT_RETRY,
         write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> AsyncMilvusMuvera:
-        """Takes over a collection of someone else, or gives one of this library another FDE field.
+        """Takes over an existing collection, or gives one of this library another FDE field.
 
-        Nothing of it is changed. FDEs that are there are compared with this encoder's; where there are none, run
-        :meth:`backfill`::
+        Nothing in the collection is changed. FDEs that exist are compared with those of this encoder. If there are
+        none, run :meth:`backfill`::
 
             store = await AsyncMilvusMuvera.adopt(client, "pages", encoder, tokens_vector="colbert")
             report = await store.backfill(progress=True)
@@ -281,12 +289,12 @@ class AsyncMilvusMuvera:
         Args:
             client: as for ``create``.
             name: name of the collection.
-            encoder: encoder to search with.
-            tokens_vector: name of an array of structs with one float vector, or what the names of text fields begin
-                with (``colbert_0``, ``colbert_1`` ...); None: there are no tokens.
-            fde_vector: name of the field that has the FDEs, or that is to get them.
-            tokens_metric: metric that tokens in text are compared by; the index of structs says theirs.
-            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
+            encoder: encoder of the FDEs, existing or future.
+            tokens_vector: name of the array of structs with one float vector, or prefix of the names of the text fields
+                (``colbert_0``, ``colbert_1`` ...); None: there are no tokens.
+            fde_vector: name of the field with the FDEs; :meth:`backfill` adds it if it is missing.
+            tokens_metric: metric by which tokens in text are compared; for structs, their index has the metric.
+            model: model of the stored tokens, as for ``create``; it is stored with the collection once there are FDEs.
             consistency_level: as for ``open``.
             timeout: as for ``create``.
             retry: as for ``create``.
@@ -294,8 +302,8 @@ class AsyncMilvusMuvera:
 
         Raises:
             SchemaMismatch: the collection does not fit; the message names every reason.
-            EncoderMismatch: FDEs that are there are not this encoder's.
-            ModelMismatch: the collection keeps another model.
+            EncoderMismatch: the stored FDEs are those of another encoder.
+            ModelMismatch: the collection stores another model.
         """
         _check(client, encoder)
         connection = Connection(name, timeout)
@@ -319,30 +327,32 @@ class AsyncMilvusMuvera:
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens.
 
-        In place (Milvus >= 2.6.18; with struct arrays >= 2.6.20) an FDE field and a mark are added, and nothing else of
-        the collection changes. Others may read and write meanwhile: documents that arrive are picked up, and tokens are
-        read again after each write, so that a replaced document does not keep the FDE of the old one. Repeated after a
-        kill at any point, it does what is left. At the end a sample is checked.
+        In place (Milvus >= 2.6.18; with struct arrays >= 2.6.20), an FDE field and a mark are added, and nothing else
+        in the collection changes. Others may read and write meanwhile: new documents get an FDE too, and tokens are
+        read again after each write, so that a replaced document does not keep the FDE of its old tokens. After a kill
+        at any point, repeat the call to do the rest. At the end, a sample of FDEs is compared with the tokens. If one
+        of them is stale (computed from other tokens), all are compared and stale ones are written again, as with
+        ``refresh``.
 
         Args:
-            progress: show a bar.
-            dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
-            into: name of a new collection that everything is copied to instead, for servers that cannot add a vector;
-                passes are repeated until the copy equals the collection. ``open`` it afterwards: this store stays at
-                the old one.
-            alias: name that is made to point to the new collection when it is complete.
-            leave_out: fields that the copy does not get, such as the old vector where a server takes only one.
-            refresh: compare the FDE of every document with its tokens, and write those that are stale again. Otherwise
-                only a sample is compared, and all documents where the sample has stale ones.
-            datatype: as for ``create``, like the next three; used when the field is added.
-            quantization: codes of the FDEs in the index.
-            index_type: type of the FDEs' index.
-            index_params: parameters of the FDEs' index.
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
+            into: name of a new collection to copy everything to instead, for servers that cannot add a vector. Passes
+                are repeated until the copy equals the collection. Open the copy afterwards: this store stays with the
+                old collection.
+            alias: alias to point to the new collection when it is complete.
+            leave_out: fields that the copy does not get, such as the old vector if the server allows only one.
+            refresh: whether to compare the FDE of every document with its tokens, and to write stale ones again. It
+                reads all tokens. An FDE becomes stale when another program replaces the tokens without it.
+            datatype: as for ``create``; used when the field is added.
+            quantization: as for ``create``; used when the field is added.
+            index_type: as for ``create``; used when the field is added.
+            index_params: as for ``create``; used when the field is added.
 
         Raises:
             Unsupported: the server cannot add a vector and ``into`` is not given.
             CollectionExists: ``into`` exists and is not an unfinished copy of this collection.
-            InvalidInput: ``refresh`` and ``into`` are both given, or the codes do not fit the index.
+            InvalidInput: ``refresh`` and ``into`` are both given, or the quantization does not fit the index.
             MuveraError: documents kept changing, or the sample disagrees.
         """
         if refresh and into is not None:
@@ -359,13 +369,16 @@ class AsyncMilvusMuvera:
         return report
 
     async def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
-        """Compares the FDE of every document with its stored tokens; nothing is written.
+        """Compares the FDEs of documents with their stored tokens; nothing is written.
 
-        Another program may have replaced tokens without the FDE: ``backfill(refresh=True)`` writes such FDEs again.
+        ``backfill(refresh=True)`` writes stale FDEs again.
 
         Args:
-            limit: number of documents to compare, the first in the order of keys; None: all of them.
-            progress: show a bar.
+            limit: number of documents to read, in the order of keys; None: all of them.
+            progress: whether to show a progress bar.
+
+        Returns:
+            Ids of documents whose FDE is stale (computed from other tokens), and numbers of documents without an FDE.
 
         Raises:
             InvalidInput: no tokens are stored, there are no FDEs yet, or ``limit`` is below 1.
@@ -383,26 +396,27 @@ class AsyncMilvusMuvera:
     ) -> QueryFit:
         """Learns a correction of query FDEs from a sample of the collection; nothing is written.
 
-        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
-        ``search(query_fit=...)``, or save it to a file with its ``save``.
+        The correction is fitted to one half of the sample, with the stored FDEs as they are, and measured on the other
+        half. Pass the result to :meth:`search` as ``query_fit``, or save it to a file with its ``save``.
 
         Args:
-            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
-                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
-                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            queries: at least 20 queries, each (m_i, token_dim); a random half is used to fit, the other half to
+                measure. None: the fit uses only tokens of documents, and is measured with queries of 4 to 32 tokens,
+                each from one document; these documents are neither fitted to nor ranked. Real queries may gain more or
+                less.
             documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
                 read first.
-            rank: rank of the correction, to which the size of the saved fit is proportional.
-            seed: seed of all choices.
+            rank: rank of the correction; the size of the saved fit is proportional to it.
+            seed: seed of all random choices.
             progress: whether to show a progress bar.
 
         Returns:
-            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
-            not seen.
+            The fit. Its ``report`` has the recall of plain and corrected queries, on documents and queries that were
+            not used to fit.
 
         Raises:
-            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
-                ``report`` has what was measured.
+            NoGain: the correction does not help: beyond the confidence intervals, recall is not higher for any number
+                of candidates, or is lower for one. ``report`` has what was measured.
             InvalidInput: there are too few documents or queries, or a query cannot be encoded.
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
@@ -410,13 +424,13 @@ class AsyncMilvusMuvera:
         return await self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     async def remove_fde(self) -> None:
-        """Undoes an adoption: removes the FDE field and what this library keeps with the collection, and nothing else.
+        """Removes the FDE field and what this library stores in the collection; everything else stays.
 
-        The collection is the caller's as before. Milvus removes fields since 3.0.
+        It undoes :meth:`adopt` and :meth:`backfill`. Milvus can remove fields from 3.0 on.
 
         Raises:
-            Unsupported: the server cannot remove the field. It stays, emptied where it may be empty; everything else of
-                this library is removed.
+            Unsupported: the server cannot remove the field. The field stays, emptied if it may be empty; everything
+                else of this library is removed.
         """
         problem = await self._write("remove_fde", lifecycle.remove_fde(self._collection))
         self._collection = dataclasses.replace(
@@ -436,30 +450,34 @@ class AsyncMilvusMuvera:
         replace: bool = False,
         zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes.
+        """Encodes documents and writes them, in batches limited by bytes.
 
-        Of a document that is there, the FDE, the tokens, the vectors and the payload keys that the call names are
-        written; everything else stays. Servers before Milvus 2.6.20 cannot do that themselves: there, documents are
-        read and written again, and an update by someone else between the two is lost.
+        A document that already exists keeps what the call does not name: other vectors, other keys of its payload, and
+        its whole payload if none is given for it. Servers before Milvus 2.6.20 cannot do that themselves: there,
+        documents are read and written again, and an update by someone else between the two is lost.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries of JSON values, or None. None or an empty dictionary leaves a payload as it is.
-            progress: show a bar.
-            vectors: values of other vector fields by name, n of each, as the client takes them; None: not written.
-            replace: write the whole document; whatever the call does not name is gone.
-            zero_rows: what to do with token vectors that are all zeros: ``"refuse"``, or ``"drop"`` to leave them out.
+            payloads: n dictionaries (None: no payload), or None; :mod:`muvera_adapters.stores.payloads` lists the
+                values that can be stored.
+            progress: whether to show a progress bar.
+            vectors: other vectors of the collection by name, n of each (None: not written), in the form that the client
+                takes.
+            replace: whether documents that already exist lose everything that the call does not name.
+            zero_rows: what to do with all-zero token vectors (padding): ``"refuse"`` the documents, or ``"drop"`` the
+                vectors and count them.
 
         Returns:
-            Every document as written or failed; failed are those that the database rejected individually.
+            A report in which every document is either written or failed; failed are those that the database rejected
+            individually.
 
         Raises:
             InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, a vector is
-                unknown, tokens cannot be encoded or exceed a limit of Milvus; the message says where. Nothing was
+                unknown, or tokens cannot be encoded or exceed a limit of Milvus; the message says where. Nothing was
                 written.
-            WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
-                Repeat the call.
+            WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written. Repeat
+                the call.
         """
         written = writing.upsert(self._collection, ids, tokens, payloads, progress, vectors, replace, zero_rows)
         return await self._write("upsert", written)
@@ -491,50 +509,49 @@ class AsyncMilvusMuvera:
         """Finds the documents most similar to a query.
 
         Args:
-            query_tokens: (m, token_dim).
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: maximum number of hits to return.
-            prefetch: number of candidates of the first stage; more of them give a higher recall.
-            rerank: ``"native"``: MaxSim by the server, of exactly the candidates (those that it leaves out are scored
-                by this library); ``"client"``: the candidates' tokens are fetched and scored by this library;
-                ``"none"``: the encoder's estimate; ``"native_muvera"``: Milvus's own encoding in one request, which
-                reranks ``prefetch``; ``"auto"``: native where the server has the tokens in structs and without codes,
-                else client.
-            filter: expression, applied to both stages.
-            offset: number of best hits to skip.
-            score_threshold: lowest score of a hit.
-            with_payload: return payloads: all, none, or some keys.
-            with_tokens: return token matrices.
-            with_fde_score: accepted as by all stores; every mode but ``"native_muvera"`` returns it anyway.
-            search_params: search parameters of the FDEs' index, such as ``{"nprobe": 64}``; None: a beam of twice the
-                candidates in HNSW, what DISKANN needs at least, and the server's defaults elsewhere.
-            count_missing: count the documents that have no FDE, which no search finds; at most every 30 seconds,
-                beside the search.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
-                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
+            prefetch: number of candidates of the first stage; more candidates give a higher recall.
+            rerank: how candidates are scored. ``"native"``: MaxSim by the server, of exactly the candidates (those that
+                it leaves out are scored in this process). ``"client"``: tokens are fetched and scored in this process.
+                ``"none"``: no second stage; scores are the encoder's estimates. ``"native_muvera"``: Milvus's own
+                encoding in one request, which reranks ``prefetch`` candidates. ``"auto"``: native if the server has the
+                tokens in structs and not quantized, otherwise client.
+            filter: expression that documents must pass, in both stages.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether to return payloads: all, none, or some keys.
+            with_tokens: whether to return token matrices.
+            with_fde_score: has no effect: every mode but ``"native_muvera"`` returns ``fde_score`` anyway.
+            count_missing: whether to count the documents without an FDE, which no search finds, for
+                ``Hits.without_fde`` and a warning. The count runs beside the search, at most every 30 seconds.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`. ``fde_score`` is then the corrected
+                estimate: its differences between documents estimate those of MaxSim, its absolute value means nothing.
             also: further searches for candidates: ``AnnSearchRequest`` of pymilvus for other fields, and expressions,
-                whose documents come without an order. Their documents and those of the FDEs are reranked together. Each
-                search brings at most ``prefetch`` of them, or as many as its own limit. ``filter`` holds for all
-                searches.
+                whose documents have no order. Their documents are reranked together with those of the FDEs. Each search
+                adds at most ``prefetch`` documents, or as many as its own limit. ``filter`` applies to all searches.
             fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
-                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
-            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
-            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
-                ``offset`` count values then. See ``Hits.groups``.
+                ``also`` and in the MaxSim ranking (with ``rerank="none"``, the FDE ranking). None: by MaxSim alone.
+            weights: weights of the query tokens in both stages, (m,), at least 0; None: all are 1.
+            group_by: payload key, or path of keys joined by dots; the best hits of each of its values are returned, and
+                ``limit`` and ``offset`` count values. See ``Hits.groups``.
             group_size: maximum number of hits of one value.
-            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
-                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
-            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
-                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit.
+            stop_after: with ``rerank="client"`` (which ``"auto"`` then means), stop fetching tokens after this number
+                of consecutive candidates of which none is among the best hits; None: score all candidates.
+            search_params: parameters of the first stage, such as ``{"nprobe": 64}``; None: a beam of twice the
+                candidates in HNSW, the minimum that DISKANN needs, and the server's defaults for other indexes.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; ``math.inf``: no
+                limit. None: 10 seconds, and in :meth:`search_batch` one more second for each query after the first.
 
         Returns:
-            At most ``limit`` hits, best first; their ``unscored`` lists candidates that have no tokens, and their
-            ``without_fde`` is the number of documents that no search finds (None where Milvus cannot tell).
+            At most ``limit`` hits, best first. ``Hits.unscored`` lists candidates that have no tokens.
+            ``Hits.without_fde`` is the number of documents without an FDE (None if Milvus cannot tell).
 
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, an expression's brackets or quotes are
                 not closed, or tokens are not stored.
-            StoreUnavailable: the server did not answer within ``timeout`` seconds, or repeating has not helped.
+            StoreUnavailable: the server did not answer within ``timeout`` seconds, or retries did not help.
             Unsupported: the server cannot score the tokens as ``rerank`` asks.
         """
         options = Options(
@@ -571,17 +588,17 @@ class AsyncMilvusMuvera:
         query_fit: QueryFit | None = None,
         search_params: Mapping[str, Any] | None = None,
     ) -> AnnSearchRequest:
-        """The first stage of :meth:`search` as an ``AnnSearchRequest``, for a ``hybrid_search`` of your own.
+        """Returns the first stage of :meth:`search` as an ``AnnSearchRequest``, for a ``hybrid_search`` of your own.
 
-        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+        The FDE in it is scaled: scores that the database returns have the order of ``fde_score``, but not its values.
 
         Args:
-            query_tokens: (m, token_dim) token vectors of the query.
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: number of candidates.
-            filter: condition that its documents must pass.
-            weights: (m,) weights of the query's tokens; None: 1 each.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
-            search_params: parameters of the index; None: those of :meth:`search`.
+            filter: expression that documents must pass.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`.
+            search_params: parameters of the first stage; None: those of :meth:`search`.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
@@ -599,18 +616,18 @@ class AsyncMilvusMuvera:
         )
 
     def point_id(self, document_id: DocumentId) -> int | str:
-        """The primary key of a document, as :meth:`upsert` writes it.
+        """Returns the primary key of a document, as :meth:`upsert` writes it.
 
         Raises:
-            InvalidInput: not a valid id, or one that the collection's keys cannot hold.
+            InvalidInput: ``document_id`` is not a valid id, or the collection's keys cannot hold it.
         """
         return to_key(document_id, 0, self._collection.keys, self._collection.max_key)
 
     def document_id(self, point: Mapping[str, Any]) -> DocumentId:
-        """The id that :meth:`upsert` was given, from a hit or a row that the client returned.
+        """Returns the id that :meth:`upsert` was given, from a hit or a row that the client returned.
 
         Raises:
-            InvalidInput: it has no primary key.
+            InvalidInput: ``point`` has no primary key.
         """
         return reading.document_id(self._collection, point)
 
@@ -639,7 +656,7 @@ class AsyncMilvusMuvera:
         at_once: int = 4,
         timeout: float | None = None,
     ) -> list[Hits]:
-        """:meth:`search` for several queries, of which at most ``at_once`` are in progress at a time.
+        """Runs :meth:`search` for several queries, of which at most ``at_once`` are in progress at a time.
 
         ``also`` and ``weights`` have one entry, or None, for each query.
 
@@ -684,10 +701,10 @@ class AsyncMilvusMuvera:
         weights: ArrayLike | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """Scores every document by MaxSim: the truth that :meth:`search` approximates.
+        """Ranks all documents by MaxSim: the exact ranking that :meth:`search` approximates.
 
-        It takes a request for every 1,000 documents. Arguments are those of :meth:`search`, but without ``timeout``
-        the whole call has no limit.
+        It sends one request for every 1,000 documents. Arguments are those of :meth:`search`, but ``timeout=None``
+        means no limit.
 
         Raises:
             InvalidInput: as for :meth:`search`.
@@ -713,21 +730,21 @@ class AsyncMilvusMuvera:
         best: int = 1,
         timeout: float | None = None,
     ) -> list[Explanation | None]:
-        """The document token that each query token matches, its similarity, and its share of the score.
+        """Explains scores: the document token that each query token matches, its similarity and share of the score.
 
-        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
-        :meth:`search` with reranking, to the precision in which the database scores.
+        They are computed in this process from the stored tokens, in one read by ids. The contributions sum to the score
+        of :meth:`search` with reranking, to the precision in which the database scores.
 
         Args:
-            query_tokens: tokens of the query, (m, token_dim).
-            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
-                (``with_tokens=True``) are not read again.
-            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            query_tokens: token vectors of the query, (m, token_dim).
+            ids_or_hits: ids of documents, or hits of a search: one, or a sequence in any mixture. Tokens of hits that
+                have them (``with_tokens=True``) are not read again.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
-            timeout: seconds to wait for the database in all; None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
 
         Returns:
-            One explanation for each document, in their order. None for an id that is not there, and for a document
+            One explanation for each document, in the given order; None for an id that does not exist and for a document
             without tokens.
 
         Raises:
@@ -743,19 +760,19 @@ class AsyncMilvusMuvera:
     async def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``; None where there is none.
+        """Returns documents in the order of ``ids``, None for each id that does not exist.
 
         Args:
             ids: ids of the documents.
-            with_tokens: return token matrices.
-            timeout: seconds to wait for the database in all; None: no limit.
+            with_tokens: whether to return token matrices.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
         """
         return await self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     async def scroll(
         self, *, filter: str | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> AsyncIterator[Document]:
-        """All documents that pass the filter, in the order of keys, ``page_size`` per request."""
+        """Yields all documents that pass the filter, in the order of their keys, reading ``page_size`` at a time."""
         chosen, cursor = checked(filter), None
         while True:
             page = reading.one_page(self._collection, chosen, page_size, cursor, with_tokens)
@@ -766,18 +783,18 @@ class AsyncMilvusMuvera:
                 return
 
     async def count(self, *, filter: str | None = None, timeout: float | None = None) -> int:
-        """The exact number of documents that pass the filter.
+        """Returns the exact number of documents that pass the filter.
 
         Args:
-            filter: expression.
-            timeout: seconds to wait for the database in all; None: no limit.
+            filter: expression that documents must pass.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
         """
         return await self._do("count", reading.count(self._collection, checked(filter)), timeout)
 
     async def filter_of(self, condition: Condition) -> str:
-        """The expression of a condition in no database's words, for ``filter=`` of the other methods.
+        """Translates a condition that is independent of the database, for ``filter=`` of the other methods.
 
-        On milvus-lite, booleans are equal to 0 and 1.
+        In milvus-lite, booleans are equal to 0 and 1.
 
         Args:
             condition: condition of :mod:`muvera_adapters.stores.conditions`.
@@ -792,37 +809,42 @@ class AsyncMilvusMuvera:
     async def delete(
         self, ids: Sequence[DocumentId] | None = None, *, filter: str | None = None, everything: bool = False
     ) -> None:
-        """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
+        """Deletes documents by ids or by filter; ids that do not exist are ignored.
 
         Args:
-            ids: ids of documents.
-            filter: expression.
-            everything: delete all documents; needed where ``filter`` is None or empty.
+            ids: ids of the documents.
+            filter: expression that documents must pass.
+            everything: whether to delete all documents; needed if ``filter`` has no conditions, or if neither ``ids``
+                nor ``filter`` is given.
 
         Raises:
-            InvalidInput: both or neither of ``ids`` and ``filter`` are given, or the filter is empty.
+            InvalidInput: not exactly one of ``ids`` and ``filter`` is given, or the filter has no conditions; see
+                ``everything``.
         """
         await self._write("delete", writing.delete(self._collection, ids, filter, everything))
 
     async def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Flushes, and returns when nothing is left to index.
+        """Flushes, and waits until the server has finished indexing.
+
+        Args:
+            timeout: maximum number of seconds to wait; None: no limit.
 
         Returns:
-            Number of documents without index, as ``info().unindexed``; None of milvus-lite, which does not say. A
-            server counts segments of fewer than 1,024 documents as indexed, though it builds no index for them.
+            Number of documents without index, as ``info().unindexed``; None for milvus-lite, which does not report it.
+            A server counts segments of fewer than 1,024 documents as indexed, though it builds no index for them.
 
         Raises:
-            StoreUnavailable: documents are still being indexed after ``timeout`` seconds.
+            StoreUnavailable: indexing was not finished after ``timeout`` seconds.
         """
         return await self._write("wait_indexed", writing.wait_indexed(self._collection, timeout))
 
     async def ping(self, timeout: float = 5.0) -> float:
-        """Asks the database for a document that need not exist: the cheapest request that needs the collection.
+        """Measures the cheapest request that needs the collection: a read of a document that need not exist.
 
-        It is sent once, without repetition.
+        The request is sent once, without retries.
 
         Args:
-            timeout: seconds to wait for the answer.
+            timeout: maximum number of seconds to wait for the answer.
 
         Returns:
             Seconds that the answer took.
@@ -830,12 +852,15 @@ class AsyncMilvusMuvera:
         Raises:
             StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
-            CollectionNotFound: the collection is gone.
+            CollectionNotFound: the collection no longer exists.
         """
         return await self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
 
     async def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection; documents without tokens in structs, exact up to 1,000."""
+        """Returns numbers, sizes and state of the collection.
+
+        The number of documents without tokens in structs is exact up to 1,000.
+        """
         return await self._do("info", reading.info(self._collection))
 
     async def drop(self) -> None:
@@ -843,7 +868,7 @@ class AsyncMilvusMuvera:
         await self._write("drop", lifecycle.drop(self._collection.name))
 
     async def close(self) -> None:
-        """Does nothing, as a store keeps nothing open: the client is the caller's, who closes it."""
+        """Ends the use of this store; the client stays open. Closing twice is allowed."""
 
     async def __aenter__(self) -> AsyncMilvusMuvera:
         return self

@@ -36,14 +36,14 @@ async def backfill(
     progress: bool,
     refresh: bool = False,
 ) -> tuple[BackfillReport, Collection]:
-    """Adds the FDE field, writes the missing FDEs and then the state; returns the collection as it is then, too.
+    """Adds the FDE field, writes the missing FDEs and then the state; also returns the new collection.
 
     Passes go over the documents without our mark, so a run after a kill does only what is left. ``refresh`` compares
     the FDEs of all documents with their tokens.
     """
     report = await survey(collection)
     report.dry_run = dry_run
-    complete = collection.has_fde and not collection.marker  # FDEs are as old as the documents
+    complete = collection.has_fde and not collection.marker  # FDEs were written with the documents
     if dry_run or (complete and not refresh):
         return report, collection
     started = seconds()
@@ -60,10 +60,10 @@ async def backfill(
 
 
 async def check_adopted(collection: Collection) -> int:
-    """The number of documents of a sample that have FDEs, which someone else wrote.
+    """Number of documents in a sample that have FDEs of another program.
 
     Raises:
-        EncoderMismatch: they are not of this encoder.
+        EncoderMismatch: the FDEs are not those of this encoder.
     """
     if collection.tokens is None:
         return 1
@@ -81,11 +81,11 @@ async def without_fde(collection: Collection) -> int:
     """Number of documents that no search finds.
 
     Raises:
-        Unsupported: no expression tells it, as the FDE field may be empty and has no mark of ours beside it.
+        Unsupported: no expression can count them, as the FDE field may be empty and has no mark of ours.
     """
     if collection.marker:
         missing = _todo(collection)
-        # no expression is known to tell empty struct arrays on every version
+        # no expression is known that finds empty struct arrays in every version
         return await requests.count(
             collection, both(missing, f'{collection.blobs[0]} != ""') if collection.storage == "blob" else missing
         )
@@ -95,7 +95,7 @@ async def without_fde(collection: Collection) -> int:
 
 
 async def clear(collection: Collection) -> bool:
-    """Removes FDEs and marks of ours where their fields may be empty; gives whether that was possible."""
+    """Removes our FDEs and marks, if their fields may be empty; returns whether that was possible."""
     empty = {collection.fde: None, collection.mark: None}
     try:
         while True:
@@ -109,7 +109,7 @@ async def clear(collection: Collection) -> bool:
 
 
 async def survey(collection: Collection) -> BackfillReport:
-    """Counts what is to do, and measures a page."""
+    """Counts what is left to do, and measures a page."""
     need_tokens(collection, ": there is nothing to encode")
     report = BackfillReport()
     if not collection.has_fde or collection.marker:
@@ -146,9 +146,9 @@ def access(collection: Collection) -> BackfillAccess:
 
 
 def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
-    """Those that have tokens, which may be unreadable.
+    """The rows that have tokens, which may be unreadable.
 
-    A zero FDE stands where none could be made, as some fields take no null.
+    A document without a valid FDE gets a zero FDE, as some fields cannot be null.
     """
     documents = []
     for row in rows:
@@ -161,7 +161,7 @@ def to_stored(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
 
 
 async def _sample(collection: Collection, size: int) -> list[Stored]:
-    """The first documents; Milvus has no order but that of keys."""
+    """The first documents; the order of keys is the only order in Milvus."""
     fields = [*collection.token_fields, *([collection.fde] if collection.fde_exists else [])]
     size = min(size, await fitting(collection))
     keys, _ = await next_keys(collection, "", size, None)
@@ -188,7 +188,7 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
 
 
 async def _patch(collection: Collection, values: Sequence[dict[str, Any]]) -> int:
-    """Writes fields of documents; those deleted meanwhile, which the server complains about, are left out."""
+    """Writes fields of documents; documents that were deleted meanwhile are left out after the server's error."""
 
     async def write(some: Sequence[dict[str, Any]]) -> dict[int, MuveraError]:
         try:
@@ -211,7 +211,7 @@ async def _nothing_missing(_: Any) -> int:
 
 
 def _todo(collection: Collection) -> str:
-    """Documents without our mark; "" for all, where there are no marks."""
+    """Expression for documents without our mark; "" (all) if there are no marks."""
     if not (collection.marker and collection.fde_exists):
         return ""
     return f"{collection.mark} is null or not ({marked_by(collection)})"

@@ -2,7 +2,7 @@
 
 The bytes are: version (1), type (1: float16, 2: float32, 3: int8), dimensions (uint16), tokens (uint32), then the
 values row by row, all little-endian. Before values of int8 there is a float32 for each token, by which its values are
-multiplied. Their base64 is cut into pieces of 65,532 characters, one a field; unused fields are "".
+multiplied. The base64 text is cut into pieces of 65,532 characters, one per field; unused fields are "".
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _BY_CODE = dict(_TYPES.values())
 
 
 def text_length(tokens: int, dim: int, kind: TokenType) -> int:
-    """Number of characters that a matrix takes."""
+    """Number of characters of a matrix as text."""
     return -(-(_HEADER.size + tokens * token_bytes(dim, kind)) // 3) * 4
 
 
 def token_bytes(dim: int, kind: TokenType) -> int:
-    """Number of bytes of one token, before they are made text."""
+    """Number of bytes of one token, before conversion to text."""
     return dim * _TYPES[kind][1].itemsize + (_SCALE.itemsize if kind == "int8" else 0)
 
 
 def fields_for(tokens: int, dim: int, kind: TokenType) -> int:
-    """Number of fields that a matrix takes."""
+    """Number of fields for a matrix."""
     return -(-text_length(tokens, dim, kind) // _PIECE)
 
 
@@ -56,13 +56,13 @@ def capacity(fields: int, dim: int, kind: TokenType) -> int:
 
 
 def pack(matrix: npt.NDArray[Any], kind: TokenType, fields: int) -> list[str]:
-    """Texts of a matrix (n, dim), as many as there are fields."""
+    """Texts of a matrix (n, dim), one for each field."""
     code, dtype = _TYPES[kind]
     header = _HEADER.pack(_VERSION, code, matrix.shape[1], len(matrix))
     scales = b""
     if kind == "int8":
         each = np.abs(matrix).max(axis=1, keepdims=True).astype(np.float32) / np.float32(_LARGEST)
-        each[each == 0] = 1  # a token of zeros
+        each[each == 0] = 1  # an all-zero token
         matrix, scales = np.rint(matrix / each), each.astype(_SCALE).tobytes()
     text = base64.b64encode(header + scales + np.ascontiguousarray(matrix, dtype).tobytes()).decode()
     pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
@@ -71,7 +71,7 @@ def pack(matrix: npt.NDArray[Any], kind: TokenType, fields: int) -> list[str]:
 
 
 def unpack(texts: Sequence[str | None], where: str) -> npt.NDArray[np.float32] | None:
-    """The matrix (n, dim) of texts, None where all are empty.
+    """The matrix (n, dim) of texts; None if all are empty.
 
     Raises:
         MuveraError: the texts are not those of a matrix.

@@ -1,4 +1,4 @@
-"""How requests are sent: calls of pymilvus's two clients, whose methods have the same names and arguments."""
+"""Sends requests as calls of pymilvus's two clients, whose methods have the same names and arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from muvera_adapters.stores.operations import Request
 R = TypeVar("R")
 T = TypeVar("T")
 
-# pymilvus loads it at the first search (SciPyHelper), which fails where two threads search for the first time
+# pymilvus imports it at the first search (SciPyHelper), which fails if two threads search for the first time
 with contextlib.suppress(ImportError):
     importlib.import_module("scipy.sparse")
 
-#: seconds; without a limit the client repeats a failed request 75 times
+#: time limit of a request in seconds; without one, the client repeats a failed request 75 times
 TIMEOUT = 60.0
 
 
@@ -32,7 +32,7 @@ class Connection:
 
     Attributes:
         name: name of the collection, or an alias of it.
-        timeout: seconds that one call may take, the client's own repetitions included.
+        timeout: time limit of one call in seconds, including the client's own retries.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Call(Request[T], Generic[R, T]):
-    """A call of the client, and the reply of the request.
+    """A call of the client, and how its reply is read.
 
     Attributes:
-        send: function of the client and the timeout in seconds that makes the call.
-        read: function that turns what the client returns into the request's reply.
+        send: function that makes the call, given the client and the timeout in seconds.
+        read: function that turns the client's result into the request's reply.
     """
 
     send: Callable[[MilvusClient, float], R]
@@ -57,21 +57,21 @@ def send(client: Any, connection: Connection, call: Call[R, Any], seconds: float
 
     Args:
         client: the caller's client.
-        connection: what all calls of the store have in common.
-        call: what is asked for.
-        seconds: limit of the request, beside that of the connection.
+        connection: settings of all calls of the store.
+        call: call to send.
+        seconds: time limit of the request, in addition to that of the connection.
     """
     return call.send(client, min(seconds, connection.timeout))
 
 
 def check_kind(client: Any, kind: type) -> None:
-    """Raises InvalidInput for what is not a client of this kind, and names the store of the other kind."""
+    """Raises InvalidInput unless this is a client of the right kind; names the store for the other kind."""
     stores = {AsyncMilvusClient: "AsyncMilvusMuvera", MilvusClient: "MilvusMuvera"}
     check_client(client, kind, {other: store for other, store in stores.items() if other is not kind})
 
 
 def address_of(client: Any) -> str:
-    """URL of the client's server, without user and password; "" where it is not known."""
+    """URL of the client's server, without user and password; "" if unknown."""
     config = getattr(client, "_config", None)
     scheme, address = urlsplit(getattr(config, "uri", "")).scheme, getattr(config, "address", "")
     return f"{scheme}://{address}" if scheme in ("http", "https") else str(address)

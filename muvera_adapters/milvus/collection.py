@@ -1,4 +1,4 @@
-"""What is known of a collection and of the server that keeps it."""
+"""The description of a collection and its server."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ TokenStorage: TypeAlias = Literal["struct", "blob", "none"]
 #: similarity of two tokens
 Metric: TypeAlias = Literal["IP", "COSINE"]
 
-#: names of the fields of collections that this library makes
+#: names of the fields of collections that this library creates
 FDE, TOKENS, SUB = "fde", "muvera_tokens", "vector"
 
-#: most entries of an array, so most tokens of a document (array_data_type.md)
+#: maximum number of entries of an array, and so of tokens of a document (array_data_type.md)
 MAX_CAPACITY = 4_096
 
-#: the field that Milvus keeps a payload's undeclared keys in
+#: field in which Milvus stores undeclared keys of a payload
 _DYNAMIC = "$meta"
 
 
 def mark_of(fde: str) -> str:
-    """Name of the field beside an FDE field that came after the documents; it has that field's name, or is empty."""
+    """Name of the mark of an FDE field that was added later. The mark has that field's name, or is empty."""
     return f"muvera_{fde}"
 
 
@@ -40,10 +40,10 @@ class Server:
     """The server, or milvus-lite.
 
     Attributes:
-        engine: name and version, for people.
+        engine: name and version, for messages.
         lite: whether it is milvus-lite, which returns pages in no order.
-        known: whether the version is one of Milvus; managed services have versions of their own.
-        merges: whether an upsert may name single fields, and keeps the others and the keys of the dynamic field.
+        known: whether the version is one of Milvus; managed services have their own versions.
+        merges: whether an upsert may name single fields, and keeps other fields and other keys of the dynamic field.
         sq8: whether a graph can be built over codes of 8 bits (``HNSW_SQ``).
     """
 
@@ -56,7 +56,7 @@ class Server:
 
 @dataclass(slots=True)
 class Seen(collection.Seen):
-    """What operations learn of a collection while they run.
+    """What operations learn about a collection while they run.
 
     Attributes:
         token_bytes: bytes on the wire of the largest token matrix read so far; 0: none was read.
@@ -77,18 +77,19 @@ class Collection:
         max_key: largest number of bytes of a string key.
         fde: name of the FDE field.
         datatype: data type of the FDE field.
-        fde_metric: metric that FDEs are compared by, ``"IP"`` or ``"COSINE"``.
+        fde_metric: metric by which FDEs are compared, ``"IP"`` or ``"COSINE"``.
         index: type and parameters of the FDE field's index.
         fde_exists: whether the collection has the FDE field.
         nullable: whether the FDE field may be empty.
         has_fde: whether FDEs can be searched and written; False: adopted, to be backfilled.
-        marker: whether FDEs came after the documents, so that the field ``mark`` says which documents have one.
+        marker: whether FDEs were added later, so that the field ``mark`` tells which documents have one.
         storage: how tokens are stored.
-        tokens: name of the struct array, or what the names of the text fields begin with; None without tokens.
+        tokens: name of the struct array, or prefix of the names of the text fields; None without tokens.
         sub: name of the vector within the struct.
         blobs: names of the text fields.
         precision: data type of tokens in text.
-        metric: metric that tokens are compared by; under COSINE, queries and FDEs are made of tokens of unit length.
+        metric: metric by which tokens are compared; under COSINE, queries and FDEs are computed from tokens of unit
+            length.
         capacity: largest number of tokens of a document.
         strategy: ``emb_list_strategy`` of the struct's index.
         token_index: type and parameters of the index of the struct's vector; None: there is none.
@@ -96,12 +97,13 @@ class Collection:
         types: data types of the declared fields.
         optional: declared fields that may be null.
         dynamic: whether the payload may have keys that are not declared.
-        strangers: vectors that are neither this library's nor shown in payloads, and that can be written.
-        hidden: fields that are no payload and cannot be written: vectors that the server computes, marks of other FDEs.
-        server: server that keeps the collection.
+        strangers: other vectors, which can be written and are not shown in payloads.
+        hidden: fields that are not payload and cannot be written: vectors that the server computes, marks of other
+            FDEs.
+        server: server of the collection.
         consistency: consistency level of searches; None: the collection's own.
-        model: model of the tokens; None: nobody named it.
-        seen: what operations have learned of it; ``dataclasses.replace`` hands it on.
+        model: model of the tokens; None: unknown.
+        seen: what operations have learned about it; copies made by ``dataclasses.replace`` share it.
     """
 
     name: str
@@ -139,12 +141,12 @@ class Collection:
 
     @property
     def token_error(self) -> float:
-        """Typical length of the rounding of a stored token, relative to the token's length."""
+        """Typical length of the rounding error of a stored token, relative to the token's length."""
         return rounding_error(self.precision) if self.storage == "blob" else 0.0
 
     @property
     def mark(self) -> str:
-        """Name of the field that says which documents have an FDE, where there is one: no filter finds null vectors."""
+        """Name of the field that tells which documents have an FDE, if it exists: no filter finds null vectors."""
         return mark_of(self.fde)
 
     @property
@@ -154,7 +156,7 @@ class Collection:
 
     @property
     def token_fields(self) -> list[str]:
-        """Names of the fields that hold the tokens."""
+        """Names of the fields with the tokens."""
         if self.storage == "struct":
             assert self.tokens is not None
             return [self.tokens]
@@ -162,5 +164,5 @@ class Collection:
 
     @property
     def payload_fields(self) -> list[str]:
-        """Names of the fields that hold the whole payload."""
+        """Names of the fields with the whole payload."""
         return [*self.fields, *([_DYNAMIC] if self.dynamic else [])]

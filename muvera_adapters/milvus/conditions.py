@@ -1,7 +1,7 @@
-"""Conditions in no database's words (``stores/conditions.py``) as Milvus's expressions.
+"""Translates conditions (``stores/conditions.py``) into Milvus's expressions.
 
-A comparison of a missing or null value is neither true nor false in some versions, and nor is its negation. So every
-comparison asks first whether there is a value.
+In some versions, a comparison with a missing or null value is neither true nor false, and so is its negation. So every
+comparison first tests whether there is a value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from muvera_adapters.milvus.ids import to_key
 from muvera_adapters.stores.conditions import All, Compare, Condition, Ids, Not, Some, unsupported
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# names that an expression takes for something else
+# names with another meaning in expressions
 _WORDS = {"and", "or", "not", "in", "like", "exists", "is", "null", "true", "false"}
 _TEXTS = (DataType.VARCHAR, DataType.STRING)
 
@@ -59,7 +59,7 @@ def _comparison(condition: Compare, collection: Collection) -> str:
     if operator == "text":
         raise unsupported(condition, "patterns of Milvus depend on its version")
     if isinstance(value, datetime):
-        raise unsupported(condition, "Milvus compares no dates; keep them as numbers, of seconds for example")
+        raise unsupported(condition, "Milvus does not compare dates; store them as numbers, for example of seconds")
     name, *deeper = condition.key.split(".")
     if any(not each or re.search(r'["\\\x00-\x1f]', each) for each in (name, *deeper)):
         raise InvalidInput(
@@ -78,7 +78,7 @@ def _comparison(condition: Compare, collection: Collection) -> str:
             raise unsupported(condition, "versions of Milvus differ in whether null is a value")
         return f"(not {there})"
     if operator == "contains":
-        # milvus-lite takes names of fields only
+        # milvus-lite accepts only names of fields
         plain = _NAME.fullmatch(name) and name.lower() not in _WORDS
         compared = f"json_contains({name if plain else path}{inside if plain else ''}, {_literal(value)})"
     else:
@@ -87,7 +87,7 @@ def _comparison(condition: Compare, collection: Collection) -> str:
 
 
 def _declared(condition: Compare, name: str, kind: DataType, deeper: bool, collection: Collection) -> str:
-    """A comparison of a field that has a type: a value of another type is equal to nothing."""
+    """A comparison with a field that has a type; values of other types are not equal."""
     operator, value = condition.operator, condition.value
     if operator == "empty" or deeper:
         missing = f"({name} is null)" if name in collection.optional else _nothing(collection)

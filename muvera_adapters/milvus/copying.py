@@ -66,7 +66,7 @@ async def copy(
 
 async def _check_alias(alias: str) -> None:
     if await requests.exists(alias) and alias not in await requests.aliases():
-        raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
+        raise InvalidInput(f"{alias!r} is a collection; an alias needs another name")
 
 
 def _fields(collection: Collection, description: Description, leave_out: Sequence[str]) -> list[str]:
@@ -166,7 +166,7 @@ async def _pass(
 async def _write(
     collection: Collection, copied: Collection, rows: Sequence[dict[str, Any]], report: BackfillReport
 ) -> None:
-    """Copies with FDEs; where tokens cannot be encoded the FDE is zero, as the field takes no null."""
+    """Copies with FDEs; if tokens cannot be encoded, the FDE is zero, as the field cannot be null."""
     if not rows:
         return
     to = access(collection)
@@ -206,7 +206,7 @@ async def _prune(collection: Collection, copied: Collection) -> int:
 
 
 async def _switch(alias: str, into: str) -> None:
-    """One request, so that the alias never points nowhere."""
+    """Switches in one request, so that the alias always exists."""
     if alias in await requests.aliases():
         await requests.alter_alias(alias, into)
     else:

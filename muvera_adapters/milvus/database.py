@@ -1,6 +1,6 @@
-"""What the rest of the package knows of Milvus: a server or cluster, and the embedded milvus-lite in a file.
+"""Milvus's entry in the registry: a server or cluster, and the embedded milvus-lite in a file.
 
-``create`` keeps tokens in struct arrays where the server has them (Milvus >= 2.6.4), else as base64 text of float16.
+``create`` stores tokens in struct arrays if the server has them (Milvus >= 2.6.4), otherwise as base64 text of float16.
 Sizes of a server are those with struct arrays, sizes of a file those with text.
 
 Sources of the sizes:
@@ -46,7 +46,7 @@ _SECONDS = 120
 _M = 16
 #: bits of one dimension by preset
 _QUANTIZATIONS = {"sq8": 8, "none": 0}
-#: presets that lose little
+#: presets that lose little recall
 WORTH_TRYING = ("sq8",)
 
 
@@ -111,7 +111,7 @@ def _collections(client: Any) -> list[Listed]:
 
 
 def _multivectors(description: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[str]], dict[str, int]]:
-    """Fields, structs and texts with tokens by name, and widths; the width of texts is not in the schema (0)."""
+    """Fields, structs and texts with tokens, by name, and their widths; 0 for texts, as the schema has no width."""
     from pymilvus import DataType
 
     fields = {field["name"]: field for field in description["fields"]}
@@ -127,7 +127,7 @@ def _multivectors(description: Any) -> tuple[dict[str, Any], dict[str, Any], dic
 
 
 def _struct_dim(field: Mapping[str, Any]) -> int:
-    """Width of the float vector of a struct; 0 where there is not exactly one."""
+    """Width of the float vector of a struct; 0 unless there is exactly one."""
     from pymilvus import DataType
 
     vectors = [each for each in field["struct_fields"] if each["type"] == DataType.FLOAT_VECTOR]

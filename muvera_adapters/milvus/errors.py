@@ -1,4 +1,4 @@
-"""Errors of pymilvus and its transport as this library's."""
+"""Translates errors of pymilvus and its transport into those of this library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _NOT_FOUND = (100,)
 _NO_RIGHTS = (1400, 1401)
 _REFUSED = ("auth check failure", "privilegepermissiondenied", "permission deny")
-# what a server says when it takes no writes of anyone
+# texts of a server that accepts no writes at all
 _NO_WRITES = (
     "quota exceeded",
     "quota exhausted",
@@ -92,5 +92,5 @@ def _of_status(code: Any, message: str, at: str) -> MuveraError:
         return AccessDenied(f"{text}; check the token or user of the client")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Unsupported(text)
-    # RESOURCE_EXHAUSTED is a message over the server's limit, which a smaller one is not
+    # RESOURCE_EXHAUSTED: the message is over the server's limit; a smaller one may not be
     return Rejected(text)

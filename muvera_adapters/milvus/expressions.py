@@ -13,7 +13,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def literal(value: Key) -> str:
-    """A string or integer as Milvus reads it. Few characters are escaped, as not every parser knows other escapes."""
+    """A string or integer in Milvus's syntax. Few characters are escaped, as some parsers know no other escapes."""
     return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else str(value)
 
 
@@ -28,21 +28,21 @@ def after(field: str, key: Key, chosen: str = "") -> str:
 
 
 def everything(collection: Collection) -> str:
-    """An expression for all documents, where an empty one is not taken."""
+    """An expression for all documents, for requests that do not accept an empty one."""
     key = collection.key
     return f"({key} >= 0 or {key} < 0)" if collection.keys == "integer" else f'{key} >= ""'
 
 
 def both(chosen: str, other: str) -> str:
-    """An expression for what passes ``chosen``, if it is not empty, and ``other``."""
+    """An expression for documents that pass ``other`` and, if it is not empty, ``chosen``."""
     return f"({chosen}) and {other}" if chosen else other
 
 
 def checked(expression: str | None) -> str:
-    """A user's expression that stays one expression within parentheses; "" for None.
+    """Checks that a user's expression stays one expression within parentheses; returns "" for None.
 
     Raises:
-        InvalidInput: not a string, or brackets or quotes in it are not closed.
+        InvalidInput: it is not a string, or its brackets or quotes are not closed.
     """
     if expression is None:
         return ""

@@ -1,4 +1,4 @@
-"""Ids as primary keys. A key tells what the id was, so nothing else has to be kept."""
+"""Ids as primary keys. The id can be told from the key, so nothing else is stored."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.ids import to_point_id
 
-#: name of the primary key in collections that this library makes
+#: name of the primary key in collections that this library creates
 ID = "muvera_id"
 
 Key: TypeAlias = str | int
-#: kind of keys. ``any``: made by this library; ``string`` and ``integer``: primary keys of others, used as they are
+#: kind of keys. ``any``: keys of this library; ``string`` and ``integer``: primary keys of others, used unchanged
 Keys: TypeAlias = Literal["any", "string", "integer"]
 
-#: largest number of bytes of a key in collections that this library makes
+#: maximum number of bytes of a key in collections that this library creates
 MAX_KEY = 512
 
 _INTEGER, _UUID, _TEXT = "#", "@", "'"
@@ -29,11 +29,11 @@ _DECIMAL = re.compile(r"-?[0-9]{1,19}")
 def to_key(document_id: DocumentId, position: int, keys: Keys = "any", max_bytes: int = MAX_KEY) -> Key:
     """The primary key of a document.
 
-    Strings are used as they are, except those that begin with a sign that marks other kinds of ids. Where keys are
-    integers, their decimal digits are taken too, as the client does.
+    Strings are used unchanged, except those that begin with a sign that marks other kinds of ids. If keys are integers,
+    strings of decimal digits are accepted too, as by the client.
 
     Raises:
-        InvalidInput: not a valid id, or one that these keys cannot hold.
+        InvalidInput: the id is not valid, or these keys cannot hold it.
     """
     if keys == "integer":
         return _integer(document_id, position)

@@ -28,17 +28,17 @@ from muvera_adapters.stores.kept import adopted_model, choose_encoder, kept_mode
 from muvera_adapters.stores.token_model import TokenModel, check_model
 from muvera_core import Encoder
 
-# updates of single fields, struct arrays included
+# first version that updates single fields, including struct arrays
 _MERGES = (2, 6, 20)
-# HNSW_SQ
+# first version with HNSW_SQ
 _SQ8 = (2, 5, 0)
 
-# what follows MAX_SIM in the name of an index's metric
+# suffix after MAX_SIM in the name of an index's metric
 _TOKEN_METRICS: dict[str, Metric] = {"": "COSINE", "IP": "IP", "COSINE": "COSINE"}
 
 
 async def connect() -> Server:
-    """Asks for the version: a hint for defaults; what the server can do is seen in schemas."""
+    """Asks for the version, which only sets defaults; capabilities are read from schemas."""
     try:
         version = await requests.server_version()
     except Unsupported:  # milvus-lite before 3
@@ -56,9 +56,9 @@ async def connect() -> Server:
 
 
 async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
-    """Makes an empty collection.
+    """Creates an empty collection.
 
-    A server without struct arrays takes the schema and drops the field, so the schema is read back.
+    A server without struct arrays accepts the schema and drops the field, so the schema is read back.
     """
     schema.check(encoder, plan)
     server = await connect()
@@ -70,22 +70,22 @@ async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
         if first == "struct" and not schema.has_struct(description, TOKENS):
             await drop(name)
             if plan.storage == "struct":
-                raise Unsupported(f"{server.engine} has no arrays of structs (Milvus has since 2.6.4): use 'blob'")
+                raise Unsupported(f"{server.engine} has no arrays of structs (Milvus has them since 2.6.4): use 'blob'")
             description = await _make(name, encoder, plan, "blob", server)
         if schema.kept_state(description) is None:
-            raise Unsupported(f"{server.engine} keeps no properties of collections, where the encoder has to be kept")
+            raise Unsupported(f"{server.engine} stores no properties of collections, which the encoder needs")
         collection = _opened(description, name, encoder, server)
         await _index(collection, plan)
         return await ready(collection)
     except MuveraError:
-        await drop(name)  # empty, and made by this call
+        await drop(name)  # empty, and created by this call
         raise
 
 
 async def open_collection(
     name: str, encoder: Encoder | None, model: TokenModel | None, consistency: str | None
 ) -> Collection:
-    """A collection that this library made or adopted."""
+    """Opens a collection that this library created or adopted."""
     server = await connect()
     description = await requests.describe(name)
     state = read_state(name, schema.kept_state(description))
@@ -105,7 +105,7 @@ async def adopt(
     model: TokenModel | None,
     consistency: str | None,
 ) -> Collection:
-    """A collection of someone else, or another FDE field for one of ours; state is written only where FDEs are."""
+    """Adopts a collection, or gives one of ours another FDE field; state is written only if there are FDEs."""
     server = await connect()
     description = await requests.describe(name)
     kept = schema.kept_state(description)
@@ -130,16 +130,16 @@ async def adopt(
 
 
 async def write_state(collection: Collection) -> None:
-    """Keeps the encoder and the names as a property of the collection."""
+    """Stores the encoder and the names as a property of the collection."""
     await requests.set_properties(collection.name, {STATE_KEY: schema.snapshot_of(collection)})
     if schema.kept_state(await requests.describe(collection.name)) is None:
-        raise Unsupported(f"{collection.server.engine} keeps no properties of collections")
+        raise Unsupported(f"{collection.server.engine} stores no properties of collections")
 
 
 async def remove_fde(collection: Collection) -> Unsupported | None:
-    """Removes the FDE field, our mark, and the state; gives the error of a server that cannot remove a field.
+    """Removes the FDE field, our mark and the state; returns the error of a server that cannot remove a field.
 
-    Then values are removed where the field may be empty.
+    In that case, values are removed if the field may be empty.
     """
     name = collection.name
     description = await requests.describe(name)
@@ -173,19 +173,19 @@ async def drop(name: str) -> None:
 
 
 async def make_index(name: str, field: str, **options: Any) -> None:
-    """Makes an index of a field and does not wait for it."""
+    """Creates an index of a field, without waiting for it."""
     params = MilvusClient.prepare_index_params()
     params.add_index(field, **options)
     try:
         await requests.create_index(name, params)
     except Unsupported:
-        # the asynchronous client waits, for which milvus-lite has no answer
+        # the asynchronous client waits, which milvus-lite does not support
         if options.get("index_name", field) not in (await requests.index_names(name)):
             raise
 
 
 async def ready(collection: Collection) -> Collection:
-    """Reads what the indexes are, and loads the collection where it is not (a reopened file of milvus-lite)."""
+    """Reads the indexes, and loads the collection if it is not loaded (a reopened file of milvus-lite)."""
     for index in await indexes(collection.name):
         if index["field_name"] == collection.fde:
             collection = replace(collection, index=index, fde_metric=index.get("metric_type", "IP"))
@@ -290,7 +290,7 @@ def _with_token_index(collection: Collection, index: Description) -> Collection:
 
 
 async def _check_width(collection: Collection) -> None:
-    """Only texts themselves tell the width of their tokens."""
+    """Checks the width of tokens in texts, which is not in the schema."""
     if collection.storage != "blob":
         return
     for row in await requests.page(collection, 1, None, collection.token_fields):

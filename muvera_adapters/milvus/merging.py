@@ -1,7 +1,7 @@
-"""Writes that keep whatever they do not name: vectors of others, payload fields, keys of the dynamic field.
+"""Writes that keep everything that they do not name: other vectors, payload fields, keys of the dynamic field.
 
-Servers that update single fields do it themselves, and so does milvus-lite. For others, documents are read and written
-again; an update that someone else makes between the two is lost.
+milvus-lite, and servers that update single fields, do that themselves. For others, documents are read and written
+again; an update by another program between the two is lost.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.ids import Key
 from muvera_adapters.milvus.requests import FILTER_KEYS
 
-# documents read at a time with their payloads (at most 64 kB) and other vectors (at most 128 kB each)
+# number of documents read at a time, with their payloads (at most 64 kB) and other vectors (at most 128 kB each)
 _READ = 200
 
 _Row = dict[str, Any]
 
 
 async def merge(collection: Collection, rows: Sequence[_Row]) -> None:
-    """Writes documents whose other fields stay; rows of documents that are not there are written as they are."""
+    """Writes documents whose other fields stay; rows of new documents are written unchanged."""
     if not collection.server.merges:
         await requests.upsert(collection, await _completed(collection, rows))
         return
@@ -30,7 +30,7 @@ async def merge(collection: Collection, rows: Sequence[_Row]) -> None:
 
 
 async def update(collection: Collection, rows: Sequence[_Row]) -> int:
-    """Reads and writes again the documents that are there, for servers that do not merge; returns how many."""
+    """Reads and writes existing documents again, for servers that do not merge; returns their number."""
     there = await _present(collection, [row[collection.key] for row in rows])
     rows = [row for row in rows if row[collection.key] in there]
     if rows:
@@ -48,7 +48,7 @@ def _alike(collection: Collection, rows: Sequence[_Row]) -> Iterable[list[_Row]]
 
 
 async def _completed(collection: Collection, rows: Sequence[_Row], there: set[Key] | None = None) -> list[_Row]:
-    """The rows with what their documents have beside."""
+    """The rows, completed with the other fields of their documents."""
     if there is None:
         there = await _present(collection, [row[collection.key] for row in rows])
     keys = [row[collection.key] for row in rows if row[collection.key] in there]

@@ -1,4 +1,4 @@
-"""Checks of documents against Milvus's limits, and the rows that are made of them."""
+"""Checks documents against Milvus's limits, and makes rows of them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from muvera_adapters.stores.checks import Intake, Prepared, check_finite, check_
 
 #: largest value of float16
 HALF = 65_504.0
-# tokens whose squares sum to less have no value above it
+# tokens whose sum of squares is less have no value above it
 _HALF_SQUARE = 4e9
 
 #: largest number of bytes of a payload's undeclared keys (one JSON value)
 _MAX_DYNAMIC = 65_536
-# bytes of a document beside its vectors and payload
+# bytes of a document without its vectors and payload
 _OVERHEAD = 200
 
 
 def intake(collection: Collection) -> Intake[Key]:
-    """What this collection takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
+    """The collection's checks for :func:`~muvera_adapters.stores.checks.prepare`."""
     declared = frozenset(collection.fields)
     return Intake(
         partial(_key, collection),
@@ -42,7 +42,7 @@ def intake(collection: Collection) -> Intake[Key]:
 
 
 def unfit(collection: Collection, fdes: npt.NDArray[np.float32]) -> dict[int, str]:
-    """Row -> reason of the (n, dim) FDEs that the FDE field's data type cannot hold."""
+    """Rows of (n, dim) FDEs that the FDE field's data type cannot hold, with the reasons."""
     if collection.datatype != DataType.FLOAT16_VECTOR:
         return {}
     over = np.flatnonzero(np.abs(fdes).max(axis=1) > HALF)
@@ -52,7 +52,7 @@ def unfit(collection: Collection, fdes: npt.NDArray[np.float32]) -> dict[int, st
 def to_rows(
     collection: Collection, prepared: Prepared[Key], i: int, j: int, fdes: npt.NDArray[np.float32]
 ) -> list[dict[str, Any]]:
-    """Documents i to j as the client takes them, with their FDEs (j - i, dim)."""
+    """Documents i to j in the client's form, with their FDEs (j - i, dim)."""
     rows = []
     for position, fde in zip(range(i, j), fdes, strict=True):
         row = {**prepared.payloads[position], **prepared.vectors[position]}
@@ -127,7 +127,7 @@ def _size(
 
 
 def _token_values(collection: Collection, matrix: npt.NDArray[Any]) -> dict[str, Any]:
-    """The fields that hold a token matrix (n, token_dim), by name."""
+    """The fields with a token matrix (n, token_dim), by name."""
     if collection.storage == "struct":
         # pymilvus checks no dtype inside structs, and float16 would travel as another type
         floats = np.ascontiguousarray(matrix, np.float32)

@@ -1,4 +1,4 @@
-"""What a fit of query FDEs reads."""
+"""The reads of a query fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from muvera_adapters.stores.query_fitting import FitAccess
 
 
 def access(collection: Collection) -> FitAccess:
-    """The reads of a fit to the collection."""
+    """The reads of a query fit to the collection."""
     chosen = marked_by(collection) if collection.marker else ""
 
     async def keys(cursor: Any) -> tuple[list[Any], Any]:

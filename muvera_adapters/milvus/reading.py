@@ -20,13 +20,13 @@ from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 
 _SAMPLE = 32
-# documents whose struct arrays info() looks at; where there are more, their share stands for that of all
+# number of documents whose struct arrays info() looks at; the share among them is extrapolated to all
 _LOOK_AT = 1_000
-# bytes per dimension of the codes that an index keeps
+# bytes per dimension of the codes in an index
 _CODES = {"HNSW_SQ": 1.0, "IVF_SQ8": 1.0, "IVF_RABITQ": 0.125, "SCANN": 0.5}
 _WIDTH = {DataType.FLOAT_VECTOR: 4, DataType.FLOAT16_VECTOR: 2, DataType.BFLOAT16_VECTOR: 2}
 
-#: where a scroll goes on: after this key or, in milvus-lite, with these keys
+#: where a scroll continues: after this key or, in milvus-lite, with these keys
 Cursor: TypeAlias = Key | list[Key] | None
 
 
@@ -38,10 +38,10 @@ async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.
 
 
 def token_fields(collection: Collection, wanted: bool) -> list[str]:
-    """Names of the fields to ask for.
+    """Names of the fields to request.
 
     Raises:
-        InvalidInput: tokens are wanted and the collection stores none.
+        InvalidInput: tokens are wanted, and the collection stores none.
     """
     if not wanted:
         return []
@@ -50,7 +50,7 @@ def token_fields(collection: Collection, wanted: bool) -> list[str]:
 
 
 async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:
-    """Documents in the order of the ids, None where there is none."""
+    """Documents in the order of the ids; None for an id that does not exist."""
     fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
     keys = [to_key(document_id, i, collection.keys, collection.max_key) for i, document_id in enumerate(ids)]
     rows = await fetch_all(collection, keys, fields, strong=True)
@@ -59,10 +59,10 @@ async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bo
 
 
 def document_id(collection: Collection, point: Mapping[str, Any]) -> DocumentId:
-    """The user's id of a hit or row that somebody else read.
+    """The user's id of a hit or row that the client returned.
 
     Raises:
-        InvalidInput: it has no primary key.
+        InvalidInput: ``point`` has no primary key.
     """
     entity = point.get("entity") or {}
     for key in (point.get(collection.key), entity.get(collection.key), point.get("id")):
@@ -72,7 +72,7 @@ def document_id(collection: Collection, point: Mapping[str, Any]) -> DocumentId:
 
 
 async def ping(collection: Collection) -> None:
-    """Looks for a document that need not exist; the collection must be loaded for that."""
+    """Reads a document that need not exist; the collection must be loaded."""
     await requests.fetch(collection, [0 if collection.keys == "integer" else "0"], ())
 
 
@@ -91,7 +91,7 @@ async def fetch_all(
 
 
 async def fitting(collection: Collection) -> int:
-    """The number of documents whose tokens fit safely into one reply, judged by the largest that was read."""
+    """Number of documents whose tokens safely fit into one reply, by the largest one read so far."""
     if not collection.seen.token_bytes:
         remember(collection, await requests.page(collection, 16, None, collection.token_fields))
     # twice the largest seen, as others may be larger
@@ -100,14 +100,14 @@ async def fitting(collection: Collection) -> int:
 
 
 def remember(collection: Collection, rows: Sequence[Row]) -> None:
-    """Keeps the bytes on the wire of the largest token matrix."""
+    """Records the size on the wire of the largest token matrix."""
     floats = max((row.tokens.size for row in rows if row.tokens is not None), default=0)
     seen = collection.seen
     seen.token_bytes = max(seen.token_bytes, int(floats * _bytes_per_float(collection)))
 
 
 async def next_keys(collection: Collection, chosen: str, limit: int, cursor: Cursor) -> tuple[list[Key], Cursor]:
-    """The keys of the next page, and where the page after it begins (None: there is none)."""
+    """The keys of the next page, and the start of the page after it (None: there is none)."""
     if collection.server.lite:
         keys = cursor if isinstance(cursor, list) else (await requests.all_keys(collection, chosen))
         return keys[:limit], keys[limit:] or None
@@ -119,7 +119,7 @@ async def next_keys(collection: Collection, chosen: str, limit: int, cursor: Cur
 async def one_page(
     collection: Collection, chosen: str, limit: int, cursor: Cursor, with_tokens: bool
 ) -> tuple[list[Document], Cursor]:
-    """One page of all documents, and where the next begins (None: there is none)."""
+    """One page of all documents, and the start of the next (None: there is none)."""
     if limit < 1:
         raise InvalidInput(f"page_size must be at least 1, got {limit}")
     fields = [*collection.payload_fields, *token_fields(collection, with_tokens)]
@@ -129,7 +129,7 @@ async def one_page(
 
 
 async def count(collection: Collection, chosen: str) -> int:
-    """The exact number of documents that pass ``chosen``; "": of all."""
+    """The exact number of documents that pass ``chosen``; "": all documents."""
     return await requests.count(collection, chosen)
 
 
@@ -164,9 +164,9 @@ async def info(collection: Collection) -> StoreInfo:
 
 
 def unindexed(collection: Collection, found: Sequence[Description], total: int) -> int | None:
-    """Smallest possible number of ``total`` documents whose FDE has no index; None of milvus-lite, which does not say.
+    """Lower bound of the number of documents whose FDE has no index; None for milvus-lite, which does not report it.
 
-    A server counts versions that were replaced or deleted as indexed until it has compacted their segment.
+    A server counts replaced and deleted versions as indexed until it has compacted their segment.
     """
     if collection.server.lite:
         return None
@@ -175,7 +175,7 @@ def unindexed(collection: Collection, found: Sequence[Description], total: int) 
 
 
 def marked_by(collection: Collection) -> str:
-    """An expression for the documents whose FDE this library wrote, where FDEs came later."""
+    """An expression for the documents whose FDE this library wrote, if FDEs were added later."""
     return f"{collection.mark} == {literal(collection.fde)}"
 
 
@@ -209,7 +209,7 @@ async def _tokens(collection: Collection, total: int) -> tuple[int, int]:
         lacking = await requests.count(collection, f'{collection.blobs[0]} == ""')
         with_tokens = total - lacking
     else:
-        # no expression is known to tell empty struct arrays on every version
+        # no expression is known that finds empty struct arrays in every version
         with_tokens = round(len(present) / max(1, len(sizes)) * total)
     floats = float(np.mean(present)) if present else 0.0
     return with_tokens, int(floats * _bytes_per_float(collection) * with_tokens)

@@ -1,4 +1,4 @@
-"""What operations ask of a Milvus: every request, its arguments, and how its reply is read."""
+"""The requests that operations make: every request, its arguments, and how its reply is read."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ Description: TypeAlias = Mapping[str, Any]
 #: bytes of one write; a server takes messages of 67,108,864 (proxy.grpc.serverMaxRecvSize)
 WRITE_BYTES = 16 << 20
 MAX_MESSAGE = 67_108_864
-#: bytes of tokens in one reply; half of what a server returns at most (quotaAndLimits.limits.maxOutputSize, 100 MB)
+#: bytes of tokens in one reply; half of a server's maximum (quotaAndLimits.limits.maxOutputSize, 100 MB)
 READ_BYTES = 48 << 20
-#: largest number of keys in one expression
+#: maximum number of keys in one expression
 FILTER_KEYS = 1_000
-#: largest offset + limit of a query, and largest number of results of a search
+#: maximum offset + limit of a query, and maximum number of results of a search
 MAX_RESULTS = 16_384
-#: largest retrieval_ann_ratio that Milvus 2.6.4 takes
+#: maximum retrieval_ann_ratio of Milvus 2.6.4
 _MAX_RATIO = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A document as it was read.
+    """A document that was read.
 
     Attributes:
         key: primary key.
-        payload: payload, or the part of it that was asked for.
-        tokens: (n, token_dim); None where none are stored or none were asked for.
-        fde: (dim,); None where there is none or none was asked for.
-        distance: score of a search; None where the request gave none.
-        problem: why the stored text of its tokens cannot be read; "" where it can.
+        payload: payload, or the requested part of it.
+        tokens: token matrix (n, token_dim); None if none is stored or requested.
+        fde: FDE (dim,); None if none is stored or requested.
+        distance: score of a search; None if the request gives none.
+        problem: reason why the stored text of its tokens cannot be read; "" if it can.
     """
 
     key: Key
@@ -62,7 +62,7 @@ class Row:
 
 
 def server_version() -> Request[str]:
-    """The version of the server. milvus-lite before 3 has none: Unsupported."""
+    """The version of the server; Unsupported for milvus-lite before 3, which has none."""
     return Call(lambda client, timeout: client.get_server_version(timeout=timeout), str)
 
 
@@ -79,7 +79,7 @@ def describe(name: str) -> Request[Description]:
 def create(
     name: str, schema: CollectionSchema, properties: Mapping[str, Any], consistency: str, options: Mapping[str, Any]
 ) -> Request[None]:
-    """Makes a collection without indexes; ``options``: num_shards, num_partitions."""
+    """Creates a collection without indexes; ``options``: num_shards, num_partitions."""
     return Call(
         lambda client, timeout: client.create_collection(
             collection_name=name,
@@ -137,7 +137,7 @@ def add_field(name: str, field: str, datatype: DataType, **options: Any) -> Requ
 
 
 def create_index(name: str, params: IndexParams) -> Request[None]:
-    """Makes an index and does not wait for it; the asynchronous client does, for which milvus-lite has no answer."""
+    """Creates an index without waiting for it: the asynchronous client would, which milvus-lite does not support."""
     return Call(
         lambda client, timeout: client.create_index(
             collection_name=name, index_params=params, sync=False, timeout=timeout
@@ -152,7 +152,7 @@ def index_names(name: str) -> Request[list[str]]:
 
 
 def describe_index(name: str, index: str) -> Request[Description]:
-    """The type, the parameters and the progress of an index; empty where it is gone."""
+    """Type, parameters and progress of an index; empty if it no longer exists."""
     return Call(
         lambda client, timeout: client.describe_index(collection_name=name, index_name=index, timeout=timeout),
         lambda reply: reply or {},
@@ -173,7 +173,7 @@ def load(name: str) -> Request[None]:
 
 
 def flush(name: str) -> Request[None]:
-    """Writes what is in memory to segments, the only thing that has indexes."""
+    """Writes documents in memory to segments; only segments have indexes."""
     return Call(lambda client, timeout: client.flush(collection_name=name, timeout=timeout), _nothing)
 
 
@@ -186,14 +186,14 @@ def aliases() -> Request[list[str]]:
 
 
 def create_alias(alias: str, name: str) -> Request[None]:
-    """Makes an alias of a collection."""
+    """Creates an alias of a collection."""
     return Call(
         lambda client, timeout: client.create_alias(collection_name=name, alias=alias, timeout=timeout), _nothing
     )
 
 
 def alter_alias(alias: str, name: str) -> Request[None]:
-    """Makes an existing alias point to another collection."""
+    """Points an existing alias to another collection."""
     return Call(
         lambda client, timeout: client.alter_alias(collection_name=name, alias=alias, timeout=timeout), _nothing
     )
@@ -209,7 +209,7 @@ def near_fde(
 ) -> Request[list[Row]]:
     """At most ``limit`` nearest FDEs of a query's (dim,), best first.
 
-    ``params`` are those of the index; None: as deep as ``limit`` asks for.
+    ``params`` are search parameters of the index; None: as deep as ``limit`` needs.
     """
     param = _fde_params(collection, limit, params)
     return _search(collection, collection.fde, vector(collection, fde), limit, chosen, fields, param)
@@ -257,8 +257,8 @@ def near_tokens(
 ) -> Request[list[Row]]:
     """At most ``limit`` documents by MaxSim with (m, token_dim), best first; some may be missing.
 
-    The server first looks for the nearest limit * ratio tokens of every query token, and scores the documents that own
-    one of them (knowhere, emb_list_strategy/token_ann.cc). Ratio None: so large that hardly any document is left out.
+    The server first searches the nearest limit * ratio tokens of every query token, and scores the documents with one
+    of them (knowhere, emb_list_strategy/token_ann.cc). Ratio None: so large that hardly any document is left out.
     """
     params: dict[str, Any] = {"retrieval_ann_ratio": float(ratio or min(collection.capacity, _MAX_RATIO))}
     if _family(collection.token_index) == "HNSW":
@@ -272,12 +272,12 @@ def near_tokens(
 def fetch(
     collection: Collection, keys: Sequence[Key], fields: Sequence[str], *, strong: bool = False
 ) -> Request[list[Row]]:
-    """Those of at most FILTER_KEYS keys that exist, in any order; ``strong``: all that was ever acknowledged."""
+    """Existing documents of at most FILTER_KEYS keys, in any order; ``strong``: sees all acknowledged writes."""
     return _query(collection, among(collection.key, keys), fields, partial(_rows, collection), strong=strong)
 
 
 def raw(collection: Collection, keys: Sequence[Key], fields: Sequence[str]) -> Request[list[dict[str, Any]]]:
-    """As ``fetch``, with the fields as the client gives and takes them."""
+    """Like ``fetch``, with the fields in the client's form."""
     chosen = among(collection.key, keys)
     return _query(collection, chosen, fields, lambda reply: [dict(row) for row in reply], strong=True)
 
@@ -298,15 +298,15 @@ def all_keys(collection: Collection, chosen: str) -> Request[list[Key]]:
 
 
 def count(collection: Collection, chosen: str = "") -> Request[int]:
-    """The exact number of documents that pass ``chosen``; "": of all."""
+    """The exact number of documents that pass ``chosen``; "": all documents."""
     return _query(collection, chosen, ["count(*)"], lambda reply: int(reply[0]["count(*)"]), strong=True)
 
 
 def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request[None]:
-    """Writes whole documents, replacing those that are there."""
+    """Writes whole documents, replacing existing ones."""
     data = list(rows)
     if collection.server.lite:
-        # its upsert always keeps what is not named, and its insert replaces
+        # its upsert always keeps fields that are not named, and its insert replaces
         return Call(
             lambda client, timeout: client.insert(collection_name=collection.name, data=data, timeout=timeout), _nothing
         )
@@ -316,7 +316,7 @@ def upsert(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request
 
 
 def patch(collection: Collection, rows: Sequence[Mapping[str, Any]]) -> Request[None]:
-    """Writes the fields, and keys of the dynamic field, that are named; all rows name the same declared fields."""
+    """Writes only the given fields and keys of the dynamic field; all rows name the same declared fields."""
     data = list(rows)
     return Call(
         lambda client, timeout: client.upsert(
@@ -345,7 +345,7 @@ def vector(collection: Collection, fde: npt.NDArray[np.float32]) -> Any:
 
 
 def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance: float | None = None) -> Row:
-    """A document of the fields that the client returned."""
+    """A document, from the fields that the client returned."""
     hidden = {collection.key, collection.fde, collection.mark, *collection.token_fields}
     hidden.update(collection.strangers, collection.hidden)
     declared = set(collection.fields)
@@ -360,7 +360,7 @@ def to_row(collection: Collection, key: Key, values: Mapping[str, Any], distance
     tokens, problem = None, ""
     try:
         tokens = _tokens(collection, key, values)
-    except MuveraError as error:  # someone else wrote it, and it must not end a search or a backfill
+    except MuveraError as error:  # another program wrote it, and it must not end a search or a backfill
         problem = str(error)
     return Row(key, payload, tokens, None if fde is None else np.asarray(fde, np.float32), distance, problem)
 
@@ -418,7 +418,7 @@ def _fde_params(collection: Collection, limit: int, params: Mapping[str, Any] | 
 
 
 def _asked(collection: Collection, fields: Sequence[str]) -> list[str]:
-    # without output_fields milvus-lite gives all fields, vectors included
+    # without output_fields, milvus-lite returns all fields, including vectors
     return list(fields) or [collection.key]
 
 
@@ -427,7 +427,7 @@ def _consistency(level: str | None) -> dict[str, str]:
 
 
 def _depth(collection: Collection, limit: int) -> dict[str, Any]:
-    """How hard an index looks for ``limit`` results; for families not named here, search_params says it."""
+    """Search depth of an index for ``limit`` results; for other families, search_params sets it."""
     family = _family(collection.index)
     if family == "HNSW":
         return {"ef": max(128, 2 * limit)}
@@ -443,7 +443,7 @@ def _family(index: Description | None) -> str:
 def _hits(collection: Collection, reply: Any) -> list[Row]:
     rows = []
     for hit in reply[0]:
-        # milvus-lite names the key as the schema does, others "id"
+        # milvus-lite uses the key's name in the schema, others "id"
         key = hit[collection.key] if collection.key in hit else hit["id"]
         rows.append(to_row(collection, key, hit["entity"], float(hit["distance"])))
     return rows
@@ -467,4 +467,4 @@ def _as_it_is(reply: Description) -> Description:
 
 
 def _nothing(_: Any) -> None:
-    """Commands have no reply."""
+    """Ignores the reply."""

@@ -1,4 +1,4 @@
-"""What a collection is made with, in pymilvus's types, and how its description is read."""
+"""Schema and indexes of a collection, in pymilvus's types: makes and reads them."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.stores.token_precision import check_precision
 from muvera_core import Encoder
 
-#: property of a collection that keeps its state
+#: property of a collection with its state
 STATE_KEY = "muvera.config"
 
-#: largest number of dimensions of a vector
+#: maximum number of dimensions of a vector
 MAX_DIM = 32_768
-#: largest number of fields of a collection
+#: maximum number of fields of a collection
 MAX_FIELDS = 64
 
-#: codes of FDEs in the index; ``"auto"`` leaves them to the store
+#: quantization of FDEs in the index; ``"auto"``: the store chooses
 Quantization: TypeAlias = Literal["auto", "sq8"] | None
 
-#: index of FDEs without codes on a server whose version is known
+#: index of FDEs without quantization, on a server whose version is known
 DEFAULT_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
-#: index of FDEs with codes of 8 bits
+#: index of FDEs with 8-bit codes
 SQ8_INDEX: dict[str, Any] = {"index_type": "HNSW_SQ", "params": {**DEFAULT_INDEX["params"], "sq_type": "SQ8"}}
-# a managed service chooses its own
+# a managed service chooses its own index
 _AUTO_INDEX: dict[str, Any] = {"index_type": "AUTOINDEX", "params": {}}
 _TOKEN_INDEX: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}
 
@@ -65,10 +65,10 @@ _OPTIONS = {"num_partitions", "num_shards", "properties"}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What ``create`` was asked for; the stores document the arguments.
+    """The arguments of ``create``; the stores document them.
 
     Attributes:
-        storage: how tokens are to be stored; None: in struct arrays where the server has them, else as text.
+        storage: how tokens are to be stored; None: in struct arrays if the server has them, otherwise as text.
     """
 
     storage: TokenStorage | None = None
@@ -89,17 +89,17 @@ class Plan:
 
     @property
     def text_precision(self) -> TokenType:
-        """How tokens are stored where they are text."""
+        """How tokens are stored in text."""
         return self.precision or "float16"
 
     @property
     def preferred_storage(self) -> TokenStorage:
-        """How tokens are to be stored where the server can; struct arrays are made with float32."""
+        """How tokens are to be stored if the server can; struct arrays have float32 values."""
         return self.storage or ("struct" if self.precision in (None, "float32") else "blob")
 
 
 def check(encoder: Encoder, plan: Plan) -> None:
-    """Raises InvalidInput for what no Milvus can make."""
+    """Raises InvalidInput for a plan that no Milvus supports."""
     check_dimensions(encoder, MAX_DIM, "Milvus")
     check_codes(plan)
     unknown = sorted(set(plan.options) - _OPTIONS)
@@ -111,15 +111,17 @@ def check(encoder: Encoder, plan: Plan) -> None:
         check_precision(plan.precision, get_args(TokenType))
     if plan.storage == "struct" and plan.precision not in (None, "float32"):
         raise Unsupported(
-            f"struct arrays are made with float32 values, not with {plan.precision}: leave out token_storage='struct', "
-            "so that tokens are kept as text"
+            f"struct arrays have float32 values, not {plan.precision}: leave out token_storage='struct', "
+            "so that tokens are stored as text"
         )
     if plan.metric not in ("IP", "COSINE"):
         raise InvalidInput(f"tokens_metric must be 'IP' or 'COSINE', got {plan.metric!r}")
     if plan.datatype not in _FDE_TYPES:
-        raise InvalidInput(f"FDEs are {', '.join(kind.name for kind in _FDE_TYPES)}, not {plan.datatype!r}")
+        raise InvalidInput(
+            f"datatype must be one of {', '.join(kind.name for kind in _FDE_TYPES)}, got {plan.datatype!r}"
+        )
     if not 1 <= plan.max_tokens <= MAX_CAPACITY:
-        raise InvalidInput(f"max_tokens is from 1 to {MAX_CAPACITY}, got {plan.max_tokens}")
+        raise InvalidInput(f"max_tokens must be from 1 to {MAX_CAPACITY}, got {plan.max_tokens}")
     texts = blobs.fields_for(plan.max_tokens, encoder.token_dim, plan.text_precision)
     names = {own.name for own in plan.fields}
     if plan.storage != "struct" and texts + len(names) + 3 > MAX_FIELDS:
@@ -133,17 +135,17 @@ def check(encoder: Encoder, plan: Plan) -> None:
 
 
 def check_codes(plan: Plan) -> None:
-    """Raises InvalidInput for codes that there are not, or that an index type excludes."""
+    """Raises InvalidInput for a quantization that does not exist, or that conflicts with an index type."""
     if plan.quantization not in ("auto", "sq8", None):
         raise InvalidInput(f"quantization must be 'auto', 'sq8' or None, got {plan.quantization!r}")
     if plan.index_type is not None and plan.quantization != "auto":
         raise InvalidInput(
-            f"index_type={plan.index_type!r} decides the codes: leave out quantization={plan.quantization!r}"
+            f"index_type={plan.index_type!r} determines the quantization: leave out quantization={plan.quantization!r}"
         )
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a payload of a collection that this library makes may not have this key."""
+    """Whether this key is reserved in payloads of collections that this library creates."""
     return name == FDE or name.startswith("muvera_")
 
 
@@ -173,7 +175,7 @@ def schema_of(encoder: Encoder, plan: Plan, storage: TokenStorage) -> Collection
 
 
 def fde_index(plan: Plan, server: Server) -> dict[str, Any]:
-    """The index of the FDEs, as ``add_index`` takes it."""
+    """The index of the FDEs, as arguments of ``add_index``."""
     if plan.index_type is not None:
         return {"index_type": plan.index_type, "params": dict(plan.index_params)}
     if plan.quantization == "sq8" or (plan.quantization == "auto" and server.sq8):
@@ -191,7 +193,7 @@ def token_index(plan: Plan) -> dict[str, Any]:
 
 
 def snapshot_of(collection: Collection, **more: Any) -> str:
-    """The text that is kept in the collection's properties; ``more`` is added to it."""
+    """The text that is stored in the collection's properties, with ``more`` added."""
     state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
     own = {
         "storage": collection.storage,
@@ -203,7 +205,7 @@ def snapshot_of(collection: Collection, **more: Any) -> str:
 
 
 def kept_state(description: Description) -> Any:
-    """The state that a collection keeps, None where it keeps none."""
+    """The state that a collection stores; None if it has none."""
     text = (description.get("properties") or {}).get(STATE_KEY)
     try:
         return json.loads(text) if text else None
@@ -212,7 +214,7 @@ def kept_state(description: Description) -> Any:
 
 
 def has_struct(description: Description, name: str) -> bool:
-    """Whether the server kept the struct array; servers that have none drop it silently."""
+    """Whether the server created the struct array; servers without struct arrays drop it silently."""
     return any(each["name"] == name and _is_struct(each) for each in description["fields"])
 
 
@@ -225,11 +227,11 @@ def describe(
     server: Server,
     **state: Any,
 ) -> Collection:
-    """A collection, from its description and the state it keeps.
+    """Describes a collection, from its schema and its stored state.
 
     Raises:
-        SchemaMismatch: it is not what the encoder and two-stage search need; every reason is named.
-        InvalidInput: no Milvus stores such FDEs.
+        SchemaMismatch: it does not fit the encoder or two-stage search; the message names every reason.
+        InvalidInput: no Milvus can store such FDEs.
     """
     check_dimensions(encoder, MAX_DIM, "Milvus")
     fields = {each["name"]: each for each in description["fields"]}
@@ -282,7 +284,7 @@ def _computed(description: Description) -> set[str]:
 
 
 def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> tuple[Collection, list[str]]:
-    """The collection with what its FDE field tells, and what does not fit."""
+    """The collection with the properties of its FDE field, and the problems."""
     info, fde = fields.get(collection.fde), collection.fde
     if fde in _multivectors(fields):
         return collection, [f"{fde!r} is a multivector, FDEs are single vectors"]
@@ -299,7 +301,7 @@ def _fit_fde(collection: Collection, fields: Mapping[str, Any]) -> tuple[Collect
 
 
 def _fit_tokens(collection: Collection, fields: Mapping[str, Any]) -> tuple[Collection, list[str]]:
-    """The collection with what its fields of tokens tell, and what does not fit."""
+    """The collection with the properties of its token fields, and the problems."""
     name, width = collection.tokens, collection.encoder.token_dim
     if name is None:
         return collection, []

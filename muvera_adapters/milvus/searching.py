@@ -1,4 +1,4 @@
-"""Operations that search: nearest FDEs, then MaxSim by the server or here."""
+"""Operations that search: nearest FDEs, then MaxSim by the server or in this process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from muvera_adapters.stores.timing import Stage
 Rerank = Literal["auto", "native", "client", "none", "native_muvera"]
 _MODES = get_args(Rerank)
 
-# indexes whose scores are those of codes (knowhere computes MaxSim on what the index has)
+# indexes whose scores are those of quantized tokens (knowhere computes MaxSim on the index's values)
 _CODED = ("HNSW_SQ", "HNSW_PQ", "HNSW_PRQ")
 
 
@@ -60,8 +60,8 @@ class Options(SearchOptions):
     """Arguments of a search; the stores document them.
 
     Attributes:
-        search_params: search parameters of the FDEs' index, None for the defaults.
-        count_missing: count the documents that have no FDE.
+        search_params: search parameters of the FDE index; None: the defaults.
+        count_missing: whether to count the documents without an FDE.
     """
 
     search_params: Mapping[str, Any] | None = None
@@ -75,10 +75,10 @@ class Ranked:
     Attributes:
         key: primary key.
         score: MaxSim, or the encoder's estimate.
-        fde_score: the encoder's estimate, None where it is not known.
+        fde_score: encoder's estimate; None: unknown.
         reranked: whether the score is MaxSim.
         found_by: names of the searches that found it.
-        weight: sum of the query's weights, None for fused scores.
+        weight: sum of the query's weights; None for fused scores.
     """
 
     key: Key
@@ -90,13 +90,13 @@ class Ranked:
 
 
 async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
-    """Hits of every query; second stages differ in their filters, so at most ``at_once`` searches go on at a time."""
+    """Hits of every query; second stages have different filters, so at most ``at_once`` searches run at a time."""
     found = grouped(partial(_search, collection, queries, at_once), options, MAX_RESULTS)
     return await with_missing(collection, found, without_fde(collection), wanted=options.count_missing)
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
-    """MaxSim over everything that has tokens, page by page in the order of keys."""
+    """Ranks all documents that have tokens by MaxSim, page by page in the order of keys."""
     need_tokens(collection, ": there is nothing to score exactly")
     _check(collection, options)
     query = check_queries(collection, [query_tokens], options, check_encodable)[0]
@@ -141,7 +141,7 @@ async def _search(collection: Collection, queries: Sequence[Any], at_once: int, 
 async def _two_stages(
     collection: Collection, mode: str, o: Options, query: Query, fde: QueryFDE, timings: Timings
 ) -> Hits:
-    """Candidates, their scores, and what hits have to show: a request each, or more where tokens are long."""
+    """Candidates, their scores, and the fields of hits: a request each, or more if tokens are long."""
     chosen = checked(o.filter)
     if mode == "none" and o.rrf is None:
         return await _none(collection, query, fde, chosen, o, timings)
@@ -177,7 +177,7 @@ async def _two_stages(
     ]
     reranked.sort(key=lambda one: -one.score)
     if without:
-        # without tokens; or deleted meanwhile
+        # without tokens, or deleted meanwhile
         there = {row.key for row in await fetch_all(collection, without, ())}
         without = [key for key in without if key in there]
     rest = [
@@ -187,7 +187,7 @@ async def _two_stages(
 
 
 async def _none(collection: Collection, query: Query, fde: QueryFDE, chosen: str, o: Options, timings: Timings) -> Hits:
-    """One request, unless candidates are asked for that are not shown: payloads of these stay where they are."""
+    """One request, unless there are candidates that are not shown, whose payloads are not read."""
     fields = _shown_fields(collection, o)
     direct = o.candidates == o.wanted
     with Stage(timings, "first_stage"):
@@ -216,11 +216,11 @@ async def _native_muvera(collection: Collection, query: Query, o: Options, timin
 async def _score_there(
     collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
 ) -> dict[Key, float]:
-    """MaxSim by the server; documents that it left out are scored here. Those without tokens have no score."""
+    """MaxSim by the server; others are scored in this process. Documents without tokens have no score."""
     scores: dict[Key, float] = {}
     for i in range(0, len(keys), FILTER_KEYS):
         some = keys[i : i + FILTER_KEYS]
-        # with a smaller limit the server would look at fewer tokens, and leave out more documents
+        # with a smaller limit, the server would search fewer tokens and leave out more documents
         rows = await near_tokens(collection, query, len(some), among(collection.key, some))
         scores.update((row.key, _score(row)) for row in rows)
     missing = [key for key in keys if key not in scores]
@@ -242,7 +242,7 @@ async def _score_here(
 async def _shown(
     collection: Collection, shown: Sequence[Ranked], unscored: Sequence[Ranked], o: Options, timings: Timings
 ) -> Hits:
-    """Hits, whose payloads and tokens are fetched now, and candidates without tokens."""
+    """Hits, with payloads and tokens that are fetched now, and candidates without tokens."""
     with Stage(timings, "payload"):
         found = await _fetched(collection, list(dict.fromkeys(one.key for one in [*shown, *unscored])), o)
     hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
@@ -275,7 +275,7 @@ def _mode(collection: Collection, options: Options, candidates: int) -> str:
         native = _scores_there(collection) and not needs_client(collection, options)
         mode = "none" if collection.tokens is None else "native" if native else "client"
         if mode == "client" and not needs_client(collection, options):
-            LOG.debug("%s: tokens are scored here: the server cannot, or would score their codes", collection.name)
+            LOG.debug("%s: tokens are scored in this process: the server would score codes, or cannot", collection.name)
     check_mode(collection, options, mode)
     if options.rerank == "native_muvera" and collection.strategy != "muvera":
         raise Unsupported(
@@ -290,7 +290,7 @@ def _mode(collection: Collection, options: Options, candidates: int) -> str:
 
 
 def _scores_there(collection: Collection) -> bool:
-    """Whether the server's own MaxSim is exact: codes of tokens would give scores of codes."""
+    """Whether the server's MaxSim is exact, which it is not for quantized tokens."""
     return collection.token_index is not None and collection.token_index.get("index_type") not in _CODED
 
 

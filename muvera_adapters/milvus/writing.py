@@ -33,7 +33,7 @@ async def upsert(
     replace: bool = False,
     zero_rows: ZeroRows = "refuse",
 ) -> WriteReport:
-    """Encodes and writes documents, batch after batch; unless ``replace``, what they do not name stays."""
+    """Encodes and writes documents, batch after batch; unless ``replace``, fields that they do not name stay."""
     need_fde(collection)
     prepared = prepare(collection, ids, tokens, payloads, intake(collection), vectors=vectors, zero_rows=zero_rows)
     whole = replace or await _is_empty(collection, prepared.sizes)
@@ -65,9 +65,9 @@ async def delete(
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
-    """Writes what is in memory to segments, the only thing that has indexes, and returns when all segments have theirs.
+    """Writes documents in memory to segments, and waits until all segments have their indexes.
 
-    Returns the number of documents without index, as ``unindexed``.
+    Returns the number of documents without index, as :func:`reading.unindexed`.
     """
     await requests.flush(collection.name)
     found = await wait_until_idle(collection.name, partial(_index_state, collection.name), timeout)
@@ -75,13 +75,13 @@ async def wait_indexed(collection: Collection, timeout: float | None) -> int | N
 
 
 async def _index_state(name: str) -> tuple[list[Description], str | None]:
-    """The indexes, and what the server is doing (None: nothing)."""
+    """The indexes, and the current activity of the server (None: nothing)."""
     found = await indexes(name)
     return found, None if is_indexed(found) else "indexing"
 
 
 async def _is_empty(collection: Collection, sizes: Sequence[int]) -> bool:
-    """Whether there is nothing to keep. A single batch is not worth the request: it would be as long as its own."""
+    """Whether the collection is empty. For a single batch it is not checked, as that takes as long as the batch."""
     if len(list(islice(slices(sizes, requests.WRITE_BYTES), 2))) < 2:
         return False
     return not await requests.count(collection)

@@ -1,4 +1,4 @@
-"""Reads PLAID-family indexes (ColBERT) without torch and without the model that made them."""
+"""Reads indexes of the PLAID family (ColBERT) without torch and without the model that made them."""
 
 from muvera_adapters.plaid.detect import detect, open_index
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning, UnknownFormat

@@ -1,4 +1,4 @@
-"""What all formats have in common: chunks of documents whose token vectors are decoded slice by slice."""
+"""Shared by all formats: chunks of documents whose token vectors are decoded slice by slice."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from muvera_adapters.plaid.files import Int64
 from muvera_adapters.plaid.source import IndexDocument
 from muvera_adapters.results import DocumentId
 
-# tokens decoded at once: 4 MB at 128 dims; a few slices live at a time, as batches end within them
+# tokens decoded at a time: 4 MB at 128 dims; a few slices are alive at a time, as batches end within them
 _SLICE_TOKENS = 8_192
 
 Float32 = npt.NDArray[np.float32]
-#: token vectors (end - begin, dim) of rows begin to end of a chunk
+#: function that returns the token vectors (end - begin, dim) of rows begin to end of a chunk
 Rows = Callable[[int, int], Float32]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive documents.
+    """Consecutive documents of an index.
 
     Attributes:
-        lengths: (n,) tokens per document, 0 where it was deleted.
-        rows: opens the chunk's files and checks their sizes.
+        lengths: (n,) numbers of tokens per document; 0 for a deleted document.
+        rows: function that opens the chunk's files and checks their sizes.
     """
 
     lengths: Int64
@@ -38,12 +38,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Labels:
-    """What documents are called and what is kept beside them, by position, deleted documents counted.
+    """Ids and payloads of documents by position; deleted documents count.
 
     Attributes:
-        ids: starts reading the ids of all positions in order; None: the positions are the ids.
-        payloads: starts reading the payloads of all positions in order; None: there are none.
-        deleted: (n,) true where a document's vectors are still there but it is deleted; None: nowhere.
+        ids: function that starts reading the ids of all positions in order; None: the positions are the ids.
+        payloads: function that starts reading the payloads of all positions in order; None: there are none.
+        deleted: (n,) whether a document is deleted although its vectors are still there; None: no document is.
     """
 
     ids: Callable[[], Iterator[DocumentId]] | None = None
@@ -54,26 +54,27 @@ class Labels:
 class ChunkedIndex:
     """An index of any format; see :class:`muvera_adapters.plaid.source.Source`.
 
-    Memory: the centroids, lengths of documents, and 4 MB of decoded tokens, whatever the size of the index.
+    It keeps in memory the centroids, the lengths of documents, and 4 MB of decoded tokens, whatever the size of the
+    index.
 
     Args:
-        format: its name.
+        format: name of the format.
         dim: width of a token vector.
-        chunks: in the order of the index.
-        labels: of its documents.
+        chunks: chunks in the order of the index.
+        labels: ids and payloads of the documents.
     """
 
     def __init__(self, format: str, dim: int, chunks: Sequence[Chunk], labels: Labels = Labels()) -> None:
         self.format, self.dim, self.labels = format, dim, labels
         self._chunks = chunks
-        #: (n,) tokens per position, as the files say
+        #: (n,) numbers of tokens per position, as the files have them
         self.lengths = np.concatenate([c.lengths for c in chunks]) if chunks else np.zeros(0, np.int64)
         alive = self.lengths > 0
         self._alive = alive if labels.deleted is None else alive & ~labels.deleted
 
     @property
     def n_tokens(self) -> int:
-        """Token vectors of all documents."""
+        """Number of token vectors of all documents."""
         return int(self.lengths[self._alive].sum())
 
     def __len__(self) -> int:
@@ -84,7 +85,7 @@ class ChunkedIndex:
         return ChunkedIndex(self.format, self.dim, self._chunks, labels)
 
     def documents(self, start: int = 0) -> Iterator[IndexDocument]:
-        """All documents from position ``start`` on in order, deleted ones left out."""
+        """All documents from position ``start`` on, in order, without deleted ones."""
         ids: Iterator[DocumentId] = self.labels.ids() if self.labels.ids else itertools.count()
         payloads = self.labels.payloads() if self.labels.payloads else itertools.repeat({})
         if start:
@@ -94,7 +95,7 @@ class ChunkedIndex:
             identifier, payload = next(ids, None), next(payloads, None)
             if identifier is None or payload is None:
                 raise InvalidInput(
-                    f"the ids or texts given end at position {position}: their file was changed meanwhile"
+                    f"the ids or texts given end at position {position}: their file was changed during the reading"
                 )
             if alive:
                 yield IndexDocument(position, identifier, tokens, payload)

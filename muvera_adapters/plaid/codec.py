@@ -11,14 +11,14 @@ Float32 = npt.NDArray[np.float32]
 class ResidualCodec:
     """Decodes tokens: a centroid, plus a quantized residual per dimension, scaled to unit length.
 
-    Each residual is an index of ``nbits`` bits into ``bucket_weights``, its bits stored lowest first, the bit stream
-    packed highest bit first (colbert-ai 0.2, ``indexing/codecs/residual.py``).
+    Each residual is an index of ``nbits`` bits into ``bucket_weights``. Its bits are stored lowest first; the bit
+    stream is packed highest bit first (colbert-ai 0.2, ``indexing/codecs/residual.py``).
 
     Args:
         centroids: (K, dim) floats.
         bucket_weights: (2**nbits,) floats.
         nbits: 1, 2, 4 or 8.
-        packed_in_order: each index has its bits highest first instead, as XTR-WARP repacks them.
+        packed_in_order: whether each index has its bits highest first instead, as XTR-WARP repacks them.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ResidualCodec:
 
     @property
     def n_centroids(self) -> int:
-        """Rows that a code may name."""
+        """Number of centroids, and so of valid codes."""
         return len(self._centroids)
 
     def uses_empty(self, codes: npt.NDArray[np.integer]) -> bool:
@@ -56,7 +56,7 @@ class ResidualCodec:
         return self._empty is not None and bool(np.take(self._empty, codes).any())
 
     def decode(self, codes: npt.NDArray[np.integer], residuals: npt.NDArray[np.uint8]) -> Float32:
-        """(n,) rows of centroids and (n, dim * nbits / 8) bytes to (n, dim) float32 of unit length."""
+        """Decodes (n,) codes and (n, dim * nbits / 8) bytes to (n, dim) float32 of unit length."""
         tokens = self._centroids[codes]
         tokens += self._residuals[residuals].reshape(tokens.shape)
         norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens))

@@ -1,4 +1,4 @@
-"""Indexes of ColBERT v1 (2020 to 2021), which keep token vectors uncompressed; as its source describes them."""
+"""Indexes of ColBERT v1 (2020 to 2021), which store token vectors uncompressed; written from its source code."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from muvera_adapters.plaid.residuals import forget
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
 
-# of the unpacked list of ids: some for each document, and some more
+# maximum number of bytes of the unpacked list of ids: some per document, and some more
 _ID_BYTES, _MAX_IDS_BYTES = 1_024, 1 << 30
 
 
 def open_colbert_v1(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
-    """A directory written by ColBERT v1 or PyTerrier; no real one was met so far.
+    """Opens a directory written by ColBERT v1 or PyTerrier; not tested with a real one.
 
-    Vectors are given as they are stored, as float32. Ids are positions, or PyTerrier's ``docnos.pkl.gz``.
+    Vectors are returned as they are stored, as float32. Ids are positions, or PyTerrier's ``docnos.pkl.gz``.
 
     Args:
-        directory: of the index.
-        own_ids: read PyTerrier's ids; False: positions are the ids.
+        directory: directory of the index.
+        own_ids: whether to read PyTerrier's ids; False: positions are the ids.
 
     Raises:
         IndexDamaged: a file is missing or contradicts another.
@@ -48,7 +48,7 @@ def open_colbert_v1(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
 
 
 def _rows(path: Path, n_tokens: int, dim: int) -> Rows:
-    """``dim`` is that of the chunks before, 0 in the first."""
+    """Rows of one chunk; ``dim`` is that of the chunks before, 0 for the first."""
     found = load_tensors(path)
     parts: list[Any] = list(found) if isinstance(found, tuple | list) else [found]
     if not parts or not all(isinstance(p, np.ndarray) and p.ndim == 2 and p.dtype.kind == "f" for p in parts):

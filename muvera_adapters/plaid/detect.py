@@ -1,4 +1,4 @@
-"""Which format a directory has, and the source that reads it."""
+"""Detects the format of a directory, and opens it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from muvera_adapters.plaid.stanford import open_stanford
 from muvera_adapters.plaid.text_files import IdFile, TextFile, check_order
 from muvera_adapters.plaid.xtr_warp import open_xtr_warp, open_xtr_warp_rs
 
-#: format: how to open it, given the directory, whether its own ids are read, and whether original vectors are taken
+#: functions that open each format, given the directory, whether to read its own ids, and whether to use originals
 _OPENERS: dict[str, Callable[[Path, bool, bool], ChunkedIndex]] = {
     "stanford": lambda d, _ids, _originals: open_stanford(d),
     "ragatouille": lambda d, ids, _originals: open_ragatouille(d, own_ids=ids),
@@ -37,15 +37,15 @@ _OPENERS: dict[str, Callable[[Path, bool, bool], ChunkedIndex]] = {
 
 
 def detect(path: str | os.PathLike[str]) -> str:
-    """Name of the format of the index in a directory; looks at names of files and at ``metadata.json`` alone.
+    """Name of the format of the index in a directory, from the names of files and from ``metadata.json``.
 
     Raises:
-        UnknownFormat: no such directory, or it holds no index that can be read.
-        IndexDamaged: ``metadata.json`` is no JSON.
+        UnknownFormat: there is no such directory, or it has no index that can be read.
+        IndexDamaged: ``metadata.json`` is not valid JSON.
     """
     directory = Path(path)
     if not directory.is_dir():
-        raise UnknownFormat(f"{directory} is no directory")
+        raise UnknownFormat(f"{directory} is not a directory")
     found = _detect(directory)
     if found:
         _refuse_binary(directory)
@@ -54,10 +54,10 @@ def detect(path: str | os.PathLike[str]) -> str:
         raise UnknownFormat(f"{directory} is a PLAID index whose build was not finished (no centroids)")
     for name, what in _NOT_READ.items():
         if next(directory.glob(name), None):
-            raise UnknownFormat(f"{directory} is {what}, which is not read")
+            raise UnknownFormat(f"{directory} is {what}, which is not supported")
     inside = sorted(p.name for p in directory.iterdir() if p.is_dir() and _detect(p))
     hint = f"; did you mean {directory / inside[0]}?" if inside else f"; formats read: {', '.join(_OPENERS)}"
-    raise UnknownFormat(f"{directory} is no PLAID index (no centroids in it){hint}")
+    raise UnknownFormat(f"{directory} is not a PLAID index (it has no centroids){hint}")
 
 
 def _refuse_binary(directory: Path) -> None:
@@ -66,7 +66,7 @@ def _refuse_binary(directory: Path) -> None:
     if isinstance(metadata, dict) and metadata.get("binary"):
         raise UnknownFormat(
             f"{directory} is a binary index of next-plaid (1.8 and later), which has only the signs of values and is "
-            "not read; build the index again without binary"
+            "not supported; build the index again without binary"
         )
 
 
@@ -110,22 +110,22 @@ def open_index(
     texts: str | os.PathLike[str] | None = None,
     originals: bool = True,
 ) -> Source:
-    """Opens the index in a directory, whatever wrote it.
+    """Opens the index in a directory, whatever its format.
 
-    Nothing in the index is executed: its pickles are read by parsers that know arrays, or strings and integers, alone.
+    Nothing in the index is executed: its pickles are read by parsers that know only arrays, or strings and integers.
     Nothing is written, and all sizes are checked before the first document.
 
     Args:
-        path: the directory.
-        ids: file with one id per line, or a JSON list in a file named ``.json``, of all positions in order, deleted
-            documents included; takes the place of the index's own id map, which is then not read.
-        texts: ``.tsv`` (position, text, optional title) or ``.jsonl`` file with the text of every position in order;
-            goes into the payload.
-        originals: take vectors as they were given where the index keeps them beside the compressed ones (fast-plaid
-            with up to 1,000 documents); False: decode all, as the index's own search does.
+        path: directory of the index.
+        ids: file with the ids of all positions in order, including deleted documents: one id per line, or a list in a
+            ``.json`` file. It replaces the index's own id map, which is then not read.
+        texts: ``.tsv`` (position, text, optional title) or ``.jsonl`` file with the text of every position in order,
+            for the payload.
+        originals: whether to use the original vectors where the index stores them beside the compressed ones
+            (fast-plaid with up to 1,000 documents); False: decode all, as the index's own search does.
 
     Raises:
-        UnknownFormat: no such directory, or it holds no index that can be read.
+        UnknownFormat: there is no such directory, or it has no index that can be read.
         IndexDamaged: a file is missing, cut short, or contradicts another; the message names it.
         InvalidInput: ``ids`` or ``texts`` do not fit the index.
     """
@@ -133,7 +133,7 @@ def open_index(
     parent = directory.resolve().parent
     if ids is None and (format, _detect(parent)) in _INSIDE_PYLATE:
         warnings.warn(
-            f"{directory}: ids are the index's own numbers; open {parent} for those that PyLate keeps", IndexWarning, 2
+            f"{directory}: ids are the index's own numbers; open {parent} for those of PyLate", IndexWarning, 2
         )
     index = _OPENERS[format](directory, ids is None, originals)
     labels, n = index.labels, len(index.lengths)
@@ -146,7 +146,7 @@ def open_index(
     return index.with_labels(labels)
 
 
-#: formats of a directory and of the one above it, where PyLate keeps the ids
+#: formats of a directory and of its parent, where PyLate stores the ids
 _INSIDE_PYLATE = {("fast-plaid", "pylate-fast-plaid"), ("xtr-warp-rs", "pylate-warp")}
 
 _Payloads = Callable[[], Iterator[Mapping[str, Any]]]

@@ -1,4 +1,4 @@
-"""What can be wrong with an index; an index is untrusted input."""
+"""Errors of indexes, which are untrusted input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from muvera_adapters.errors import MuveraError
 
 
 class UnknownFormat(MuveraError):
-    """The directory is no index of a format that can be read."""
+    """The directory is not an index of a supported format."""
 
 
 class IndexDamaged(MuveraError):

@@ -1,7 +1,7 @@
-"""Indexes of fast-plaid, 1.4 to 1.7, and of next-plaid, which keeps them nearly the same way.
+"""Indexes of fast-plaid, 1.4 to 1.7, and of next-plaid, whose format is nearly the same.
 
-Chunk files and files of merged chunks: up to 1.6 merged files are a second copy, from 1.7 on they are the only one and
-a chunk file is there only while it waits to be merged.
+There are chunk files and files of merged chunks. Up to 1.6, merged files are a second copy. From 1.7 on they are the
+only copy, and a chunk file exists only until it is merged.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from muvera_adapters.plaid.metadata_db import open_metadata
 from muvera_adapters.plaid.numpy_file import load_array, load_object_array
 from muvera_adapters.plaid.residuals import Array, mapped, numpy_codec, residual_rows
 
-# of embeddings.npy and buffer.npy, which have to be in memory as a whole; fast-plaid keeps 1,000 documents there
+# maximum size of embeddings.npy and buffer.npy, which are read into memory; fast-plaid keeps 1,000 documents there
 _MAX_ORIGINALS_BYTES = 1 << 30
-# mean over a document's tokens between original and decoded; measured: the same document at 1 bit 0.81 and more, others
-# 0.40 and less. Lengths do not tell: a deletion in fast-plaid 1.7 can take another document out of the buffer
+# mean cosine of a document's original and decoded tokens; measured: the same document at 1 bit 0.81 and more,
+# others 0.40 and less. Lengths do not tell: a deletion in fast-plaid 1.7 can remove another document from the buffer
 _MIN_COSINE = 0.6
 
 
 def open_fast_plaid(directory: Path, *, originals: bool = True) -> ChunkedIndex:
-    """A directory written by fast-plaid.
+    """Opens a directory written by fast-plaid.
 
-    Ids are positions: fast-plaid renumbers what is left after a deletion. Columns of ``metadata.db`` are the payload.
+    Ids are positions: fast-plaid renumbers the remaining documents after a deletion. Columns of ``metadata.db`` are the
+    payload.
 
     Args:
-        directory: of the index.
-        originals: take the vectors as they were given, scaled to unit length, for the documents of which
-            ``embeddings.npy`` or ``buffer.npy`` keeps them; False: decode all.
+        directory: directory of the index.
+        originals: whether to use the original vectors, scaled to unit length, of the documents in
+            ``embeddings.npy`` or ``buffer.npy``; False: decode all.
 
     Raises:
         IndexDamaged: a file is missing or contradicts another.
@@ -47,7 +48,7 @@ def open_fast_plaid(directory: Path, *, originals: bool = True) -> ChunkedIndex:
 
 
 def open_next_plaid(directory: Path, *, originals: bool = True) -> ChunkedIndex:
-    """A directory written by next-plaid (colgrep); its binary indexes are not read.
+    """Opens a directory written by next-plaid (colgrep); its binary indexes are not supported.
 
     Arguments, errors and results as for :func:`open_fast_plaid`.
     """
@@ -55,7 +56,7 @@ def open_next_plaid(directory: Path, *, originals: bool = True) -> ChunkedIndex:
     return index.with_labels(Labels(payloads=open_metadata(directory / "metadata.db", len(index.lengths))))
 
 
-# documents' matrices as a file keeps them; None: it contradicts itself
+# reads the documents' matrices of a file; None: the file contradicts itself
 _ReadOriginals = Callable[[Path], list[Any] | None]
 
 
@@ -80,7 +81,7 @@ def _open(directory: Path, format: str, read_originals: _ReadOriginals | None) -
 
 
 def _merged_rows(directory: Path, kind: str, lengths: list[Int64]) -> Int64:
-    """Rows that each chunk has in the merged file: as its manifest says, else as many as its tokens."""
+    """Number of rows of each chunk in the merged file: from its manifest, otherwise its number of tokens."""
     rows = np.array([n.sum() for n in lengths], np.int64)
     path = directory / f"merged_{kind}.manifest.json"
     if not path.exists():
@@ -95,7 +96,7 @@ def _merged_rows(directory: Path, kind: str, lengths: list[Int64]) -> Int64:
         if entry is not None:
             found = entry.get("rows") if isinstance(entry, dict) else None
             if not isinstance(found, int) or not 0 <= found < 2**40:
-                raise IndexDamaged(path, f"no number of rows of {number}.{kind}.npy")
+                raise IndexDamaged(path, f"the number of rows of {number}.{kind}.npy is missing or not valid")
             rows[number] = found
     return rows
 
@@ -116,15 +117,15 @@ def _rows(directory: Path, codec: ResidualCodec, number: int, n_tokens: int, spa
 
 
 def _with_originals(directory: Path, dim: int, chunks: list[Chunk], read: _ReadOriginals) -> list[Chunk]:
-    """Puts vectors as they were given in the place of decoded ones, where they agree with the documents' lengths."""
+    """Replaces decoded vectors by the original ones, if these agree with the documents' lengths."""
     lengths = np.concatenate([c.lengths for c in chunks])
     found: dict[int, Array] = {}
-    # the buffer's documents are the last ones
+    # the buffer has the last documents
     for name in ("buffer.npy", "embeddings.npy"):
         path = directory / name
         if not path.exists():
             continue
-        # 64 bits a number, and what a pickle needs for each document
+        # 64 bits per number, and the overhead of a pickle per document
         limit = min(_MAX_ORIGINALS_BYTES, int(lengths.sum()) * dim * 8 + 4096 * (len(lengths) + 1))
         size = path.stat().st_size
         matrices = read(path) if size <= limit else None
@@ -175,7 +176,7 @@ def _mixed_rows(chunk: Chunk, position: int, originals: Mapping[int, Array]) -> 
 
 
 def _flat_originals(path: Path) -> list[Any] | None:
-    """next-plaid's: one (n, dim) array, and the documents' lengths beside it."""
+    """Original vectors of next-plaid: one (n, dim) array, and a file with the documents' lengths."""
     values = load_array(path)
     lengths = read_lengths(path.with_name(path.stem + "_lengths.json"))
     if values.ndim != 2 or values.dtype.kind != "f":

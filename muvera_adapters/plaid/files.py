@@ -16,15 +16,15 @@ from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 
 Int64 = npt.NDArray[np.int64]
 
-# of one JSON file; the longest met, the lengths of 9 million documents in one list, has 30 MB
+# maximum size of a JSON file; the largest seen, the lengths of 9 million documents in one list, has 30 MB
 _MAX_JSON_BYTES = 1 << 30
 
 
-#: folders of an index of PyLate in which another library keeps its own
+#: directories in an index of PyLate that contain an index of another library
 INNER_FOLDERS = ("fast_plaid_index", "warp_index")
 
-# locks, which libraries leave behind when they only read, are not among them, nor is anything else that lies there:
-# queries, a collection or the journal of a migration
+# not lock files, which libraries leave behind even when they only read, nor other files in the directory: queries, a
+# collection or the journal of a migration
 _INDEX_FILES = re.compile(
     r"\d+\.((codes|residuals|passage_ids)\.(pt|npy)|metadata\.json|pt)|doclens\.\d+\.(json|npy)"
     r"|(centroids|buckets|avg_residual|ivf|ivf\.pid|ivf_lengths|bucket_weights|bucket_cutoffs|cluster_threshold)\.(pt|npy)"
@@ -44,7 +44,7 @@ def require_file(path: Path) -> Path:
     """The path itself.
 
     Raises:
-        IndexDamaged: it is missing, no file (opening a pipe would wait forever), or not readable.
+        IndexDamaged: the path is missing, not a file (opening a pipe would wait forever), or not readable.
     """
     if not path.exists():
         raise IndexDamaged(path, "the file is missing: an unfinished build, or a partial copy")
@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
     """Parses one JSON file.
 
     Raises:
-        IndexDamaged: missing, larger than 1 GB, or no JSON.
+        IndexDamaged: the file is missing, larger than 1 GB, or not valid JSON.
     """
     size = require_file(path).stat().st_size
     if size > _MAX_JSON_BYTES:
@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise IndexDamaged(path, f"no JSON: {error}") from error
+        raise IndexDamaged(path, f"not valid JSON: {error}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_metadata(directory: Path) -> tuple[dict[str, Any], int]:
     """The object in ``metadata.json``, which builds write last, and its number of chunks; newer chunks are ignored.
 
     Raises:
-        IndexDamaged: missing, or without ``num_chunks``.
+        IndexDamaged: the file is missing, or has no ``num_chunks``.
     """
     path = directory / "metadata.json"
     if not path.exists() and (directory / "plan.json").exists():
@@ -92,11 +92,11 @@ def read_metadata(directory: Path) -> tuple[dict[str, Any], int]:
     metadata = read_json(path)
     count = metadata.get("num_chunks") if isinstance(metadata, dict) else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise IndexDamaged(path, "no number of chunks (num_chunks) in it")
+        raise IndexDamaged(path, "the number of chunks (num_chunks) is missing or not valid")
     extra = sorted(n for n in _chunk_numbers(directory) if n >= count)
     if extra:
         warnings.warn(
-            f"{directory}: ignored the files of chunk {extra[0]} and later; metadata.json says {count} chunks "
+            f"{directory}: ignored the files of chunk {extra[0]} and later; metadata.json has {count} chunks "
             "(an update that was interrupted, or files of an older index)",
             IndexWarning,
             stacklevel=2,
@@ -110,7 +110,7 @@ def _chunk_numbers(directory: Path) -> set[int]:
 
 
 def read_lengths(path: Path) -> Int64:
-    """Numbers of tokens per document, of a JSON list; (n,)."""
+    """(n,) numbers of tokens per document, from a JSON list."""
     lengths = read_json(path)
     # updated indexes hold floats: 17.0
     if not isinstance(lengths, list) or not all(

@@ -15,10 +15,10 @@ _CONTENT = ' LEFT JOIN "METADATA_CONTENT" ON "METADATA"."_content_id_" = "METADA
 
 
 def open_metadata(path: Path, n_documents: int) -> Callable[[], Iterator[Mapping[str, Any]]] | None:
-    """What starts reading the payloads of all documents in order; None where the index has no database, or not its own.
+    """Function that starts reading the payloads of all documents in order; None if there is no matching database.
 
     Raises:
-        IndexDamaged: no database, or without the tables expected.
+        IndexDamaged: the file is not a database, or lacks the expected tables.
     """
     if not path.exists():
         return None
@@ -27,7 +27,7 @@ def open_metadata(path: Path, n_documents: int) -> Callable[[], Iterator[Mapping
         count, distinct, first, last = connection.execute(
             f'SELECT count(*), count(DISTINCT "_subset_"), min("_subset_"), max("_subset_") FROM {tables}'  # noqa: S608
         ).fetchone()
-        # fast-plaid writes database and vectors one after the other, updates in this order, deletions in the other
+        # fast-plaid writes first the database and then the vectors in updates, and the other way round in deletions
         if (count, distinct, first, last) != (n_documents, n_documents, 0, n_documents - 1):
             warnings.warn(
                 f"{path}: left out, it has {count} rows numbered {first} to {last}, and the index {n_documents} "
@@ -49,11 +49,11 @@ def open_metadata(path: Path, n_documents: int) -> Callable[[], Iterator[Mapping
 
 
 def _query(connection: sqlite3.Connection, path: Path) -> tuple[list[str], str, str]:
-    """Names of a payload's columns, and what to select from where, in every layout."""
+    """Names of a payload's columns, and the columns and tables of the query, for every layout."""
     columns = {"METADATA": table_columns(connection, path, "METADATA")}
     if "_subset_" not in columns["METADATA"]:
         raise IndexDamaged(path, "the table METADATA has no column _subset_")
-    # next-plaid's version 2 keeps texts in a second table
+    # next-plaid's version 2 stores texts in a second table
     joined = "_content_id_" in columns["METADATA"]
     if joined:
         columns["METADATA_CONTENT"] = table_columns(connection, path, "METADATA_CONTENT")

@@ -1,4 +1,4 @@
-"""Arrays out of ``.npy`` files, mapped rather than loaded, and object arrays without trusting their pickle."""
+"""Reads arrays of ``.npy`` files, mapped rather than loaded, and object arrays without trusting their pickle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_array(path: Path) -> Array:
     """A read-only map of the numbers in a ``.npy`` file.
 
     Raises:
-        IndexDamaged: missing, cut short, no such file, or an array of anything but numbers.
+        IndexDamaged: the file is missing, cut short, not a ``.npy`` file, or has an array of anything but numbers.
     """
     with require_file(path).open("rb") as file:
         shape, fortran_order, dtype = _header(path, file)
@@ -50,7 +50,7 @@ def load_object_array(path: Path) -> list[Array]:
     """The float arrays in a one-dimensional ``.npy`` object array, which numpy keeps as a pickle; all in memory.
 
     Raises:
-        IndexDamaged: missing, cut short, or its pickle asks for anything but arrays of floats.
+        IndexDamaged: the file is missing, cut short, or its pickle has anything but arrays of floats.
     """
     with require_file(path).open("rb") as file:
         shape, _, dtype = _header(path, file)
@@ -66,13 +66,13 @@ def unpickle_objects(path: Path, file: IO[bytes], shape: tuple[int, ...], *, pla
     """The items of a one-dimensional object array, from the pickle at the file's position.
 
     Args:
-        path: of the file, for errors.
-        file: after the header of a ``.npy`` file.
-        shape: from the header.
-        plain: strings, numbers and None are admitted beside arrays.
+        path: path of the file, for errors.
+        file: file, positioned after the header of a ``.npy`` file.
+        shape: shape in the header.
+        plain: whether strings, numbers and None are allowed beside arrays.
 
     Raises:
-        IndexDamaged: cut short, or the pickle asks for anything but arrays of floats.
+        IndexDamaged: the file is cut short, or the pickle has anything but arrays of floats.
     """
     try:
         check_opcodes(path, file, OBJECTS | {"BINFLOAT"} if plain else OBJECTS)
@@ -82,27 +82,27 @@ def unpickle_objects(path: Path, file: IO[bytes], shape: tuple[int, ...], *, pla
             raise IndexDamaged(path, f"expected a list of {shape[0] if len(shape) == 1 else shape} arrays")
         return [v if plain and type(v) in _PLAIN else v.array() for v in values]
     except PICKLE_ERRORS as error:
-        raise IndexDamaged(path, f"cut short, or no arrays of floats: {type(error).__name__}: {error}") from error
+        raise IndexDamaged(path, f"cut short, or not arrays of floats: {type(error).__name__}: {error}") from error
 
 
 def _header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type; leaves the file at the data.
+    """Reads shape, Fortran order and type, and leaves the file at the data.
 
-    Not numpy's own reader, which takes the header for Python, and fails in as many ways as Python does.
+    Numpy's own reader is not used: it parses the header as Python, and can raise whatever Python raises.
     """
     start = file.read(12)
     size = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4}.get(start[:8])
     if size is None:
-        raise IndexDamaged(path, "cut short, no file of numpy, or of an unknown version")
+        raise IndexDamaged(path, "cut short, not a file of numpy, or one of an unknown version")
     file.seek(8 + size)
     text = file.read(min(int.from_bytes(start[8 : 8 + size], "little"), _MAX_HEADER_BYTES)).decode("latin1")
     descr, order, shape = (re.findall(pattern, text) for pattern in _HEADER)
     if not len(descr) == len(order) == len(shape) == 1:
-        raise IndexDamaged(path, f"cut short, or a header that describes no array of numbers: {text[:100]!r}")
+        raise IndexDamaged(path, f"cut short, or the header does not describe an array of numbers: {text[:100]!r}")
     try:
         return tuple(int(n) for n in shape[0].split(",") if n.strip()), order[0] == "True", np.dtype(descr[0])
     except (TypeError, ValueError) as error:
-        raise IndexDamaged(path, f"a header that describes no array of numbers: {error}") from error
+        raise IndexDamaged(path, f"the header does not describe an array of numbers: {error}") from error
 
 
 class _Dtype:

@@ -1,7 +1,7 @@
-"""Reading pickles of strangers.
+"""Reads untrusted pickles.
 
-A pickle is a program. Two locks: :func:`check_opcodes` admits only the instructions that a kind of file needs, and
-:class:`SafeUnpickler` finds no class that is not named in its table. The first also keeps the parser itself safe: a
+A pickle is a program. Two checks make it safe: :func:`check_opcodes` allows only the instructions that a kind of file
+needs, and :class:`SafeUnpickler` finds only classes that its table names. The first also protects the parser: a
 memo index of two billion makes it allocate 32 GB, and hashing a tuple nested a million deep overflows the stack.
 """
 
@@ -35,7 +35,7 @@ LISTS = (OBJECTS - {"BUILD"}) | {"EMPTY_DICT", "SETITEM", "SETITEMS", "BINFLOAT"
 
 _OPCODES: dict[bytes, Any] = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 
-#: what a parser can stumble over in a hostile pickle; all of it means the same
+#: errors that a parser can raise for a hostile pickle; all mean the same
 PICKLE_ERRORS = (
     pickle.UnpicklingError, EOFError, ArithmeticError, AttributeError, ImportError, LookupError, MemoryError,
     NotImplementedError, RecursionError, TypeError, ValueError,
@@ -43,7 +43,7 @@ PICKLE_ERRORS = (
 
 
 class _Bounded:
-    """A file that ends at a byte, and makes no room for more than is left, whatever length a pickle gives."""
+    """A file that ends at a given byte; it never allocates more than is left, whatever length a pickle gives."""
 
     def __init__(self, file: IO[bytes], end: int) -> None:
         self._file, self._end = file, end
@@ -59,10 +59,10 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str], limit: i
     """Reads the instructions of the pickle at the file's position, executes none, and goes back to its start.
 
     Args:
-        path: of the file, for the error.
-        file: at the start of the pickle.
+        path: path of the file, for the error.
+        file: file, positioned at the start of the pickle.
         allowed: names of the instructions that such a file may have.
-        limit: maximum number of bytes of the pickle; None: all that is left of the file, which may have holes.
+        limit: maximum number of bytes of the pickle; None: the rest of the file, which may have holes.
 
     Raises:
         IndexDamaged: an instruction that is not allowed, a memo index that no writer uses, a frame that is not made
@@ -105,12 +105,12 @@ def check_opcodes(path: Path, file: IO[bytes], allowed: frozenset[str], limit: i
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Knows the globals of one table; anything else is an error.
+    """An unpickler that knows only the globals of its table; anything else is an error.
 
     Args:
-        path: of the file, for the error.
-        file: at the start of a pickle that :func:`check_opcodes` has admitted.
-        table: from (module, name) to what takes the global's place.
+        path: path of the file, for the error.
+        file: file, positioned at the start of a pickle that :func:`check_opcodes` has accepted.
+        table: replacements of globals, by (module, name).
     """
 
     def __init__(self, path: Path, file: IO[bytes], table: Mapping[tuple[str, str], Any]) -> None:
@@ -118,7 +118,7 @@ class SafeUnpickler(pickle.Unpickler):
         self._path, self._table = path, table
 
     def find_class(self, module: str, name: str) -> Any:
-        """What takes the global's place."""
+        """The replacement of a global."""
         try:
             return self._table[module, name]
         except KeyError:
@@ -128,9 +128,9 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 class PlainUnpickler(pickle._Unpickler):
-    """As :class:`SafeUnpickler`, and dictionaries may have strings and integers as keys, and nothing else.
+    """Like :class:`SafeUnpickler`; dictionaries may have only strings and integers as keys.
 
-    It is the parser in Python, which can look at a key before it is hashed.
+    It is based on the parser written in Python, which can check a key before it is hashed.
     """
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
@@ -140,7 +140,7 @@ class PlainUnpickler(pickle._Unpickler):
         self._path, self._table = path, table
 
     def find_class(self, module: str, name: str) -> Any:
-        """What takes the global's place."""
+        """The replacement of a global."""
         return SafeUnpickler.find_class(self, module, name)  # type: ignore[arg-type]
 
     def _check_keys(self, items: list[Any]) -> None:
@@ -162,13 +162,13 @@ class PlainUnpickler(pickle._Unpickler):
 
 
 def load_plain(path: Path, data: bytes) -> Any:
-    """A dictionary or list of strings and integers, or one of these.
+    """A string, an integer, or a dictionary or list of these, from a pickle.
 
     Raises:
-        IndexDamaged: cut short, no pickle, or a pickle of anything else; nothing of it is executed.
+        IndexDamaged: the data is cut short, not a pickle, or a pickle of anything else, which is not executed.
     """
     try:
         check_opcodes(path, io.BytesIO(data), MAPS)
         return SafeUnpickler(path, io.BytesIO(data), {}).load()
     except PICKLE_ERRORS as error:
-        raise IndexDamaged(path, f"cut short, or no pickle of ids: {type(error).__name__}: {error}") from error
+        raise IndexDamaged(path, f"cut short, or not a pickle of ids: {type(error).__name__}: {error}") from error

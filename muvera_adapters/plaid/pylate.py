@@ -19,7 +19,7 @@ from muvera_adapters.plaid.xtr_warp import open_xtr_warp_rs
 from muvera_adapters.results import DocumentId
 
 _MAP, _WARP_MAP = "plaid_ids_to_documents_ids", "warp_ids_to_documents_ids"
-# of a pickled map: PyLate itself keeps it in memory as a whole
+# maximum size of a pickled map, which PyLate itself keeps in memory
 _MAX_MAP_BYTES = 1 << 30
 _REMEDY = "pass ids= with the right ids, or index again"
 
@@ -28,8 +28,8 @@ def open_pylate_stanford(directory: Path, *, own_ids: bool = True) -> ChunkedInd
     """``PLAID(use_fast=False)``, and all of PyLate before fast-plaid: a stanford index with an id map beside it.
 
     Args:
-        directory: of the index.
-        own_ids: read the map; False: positions are the ids.
+        directory: directory of the index.
+        own_ids: whether to read the map; False: positions are the ids.
 
     Raises:
         IndexDamaged: a file is missing or contradicts another, or the map contradicts the index.
@@ -42,7 +42,7 @@ def open_pylate_stanford(directory: Path, *, own_ids: bool = True) -> ChunkedInd
 def open_pylate_fast_plaid(directory: Path, *, own_ids: bool = True, originals: bool = True) -> ChunkedIndex:
     """``PLAID()`` of PyLate 1.3 and later: a fast-plaid index in ``fast_plaid_index``, the id map above it.
 
-    Up to 1.3 a deletion only took the document out of the map: a position that is not mapped is a deleted document.
+    Up to 1.3, a deletion only removed the document from the map: a position that is not mapped is a deleted document.
     Arguments and errors as for :func:`open_pylate_stanford` and :func:`.fast_plaid.open_fast_plaid`.
     """
     index = open_fast_plaid(directory / "fast_plaid_index", originals=originals)
@@ -82,7 +82,7 @@ def _with_ids(directory: Path, index: ChunkedIndex) -> ChunkedIndex:
             f"the index, and the ids may be shifted; {_REMEDY}"
         )  # fmt: skip
     gone = [p for p in sorted(found) if not index.lengths[p]]
-    # a map of every position is one that a deletion left alone
+    # a deletion has not changed a map that has every position
     if gone and len(found) < n:
         raise IndexDamaged(
             path, f"it maps position {gone[0]} to {found[gone[0]]!r}, but that document was deleted: the ids are "
@@ -92,7 +92,7 @@ def _with_ids(directory: Path, index: ChunkedIndex) -> ChunkedIndex:
 
 
 def _labelled(path: Path, index: ChunkedIndex, found: dict[int, int | str]) -> ChunkedIndex:
-    """The index with ids by position; what has none, or an older vector of the same id, is left out."""
+    """The index with ids by position; documents without id, and older ones of the same id, are left out."""
     alive = index.lengths > 0
     if index.labels.deleted is not None:
         alive &= ~index.labels.deleted
@@ -133,7 +133,7 @@ def _read_map(directory: Path, name: str) -> tuple[Path, dict[int, int | str]]:
 
 
 def _read_sqlite(path: Path) -> dict[object, object]:
-    """As sqlitedict writes it: keys as text, values as pickles."""
+    """Reads a map that sqlitedict wrote: keys as text, values as pickles."""
     with open_database(path) as connection:
         if not {"key", "value"} <= set(table_columns(connection, path, "unnamed")):
             raise IndexDamaged(path, "expected columns key and value in the table unnamed")

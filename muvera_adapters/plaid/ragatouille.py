@@ -18,15 +18,15 @@ from muvera_adapters.plaid.text_files import JsonStrings
 
 
 def open_ragatouille(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
-    """A directory written by RAGatouille.
+    """Opens a directory written by RAGatouille.
 
-    RAGatouille splits documents into passages, which are what is searched: the passage's position is the id, since
-    several passages share a document's. The payload has the document's metadata, its ``document_id``, and ``text``;
+    RAGatouille splits documents into passages, and searches passages. The id is the passage's position, since several
+    passages share a document's id. The payload has the document's metadata, its ``document_id``, and ``text``;
     metadata of the user under one of these two keys is kept as ``metadata_document_id`` and ``metadata_text``.
 
     Args:
-        directory: of the index.
-        own_ids: read the map, metadata and texts; False: positions are the ids, and there is no payload.
+        directory: directory of the index.
+        own_ids: whether to read the map, metadata and texts; False: positions are the ids, and there is no payload.
 
     Raises:
         IndexDamaged: a file is missing or contradicts another, or the map contradicts the index.
@@ -57,7 +57,7 @@ def open_ragatouille(directory: Path, *, own_ids: bool = True) -> ChunkedIndex:
 
 
 def _payload(metadata: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's metadata and our own keys; a key of the user's that is one of ours gets ``metadata_`` before it."""
+    """The user's metadata and our own keys; a user's key that equals one of ours gets the prefix ``metadata_``."""
     result: dict[str, Any] = {key: value for key, value in metadata.items() if key not in own}
     for key in own:
         if key in metadata:
@@ -75,7 +75,7 @@ def _read_map(path: Path, index: ChunkedIndex) -> dict[int, int | str]:
             raise IndexDamaged(path, f"expected a map from passage numbers to document ids, found {key!r}")
         found[int(key)] = identifier
     n = len(index.lengths)
-    # a deletion that left the map as it was; a map of every position cannot be shifted
+    # a deletion did not change the map; a map of every position cannot be shifted
     if found.keys() == set(range(n)):
         return found
     # after a deletion of the last passages RAGatouille and colbert-ai number new ones differently
@@ -99,9 +99,9 @@ def _read_metadata(path: Path) -> dict[str, dict[str, Any]]:
 def _texts(
     path: Path, map_path: Path, documents: Mapping[int, Any], alive: npt.NDArray[np.bool_]
 ) -> JsonStrings | None:
-    """The list of texts, of which there is one for every position, or one for every passage that is left.
+    """The list of texts, with one for every position, or one for every remaining passage.
 
-    A deletion takes items out of the list without renumbering the map (RAGatouille issue 222), or leaves both files as
+    A deletion removes items from the list without renumbering the map (RAGatouille issue 222), or leaves both files as
     they were (issue 192).
     """
     if not path.exists():

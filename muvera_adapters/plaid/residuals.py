@@ -1,4 +1,4 @@
-"""Centroids, codes and residuals as they lie in files: checked, and decoded a few documents at a time."""
+"""Centroids, codes and residuals in files: checks them, and decodes a few documents at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from muvera_adapters.plaid.codec import ResidualCodec
 from muvera_adapters.plaid.errors import IndexDamaged, IndexWarning
 from muvera_adapters.plaid.numpy_file import load_array
 
-# of a centroid's or residual's values, which are below 1; the squares of larger ones overflow
+# maximum value of a centroid or residual; healthy ones are below 1, and the squares of larger ones overflow
 _LARGEST = 1e15
 
 
 class Array(NamedTuple):
-    """Values of a file, (n, ...), and the file, for errors about them."""
+    """Values of a file, (n, ...), and its path, for errors."""
 
     path: Path
     values: Any
@@ -29,14 +29,14 @@ class Array(NamedTuple):
 def residual_rows(codec: ResidualCodec, codes: Array, residuals: Array, n_tokens: int, lengths: str) -> Rows:
     """Decodes codes (n,) and residuals (n, dim * nbits / 8) after a check of shapes and types.
 
-    Rows of zeros after the last token are padding, as fast-plaid and colbert-ai's ``coalesce.py`` leave.
+    All-zero rows after the last token are padding, which fast-plaid and colbert-ai's ``coalesce.py`` leave.
 
     Args:
-        codec: decodes them.
-        codes: integers.
-        residuals: bytes.
+        codec: codec that decodes them.
+        codes: (n,) integers.
+        residuals: (n, dim * nbits / 8) bytes.
         n_tokens: sum of the documents' lengths.
-        lengths: name of the file that says so.
+        lengths: name of the file with these lengths.
     """
     if not isinstance(codes.values, np.ndarray) or codes.values.ndim != 1 or codes.values.dtype.kind not in "iu":
         raise IndexDamaged(codes.path, "expected one list of integers")
@@ -68,7 +68,7 @@ def residual_rows(codec: ResidualCodec, codes: Array, residuals: Array, n_tokens
 
 
 def forget(values: npt.NDArray[Any]) -> None:
-    """Takes what was read of a mapped file out of this process's memory, which would else grow with the index."""
+    """Releases the pages of a mapped file that were read, so that memory does not grow with the index."""
     owner: Any = values
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = getattr(owner, "base", None)
@@ -89,7 +89,7 @@ def numpy_codec(directory: Path, *, packed_in_order: bool = False) -> ResidualCo
 
 
 def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = False) -> ResidualCodec:
-    """Checks centroids (K, dim) and bucket weights (2 ** nbits,), and warns about what no healthy build has."""
+    """Checks centroids (K, dim) and bucket weights (2 ** nbits,), and warns about values of an unhealthy build."""
     path, values = centroids
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or not values.size:
         raise IndexDamaged(path, "expected one (centroids, dim) array of floats")
@@ -98,17 +98,17 @@ def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = Fals
     if nbits is None or buckets.ndim != 1 or buckets.dtype.kind != "f":
         raise IndexDamaged(weights.path, "expected 2, 4, 16 or 256 bucket weights")
     for file, numbers in (centroids, weights):
-        # NaN is not below a limit either
+        # this comparison also rejects NaN
         with np.errstate(over="ignore"):
             fits = np.abs(np.asarray(numbers, np.float32)) < _LARGEST
         if not fits.all():
             raise IndexDamaged(file, "centroids or bucket weights are NaN or infinite, or larger than 1e15")
     if values.shape[1] * nbits % 8:
-        raise IndexDamaged(path, f"{nbits} bits times {values.shape[1]} dims are no whole bytes")
+        raise IndexDamaged(path, f"{nbits} bits times {values.shape[1]} dims are not whole bytes")
     if (np.diff(buckets) < 0).any():
         warnings.warn(f"{weights.path}: the bucket weights do not ascend: trained on too few tokens?", IndexWarning, 3)
     norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float32))
-    # centroids of zeros are those of empty clusters, which matter only where a code names one
+    # all-zero centroids are those of empty clusters, which matter only if a code names one
     norms = norms[norms > 0]
     if not len(norms):
         raise IndexDamaged(path, "all centroids are zeros")
@@ -123,7 +123,7 @@ def make_codec(centroids: Array, weights: Array, *, packed_in_order: bool = Fals
 
 
 def warn_of_empty(codec: ResidualCodec, codes: npt.NDArray[np.integer], path: Path) -> None:
-    """Warns where tokens belong to a centroid of zeros: a healthy build has such centroids for empty clusters alone."""
+    """Warns if tokens belong to an all-zero centroid: a healthy build has these only for empty clusters."""
     if codec.uses_empty(codes):
         warnings.warn(
             f"{path}: a code names a centroid that is all zeros; the tokens decoded with it come from their residuals "

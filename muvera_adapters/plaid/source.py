@@ -1,4 +1,4 @@
-"""What every format is read as."""
+"""The interface of all formats."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class IndexDocument(NamedTuple):
     """One document of an index.
 
     Attributes:
-        position: number of the document in the index, deleted documents counted.
-        id: the index's id of the document; its position where the format has no other id.
+        position: number of the document in the index; deleted documents count.
+        id: id of the document in the index; its position if the format has no ids.
         tokens: (n, dim) float32, as the index's own library decodes them, of unit length (ColBERT v1: as stored).
-        payload: metadata that the index keeps beside the vectors; {} where it keeps nothing.
+        payload: metadata of the document in the index; {} if there is none.
     """
 
     position: int
@@ -28,7 +28,7 @@ class IndexDocument(NamedTuple):
 
 
 class Source(Protocol):
-    """A read-only index; its files are never written, nor opened with the library that wrote them."""
+    """A read-only index. Its files are never written, and never opened with the library that wrote them."""
 
     @property
     def format(self) -> str:
@@ -40,20 +40,20 @@ class Source(Protocol):
         """Width of a token vector."""
         ...
 
-    #: (n,) tokens per position, as the files say; 0 where the format marks deleted documents so
+    #: (n,) numbers of tokens per position, as the files have them; 0 if the format marks deleted documents so
     lengths: npt.NDArray[np.int64]
 
     @property
     def n_tokens(self) -> int:
-        """Token vectors of all documents."""
+        """Number of token vectors of all documents."""
         ...
 
     def __len__(self) -> int:
-        """Documents, without deleted ones."""
+        """Number of documents, without deleted ones."""
         ...
 
     def documents(self, start: int = 0) -> Iterator[IndexDocument]:
-        """All documents in the order of the index, deleted ones left out; decoded as they are asked for.
+        """All documents in the order of the index, without deleted ones, decoded lazily.
 
         Args:
             start: position to begin at; nothing before it is decoded.

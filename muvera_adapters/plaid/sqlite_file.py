@@ -1,4 +1,4 @@
-"""SQLite databases of strangers, opened so that nothing is written and nothing in them runs."""
+"""Opens untrusted SQLite databases, so that nothing is written and nothing in them runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from muvera_adapters.plaid.files import require_file
 
 @contextmanager
 def open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that writes nothing, not even a lock, and runs nothing that the schema contains.
+    """Opens a connection that writes nothing, not even a lock, and runs no code of the schema.
 
     Raises:
-        IndexDamaged: no database, or one that another program has not finished writing.
+        IndexDamaged: the file is not a database, or another program has not finished writing it.
     """
     for suffix in ("-wal", "-journal"):
         pending = path.with_name(path.name + suffix)
@@ -30,16 +30,16 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA trusted_schema = OFF")
             yield connection
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
-        raise IndexDamaged(path, f"cut short, or not the SQLite database expected: {error}") from error
+        raise IndexDamaged(path, f"cut short, or not the expected SQLite database: {error}") from error
 
 
 def _check_size(path: Path) -> None:
-    """SQLite takes what was cut off the last page for zeros."""
+    """Raises IndexDamaged for a file that was cut short, whose missing part SQLite would read as zeros."""
     size = require_file(path).stat().st_size
     with path.open("rb") as file:
         header = file.read(100)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise IndexDamaged(path, "cut short, or no SQLite database")
+        raise IndexDamaged(path, "cut short, or not an SQLite database")
     (page_size,) = struct.unpack(">H", header[16:18])
     (pages,) = struct.unpack(">I", header[28:32])
     # as the format says: 1 is 65,536, and the count holds where two other fields agree

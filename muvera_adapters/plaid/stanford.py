@@ -1,4 +1,4 @@
-"""Indexes of stanford ColBERT (colbert-ai 0.2.x), and of RAGatouille and PyLate, which keep theirs the same way."""
+"""Indexes of stanford ColBERT (colbert-ai 0.2.x), and those of RAGatouille and PyLate in the same format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from muvera_adapters.plaid.torch_file import load_tensors
 
 
 def open_stanford(directory: Path) -> ChunkedIndex:
-    """A directory written by colbert-ai 0.2.x, updated ones included.
+    """Opens a directory written by colbert-ai 0.2.x, possibly updated since.
 
-    Trusted are the files' own sizes and the lists of document lengths alone: the counts in ``metadata.json`` are wrong
+    Only the files' own sizes and the lists of document lengths are trusted: the counts in ``metadata.json`` are wrong
     in many healthy indexes. A length of 0 is a deleted document; the others keep their positions, which are the ids in
     colbert-ai's own results.
 

@@ -1,4 +1,4 @@
-"""Ids and texts from files, streamed: of RAGatouille's collection, and those that the caller gives by position."""
+"""Streams ids and texts from files: RAGatouille's collection, and files of the caller with one entry per position."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from muvera_adapters.results import DocumentId
 
 
 class JsonStrings:
-    """The strings of a JSON list, one at a time: such a list holds all texts of a collection.
+    """The strings of a JSON list, one at a time: such a list has all texts of a collection.
 
     Raises:
-        IndexDamaged: missing, or no list of strings.
+        IndexDamaged: the file is missing, or not a list of strings.
     """
 
     _ITEM = re.compile(rb'[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\r\n]*([,\]])', re.DOTALL)
@@ -40,7 +40,7 @@ class JsonStrings:
             for item in self._spans():
                 yield json.loads(str(item, "utf-8"))
         except ValueError as error:
-            raise IndexDamaged(self._path, f"no JSON: {error}") from error
+            raise IndexDamaged(self._path, f"not valid JSON: {error}") from error
         raise IndexDamaged(self._path, "changed while it was read")
 
     def _spans(self) -> Iterator[bytes]:
@@ -57,18 +57,18 @@ class JsonStrings:
                 yield match[1]
                 at, end = match.end(), match[2]
             if end != b"]" or data[at : at + 4096].strip():
-                raise IndexDamaged(self._path, f"cut short, or no list of strings: byte {at} is unexpected")
+                raise IndexDamaged(self._path, f"cut short, or not a list of strings: byte {at} is unexpected")
 
 
 class IdFile:
     """The caller's ids: one per line, or, in a file named ``.json``, a list of strings and integers.
 
     Args:
-        path: of the file.
-        n_documents: positions in the index, deleted documents counted.
+        path: path of the file.
+        n_documents: number of positions in the index, including deleted documents.
 
     Raises:
-        InvalidInput: another number of ids, an id twice, or an empty one.
+        InvalidInput: the number of ids differs, an id is there twice, or one is empty.
     """
 
     def __init__(self, path: Path, n_documents: int) -> None:
@@ -92,7 +92,7 @@ class IdFile:
             yield identifier
 
     def _check_unique(self, hashes: Int64) -> None:
-        # eight bytes an id; equal hashes are looked at again, they need not be equal ids
+        # eight bytes per id; ids with equal hashes are compared, as they may differ
         values, counts = np.unique(hashes, return_counts=True)
         suspects = set(values[counts > 1].tolist())
         seen: dict[DocumentId, int] = {}
@@ -108,21 +108,21 @@ class IdFile:
 class TextFile:
     """The caller's texts: ``.tsv`` as ColBERT's collections (position, text, optional title) or ``.jsonl``.
 
-    A JSON line is an object with ``text``, of which everything goes into the payload, or a string.
+    A JSON line is a string, or an object with ``text``, which becomes the payload as a whole.
 
     Args:
-        path: of the file.
-        n_documents: positions in the index, deleted documents counted.
+        path: path of the file.
+        n_documents: number of positions in the index, including deleted documents.
 
     Raises:
-        InvalidInput: another number of texts, or a line that is none.
+        InvalidInput: the number of texts differs, or a line is not a text.
     """
 
     def __init__(self, path: Path, n_documents: int) -> None:
         if path.suffix not in (".tsv", ".jsonl"):
             raise InvalidInput(f"{path}: texts are read from .tsv and .jsonl files")
         self._path = path
-        #: (n,) characters of each text
+        #: (n,) numbers of characters of the texts
         self.lengths = np.array([len(p["text"]) for p in self.read()], np.int64)
         _check_count(path, len(self.lengths), n_documents, "texts")
 
@@ -136,11 +136,11 @@ class TextFile:
         first, *rest = line.split("\t")
         if not rest:
             raise InvalidInput(f"{self._path}: line {number} has no tab; expected position, text and an optional title")
-        # colbert-ai refuses such a collection too, but for a header, which it takes for passage 0
+        # colbert-ai rejects such a collection too, except one with a header, which it reads as passage 0
         if first != str(number - 1) and not (number == 1 and first == "id"):
             raise InvalidInput(
                 f"{self._path}: line {number} begins with {first!r} instead of {number - 1}: in the collection of an "
-                "index the first column counts its lines; this one is another, or lines were taken out"
+                "index the first column counts its lines; this is another file, or lines were removed"
             )
         return {"text": rest[0], "title": rest[1]} if len(rest) > 1 and rest[1] else {"text": rest[0]}
 
@@ -153,18 +153,18 @@ class TextFile:
 
 
 def check_order(path: Path, text_lengths: Int64, token_lengths: Int64) -> None:
-    """Refuses texts that fit other positions much better than their own: long texts have many tokens.
+    """Raises InvalidInput for texts that fit other positions much better: long texts have many tokens.
 
     Args:
-        path: of the texts, for the error.
-        text_lengths: (n,) characters.
-        token_lengths: (n,) tokens; 0 where a document was deleted.
+        path: path of the texts, for the error.
+        text_lengths: (n,) numbers of characters.
+        token_lengths: (n,) numbers of tokens; 0 for a deleted document.
 
     Raises:
-        InvalidInput: in a part of the index the texts are shifted.
+        InvalidInput: the texts of a part of the index are shifted.
     """
     n = len(token_lengths)
-    # enough documents to tell chance (about 0.07) from a fit (0.8 and more); a shift can begin anywhere
+    # enough documents to distinguish chance (about 0.07) from a fit (0.8 and more); a shift can begin anywhere
     window, reach = min(200, n), 16
     for begin in np.unique(np.linspace(0, n - window, 20).astype(int)).tolist() if n >= 60 else ():
         best = {shift: _fit(text_lengths, token_lengths, begin, window, shift) for shift in range(-reach, reach + 1)}
@@ -174,7 +174,7 @@ def check_order(path: Path, text_lengths: Int64, token_lengths: Int64) -> None:
             raise InvalidInput(
                 f"{path}: the texts are shifted: around position {begin + window // 2} their lengths fit the token "
                 f"counts {abs(shift)} lines {direction} (correlation {best[shift]:.2f} instead of {best[0]:.2f}); list "
-                "them in the order of the index, deleted documents included"
+                "them in the order of the index, including deleted documents"
             )
 
 
@@ -203,19 +203,19 @@ def _open(path: Path) -> Path:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered from 1; only line feeds end lines."""
+    """Lines, numbered from 1; only line feeds end lines."""
     try:
         with _open(path).open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 yield number, line.rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: not UTF-8: {error}") from error
+        raise InvalidInput(f"{path} is not UTF-8: {error}") from error
     except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read: {error}") from error
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
 
 
 def _parse(path: Path, number: int, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path}: {f'line {number} is ' if number else ''}no JSON: {error}") from error
+        raise InvalidInput(f"{path}: {f'line {number} is ' if number else ''}not valid JSON: {error}") from error

@@ -1,8 +1,8 @@
-"""Tensors out of ``.pt`` files without torch, and without trusting them.
+"""Reads tensors of ``.pt`` files without torch, and without trusting the files.
 
 A ``.pt`` file is a zip archive with a pickle that describes tensors and one stored (not compressed) member per
 storage, or, before torch 1.6, a sequence of pickles followed by the storages. The pickle is read with an unpickler
-that knows tensors and nothing else; storages are mapped, not loaded.
+that knows only tensors; storages are mapped, not loaded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DTYPES = {
 }
 #: bfloat16, which numpy does not know: the upper half of a float32
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
-_MAX_PICKLE_BYTES = 1 << 20  # the description of a few tensors is some hundred bytes
+_MAX_PICKLE_BYTES = 1 << 20  # the description of a few tensors has some hundred bytes
 _MAX_LIST_BYTES = 1 << 28  # that of two million tensors
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
@@ -56,18 +56,18 @@ def load_tensors(path: Path) -> Any:
     """What ``torch.save`` wrote: an array (a read-only map of the file where possible), or a tuple or list of them.
 
     Raises:
-        IndexDamaged: missing, cut short, not such a file, or it asks for anything but tensors.
+        IndexDamaged: the file is missing, cut short, not of ``torch.save``, or has anything but tensors.
     """
     return _load(path, _unpickle, _MAX_PICKLE_BYTES)
 
 
 def load_lists(path: Path) -> Any:
-    """As :func:`load_tensors`, also lists of any length, and dictionaries of tensors, lists, strings and numbers.
+    """Like :func:`load_tensors`, with lists of any length and dictionaries of tensors, lists, strings and numbers.
 
-    Values of bfloat16 come as :data:`BFLOAT16`.
+    Values of bfloat16 are returned as :data:`BFLOAT16`.
 
     Raises:
-        IndexDamaged: likewise.
+        IndexDamaged: as for :func:`load_tensors`, for other contents than these.
     """
     return _load(path, _unpickle_lists, _MAX_LIST_BYTES)
 
@@ -80,7 +80,7 @@ def _load(path: Path, unpickle: _Unpickle, limit: int) -> Any:
             file.seek(0)
             return _load_legacy(path, file, unpickle, limit)
     except (zipfile.BadZipFile, struct.error, OSError) as error:
-        raise IndexDamaged(path, f"cut short or no file of torch.save: {error}") from error
+        raise IndexDamaged(path, f"cut short, or not a file of torch.save: {error}") from error
     except PICKLE_ERRORS as error:
         raise IndexDamaged(path, f"not a file that torch.save wrote: {type(error).__name__}: {error}") from error
 
@@ -120,21 +120,21 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, limit: 
 
 
 def _require_stored(path: Path, member: zipfile.ZipInfo) -> None:
-    """Storages are mapped where they lie; unpackers have errors, and appetites, of their own."""
+    """Raises IndexDamaged unless a storage can be mapped: unpacking it could fail, or take much memory."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise IndexDamaged(
             path,
             f"{member.filename} is compressed or encrypted, which torch.save never does: load the file with torch "
             "where it was packed, and save it again with torch.save",
         )
-    if member.compress_size != member.file_size:  # zipfile makes room for what the directory claims
+    if member.compress_size != member.file_size:  # zipfile allocates the size in the directory
         raise IndexDamaged(
             path, f"{member.filename} has {member.file_size} bytes but takes {member.compress_size}; both must be equal"
         )
 
 
 def _data_offset(path: Path, file: Any, member: zipfile.ZipInfo) -> int:
-    """From the member's local header: its extra field is torch's padding, the central directory's is another."""
+    """Offset from the local header: its extra field (torch's padding) differs from the central directory's."""
     file.seek(member.header_offset)
     header = file.read(30)
     if header[:4] != b"PK\3\4":
@@ -162,7 +162,7 @@ def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle, limit
             raise IndexDamaged(path, f"cut short: storage {key!r} would be larger than the file")
         if described.setdefault(key, (dtype, count)) != (dtype, count):
             raise IndexDamaged(path, f"storage {key!r} is described in two ways")
-        return np.broadcast_to(np.zeros(1, dtype), (count,))  # takes no room, and nothing reads it
+        return np.broadcast_to(np.zeros(1, dtype), (count,))  # takes no memory, and is never read
 
     def storage(dtype: np.dtype[Any], key: str, count: int) -> Array:
         if key not in offsets:
@@ -185,7 +185,7 @@ def _load_legacy(path: Path, file: io.BufferedReader, unpickle: _Unpickle, limit
         (count,) = struct.unpack("<q", file.read(8))
         offsets[str(key)] = file.tell()
         if count != expected or file.tell() + count * dtype.itemsize > size:
-            raise IndexDamaged(path, f"cut short: storage {key!r} has not its {expected} values")
+            raise IndexDamaged(path, f"cut short: storage {key!r} does not have its {expected} values")
         file.seek(count * dtype.itemsize, io.SEEK_CUR)
     file.seek(begin)
     return unpickle(path, file, storage, limit)
@@ -196,7 +196,7 @@ class _StorageType(str):
 
 
 def _no_hooks(*_: Any) -> None:
-    """In the place of OrderedDict: a tensor's backward hooks, always empty."""
+    """Replaces OrderedDict: a tensor's backward hooks, always empty."""
 
 
 def _unpickle(path: Path, file: IO[bytes], storage: _Storage, limit: int) -> Any:
@@ -210,7 +210,7 @@ def _unpickle_lists(path: Path, file: IO[bytes], storage: _Storage, limit: int) 
 
 
 class _Tensors:
-    """Knows ``_rebuild_tensor_v2``, the empty ordered dictionary and storage types."""
+    """The known globals: ``_rebuild_tensor_v2``, the empty ordered dictionary and storage types."""
 
     _path: Path
     _storage: _Storage
@@ -235,7 +235,7 @@ class _Tensors:
         return self._storage(np.dtype(self._dtypes[pid[1]]), str(pid[2]), count)
 
     def _rebuild(self, storage: Array, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Array:
-        """A view; torch also saves views of larger storages."""
+        """A tensor as a view: torch also saves views of larger storages."""
         numbers = [offset, *size, *stride]
         if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise IndexDamaged(self._path, f"a tensor of size {size}, stride {stride}, offset {offset}")
@@ -258,7 +258,7 @@ class _TensorUnpickler(_Tensors, SafeUnpickler):
 
 
 class _ListUnpickler(_Tensors, PlainUnpickler):
-    """Also knows bfloat16 and parameters of a model."""
+    """An unpickler that also knows bfloat16 and parameters of a model."""
 
     _dtypes: Mapping[str, Any] = _DTYPES | {"BFloat16Storage": BFLOAT16}
 

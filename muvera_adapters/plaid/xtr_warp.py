@@ -19,16 +19,16 @@ from muvera_adapters.plaid.stanford import open_stanford
 from muvera_adapters.plaid.torch_file import load_tensors
 from muvera_adapters.results import DocumentId
 
-# tokens whose places are looked up in one pass over the index: 16 MB, and twice that while they are sorted
+# tokens that one pass over the index looks up: 16 MB, and twice that while they are sorted
 _WINDOW_TOKENS = 1 << 21
 _BLOCK = 1 << 20
 
 
 def open_xtr_warp(directory: Path) -> ChunkedIndex:
-    """A directory that xtr-warp's converter has written to; vectors are scaled to unit length, as PLAID does.
+    """Opens a directory that xtr-warp's converter has written to; vectors are scaled to unit length, as PLAID does.
 
-    Its files hold the tokens grouped by centroid, of which a document's are gathered; in their order within the
-    document that of the text is lost. Where the stanford index that was converted is still there, it is read instead.
+    Its files have the tokens grouped by centroid, from which a document's tokens are gathered. Their order in the text
+    is lost. If the stanford index that was converted still exists, it is read instead.
 
     Raises:
         IndexDamaged: a file is missing or contradicts another.
@@ -40,7 +40,7 @@ def open_xtr_warp(directory: Path) -> ChunkedIndex:
     codec = numpy_codec(directory, packed_in_order=True)
     sizes = _integers(_tensors(directory / "sizes.compacted.pt"))
     path = directory / "codes.compacted.pt"
-    # named codes, but these are the passages' numbers; the codes are the groups
+    # called codes, but these are the passages' numbers; the codes are the groups
     passages = _integers(_tensors(path))
     residuals = _tensors(directory / "residuals.repacked.compacted.pt")
     n = len(passages)
@@ -52,7 +52,7 @@ def open_xtr_warp(directory: Path) -> ChunkedIndex:
     lengths = np.zeros(0, np.int64)
     for begin in range(0, n, _BLOCK):
         block = passages[begin : begin + _BLOCK]
-        # a passage has one token at least
+        # a passage has at least one token
         if block.max() >= n:
             raise IndexDamaged(path, f"a passage number is {block.max()}, too large for {n} tokens")
         counts = np.bincount(block, minlength=len(lengths))
@@ -99,10 +99,10 @@ def _gathered_rows(
 
 
 def open_xtr_warp_rs(directory: Path) -> ChunkedIndex:
-    """A directory written by xtr-warp-rs 2; vectors are scaled to unit length, which its own search does not do.
+    """Opens a directory written by xtr-warp-rs 2; vectors are scaled to unit length, which its own search does not do.
 
-    Ids are its passage ids, which stay the same when others are deleted; tombstones are honoured. Its metadata.duckdb
-    is not read.
+    Ids are its passage ids, which stay the same when others are deleted; deleted passages are left out. Its
+    metadata.duckdb is not read.
 
     Raises:
         IndexDamaged: a file is missing or contradicts another, or the build was not finished.

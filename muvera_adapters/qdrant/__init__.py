@@ -3,17 +3,17 @@
 Each store is imported on first use, so that the extra ``edge`` or ``qdrant`` alone is enough.
 
 - ``async_store.py``: AsyncQdrantMuvera; ``store.py``, QdrantMuvera, is generated from it
-- ``collection.py``: what is known of a collection
-- ``requests.py``: what operations ask of a Qdrant
-- ``client.py``: requests as calls of qdrant-client, and how they are sent
-- ``errors.py``: errors of qdrant-client as those of this library
-- ``schema.py``: vectors and codes of a new collection
+- ``collection.py``: the description of a collection
+- ``requests.py``: the requests that operations make
+- ``client.py``: sends requests as calls of qdrant-client
+- ``errors.py``: translates errors of qdrant-client into those of this library
+- ``schema.py``: vectors and quantization of a new collection
 - ``lifecycle.py``: create, open, adopt, add the FDE vector, drop
 - ``copying.py``: backfill into a new collection
-- ``prepare.py``: documents and queries, checked before anything is sent
+- ``prepare.py``: checks documents and queries before anything is sent
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``: the operations
-- ``query_fitting.py``: what a fit of query FDEs reads
-- ``edge/``: QdrantEdgeMuvera, which carries out the same operations on the embedded engine
+- ``query_fitting.py``: the reads of a query fit
+- ``edge/``: QdrantEdgeMuvera, which runs the same operations on the embedded engine
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ async def backfill(
     *,
     refresh: bool = False,
 ) -> tuple[BackfillReport, Collection]:
-    """Writes the missing FDEs; returns also what is then known of the collection.
+    """Writes the missing FDEs; also returns the new description of the collection.
 
-    ``keep`` makes the collection keep this encoder, after an FDE vector beside another one has been filled.
+    ``keep`` stores this encoder in the collection, after a new FDE vector beside another one has been filled.
 
-    Every pass goes through the points without an FDE in the order of ids; passes are repeated until one finds none, so
-    points that others add meanwhile are done too, and a run after a kill does only what is left.
+    Every pass goes through the points without an FDE, in the order of ids. Passes are repeated until one finds none, so
+    points that others add meanwhile are included, and a run after a kill does only what is left.
     """
     need_tokens(collection, ": there is nothing to encode")
     report = await _survey(collection, shard_key)
@@ -62,7 +62,7 @@ async def backfill(
 
 
 async def check_adopted(collection: Collection) -> None:
-    """Raises EncoderMismatch unless FDEs that someone else wrote are those of this encoder."""
+    """Raises EncoderMismatch unless the FDEs of another program are those of this encoder."""
     if collection.tokens is not None and collection.has_fde:
         await backfilling.check_adopted(access(collection), by_cosine=collection.fde_cosine)
 
@@ -74,7 +74,7 @@ async def verify(collection: Collection, limit: int | None, progress: bool, shar
 
 
 def access(collection: Collection, shard_key: Any = None) -> BackfillAccess:
-    """The collection, as a backfill reads and writes it."""
+    """The reads and writes of a backfill of the collection."""
     assert collection.tokens is not None
     tokens = collection.tokens
 
@@ -120,7 +120,7 @@ def to_stored(collection: Collection, row: Row) -> Stored:
 
 
 async def _survey(collection: Collection, shard_key: Any) -> BackfillReport:
-    """Counts what is to do, and measures the first page."""
+    """Counts what is left to do, and measures the first page."""
     assert collection.tokens is not None
     report = BackfillReport()
     todo = _todo(collection)
@@ -152,7 +152,7 @@ async def _pass(collection: Collection, report: BackfillReport, shard_key: Any, 
 
 
 def _next_limit(collection: Collection, rows: Sequence[Row], limit: int) -> int:
-    """Points of the next page, so that its reply has about as many bytes as a batch of a write."""
+    """Number of points of the next page, for a reply of about as many bytes as a batch of a write."""
     if not rows:
         return limit
     floats = max(sum(each.size for each in row.vectors.values()) for row in rows)
@@ -161,7 +161,7 @@ def _next_limit(collection: Collection, rows: Sequence[Row], limit: int) -> int:
 
 
 async def _set(collection: Collection, points: list[Point], shard_key: Any) -> int:
-    """Writes vectors of points; those deleted meanwhile, which the database complains about, are left out."""
+    """Writes vectors of points; points that were deleted meanwhile are left out after the database's error."""
 
     async def write(some: Sequence[Point]) -> dict[int, MuveraError]:
         await Update(collection.name, [PutVectors(some)], True, shard_key)
@@ -180,5 +180,5 @@ def _todo(collection: Collection) -> Where:
 
 
 def _equal(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
-    # local mode normalises vectors under cosine distance again at every write, which may turn their last bits
+    # under cosine distance, local mode normalises vectors at every write, which may change their last bits
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Requests as calls of qdrant-client, and its replies as those of this library."""
+"""Sends requests as calls of qdrant-client, and translates its replies."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from muvera_adapters.stores.checks import check_client
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.operations import Request
 
-# vectors that are sent as they are; the client makes those of other classes, of a text for instance
+# vectors that are sent as they are; the client computes those of other classes, for instance from a text
 _VECTORS = (list, tuple, np.ndarray, models.SparseVector)
 
-#: seconds of one request: qdrant-client's own default of 5 is too short for writes of megabytes and for exact search
+#: time limit of one request in seconds: qdrant-client's default of 5 is too short for writes of megabytes and for exact
+#: search
 TIMEOUT = 60
 
 R = TypeVar("R")
@@ -45,7 +46,7 @@ class Connection:
         engine: name and version of the database.
         version: major and minor version of the server.
         wire: limits of one write.
-        timeout: seconds of one request, None: those of the client.
+        timeout: time limit of one request in seconds; None: that of the client.
         address: URL and port of the server.
     """
 
@@ -62,7 +63,7 @@ class Connection:
         return f"{self.engine} at {self.address}" if self.address else self.engine
 
     def limited(self, seconds: float) -> Connection:
-        """The same with requests of at most so many seconds; the client and the server take whole ones."""
+        """The same with a lower time limit for requests, rounded to whole seconds as client and server need them."""
         if math.isinf(seconds):
             return self
         most = max(1, math.ceil(seconds))
@@ -71,19 +72,19 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Call(Request[T], Generic[R, T]):
-    """A call of the client and how its reply is read; also a request, for what only clients do.
+    """A call of the client and how its reply is read; also a request that only clients can answer.
 
     Attributes:
         send: calls the synchronous client. The arguments are made here too, so that an object of the user that the
             client's types reject is an error of this library. The asynchronous client has the same methods.
-        read: turns the client's reply, awaited where it has to be, into that of the request.
+        read: turns the client's reply (awaited, if the client is asynchronous) into that of the request.
     """
 
     send: Callable[[QdrantClient], R]
     read: Callable[[R], T]
 
 
-#: oldest server that looks for a part of a text
+#: oldest server that can search for a part of a text
 SUBSTRING_VERSION = (1, 20)
 
 #: filters and conditions of qdrant-client
@@ -100,7 +101,7 @@ FILTERS = FilterTypes(
 
 
 def filters_of(connection: Connection) -> FilterTypes:
-    """Filters and conditions that a database takes; older servers have fewer."""
+    """Filters and conditions that the database supports; older servers have fewer."""
     return FILTERS if connection.version >= SUBSTRING_VERSION else replace(FILTERS, text=None)
 
 
@@ -110,7 +111,7 @@ def ask(send: Callable[[QdrantClient], R]) -> Call[R, R]:
 
 
 def tell(send: Callable[[QdrantClient], object]) -> Call[object, None]:
-    """A call whose reply says nothing."""
+    """A call whose reply is ignored."""
     return Call(send, lambda _: None)
 
 
@@ -118,7 +119,7 @@ def send(client: QdrantClient, connection: Connection, request: Any) -> Any:
     """The reply to a request.
 
     Raises:
-        MuveraError: for every error of the client, which is its ``__cause__``, and of values that it cannot send.
+        MuveraError: the client failed, or cannot send a value; its own error is the ``__cause__``.
     """
     try:
         call = to_call(request, connection)
@@ -134,7 +135,7 @@ def send(client: QdrantClient, connection: Connection, request: Any) -> Any:
 
 
 async def send_async(client: AsyncQdrantClient, connection: Connection, request: Any) -> Any:
-    """As :func:`send`, through an asynchronous client."""
+    """Like :func:`send`, through an asynchronous client."""
     try:
         call = to_call(request, connection)
         return None if call is None else call.read(await call.send(cast(QdrantClient, client)))
@@ -159,14 +160,14 @@ def check_kind(client: Any, kind: type) -> None:
     check_client(client, kind, {other: store for other, store in _STORES.items() if other is not kind})
 
 
-# the arrays of local mode know no threads: a search beside a write fails, and writes beside each other are lost
+# local mode is not thread-safe: a search during a write fails, and concurrent writes are lost
 _LOCAL_MODE = threading.RLock()
 
 _STORES: dict[type, str] = {QdrantClient: "QdrantMuvera", AsyncQdrantClient: "AsyncQdrantMuvera"}
 
 
 def wire_of(client: Any) -> Wire:
-    """How a client talks to its database, from the options it was made with."""
+    """The protocol of a client (local, REST or gRPC), from the options that it was made with."""
     options = client.init_options
     if options.get("location") == ":memory:" or options.get("path") is not None:
         return LOCAL
@@ -174,7 +175,7 @@ def wire_of(client: Any) -> Wire:
 
 
 def address_of(client: Any) -> str:
-    """URL and port that a client asks, and the port of gRPC where it uses that."""
+    """URL and port of a client's server, and its gRPC port if the client uses gRPC."""
     wire = wire_of(client)
     if wire is LOCAL:
         return ""
@@ -183,7 +184,7 @@ def address_of(client: Any) -> str:
 
 
 def to_call(request: Any, connection: Connection) -> Call[Any, Any] | None:
-    """The call that carries a request out, None where nothing is to be done."""
+    """The call that carries out a request; None if there is nothing to do."""
     timeout = connection.timeout
     match request:
         case Call():
@@ -287,7 +288,7 @@ def _prefetches(find: r.Find, wire: Wire) -> Any:
 
 
 def to_prefetch(prefetch: r.Prefetch, wire: Wire) -> models.Prefetch:
-    """Our first stage in the client's type."""
+    """The first stage in the client's type."""
     return models.Prefetch(
         query=prefetch.vector.tolist(),
         using=prefetch.using,
@@ -432,7 +433,7 @@ def _operation(change: r.Change, key: Any) -> models.UpdateOperation:
 
 
 def _update_by_grpc(request: r.Update, connection: Connection) -> Call[object, None]:
-    """As the client would send it, but for our vectors, which it converts number by number."""
+    """Sends it as the client would, except our vectors, which the client converts number by number."""
     key = None
     if request.shard_key is not None:
         key = RestToGrpc.convert_shard_key_selector(request.shard_key)
@@ -466,7 +467,7 @@ def _points_of(changes: Sequence[r.Change]) -> list[r.Point]:
 
 
 def _inferred(point: r.Point) -> bool:
-    """Whether the client makes one of its vectors, of a text for instance."""
+    """Whether the client computes one of its vectors, for instance from a text."""
     return not all(isinstance(each, _VECTORS) for each in point.others.values())
 
 
@@ -500,7 +501,7 @@ def _settle(request: r.Settle, timeout: int | None) -> Call[object, None]:
 
 
 def _optimize(request: r.Optimize, timeout: int | None) -> Call[object, None]:
-    # any update makes a server in state grey go on optimizing after a restart
+    # after a restart, any update makes a server in state grey continue to optimize
     nothing = models.OptimizersConfigDiff()
     return tell(
         lambda client: client.update_collection(
@@ -534,7 +535,7 @@ def _all_vectors(point: r.Point) -> dict[str, Any]:
 
 
 def _native(value: Any) -> Any:
-    """A vector of the user in the client's type: lists for arrays, and for lists of arrays."""
+    """A vector of the user in the client's type: arrays, and lists of arrays, become lists."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     return [_native(each) for each in value] if isinstance(value, list | tuple) else value

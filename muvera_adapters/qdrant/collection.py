@@ -1,4 +1,4 @@
-"""What is known of a collection: its vectors, how it is reached, and what operations learn of it while they run."""
+"""The description of a collection: its vectors, its connection, and what operations learn about it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from muvera_core import Encoder
 #: names of the vectors in collections that this library makes
 FDE, TOKENS = "fde", "tokens"
 
-#: everything of this library is under this one key of the metadata, which the server merges key by key
+#: the one metadata key that has everything of this library; the server merges metadata key by key
 STATE_KEY = "muvera"
 
-#: codes that the stores know by name
+#: quantization presets
 Preset = Literal["int8", "turbo4", "turbo2", "binary", "product"]
 
-#: dimensions from which two-bit codes of FDEs find what int8 codes find (docs/qdrant.md)
+#: number of dimensions from which two-bit codes of FDEs have the recall of int8 codes (docs/qdrant.md)
 TWO_BITS_FROM = 1_280
 
 #: presets of how tokens are stored
@@ -34,19 +34,19 @@ MAX_DIM = 65_536
 
 _FLOAT_BYTES = {"float32": 4.0, "float16": 2.0, "uint8": 1.0, "turbo4": 0.5, "turbo8": 1.0, "turbo16": 2.0}
 _BINARY_BITS = {"one_bit": 1.0, "one_and_half_bits": 1.5, "two_bits": 2.0}
-#: kinds of codes that are too coarse to compare candidates by
+#: kinds of quantization that are too coarse to compare candidates by
 _COARSE = ("binary", "product")
 _TURBO_BITS = {"bits1": 1.0, "bits1_5": 1.5, "bits2": 2.0, "bits4": 4.0, "bits8": 8.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How much one write may send to the database.
+    """Limits of one write to the database.
 
     Attributes:
-        bytes_per_float: bytes of one number as serialized.
-        target: bytes of a batch.
-        cap: number of bytes above which the other end rejects a request, None where there is no such limit.
+        bytes_per_float: bytes of one number when serialized.
+        target: target size of a batch in bytes.
+        cap: size in bytes above which the database rejects a request; None: there is no such limit.
     """
 
     bytes_per_float: float
@@ -64,14 +64,14 @@ EDGE = Wire(4.0, 16 << 20)
 
 @dataclass(slots=True, kw_only=True)
 class Seen(LearnedByAll):
-    """What operations learn of a collection while they run.
+    """What operations learn about a collection while they run.
 
     Attributes:
         lacking: number of documents with an FDE and without tokens.
         without_tokens: number of documents without tokens.
-        counts_are_refused: whether the server refuses exact counts, as a strict mode may.
-        searched_at_once: number of searches that one request may have.
-        read_at_once: number of documents that one page may have.
+        counts_are_refused: whether the server rejects exact counts, as strict mode may.
+        searched_at_once: maximum number of searches in one request.
+        read_at_once: maximum number of documents in one page.
     """
 
     lacking: Counted = field(default_factory=Counted)
@@ -89,21 +89,21 @@ class Collection:
         name: name of the collection.
         encoder: encoder of its FDEs.
         fde: name of the FDE vector.
-        tokens: name of the multivector, None where no tokens are stored.
+        tokens: name of the multivector; None if tokens are not stored.
         has_fde: whether the FDE vector exists; it does not in an adopted collection before its backfill.
-        cosine: whether tokens are stored normalised, so that queries and FDEs are made of normalised tokens.
-        stored_as: data type of the tokens as stored, in Qdrant's words.
+        cosine: whether tokens are stored normalised, so that queries and FDEs are computed from normalised tokens.
+        stored_as: data type of the stored tokens, as Qdrant names it.
         fde_half: whether FDEs are stored as float16.
         fde_cosine: whether FDEs are compared by cosine, not by dot product.
         rescore: whether the codes of FDEs are too coarse to compare candidates by, so that the first stage reads the
             originals.
         tokens_indexed: whether the multivector has a graph or quantized codes, which an exact score must not use.
         exclusive: whether this process is the only one that can write.
-        kept: whether the collection keeps this encoder; it does not where the FDE vector is new beside another one.
+        kept: whether the collection stores this encoder; False while the FDE vector is new beside another one.
         wire: limits of one write to the database.
-        uneven: whether a write that failed may have reached some replicas only, so that one of them may lack a document
-            that another one has.
-        model: model of the tokens, None where nobody named it.
+        uneven: whether a failed write may have reached only some replicas, so that one of them may lack a document that
+            another one has.
+        model: model of the tokens; None: unknown.
         seen: what operations learn while they run; copies made by ``dataclasses.replace`` share it.
     """
 
@@ -127,12 +127,12 @@ class Collection:
 
     @property
     def token_error(self) -> float:
-        """Typical length of the rounding of a stored token, relative to the token's length."""
+        """Typical length of the rounding error of a stored token, relative to the token's length."""
         return rounding_error(self.stored_as)
 
     @property
     def token_float_bytes(self) -> float:
-        """Bytes of one dimension of a token as stored."""
+        """Bytes of one dimension of a stored token."""
         return float_bytes(self.stored_as)
 
 
@@ -146,7 +146,7 @@ class VectorInfo:
         multi: whether it is a multivector, which is compared by MaxSim.
         datatype: ``float32``, ``float16`` ...
         graph: whether an index is built over it.
-        quantization: kind of its codes, or of the codes that it inherits from the collection; None: no codes.
+        quantization: kind of its quantization, possibly inherited from the collection; None: not quantized.
         code_bits: bits of a code for one dimension.
     """
 
@@ -160,9 +160,9 @@ class VectorInfo:
 
     @classmethod
     def from_json(cls, vector: Mapping[str, Any], inherited: Mapping[str, Any] | None = None) -> VectorInfo:
-        """From Qdrant's JSON of the vector, and of the collection's quantization that it inherits without one."""
+        """Reads Qdrant's JSON of the vector, and of the collection's quantization, which is the default."""
         codes = vector.get("quantization_config") or inherited or {}
-        # a value may be empty: binary codes with nothing but defaults
+        # a value may be empty: binary quantization with only defaults
         kind = next((key for key, value in codes.items() if value is not None), None)
         return cls(
             size=int(vector["size"]),
@@ -176,12 +176,12 @@ class VectorInfo:
 
     @property
     def rescore(self) -> bool:
-        """Whether its codes lose recall unless candidates are compared by the originals."""
+        """Whether its quantization loses recall unless candidates are rescored with the originals."""
         return self.quantization in _COARSE
 
     @property
     def float_bytes(self) -> float:
-        """Bytes of one dimension as stored."""
+        """Bytes of one stored dimension."""
         return float_bytes(self.datatype)
 
 
@@ -201,7 +201,7 @@ def describe(
     need_fde: bool,
     exclusive: bool = False,
 ) -> Collection:
-    """The collection, after a check that its vectors fit the encoder.
+    """Describes a collection, after checking that its vectors fit the encoder.
 
     Raises:
         SchemaMismatch: some vectors do not fit; the message names each difference.
@@ -236,7 +236,7 @@ def describe(
 
 
 def auto_preset(dim: int, turbo: bool = True) -> Preset:
-    """The codes that ``quantization="auto"`` gives FDEs; ``turbo``: the engine has TurboQuant."""
+    """The preset that ``quantization="auto"`` means for FDEs; ``turbo``: whether the engine has TurboQuant."""
     return "turbo2" if turbo and dim >= TWO_BITS_FROM else "int8"
 
 

@@ -1,4 +1,4 @@
-"""Conditions in no database's words (``stores/conditions.py``) as Qdrant's filters, in the types of either client."""
+"""Translates conditions (``stores/conditions.py``) into Qdrant's filters, in the types of either client."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 @dataclass(frozen=True, slots=True)
 class FilterTypes:
-    """Constructors of filters and conditions, which qdrant-client and Qdrant Edge have under other names.
+    """Constructors of filters and conditions, whose names differ between qdrant-client and Qdrant Edge.
 
     Attributes:
-        group: a filter, from ``must=``, ``should=`` and ``must_not=``.
-        value: value at a path equals, from ``(path, value)``.
-        values: text at a path is one of a list, from ``(path, texts)``.
-        text: text at a path has another in it, from ``(path, text)``; None: the database cannot tell.
-        numbers: number at a path is in a range, from ``path`` and bounds by keyword.
-        times: time at a path is in a range, from ``path`` and bounds in ISO 8601 by keyword.
-        empty: nothing is at a path, from ``(path)``.
-        ids: ids of points, from a list.
+        group: makes a filter from ``must=``, ``should=`` and ``must_not=``.
+        value: makes "the value at a path equals" from ``(path, value)``.
+        values: makes "the text at a path is one of a list" from ``(path, texts)``.
+        text: makes "the text at a path contains" from ``(path, text)``; None: not supported.
+        numbers: makes "the number at a path is in a range" from ``path`` and bounds by keyword.
+        times: makes "the time at a path is in a range" from ``path`` and bounds in ISO 8601 by keyword.
+        empty: makes "nothing is at a path" from ``(path)``.
+        ids: makes "the point has one of these ids" from a list.
     """
 
     group: Callable[..., Any]
@@ -43,11 +43,11 @@ class FilterTypes:
 
 
 def to_filter(condition: Condition, types: FilterTypes) -> Any:
-    """The filter of a condition.
+    """Translates a condition into a filter.
 
     Raises:
         InvalidInput: an id is not valid, or a key cannot be part of a path.
-        Unsupported: the server is too old to look into texts.
+        Unsupported: the server is too old to search within texts.
     """
     made = _condition(condition, types)
     return made if isinstance(condition, All | Some | Not) else types.group(must=[made])
@@ -80,7 +80,7 @@ def _comparison(condition: Compare, types: FilterTypes) -> Any:
         return _among(path, value, types)
     if condition.operator == "text":
         if types.text is None:
-            raise unsupported(condition, "Qdrant looks for parts of a text from 1.20 on; upgrade the server")
+            raise unsupported(condition, "Qdrant can search for parts of a text from 1.20 on; upgrade the server")
         return types.text(path, value)
     return types.empty(path) if condition.operator == "empty" else _equal(path, value, types)
 
@@ -93,7 +93,7 @@ def _among(path: str, values: Sequence[Any], types: FilterTypes) -> Any:
 
 
 def _equal(path: str, value: Any, types: FilterTypes) -> Any:
-    # a match tells 2 from 2.0, a range does not; a range is not exact beyond 2**53
+    # a match distinguishes 2 from 2.0, a range does not; a range is not exact beyond 2**53
     if isinstance(value, bool | str) or (isinstance(value, int) and abs(value) > 2**53):
         return types.value(path, value)
     return types.numbers(path, gte=value, lte=value)
@@ -102,5 +102,5 @@ def _equal(path: str, value: Any, types: FilterTypes) -> Any:
 def _path(key: str) -> str:
     names = key.split(".")
     if any('"' in name or not name for name in names):
-        raise InvalidInput(f"the key {key!r} cannot be filtered by: no name in it may be empty or have a quote")
+        raise InvalidInput(f"the key {key!r} cannot be used in a filter: no name in it may be empty or have a quote")
     return ".".join(name if _PLAIN.fullmatch(name) else f'"{name}"' for name in names)

@@ -41,8 +41,8 @@ async def copy(
 ) -> BackfillReport:
     """Copies points, vectors, payloads and payload indexes, with FDEs, and then switches the alias.
 
-    A pass compares every point with its copy and writes those that are new or changed, and deletes copies of points
-    that are gone; passes are repeated until one changes nothing. So a killed run is completed by another, and writes
+    A pass compares every point with its copy, writes those that are new or changed, and deletes copies of points that
+    no longer exist. Passes are repeated until one changes nothing. So another run completes a killed one, and writes
     to the old collection during the copy are not lost. A multivector without a name gets one in the copy.
     """
     tokens = need_tokens(collection, ": there is nothing to encode")
@@ -50,7 +50,7 @@ async def copy(
     copied = replace(collection, name=into, tokens=tokens or TOKENS, has_fde=True, kept=True, seen=Seen())
     await _make(connection, collection, await fetch_info(collection.name), copied, fde)
     if alias is not None and (await exists(alias)) and alias not in await _aliases():
-        raise InvalidInput(f"{alias!r} is a collection; an alias needs a name of its own")
+        raise InvalidInput(f"{alias!r} is a collection; an alias needs another name")
     for _ in range(_PASSES):
         changed = await _pass(connection, collection, copied, report, progress)
         changed += await _prune(connection, collection, copied)
@@ -61,7 +61,7 @@ async def copy(
             f"{collection.name} changed during each of {_PASSES} passes; pause its writers and repeat the call"
         )
     report.verified = await verify(access(copied), report)
-    # finished: from now on the copy may have points of its own, which another run must not delete
+    # finished: from now on the copy may get new points, which another run must not delete
     await write_state(connection, copied)
     if alias is not None:
         await _switch(connection, alias, into)
@@ -89,8 +89,8 @@ async def _make(
     config, params = info.config, info.config.params
     if params.sharding_method == models.ShardingMethod.CUSTOM:
         raise Unsupported(
-            f"{collection.name} is sharded by keys of its own, which a copy would not have, and an id under two keys "
-            "would become one document: add FDEs in place (server 1.18 or later), or make the collection and its keys, "
+            f"{collection.name} is sharded by custom keys, which a copy would not have, and an id under two keys "
+            "would become one document: add FDEs in place (server 1.18 or later), or create a collection with keys "
             "and upsert the documents of each key with shard_key_selector"
         )
     named = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors}
@@ -134,7 +134,8 @@ async def _pass(
             new = [record for record in records if not _same(copied, record, known.get(record.id))]
             old = [record.id for record in new if record.id in known]
             if old:
-                # written anew: a point that is sent whole may keep what the record has lost
+                # deleted and written again: a point that is only written may keep vectors and keys that the record no
+                # longer has
                 await Delete(copied.name, old)
             if new:
                 await _write(connection, collection, copied, new, report)
@@ -170,7 +171,7 @@ async def _write(
         if record.id in by_id:
             vector[collection.fde] = by_id[record.id]
         elif record.id in with_tokens:
-            vector.pop(collection.fde, None)  # that of other tokens
+            vector.pop(collection.fde, None)  # it is the FDE of other tokens
         points.append(models.PointStruct(id=record.id, vector=vector, payload=record.payload or {}))
     await tell(
         lambda client: client.upsert(collection_name=copied.name, points=points, wait=True, timeout=connection.timeout)
@@ -180,7 +181,7 @@ async def _write(
 
 
 async def _prune(connection: Connection, collection: Collection, copied: Collection) -> int:
-    """Deletes copies of points that are gone."""
+    """Deletes copies of points that no longer exist."""
     deleted, offset = 0, None
     while True:
         records, offset = await _page(connection, copied, 1_000, offset, content=False)
@@ -197,7 +198,7 @@ async def _prune(connection: Connection, collection: Collection, copied: Collect
 async def _page(
     connection: Connection, collection: Collection, limit: int, offset: Any, *, content: bool
 ) -> tuple[list[Any], Any]:
-    """Records in the client's type, which keep sparse vectors, and where the next page begins; None: nowhere."""
+    """Records in the client's type, with sparse vectors, and the start of the next page (None: there is none)."""
 
     def read(size: int) -> Request[tuple[list[Any], Any]]:
         return ask(
@@ -228,7 +229,7 @@ async def _aliases() -> list[str]:
 
 
 async def _switch(connection: Connection, alias: str, into: str) -> None:
-    """Switches in one request, so that the alias never points nowhere."""
+    """Switches in one request, so that the alias always exists."""
     operations: list[Any] = []
     if alias in await _aliases():
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
@@ -271,7 +272,7 @@ def _close(a: Any, b: Any, error: float) -> bool:
         return bool(a.indices == b.indices and np.allclose(a.values, b.values, rtol=1e-3, atol=1e-5))
     x, y = np.asarray(a, np.float32), np.asarray(b, np.float32)
     if x.shape == y.shape and error:
-        # tokens are rounded a second time, which moves them by less than the first time did
+        # tokens are rounded a second time, which changes them less than the first time
         return bool((np.linalg.norm(x - y, axis=1) <= error * np.linalg.norm(x, axis=1)).all())
     # a vector normalised twice differs in its last bits
     return x.shape == y.shape and np.allclose(x, y, rtol=1e-3, atol=1e-5)

@@ -1,10 +1,10 @@
-"""What the rest of the package knows of Qdrant: a server, qdrant-client's local mode, and the embedded Qdrant Edge.
+"""Qdrant's entry in the registry: a server, qdrant-client's local mode, and the embedded Qdrant Edge.
 
 Sources of the sizes:
 
-- *Edge*: files of Qdrant Edge 0.9, the engine of the server. With 2,041 documents codes, encodings and tokens have the
-  sizes below to the byte, and the graph has 60 % of the links that are allowed. With 2,000 and 8,000 documents of 40
-  tokens and encodings of 2,560 dimensions a segment took 1 % more than the parts below without the log. Links are
+- *Edge*: files of Qdrant Edge 0.9, the engine of the server. With 2,041 documents, codes, encodings and tokens have the
+  sizes below to the byte, and the graph has 60 % of the allowed links. With 2,000 and 8,000 documents of 40
+  tokens and encodings of 2,560 dimensions, a segment took 1 % more than the parts below without the log. Links are
   bit-packed: lib/segment/src/index/hnsw_index/graph_links/serializer.rs.
   https://qdrant.tech/documentation/capacity-planning/
 - *local mode*: files of qdrant-client 1.20 with 300 documents: SQLite with pickled points, 9 bytes a value. Vectors are
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 
 _SECONDS = 120
 _REST_PORT = 6333
-# for the question whether gRPC answers
+# seconds to wait for the answer of gRPC
 _PROBE_SECONDS = 2
 
 #: bits of one dimension by preset
 _QUANTIZATIONS = {"int8": 8, "turbo4": 4, "turbo2": 2, "binary": 2, "product": 2, "none": 0}
-#: presets that lose little
+#: presets that lose little recall
 WORTH_TRYING = ("int8", "turbo4", "turbo2")
-# bytes beside the codes of a vector: the offset of int8, two scales of turbo
+# bytes in addition to the codes of a vector: the offset of int8, two scales of turbo
 _BESIDE = {"int8": 4, "turbo4": 8, "turbo2": 8}
 #: links of a node in the index
 _M = 16
@@ -127,11 +127,11 @@ def _connect(target: Target) -> Any:
 
 
 def _find_grpc(target: Target, connect: Callable[..., Any], served: Any) -> int | None:
-    """The port above that of REST, if the same server answers gRPC there; numbers take a fifth of the bytes."""
+    """The port after that of REST, if the same server answers gRPC there, which takes a fifth of the bytes."""
     url = urlsplit(target.location)
     port = (url.port or _REST_PORT) + 1
     try:
-        # else the library of gRPC would go on trying to connect
+        # otherwise the gRPC library would go on trying to connect
         socket.create_connection((url.hostname, port), timeout=_PROBE_SECONDS).close()
         client = connect(timeout=_PROBE_SECONDS, grpc_port=port, prefer_grpc=True)
         try:
@@ -139,12 +139,12 @@ def _find_grpc(target: Target, connect: Callable[..., Any], served: Any) -> int 
         finally:
             client.close()
     except Exception as error:  # the client raises what its transport raises
-        LOG.info("%s is asked by REST, as gRPC does not answer at port %d: %s", target, port, short(error))
+        LOG.info("%s is reached by REST, as gRPC does not answer at port %d: %s", target, port, short(error))
         return None
     if answered.version != served.version:
-        LOG.info("%s is asked by REST, as another server answers gRPC at port %d", target, port)
+        LOG.info("%s is reached by REST, as another server answers gRPC at port %d", target, port)
         return None
-    LOG.info("%s is asked by gRPC at port %d", target, port)
+    LOG.info("%s is reached by gRPC at port %d", target, port)
     return port
 
 
@@ -276,7 +276,7 @@ def _auto_quantization(dim: int, _place: Place) -> str:
 
 
 def _first_stage_bytes(dim: int, quantization: str | None) -> float:
-    """Codes, and links of a graph over a million documents; without codes, float32 values and no graph."""
+    """Bytes of codes and graph links with a million documents; without quantization, of float32 values and no graph."""
     if quantization is None:
         return 4.0 * dim
     preset = QDRANT_EDGE.quantization(quantization, dim, "directory")
@@ -286,10 +286,10 @@ def _first_stage_bytes(dim: int, quantization: str | None) -> float:
 def _create_local_index(
     directory: str, name: str, encoder: Encoder, quantization: str | None, store_tokens: bool
 ) -> QdrantEdgeMuvera:
-    """A collection that is searched through its graph however few the documents are.
+    """Creates a collection that is searched through its graph, however few documents it has.
 
-    The engine would scan small segments, which hides what a graph loses in a large collection. It draws the levels of
-    the graph anew each time, so one candidate in a thousand may differ between runs; nothing else does.
+    The engine would scan small segments, which hides the recall that a graph loses in a large collection. The levels of
+    the graph are random each time, so one candidate in a thousand may differ between runs; nothing else does.
     """
     import qdrant_edge as edge
 

@@ -1,4 +1,4 @@
-"""Errors of qdrant-client and its transports as those of this library."""
+"""Translates errors of qdrant-client and its transports into those of this library."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from muvera_adapters.errors import (
 
 
 def translate(error: Exception, *, engine: str, name: str, timeout: int | None, address: str = "") -> MuveraError:
-    """The error of this library for one of the client's.
+    """The error of this library for an error of the client.
 
     Args:
-        error: the client's own.
+        error: error that the client raised.
         engine: name and version of the database.
         name: name of the collection.
-        timeout: seconds that the request was given, None: those of the client.
+        timeout: time limit of the request in seconds; None: that of the client.
         address: URL and port of the server, empty in local mode.
     """
     at = f" at {address}" if address else ""
-    if isinstance(error, ValidationError | UnicodeError):  # the text of these may hold any text of the user
+    if isinstance(error, ValidationError | UnicodeError):  # their text may contain any text of the user
         return Rejected(f"{engine} cannot be sent this: {error}")
     if isinstance(error, ResourceExhaustedResponse):
         return StoreUnavailable(

@@ -26,7 +26,7 @@ from muvera_core import Encoder
 
 
 async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> Connection:
-    """Asks for the version; what a server can do depends on it, never on the client's."""
+    """Asks for the server's version, which determines what is supported; the client's version does not."""
     info = await ask(lambda client: client.info())
     version = tuple(int(part) for part in re.findall(r"\d+", info.version)[:2])
     local = wire is LOCAL
@@ -35,7 +35,7 @@ async def connect(name: str, wire: Wire, timeout: int | None, address: str) -> C
 
 
 async def choose(connection: Connection, encoder: EncoderOption, sample: Any, quantization: Any) -> Chosen:
-    """Encoder and codes of a collection to come; an old server has fewer codes to choose from."""
+    """Chooses encoder and quantization of a new collection; older servers have fewer presets."""
     auto = WORTH_TRYING if connection.version >= schema.TURBO_VERSION else ("int8",)
     return await choosing.choose(encoder, sample, quantization, QDRANT.quantizations, auto)
 
@@ -52,7 +52,8 @@ async def create(
     schema.check_version(connection.version, plan.vectors)
     if await exists(name):
         raise CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
-    # it was not there a moment ago: a conflict is a repeated request whose first reply was lost; opening checks it
+    # it did not exist a moment ago: a conflict means that the first reply was lost and the request repeated; open
+    # checks
     with contextlib.suppress(CollectionExists):
         await tell(lambda client: client.create_collection(collection_name=name, timeout=timeout, **plan.arguments))
     if tenant_field is not None:
@@ -62,7 +63,7 @@ async def create(
 
 
 async def open_collection(connection: Connection, encoder: Encoder | None, model: TokenModel | None) -> Collection:
-    """A collection that this library made or adopted."""
+    """Opens a collection that this library created or adopted."""
     name = connection.name
     info = await fetch_info(name)
     state = read_state(name, (info.config.metadata or {}).get(STATE_KEY))
@@ -82,16 +83,16 @@ def _uneven(connection: Connection, info: models.CollectionInfo) -> bool:
 async def adopt(
     connection: Connection, encoder: Encoder, fde: str, tokens: str | None, model: TokenModel | None
 ) -> Collection:
-    """A collection of someone else, or another FDE vector for one of ours.
+    """Adopts a collection, or gives one of ours another FDE vector.
 
-    Only metadata is written, and only where there are FDEs already, or where one of ours gets a model's name. Where the
-    collection keeps another FDE vector, searches of others go on with that one until :func:`keep` is called, after this
-    one has been filled.
+    Only metadata is written, and only if there are FDEs already, or if a collection of ours gets a model's name. If the
+    collection has another FDE vector, other searches use that one until this one has been filled and :func:`keep` is
+    called.
     """
     check_encoder_type(encoder)
     name = connection.name
     if connection.version < schema.MINIMUM_VERSION:
-        raise Unsupported(f"{connection.engine} keeps no collection metadata; 1.16 does")
+        raise Unsupported(f"{connection.engine} stores no collection metadata; upgrade it to 1.16 or later")
     info = await fetch_info(name)
     kept = (info.config.metadata or {}).get(STATE_KEY)
     state = None if kept is None else read_state(name, kept)
@@ -109,7 +110,7 @@ async def adopt(
         return replace(collection, has_fde=False, kept=False)
     if collection.has_fde and kept is None:
         if tokens is not None and (await count_vectors(collection, Where(has=(fde,)))) == 0:
-            return replace(collection, has_fde=False)  # added, and nothing written: backfill() finishes what was begun
+            return replace(collection, has_fde=False)  # the vector was added and nothing written: backfill() continues
         await check_adopted(collection)
         await write_state(connection, collection)
     return collection
@@ -121,8 +122,8 @@ async def add_fde(connection: Connection, collection: Collection, params: models
     there = schema.vector_infos(await fetch_info(name))
     if connection.version < schema.ADD_VECTOR_VERSION and collection.fde not in there:
         raise Unsupported(
-            f"{connection.engine} cannot add a vector to a collection; 1.18 can. Give into='NEW_NAME' to copy "
-            "everything into a new collection, and alias= to switch an alias to it"
+            f"{connection.engine} cannot add a vector to a collection; 1.18 and later can. Give into='NEW_NAME' to "
+            "copy everything into a new collection, and alias= to switch an alias to it"
         )
     if collection.fde not in there:
         datatype = models.VectorStorageDatatype(params.datatype.value) if params.datatype else None
@@ -134,7 +135,7 @@ async def add_fde(connection: Connection, collection: Collection, params: models
                     collection_name=name, vector_name=collection.fde, vector_name_config=config, timeout=timeout
                 )
             )
-        except Rejected as error:  # a repeated request whose first reply was lost, perhaps
+        except Rejected as error:  # perhaps a repeated request whose first reply was lost
             if collection.fde not in schema.vector_infos(await fetch_info(name)):
                 if "" not in there:
                     raise
@@ -142,7 +143,7 @@ async def add_fde(connection: Connection, collection: Collection, params: models
                     f"{connection.engine} adds no vector beside the unnamed one of {name} ({error}): give "
                     "into='NEW_NAME', which copies everything into a collection where it has a name"
                 ) from error
-    # a vector that was there keeps its codes; without any it may be that of a run which was killed here
+    # an existing vector keeps its codes; one without codes may be left by a run that was killed here
     if collection.fde not in there or there[collection.fde].quantization is None:
         diff = models.VectorParamsDiff(
             hnsw_config=params.hnsw_config,
@@ -162,13 +163,13 @@ async def add_fde(connection: Connection, collection: Collection, params: models
 
 
 async def keep(connection: Connection, collection: Collection) -> Collection:
-    """The collection, after it was made to keep this encoder and FDE vector instead of others."""
+    """Stores this encoder and FDE vector in the collection, instead of others."""
     await write_state(connection, collection)
     return replace(collection, kept=True)
 
 
 async def remove_fde(connection: Connection, collection: Collection) -> Collection:
-    """Removes the FDE vector, and what is kept of it; the rest of the collection stays as it is."""
+    """Removes the FDE vector and its metadata; the rest of the collection stays."""
     name, fde, timeout = connection.name, collection.fde, connection.timeout
     info = await fetch_info(name)
     state = (info.config.metadata or {}).get(STATE_KEY)
@@ -184,25 +185,25 @@ async def remove_fde(connection: Connection, collection: Collection) -> Collecti
             )
         )
     if isinstance(state, dict) and state.get("fde") == fde:
-        # a null removes the key, and leaves other keys as they are
+        # null removes the key; other keys stay
         nothing = {STATE_KEY: None}
         await tell(lambda client: client.update_collection(collection_name=name, metadata=nothing, timeout=timeout))
     if there and not removable:
         raise Unsupported(
-            f"{connection.engine} cannot remove a vector from a collection; 1.18 can. The values of {fde!r} and the "
-            "metadata are gone, and its empty vector stays"
+            f"{connection.engine} cannot remove a vector from a collection; 1.18 and later can. The values of {fde!r} "
+            "and the metadata are gone, and its empty vector stays"
         )
     return replace(collection, has_fde=False)
 
 
 async def write_state(connection: Connection, collection: Collection) -> None:
-    """Writes the state of the collection, as it is now."""
+    """Writes the current state of the collection."""
     state = new_state(collection.encoder, collection.fde, collection.tokens, collection.model)
     await put_state(connection, collection.name, state)
 
 
 async def put_state(connection: Connection, name: str, state: dict[str, Any]) -> None:
-    """Writes our key of the metadata; the server leaves other keys as they are."""
+    """Writes our key of the metadata; other keys stay."""
     metadata = {STATE_KEY: state}
     await tell(
         lambda client: client.update_collection(collection_name=name, metadata=metadata, timeout=connection.timeout)
@@ -215,7 +216,7 @@ async def drop(connection: Connection) -> None:
 
 
 async def index_payload(connection: Connection, name: str, field: str, schema: models.PayloadFieldSchema) -> None:
-    """Makes an index of a payload key."""
+    """Creates an index of a payload key."""
     await tell(
         lambda client: client.create_payload_index(
             collection_name=name, field_name=field, field_schema=schema, timeout=connection.timeout

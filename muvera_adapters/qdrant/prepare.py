@@ -1,4 +1,4 @@
-"""Checks of documents and queries against Qdrant's limits, and the points that are made of them."""
+"""Checks documents and queries against Qdrant's limits, and makes points of them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _HALF_MAX = 65_504.0
 
 
 def intake(collection: Collection, vectors: Names[str] = ()) -> Intake[PointId]:
-    """What Qdrant takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`.
+    """Qdrant's checks for :func:`~muvera_adapters.stores.checks.prepare`.
 
     Args:
         collection: the collection to write to.
-        vectors: names of all its vectors.
+        vectors: names of all vectors of the collection.
     """
     half = collection.stored_as == "float16" and collection.tokens is not None
     return Intake(
@@ -50,12 +50,12 @@ def intake(collection: Collection, vectors: Names[str] = ()) -> Intake[PointId]:
 
 
 def check_query(matrix: npt.NDArray[Any], what: str) -> None:
-    """Raises InvalidInput for a query that cannot be sent; its values have been checked."""
+    """Raises InvalidInput for a query that is too large to send; its values have been checked."""
     _check_size(matrix, what)
 
 
 def unfit(collection: Collection, fdes: npt.NDArray[np.float32]) -> dict[int, str]:
-    """Row -> reason of the (n, dim) FDEs that float16 cannot hold, where it has to.
+    """Rows of (n, dim) FDEs that float16 cannot hold, with the reasons, if FDEs are stored as float16.
 
     Only tokens far from unit length give such FDEs.
     """
@@ -91,7 +91,7 @@ def _payload(payload: Mapping[str, Any], position: int) -> dict[str, Any]:
 
 
 def check_matrix(matrix: npt.NDArray[Any], where: str, *, half: bool) -> None:
-    """Raises InvalidInput for what cannot be encoded or stored; ``half``: it will be stored as float16."""
+    """Raises InvalidInput for a matrix that cannot be encoded or stored; ``half``: it will be stored as float16."""
     _check_size(matrix, where)
     if is_plain(matrix, _HALF_MAX if half else np.inf):
         return

@@ -1,4 +1,4 @@
-"""What a fit of query FDEs reads."""
+"""The reads of a query fit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from muvera_adapters.stores.backfilling import Stored
 from muvera_adapters.stores.ids import ID_KEY
 from muvera_adapters.stores.query_fitting import FitAccess
 
-# ids in one page; a reply has nothing else
+# number of ids in one page; a reply has only ids
 _PAGE = 1_000
 
 
 def access(collection: Collection) -> FitAccess:
-    """The reads of a fit to the collection."""
+    """The reads of a query fit to the collection."""
     names = (collection.fde,) if collection.tokens is None else (collection.tokens, collection.fde)
 
     async def keys(offset: Any) -> tuple[list[Any], Any]:

@@ -19,26 +19,26 @@ from muvera_adapters.stores.ids import ID_KEY, from_point_id, to_point_id
 
 T = TypeVar("T")
 
-# ids in one request of get(); tokens of so many documents of 300 x 128 are 80 MB of JSON
+# number of ids in one request of get(); their tokens, at 300 x 128 a document, are 80 MB of JSON
 _FETCH = 100
 _SAMPLE = 32
-# ids in one page, where documents are counted one by one
+# number of ids in one page, when documents are counted one by one
 _COUNT_PAGE = 1_000
-# a page that is refused with so few documents is refused for something else
+# a page with so few documents is rejected for another reason than its size
 _LEAST_PAGE = 10
 
 
 async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
-    """At most so many stored FDEs, drawn at random."""
+    """At most ``size`` stored FDEs, chosen at random."""
     rows = await Sample(collection.name, Where(has=(collection.fde,)), size, (collection.fde,))
     return [row.vectors[collection.fde] for row in rows]
 
 
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
-    """Vectors to ask for.
+    """Names of the vectors to request.
 
     Raises:
-        InvalidInput: tokens are wanted and the collection stores none.
+        InvalidInput: tokens are wanted, and the collection stores none.
     """
     return (need_tokens(collection),) if wanted else ()
 
@@ -46,7 +46,7 @@ def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
 async def get(
     collection: Collection, ids: Sequence[DocumentId], with_tokens: bool, shard_key: Any = None
 ) -> list[Document | None]:
-    """Documents by id, in the order of the ids, None where there is none."""
+    """Documents in the order of the ids; None for an id that does not exist."""
     vectors = token_names(collection, with_tokens)
     points = [to_point_id(document_id, i)[0] for i, document_id in enumerate(ids)]
     rows = await fetch(collection, points, True, vectors, shard_key)
@@ -57,7 +57,7 @@ async def get(
 async def fetch(
     collection: Collection, points: Sequence[PointId], payload: Any, vectors: tuple[str, ...], shard_key: Any = None
 ) -> dict[PointId, Row]:
-    """Those of the points that exist, by id."""
+    """The existing points, by id."""
     found: dict[PointId, Row] = {}
     for i in range(0, len(points), _FETCH):
         rows = await Fetch(collection.name, points[i : i + _FETCH], payload, vectors, shard_key)
@@ -66,14 +66,14 @@ async def fetch(
 
 
 async def ping(collection: Collection) -> None:
-    """Looks for a point that need not exist."""
+    """Reads a point that need not exist."""
     await Fetch(collection.name, (0,), False, ())
 
 
 async def page(
     collection: Collection, chosen: Any, limit: int, offset: Any, with_tokens: bool, shard_key: Any = None
 ) -> tuple[list[Document], Any]:
-    """One page of all documents and where the next begins (None: nowhere)."""
+    """One page of all documents, and the start of the next (None: there is none)."""
     vectors = token_names(collection, with_tokens)
     rows, following = await read_page(collection, Where(chosen), limit, offset, True, vectors, shard_key)
     return [_document(collection, row) for row in rows], following
@@ -88,7 +88,7 @@ async def read_page(
     vectors: tuple[str, ...] = (),
     shard_key: Any = None,
 ) -> tuple[list[Row], Any]:
-    """A page in the order of ids, of ``limit`` points or as many as a strict mode allows, and where the next begins."""
+    """A page in the order of ids, of ``limit`` points or as many as strict mode allows, and the start of the next."""
 
     def read(size: int) -> Page:
         return Page(collection.name, where, size, offset, payload, vectors, shard_key)
@@ -97,7 +97,7 @@ async def read_page(
 
 
 async def allowed_page(collection: Collection, limit: int, read: Callable[[int], Awaitable[T]]) -> T:
-    """What ``read`` gives for ``limit`` points, or for fewer where the database refuses so many."""
+    """Result of ``read`` for ``limit`` points, or for fewer if the database rejects so many."""
     allowed = collection.seen.read_at_once
     size = limit if allowed.most is None else min(limit, allowed.most)
     try:
@@ -112,32 +112,32 @@ async def allowed_page(collection: Collection, limit: int, read: Callable[[int],
 
 
 async def count(collection: Collection, chosen: Any, shard_key: Any = None) -> int:
-    """Documents, exactly: where a strict mode refuses such a count, their ids are read and counted."""
+    """Exact number of documents; if strict mode rejects such a count, their ids are read and counted."""
     seen, total, offset = collection.seen, 0, None
     if not seen.counts_are_refused:
         try:
             return await Count(collection.name, Where(chosen), shard_key)
         except Rejected as error:
-            LOG.info("%s: documents are counted by pages of ids, as counting is refused: %s", collection.name, error)
+            LOG.info("%s: documents are counted by reading ids, as counting is rejected: %s", collection.name, error)
     while True:
         rows, offset = await read_page(collection, Where(chosen), _COUNT_PAGE, offset, False, (), shard_key)
-        seen.counts_are_refused = True  # and not what is wrong with a filter
+        seen.counts_are_refused = True  # the reason is not the filter
         total += len(rows)
         if offset is None:
             return total
 
 
 async def count_vectors(collection: Collection, where: Where, shard_key: Any = None) -> int:
-    """Documents that have and lack vectors; where a strict mode refuses an exact count, the server's estimate.
+    """Number of documents that have or lack vectors; if strict mode rejects an exact count, the server's estimate.
 
-    The estimate adds the numbers that each segment knows, so it is wrong only while documents are being written.
+    The estimate adds up the numbers of all segments, so it is wrong only while documents are being written.
     """
     seen = collection.seen
     if not seen.counts_are_refused:
         try:
             return await Count(collection.name, where, shard_key)
         except Rejected as error:
-            LOG.info("%s: documents are estimated, as counting is refused: %s", collection.name, error)
+            LOG.info("%s: documents are estimated, as counting is rejected: %s", collection.name, error)
     estimate = await Count(collection.name, where, shard_key, exact=False)
     seen.counts_are_refused = True
     return estimate
@@ -177,10 +177,10 @@ async def info(collection: Collection) -> StoreInfo:
 
 
 async def unindexed(collection: Collection, state: Status) -> int | None:
-    """Least number of documents without index and codes; None where exact counts are forbidden.
+    """Lower bound of the number of documents without index and codes; None if exact counts are forbidden.
 
-    The database counts the indexed vectors of all names together (in an indexed segment that is every vector, tokens
-    without a graph included), and deleted ones until their segment is rebuilt.
+    The database counts the indexed vectors of all names together (in an indexed segment, that is every vector,
+    including tokens without a graph), and deleted ones until their segment is rebuilt.
     """
     if collection.seen.counts_are_refused:
         return None
@@ -189,17 +189,17 @@ async def unindexed(collection: Collection, state: Status) -> int | None:
         for name in state.vectors:
             stored += await Count(collection.name, Where(has=(name,)))
     except Rejected as error:  # strict mode
-        LOG.info("%s: documents without index are not counted, as counting is refused: %s", collection.name, error)
+        LOG.info("%s: documents without index are not counted, as counting is rejected: %s", collection.name, error)
         return None
     missing = max(0, stored - state.indexed_vectors)
     return -(-missing // max(1, len(state.vectors)))
 
 
 def document_id(point: int | str | uuid.UUID, payload: Mapping[str, Any] | None) -> DocumentId:
-    """The user's id of a point that somebody else read.
+    """The user's id of a point that the client returned.
 
     Raises:
-        InvalidInput: the payload, which may have the id, was not asked for.
+        InvalidInput: the point was returned without its payload, which may have the id.
     """
     if payload is None and not isinstance(point, int):
         raise InvalidInput(

@@ -1,9 +1,9 @@
-"""What operations ask of a Qdrant: requests in plain values, which a client or an embedded shard carries out.
+"""The requests that operations make: plain values, which a client or an embedded shard carries out.
 
 An operation (searching.py, writing.py, reading.py, backfilling.py) awaits a request and gets its reply. Its runner
 decides how requests are sent, so a synchronous client, an asynchronous one and an embedded engine share every decision.
-Each request names its collection, which an embedded shard ignores: it has one. Filters, search parameters and shard
-keys pass through as they were given.
+Each request names its collection; an embedded shard has only one and ignores the name. Filters, search parameters and
+shard keys are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Vectors: TypeAlias = dict[str, npt.NDArray[Any]]
 class Where:
     """Points for which all conditions hold.
 
-    ``filter`` is of the database's own type, ``has`` and ``lacks`` name vectors, and None of ``ids`` is no condition.
+    ``filter`` is of the database's own type; ``has`` and ``lacks`` name vectors; ``ids=None`` sets no condition.
     """
 
     filter: Any = None
@@ -35,7 +35,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point to write: our vectors, a payload, and vectors of the user in the database's own types."""
+    """A point to write: our vectors, a payload, and the user's vectors in the database's own types."""
 
     id: PointId
     vectors: Vectors
@@ -45,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A point read."""
+    """A point that was read."""
 
     id: PointId
     payload: dict[str, Any]
@@ -75,7 +75,7 @@ class Prefetch:
 
 @dataclass(frozen=True, slots=True)
 class OwnPrefetch:
-    """A prefetch in the database's own type, as the user of a search gave it; ``what`` says where."""
+    """A user's prefetch in the database's own type; ``what`` names its argument, for errors."""
 
     prefetch: Any
     limit: int
@@ -123,7 +123,7 @@ class FindMany(Request[list[list[Row]]]):
 
 @dataclass(frozen=True, slots=True)
 class Sample(Request[list[Row]]):
-    """Random points. Reply: at most ``limit`` rows, of whose payload only the id is read."""
+    """Random points. Reply: at most ``limit`` rows, with only the id of the payload."""
 
     collection: str
     where: Where
@@ -169,7 +169,7 @@ class Count(Request[int]):
 class Upsert(Request[None]):
     """Writes whole points, replacing those that exist.
 
-    With ``wait`` the reply comes when searches see them, else when they are in the write-ahead log.
+    With ``wait``, the reply comes when searches see them, otherwise when they are in the write-ahead log.
     """
 
     collection: str
@@ -229,7 +229,7 @@ Change: TypeAlias = PutPoints | InsertPoints | PutVectors | PutPayload | DropVec
 class Update(Request[None]):
     """Carries out changes in their order, in one request; ``wait`` as for Upsert.
 
-    A change fails where one of the points that must exist does not.
+    A change fails if a point that must exist does not.
     """
 
     collection: str
@@ -240,7 +240,7 @@ class Update(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Delete(Request[None]):
-    """Deletes points by ids, or by filter where ``ids`` is None; all of them where there is no filter either."""
+    """Deletes points by ids, or by filter if ``ids`` is None; all of them without a filter."""
 
     collection: str
     ids: Sequence[PointId] | None
@@ -257,7 +257,7 @@ class Flush(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Settle(Request[None]):
-    """Returns when every shard has applied the writes that were acknowledged before; it changes nothing."""
+    """Waits until every shard has applied the acknowledged writes; it changes nothing."""
 
     collection: str
     shard_key: Any = None
@@ -265,7 +265,7 @@ class Settle(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Optimize(Request[None]):
-    """Starts indexing where that is not automatic."""
+    """Starts indexing if it does not start by itself."""
 
     collection: str
 
@@ -278,13 +278,13 @@ class Status:
         engine: name and version of the database.
         status: one of Qdrant's colours: ``green``, ``yellow``, ``grey`` or ``red``.
         points: number of points, approximately.
-        segments: number of segments, None where there are none.
+        segments: number of segments; None if the database has none.
         vectors: names of all vectors.
         indexed_vectors: number of indexed vectors of all names together, deleted ones included until their segment is
             rebuilt.
-        fde_float_bytes: bytes of one dimension of an FDE as stored.
+        fde_float_bytes: bytes of one dimension of a stored FDE.
         code_bits: bits of a code for one dimension of an FDE, 0 without codes.
-        disk_bytes: bytes of all files, None where they cannot be seen.
+        disk_bytes: bytes of all files; None if unknown.
     """
 
     engine: str

@@ -31,7 +31,7 @@ Tokens: TypeAlias = Literal["float32", "float16", "turbo8", "turbo4"] | models.D
 #: codes of FDEs, which may be left to the store
 FDEQuantization: TypeAlias = Literal["auto"] | Quantization
 
-#: oldest server that keeps metadata of collections
+#: oldest server that stores metadata of collections
 MINIMUM_VERSION = (1, 16)
 #: oldest server that adds vectors to a collection
 ADD_VECTOR_VERSION = (1, 18)
@@ -49,7 +49,7 @@ _SERVERS_THRESHOLD = 10_000
 
 
 def quantization_config(quantization: Quantization) -> models.QuantizationConfig | None:
-    """A preset in Qdrant's type; codes are kept in memory.
+    """A quantization preset in Qdrant's type; codes are kept in memory.
 
     Raises:
         InvalidInput: there is no such preset.
@@ -80,11 +80,11 @@ def quantization_config(quantization: Quantization) -> models.QuantizationConfig
 
 
 def check_datatype(datatype: models.Datatype, what: str) -> None:
-    """Raises InvalidInput for a datatype that such vectors lose their values in.
+    """Raises InvalidInput for a data type that rounds such vectors too coarsely.
 
     Args:
-        datatype: datatype of the stored vectors.
-        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens``.
+        datatype: data type of the stored vectors.
+        what: name of the argument, ``datatype`` (of FDEs) or ``tokens``.
     """
     taken = (models.Datatype.FLOAT16, models.Datatype.FLOAT32) + (
         tuple(TURBO_STORAGE_VERSIONS) if what == "tokens" else ()
@@ -104,9 +104,9 @@ def fde_params(
     on_disk: bool | None,
     version: tuple[int, ...],
 ) -> models.VectorParams:
-    """Parameters of the FDE vector; codes are set here, as tokens would inherit those of the collection.
+    """Parameters of the FDE vector. They include quantization, since tokens would inherit that of the collection.
 
-    ``version`` is the server's, on which the codes of ``"auto"`` depend.
+    ``version`` is the server's, on which ``quantization="auto"`` depends.
     """
     check_datatype(datatype, "datatype")
     if quantization == "auto":
@@ -118,7 +118,7 @@ def fde_params(
         datatype=datatype,
         hnsw_config=hnsw_config or models.HnswConfigDiff(m=16, ef_construct=100),
         quantization_config=codes,
-        # with codes in memory the originals are read only when a search asks to rescore
+        # with codes in memory, the originals are read only when a search rescores
         on_disk=codes is not None if on_disk is None else on_disk,
     )
 
@@ -165,7 +165,7 @@ def optimizers(fde: models.VectorParams) -> models.OptimizersConfigDiff:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A collection to be made: its vectors, and the other arguments of ``create_collection`` but its name."""
+    """A new collection: its vectors, and the other arguments of ``create_collection`` except its name."""
 
     vectors: dict[str, models.VectorParams]
     arguments: dict[str, Any]
@@ -187,7 +187,7 @@ def plan(
     model: TokenModel | None,
     **passed: Any,
 ) -> Plan:
-    """What ``create`` of the stores is asked for; ``passed`` go to ``create_collection`` where they are not None.
+    """The plan for the arguments of ``create``; those in ``passed`` go to ``create_collection`` if they are not None.
 
     ``version`` is the server's.
     """
@@ -205,23 +205,25 @@ def plan(
 
 
 def check_version(version: tuple[int, ...], vectors: dict[str, models.VectorParams]) -> None:
-    """Raises Unsupported where this server cannot hold such a collection."""
+    """Raises Unsupported if this server cannot store such a collection."""
     if version < MINIMUM_VERSION:
-        raise Unsupported(f"Qdrant {dotted(version)} keeps no collection metadata; {dotted(MINIMUM_VERSION)} does")
+        raise Unsupported(
+            f"Qdrant {dotted(version)} stores no collection metadata; upgrade it to {dotted(MINIMUM_VERSION)} or later"
+        )
     turbo = any(isinstance(params.quantization_config, models.TurboQuantization) for params in vectors.values())
     if turbo and version < TURBO_VERSION:
-        raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(TURBO_VERSION)} has")
+        raise Unsupported(f"Qdrant {dotted(version)} has no TurboQuant; {dotted(TURBO_VERSION)} and later have it")
     for name, params in vectors.items():
         needed = TURBO_STORAGE_VERSIONS.get(params.datatype) if params.datatype else None
         if params.datatype and needed and version < needed:
             raise Unsupported(
                 f"Qdrant {dotted(version)} cannot store the vector {name!r} as {params.datatype.value}; "
-                f"{dotted(needed)} can. Take float16; nothing was made"
+                f"{dotted(needed)} can. Use float16; nothing was created"
             )
 
 
 def dotted(version: tuple[int, ...]) -> str:
-    """1.18"""
+    """A version as text: 1.18."""
     return ".".join(map(str, version))
 
 

@@ -1,4 +1,4 @@
-"""Which requests a search makes, and how their replies are told apart."""
+"""The requests of a search, and how their replies are assigned."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Options(SearchOptions):
     """Arguments of a search; the stores document them.
 
     Attributes:
-        fde_scores: hits show the encoder's estimate where the mode does not bring it anyway.
-        params: search parameters of the first stage in the database's own type, None for the defaults.
+        fde_scores: whether hits have the encoder's estimate even if the mode does not return it anyway.
+        params: search parameters of the first stage, in the database's own type; None: the defaults.
         shard_key: shard key selector.
     """
 
@@ -37,9 +37,9 @@ class Plan:
     """Requests of one query, in the order of the attributes.
 
     Attributes:
-        both: both stages in one request; None where the database does not do the second.
-        lists: one for each list of candidates, that of FDEs first.
-        lacking: as ``lists``, for candidates without tokens.
+        both: request for both stages; None if the database does not do the second.
+        lists: one request for each list of candidates, that of FDEs first.
+        lacking: like ``lists``, for candidates without tokens.
         names: names of the lists.
     """
 
@@ -61,7 +61,7 @@ class Found:
     Attributes:
         both: reranked rows, best first.
         lists: rows of each list, best first.
-        candidates: points of the lists.
+        candidates: points of all lists.
         lacking: rows of candidates without tokens.
     """
 
@@ -156,14 +156,14 @@ def read(plan: Plan, replies: Iterator[list[Row]], fde: QueryFDE) -> Found:
 
 def first_stage_params(collection: Collection, o: Options, candidates: int) -> Any:
     """Search parameters over FDEs: the user's, or ours."""
-    # a beam twice the candidates brings them nearly all at no cost that can be measured (the vectors are long);
-    # rescoring reads the originals from disk, so only where codes are coarse: unindexed documents are scored exactly
+    # a beam of twice the candidates finds nearly all of them at no measurable cost (the vectors are long); rescoring
+    # reads the originals from disk, so it is used only for coarse codes: unindexed documents are scored exactly
     ours = Params(hnsw_ef=max(128, 2 * candidates), rescore=collection.rescore)
     return ours if o.params is None else o.params
 
 
 def asked_payload(o: Options) -> Any:
-    """What to ask for, so that ids can be told."""
+    """The payload to request, so that it includes the ids."""
     if o.payload is False:
         return [ID_KEY]
     if isinstance(o.payload, list | tuple):
@@ -179,5 +179,5 @@ def _strings(keys: Sequence[Any]) -> Iterator[str]:
 
 
 def _unscaled(rows: list[Row], fde: QueryFDE) -> list[Row]:
-    """Rows whose scores are those of the query's own FDE."""
+    """The rows with the scores of the query's unscaled FDE."""
     return [Row(row.id, row.payload, row.vectors, fde.score(row.score)) for row in rows]

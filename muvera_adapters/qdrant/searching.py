@@ -80,7 +80,7 @@ async def search(
 
 
 async def prefetch(collection: Collection, query_tokens: Any, options: Options) -> Prefetch:
-    """The first stage of a search, for a request of the user's own."""
+    """The first stage of a search, for a user's own request."""
     need_fde(collection)
     check_options(collection, options)
     query = check_queries(collection, [query_tokens], options, check_query)
@@ -90,7 +90,7 @@ async def prefetch(collection: Collection, query_tokens: Any, options: Options) 
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: Options) -> Hits:
-    """MaxSim over everything that has tokens."""
+    """Ranks all documents that have tokens by MaxSim."""
     tokens = need_tokens(collection, ": there is nothing to score exactly")
     check_options(collection, options)
     check_mode(collection, options, "native")
@@ -183,13 +183,13 @@ async def _replies(collection: Collection, plans: Sequence[Plan]) -> list[list[R
     """Replies to the requests of all plans, in their order."""
     if not all(plan.both and plan.lacking and len(plan.lists) == 1 for plan in plans):
         return await _send([find for plan in plans for find in plan.finds], collection)
-    # candidates first: the other requests go through these alone, as each would else search all documents again
+    # candidates first: the other requests are restricted to them; otherwise each would search all documents again
     candidates = await _send([plan.lists[0] for plan in plans], collection)
     narrowed: list[Find | FindOwn] = []
     for plan, rows in zip(plans, candidates, strict=True):
         if rows and plan.both is not None:
             where = replace(plan.both.where, ids=[row.id for row in rows])
-            # such a strict mode refuses MaxSim without a first stage, which else is not needed any more
+            # this strict mode rejects MaxSim without a first stage, which otherwise is no longer needed
             first = plan.both.prefetches if collection.seen.counts_are_refused else ()
             narrowed.append(replace(plan.both, where=where, prefetches=first))
             narrowed.append(replace(plan.lacking[0], where=replace(plan.lacking[0].where, ids=where.ids)))
@@ -212,7 +212,7 @@ async def _send(finds: list[Find | FindOwn], collection: Collection) -> list[lis
 
 
 async def _find_many(collection: Collection, finds: Sequence[Find | FindOwn]) -> list[list[Row]]:
-    """Replies to searches in as few requests as the server takes: a strict mode may limit their number."""
+    """Replies to searches, in as few requests as the server allows: strict mode may limit searches per request."""
     limit = collection.seen.searched_at_once
     size = len(finds) if limit.most is None else limit.most
     if len(finds) <= size:
@@ -237,11 +237,11 @@ def _floats(find: Find | FindOwn) -> int:
 
 
 async def _count_lacking(collection: Collection, also: bool) -> int:
-    """Documents that the second stage would drop in silence, as the engine does with points without the vector.
+    """Number of documents without tokens, which the engine would drop silently in the second stage.
 
     Args:
         collection: the collection to search.
-        also: whether searches beside that of FDEs may find documents that have neither FDE nor tokens.
+        also: whether other searches than that of FDEs may find documents that have neither FDE nor tokens.
     """
     lacking = collection.seen.without_tokens if also else collection.seen.lacking
     if not lacking.is_fresh:
@@ -268,7 +268,7 @@ async def _native(collection: Collection, plan: Plan, answer: Answer) -> Hits:
     found, o = answer.found, answer.options
     if plan.lists:
         answer.timings.reranked = len(answer.found_by) - len(found.lacking)
-    else:  # the engine does not tell of candidates that it does not return
+    else:  # the engine does not report candidates that it leaves out
         told = o.score_threshold is None and o.offset == 0 and len(found.both) < o.limit
         answer.timings.candidates = answer.timings.reranked = len(found.both) if told else None
     scored = [(row, row.score) for row in found.both]
@@ -312,7 +312,7 @@ async def _client(collection: Collection, plan: Plan, answer: Answer) -> Hits:
 async def _fused(
     collection: Collection, answer: Answer, lists: Sequence[Sequence[Row]], rows: Mapping[PointId, Row]
 ) -> Hits:
-    """Hits by fused ranks of the lists; rows that are not there yet are fetched."""
+    """Hits by fused ranks of the lists; missing rows are fetched."""
     o = answer.options
     page = fused_page([[row.id for row in each] for each in lists], o)
     missing = [key for key, _ in page if key not in rows]
@@ -324,7 +324,7 @@ async def _fused(
     hits = [
         _hit(collection, rows[key], o, score, estimates.get(key), answer.found_by.get(key, ()), None, reranked=False)
         for key, score in page
-        if key in rows  # else it was deleted meanwhile
+        if key in rows  # otherwise it was deleted meanwhile
     ]
     return Hits(hits, timings=answer.timings)
 

@@ -66,15 +66,15 @@ T = TypeVar("T")
 
 
 class QdrantMuvera:
-    """Two-stage search in Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
+    """Two-stage search in Qdrant: FDEs in an HNSW index, tokens as a multivector without an index.
 
-    Made by :meth:`create`, :meth:`open` or :meth:`adopt`. The client is the caller's: it is never closed or
-    reconfigured, by :meth:`close` and ``with`` neither. One made with ``prefer_grpc=True`` sends a fifth of the
-    bytes. The asynchronous store encodes in a worker thread, so that the event loop goes on; qdrant-client's local mode
-    blocks it.
+    :meth:`create`, :meth:`open` and :meth:`adopt` make a store. The client stays the caller's: the store never closes
+    or reconfigures it, not even in :meth:`close` and at the end of ``with``. A client made with
+    ``prefer_grpc=True`` sends a fifth of the bytes. The asynchronous store encodes in a worker thread, so that it does
+    not block the event loop; qdrant-client's local mode does block it.
 
-    Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
-    ``CollectionNotFound``, ``InvalidInput`` (before anything is sent), ``Rejected`` (by the database),
+    Every error is a :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
+    ``InvalidInput`` (before anything is sent), ``CollectionNotFound``, ``Rejected`` (by the database),
     ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries).
 
     Example::
@@ -87,7 +87,7 @@ class QdrantMuvera:
             print(hit.id, hit.score, hit.payload)
 
     Attributes:
-        client: client of the caller.
+        client: the caller's client.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class QdrantMuvera:
 
     @property
     def name(self) -> str:
-        """Name of the collection, or of the alias by which it was opened."""
+        """Name of the collection, or the alias by which it was opened."""
         return self._collection.name
 
     @property
@@ -129,12 +129,12 @@ class QdrantMuvera:
 
     @property
     def tokens_name(self) -> str | None:
-        """Name of the multivector with the tokens, None where none are stored."""
+        """Name of the multivector with the tokens; None if tokens are not stored."""
         return self._collection.tokens
 
     @property
     def model(self) -> TokenModel | None:
-        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        """Model of the tokens, as given to :meth:`create` or :meth:`adopt`; None: not given."""
         return self._collection.model
 
     @classmethod
@@ -165,42 +165,42 @@ class QdrantMuvera:
         retry: Retry = DEFAULT_RETRY,
         write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> QdrantMuvera:
-        """Makes an empty collection.
+        """Creates an empty collection.
 
         Args:
-            client: client of a server >= 1.16, or of local mode.
-            name: name of the collection.
-            encoder: encoder of documents and queries; it is kept in the collection's metadata.
-                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
-            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
-                minute.
-            quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server
-                >= 1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``. ``"auto"``:
-                ``"turbo2"`` from 1,280 dimensions on where the server has it, else ``"int8"``.
-            store_tokens: whether to keep token matrices for the second stage.
-            datatype: datatype of the FDEs as stored.
-            on_disk: whether to keep FDEs out of memory; None: only if there are codes.
-            hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
-            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` (8 bits, server
-                >= 1.20), ``"turbo4"`` (4 bits, server >= 1.19), or a ``models.Datatype``. FDEs are made of the tokens
-                that are given, not of the stored ones.
-            tokens_quantization: codes of the token matrices.
-            tokens_on_disk: whether to keep token matrices out of memory.
-            optimizers_config: settings of the optimizers; None: a segment gets its index when its FDEs, or its tokens,
-                have the bytes of 2,000 FDEs, and 10 MB at least.
+            client: client of a server >= 1.16, or of qdrant-client's local mode.
+            name: name of the new collection.
+            encoder: encoder of documents and queries; it is stored in the collection's metadata. ``"auto"``: the
+                smallest encoder that reaches a recall of .95 on ``sample``.
+            sample: token matrices of some thousand documents; needed with ``encoder="auto"``, not allowed otherwise.
+                The choice takes up to a minute.
+            quantization: quantization of the FDEs in the index: ``"int8"``, ``"turbo4"`` and ``"turbo2"`` (server >=
+                1.18), ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``models``. ``"auto"``:
+                ``"turbo2"`` from 1,280 dimensions on if the server has it, otherwise ``"int8"``.
+            store_tokens: whether to store token matrices for the second stage.
+            datatype: data type of the stored FDEs.
+            on_disk: whether to keep FDEs on disk instead of in memory; None: only if they are quantized.
+            hnsw_config: parameters of the FDE index; None: m=16, ef_construct=100.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` (8 bits, server >= 1.20),
+                ``"turbo4"`` (4 bits, server >= 1.19), or a ``models.Datatype``. FDEs are computed from the given
+                tokens, not from the stored ones.
+            tokens_quantization: quantization of the token matrices.
+            tokens_on_disk: whether to keep token matrices on disk instead of in memory.
+            optimizers_config: settings of the optimizers; None: a segment is indexed when its FDEs, or its tokens, take
+                as many bytes as 2,000 FDEs, and at least 10 MB.
             shard_number: as in ``create_collection``, like the next four.
-            sharding_method: custom sharding needs ``shard_key_selector`` in the calls.
-            replication_factor: passed on.
-            write_consistency_factor: passed on.
-            on_disk_payload: passed on.
-            tenant_field: payload key with the tenant, which gets a tenant index; filter by it in every search.
-            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
-                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
-            timeout: seconds of one request, None: those of the client (5 by default). Writes over gRPC always use those
-                of the client.
-            retry: repetition of requests that failed because the database was unreachable or overloaded.
-            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``)
-                and ``wait_indexed``. The default survives a restart of the server that takes a minute.
+            sharding_method: as in ``create_collection``; custom sharding needs ``shard_key_selector`` in the calls.
+            replication_factor: as in ``create_collection``.
+            write_consistency_factor: as in ``create_collection``.
+            on_disk_payload: as in ``create_collection``.
+            tenant_field: payload key that holds the tenant. It gets a tenant index; filter by it in every search.
+            model: model of the tokens: its name (``"org/model@revision"``), or a :class:`~muvera_adapters.TokenModel`
+                with its prompts. It is stored with the collection. None: unknown.
+            timeout: time limit of one request, in seconds; None: that of the client (5 by default). Writes over gRPC
+                always use the client's.
+            retry: how to repeat requests that failed because the database was unreachable or overloaded.
+            write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``) and
+                ``wait_indexed``. The default outlasts a restart of the server that takes a minute.
 
         Raises:
             CollectionExists: the name is taken; nothing was changed.
@@ -246,22 +246,25 @@ class QdrantMuvera:
         retry: Retry = DEFAULT_RETRY,
         write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> QdrantMuvera:
-        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
+        """Opens a collection that :meth:`create` made, or that was adopted and backfilled.
 
         Args:
             client: as for ``create``.
-            name: name of the collection, or an alias.
-            encoder: encoder to use; None: rebuild it from what the collection keeps.
-            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
+            name: name of the collection, or of an alias.
+            encoder: encoder to use, which must be the one that filled the collection; None: it is rebuilt from what the
+                collection stores.
+            model: model that makes the query tokens, as for ``create``; it is compared with the model that the
+                collection stores. None: not compared.
             timeout: as for ``create``.
             retry: as for ``create``.
             write_retry: as for ``create``.
 
         Raises:
-            CollectionNotFound: there is no such collection, or this library did not make or adopt it.
-            EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
-            ModelMismatch: the collection keeps another model.
-            SchemaMismatch: its vectors were changed; the message names each difference.
+            CollectionNotFound: there is no such collection, or this library did not create or adopt it.
+            EncoderMismatch: the collection was filled with another encoder, or its encoder cannot be rebuilt and must
+                be given.
+            ModelMismatch: the collection stores another model.
+            SchemaMismatch: the collection's vectors were changed; the message names each difference.
         """
         named = as_token_model(model)
         connection = _connect(client, name, timeout, retry)
@@ -282,32 +285,32 @@ class QdrantMuvera:
         retry: Retry = DEFAULT_RETRY,
         write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> QdrantMuvera:
-        """Takes over a collection of someone else.
+        """Takes over an existing collection, or gives one of this library another FDE vector.
 
-        If it has a vector ``fde_vector`` with FDEs in it (of fastembed, say: ``FDEConfig.fastembed``), a sample is
-        compared with what the encoder makes of the stored tokens, and the encoder is written to the metadata. Else
-        nothing is written; :meth:`backfill` adds the FDEs.
+        If ``fde_vector`` already has FDEs (of fastembed, say: ``FDEConfig.fastembed``), a sample of them is compared
+        with what the encoder makes of the stored tokens, and the encoder is written to the metadata. Otherwise nothing
+        is written, and :meth:`backfill` adds the FDEs.
 
-        A collection that keeps another FDE vector already, for another encoder, goes on with it: :meth:`open` gives
-        that one until :meth:`backfill` of this store has filled ``fde_vector``.
+        To change to another encoder, name another ``fde_vector`` (``"fde_v2"``). :meth:`open` still gives the old
+        vector until :meth:`backfill` of this store has filled the new one. :meth:`remove_fde` undoes an adoption.
 
         Args:
             client: as for ``create``.
             name: name of the collection.
-            encoder: encoder of its FDEs, or of those to come.
-            tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
-                has none.
-            fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
-            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
+            encoder: encoder of the FDEs, existing or future.
+            tokens_vector: name of the multivector with the tokens (MaxSim; dot or cosine); ``""``: the one without a
+                name; None: there is none.
+            fde_vector: name of the vector with the FDEs; :meth:`backfill` adds it if it is missing.
+            model: model of the stored tokens, as for ``create``; it is stored with the collection once there are FDEs.
             timeout: as for ``create``.
             retry: as for ``create``.
             write_retry: as for ``create``.
 
         Raises:
             CollectionNotFound: there is no such collection.
-            SchemaMismatch: vectors are missing or unfit; the message names each difference.
-            EncoderMismatch: the stored FDEs are of another encoder.
-            ModelMismatch: the collection keeps another model.
+            SchemaMismatch: vectors are missing or unsuitable; the message names each difference.
+            EncoderMismatch: the stored FDEs are those of another encoder.
+            ModelMismatch: the collection stores another model.
         """
         named = as_token_model(model)
         connection = _connect(client, name, timeout, retry)
@@ -330,25 +333,25 @@ class QdrantMuvera:
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens.
 
-        In place (server >= 1.18, local mode) the FDE vector is added to the collection, and nothing else of it
-        changes. Others may read and write meanwhile: documents that arrive are picked up, and tokens are read again
-        after each write, so that a replaced document does not keep the FDE of the old one. Repeated after a kill at any
-        point, it does what is left. At the end a random sample is compared with its tokens; where one FDE is that of
-        other tokens, all are compared and written again where they differ, as with ``refresh``.
+        In place (server >= 1.18, local mode), the FDE vector is added to the collection, and nothing else in it
+        changes. Others may read and write meanwhile: new documents get an FDE too, and tokens are read again after each
+        write, so that a replaced document does not keep the FDE of its old tokens. After a kill at any point, repeat
+        the call to do the rest. At the end, a random sample of FDEs is compared with the tokens. If one of them is
+        stale (computed from other tokens), all are compared and stale ones are written again, as with ``refresh``.
 
         Args:
             progress: whether to show a progress bar.
             dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
-            refresh: whether to compare the FDEs of all documents with their tokens, which reads all tokens. Another
-                program that replaces the tokens of a document may leave the FDE of the old ones in place.
-            quantization: as for ``create``, like the next three; used when the vector is added.
-            datatype: datatype of the FDEs as stored.
-            on_disk: whether to keep FDEs out of memory.
-            hnsw_config: parameters of the FDE index.
-            into: name of a new collection into which everything is copied instead, for servers that cannot add a
-                vector; repeated until the copy equals the collection. :meth:`open` it afterwards: this store stays at
-                the old one. A multivector without a name is called ``tokens`` there.
-            alias: name that is made to point to the new collection when it is complete.
+            refresh: whether to compare the FDE of every document with its tokens, and to write stale ones again. It
+                reads all tokens. An FDE becomes stale when another program replaces the tokens without it.
+            quantization: as for ``create``; used when the vector is added.
+            datatype: as for ``create``; used when the vector is added.
+            on_disk: as for ``create``; used when the vector is added.
+            hnsw_config: as for ``create``; used when the vector is added.
+            into: name of a new collection to copy everything to instead, for servers that cannot add a vector. Passes
+                are repeated until the copy equals the collection. Open the copy afterwards: this store stays with the
+                old collection. A multivector without a name is called ``tokens`` in the copy.
+            alias: alias to point to the new collection when it is complete.
             shard_key_selector: shards to work on, in a collection with custom sharding.
 
         Raises:
@@ -380,10 +383,15 @@ class QdrantMuvera:
     ) -> VerifyReport:
         """Compares the FDEs of documents with their stored tokens; nothing is written.
 
+        ``backfill(refresh=True)`` writes stale FDEs again.
+
         Args:
             limit: number of documents to read, in the order of the points' ids; None: all of them.
             progress: whether to show a progress bar.
             shard_key_selector: shards to read, in a collection with custom sharding.
+
+        Returns:
+            Ids of documents whose FDE is stale (computed from other tokens), and numbers of documents without an FDE.
 
         Raises:
             InvalidInput: no tokens are stored.
@@ -401,26 +409,27 @@ class QdrantMuvera:
     ) -> QueryFit:
         """Learns a correction of query FDEs from a sample of the collection; nothing is written.
 
-        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
-        ``search(query_fit=...)``, or save it to a file with its ``save``.
+        The correction is fitted to one half of the sample, with the stored FDEs as they are, and measured on the other
+        half. Pass the result to :meth:`search` as ``query_fit``, or save it to a file with its ``save``.
 
         Args:
-            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
-                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
-                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            queries: at least 20 queries, each (m_i, token_dim); a random half is used to fit, the other half to
+                measure. None: the fit uses only tokens of documents, and is measured with queries of 4 to 32 tokens,
+                each from one document; these documents are neither fitted to nor ranked. Real queries may gain more or
+                less.
             documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
                 read first.
-            rank: rank of the correction, to which the size of the saved fit is proportional.
-            seed: seed of all choices.
+            rank: rank of the correction; the size of the saved fit is proportional to it.
+            seed: seed of all random choices.
             progress: whether to show a progress bar.
 
         Returns:
-            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
-            not seen.
+            The fit. Its ``report`` has the recall of plain and corrected queries, on documents and queries that were
+            not used to fit.
 
         Raises:
-            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
-                ``report`` has what was measured.
+            NoGain: the correction does not help: beyond the confidence intervals, recall is not higher for any number
+                of candidates, or is lower for one. ``report`` has what was measured.
             InvalidInput: there are too few documents or queries, or a query cannot be encoded.
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
@@ -428,10 +437,10 @@ class QdrantMuvera:
         return self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     def remove_fde(self) -> None:
-        """Removes the FDE vector and what is kept of it in the metadata, and leaves the rest as it is.
+        """Removes the FDE vector and its metadata; everything else stays.
 
         It undoes :meth:`adopt` and :meth:`backfill`. Documents that this store wrote stay, with ``_muvera_id`` in their
-        payload where their id is not that of the point.
+        payload if their id differs from that of the point.
 
         Raises:
             Unsupported: the server is older than 1.18; an empty vector stays.
@@ -450,23 +459,26 @@ class QdrantMuvera:
         zero_rows: ZeroRows = "refuse",
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes.
+        """Encodes documents and writes them, in batches limited by bytes.
 
-        Of a document that is there, what the call does not name stays: other vectors, other keys of the payload at its
-        top level, and the whole payload where none is given.
+        A document that already exists keeps what the call does not name: other vectors, other top-level keys of its
+        payload, and its whole payload if none is given for it.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries, or None; ``muvera_adapters.stores.payloads`` has the table of their values.
+            payloads: n dictionaries (None: no payload), or None; :mod:`muvera_adapters.stores.payloads` lists the
+                values that can be stored.
             progress: whether to show a progress bar.
-            vectors: other vectors by name, n each (None: leave out): lists, arrays, ``models.SparseVector`` ...
-            replace: whether a document that is there keeps nothing but what the call names.
-            zero_rows: what becomes of all-zero token vectors (padding): ``"refuse"`` or ``"drop"``.
+            vectors: other vectors of the collection by name, n of each (None: not written), as lists, arrays,
+                ``models.SparseVector`` ...
+            replace: whether documents that already exist lose everything that the call does not name.
+            zero_rows: what to do with all-zero token vectors (padding): ``"refuse"`` the documents, or ``"drop"`` the
+                vectors and count them.
             shard_key_selector: shard to write to, in a collection with custom sharding.
 
         Returns:
-            A report in which every document is written or failed; failed are those that the database rejected
+            A report in which every document is either written or failed; failed are those that the database rejected
             individually.
 
         Raises:
@@ -513,51 +525,52 @@ class QdrantMuvera:
         shard_key_selector: models.ShardKeySelector | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """The documents most similar to a query.
+        """Finds the documents most similar to a query.
 
         Args:
-            query_tokens: tokens of the query, (m, token_dim).
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: maximum number of hits to return.
-            prefetch: number of candidates of the first stage, in every shard; more of them give higher recall.
-            rerank: ``"native"``: MaxSim by the server, in the same request; ``"client"``: tokens are fetched and scored
-                here; ``"none"``: the encoder's estimate; ``"auto"``: native where tokens are stored.
-            filter: filter of both stages.
+            prefetch: number of candidates of the first stage, in every shard; more candidates give a higher recall.
+            rerank: how candidates are scored. ``"native"``: MaxSim by the server, in the same request. ``"client"``:
+                tokens are fetched and scored in this process. ``"none"``: no second stage; scores are the encoder's
+                estimates. ``"auto"``: native if tokens are stored.
+            filter: condition that documents must pass, in both stages.
             offset: number of hits to skip.
             score_threshold: minimum score of a hit.
-            with_payload: whether hits have their payload, keys of it, or a selector.
-            with_tokens: whether hits have their token matrices.
-            with_fde_score: whether hits have ``fde_score`` even if that takes a second query in the request.
-            count_missing: whether to count, at most every 30 seconds and beside the search, the documents that have no
-                FDE, which no search finds.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
-                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
-            also: further searches for candidates: ``models.Prefetch`` of qdrant-client, nested ones included. Their
-                documents and those of the FDEs are reranked together. Each search brings at most ``prefetch`` of them,
-                or as many as its own limit. ``filter`` holds for all searches.
+            with_payload: whether to return payloads: all, none, some keys, or by a selector.
+            with_tokens: whether to return token matrices.
+            with_fde_score: whether to return ``fde_score`` even if that takes a second query in the request.
+            count_missing: whether to count the documents without an FDE, which no search finds, for
+                ``Hits.without_fde`` and a warning. The count runs beside the search, at most every 30 seconds.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`. ``fde_score`` is then the corrected
+                estimate: its differences between documents estimate those of MaxSim, its absolute value means nothing.
+            also: further searches for candidates: ``models.Prefetch`` of qdrant-client, which may be nested. Their
+                documents are reranked together with those of the FDEs. Each search adds at most ``prefetch`` documents,
+                or as many as its own limit. ``filter`` applies to all searches.
             fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
-                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
-            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
-            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
-                ``offset`` count values then. See ``Hits.groups``.
+                ``also`` and in the MaxSim ranking (with ``rerank="none"``, the FDE ranking). None: by MaxSim alone.
+            weights: weights of the query tokens in both stages, (m,), at least 0; None: all are 1.
+            group_by: payload key, or path of keys joined by dots; the best hits of each of its values are returned, and
+                ``limit`` and ``offset`` count values. See ``Hits.groups``.
             group_size: maximum number of hits of one value.
-            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
-                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
-            search_params: parameters of the first stage; None: a beam of twice the candidates, and
-                rescoring of binary and product codes with the original FDEs.
-            shard_key_selector: shards to search.
-            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
-                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit. The local mode
-                cannot be interrupted: there it is looked at between requests only.
+            stop_after: with ``rerank="client"`` (which ``"auto"`` then means), stop fetching tokens after this number
+                of consecutive candidates of which none is among the best hits; None: score all candidates.
+            search_params: parameters of the first stage; None: a beam of twice the candidates, and rescoring of binary
+                and product codes with the original FDEs.
+            shard_key_selector: shards to search, in a collection with custom sharding.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; ``math.inf``: no
+                limit. None: 10 seconds, and in :meth:`search_batch` one more second for each query after the first. The
+                local mode cannot be interrupted: there, time is checked only between requests.
 
         Returns:
-            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens, and its
-            ``without_fde`` is the number of documents that have no FDE. Where it is above 0,
-            :class:`~muvera_adapters.errors.MissingFDEs` is warned of, once.
+            At most ``limit`` hits, best first. ``Hits.unscored`` lists candidates that have no tokens.
+            ``Hits.without_fde`` is the number of documents without an FDE; if it is above 0, a
+            :class:`~muvera_adapters.errors.MissingFDEs` warning is given, once.
 
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
-            StoreUnavailable: the server did not answer within ``timeout`` seconds, or repeating has not helped.
+            StoreUnavailable: the server did not answer within ``timeout`` seconds, or retries did not help.
         """
         o = Options(
             limit=limit,
@@ -594,17 +607,17 @@ class QdrantMuvera:
         query_fit: QueryFit | None = None,
         search_params: models.SearchParams | None = None,
     ) -> models.Prefetch:
-        """The first stage of :meth:`search` as a ``models.Prefetch``, for a query of your own.
+        """Returns the first stage of :meth:`search` as a ``models.Prefetch``, for a query of your own.
 
-        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+        The FDE in it is scaled: scores that the database returns have the order of ``fde_score``, but not its values.
 
         Args:
-            query_tokens: (m, token_dim) token vectors of the query.
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: number of candidates.
-            filter: condition that its documents must pass.
-            weights: (m,) weights of the query's tokens; None: 1 each.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
-            search_params: parameters of the search; None: those of :meth:`search`.
+            filter: condition that documents must pass.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`.
+            search_params: parameters of the first stage; None: those of :meth:`search`.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
@@ -621,18 +634,18 @@ class QdrantMuvera:
         return to_prefetch(first, self._connection.wire)
 
     def point_id(self, document_id: DocumentId) -> int | str:
-        """The id of a document's point, as :meth:`upsert` writes it.
+        """Returns the id of a document's point, as :meth:`upsert` writes it.
 
         Raises:
-            InvalidInput: not a valid id.
+            InvalidInput: ``document_id`` is not a valid id.
         """
         return to_point_id(document_id, 0)[0]
 
     def document_id(self, point: models.Record | models.ScoredPoint) -> DocumentId:
-        """The id that :meth:`upsert` was given, from a point that the client returned with its payload.
+        """Returns the id that :meth:`upsert` was given, from a point that the client returned with its payload.
 
         Raises:
-            InvalidInput: the point has no payload, which may have the id.
+            InvalidInput: the point has no payload, which may hold the id.
         """
         return reading.document_id(point.id, point.payload)
 
@@ -661,7 +674,7 @@ class QdrantMuvera:
         shard_key_selector: models.ShardKeySelector | None = None,
         timeout: float | None = None,
     ) -> list[Hits]:
-        """:meth:`search` for several queries, in as few requests as their bytes allow.
+        """Runs :meth:`search` for several queries, in as few requests as their bytes allow.
 
         ``also`` and ``weights`` have one entry, or None, for each query.
         """
@@ -705,10 +718,10 @@ class QdrantMuvera:
         shard_key_selector: models.ShardKeySelector | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document: the exact ranking that :meth:`search` approximates.
+        """Ranks all documents by MaxSim: the exact ranking that :meth:`search` approximates.
 
-        Arguments are those of :meth:`search`, but without ``timeout`` the whole call has no limit. A server in strict
-        mode may forbid it.
+        Arguments are those of :meth:`search`, but ``timeout=None`` means no limit. A server in strict mode may forbid
+        it.
         """
         o = Options(
             limit=limit,
@@ -732,22 +745,22 @@ class QdrantMuvera:
         shard_key_selector: models.ShardKeySelector | None = None,
         timeout: float | None = None,
     ) -> list[Explanation | None]:
-        """The document token that each query token matches, its similarity, and its share of the score.
+        """Explains scores: the document token that each query token matches, its similarity and share of the score.
 
-        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
-        :meth:`search` with reranking, to the precision in which the database scores.
+        They are computed in this process from the stored tokens, in one read by ids. The contributions sum to the score
+        of :meth:`search` with reranking, to the precision in which the database scores.
 
         Args:
-            query_tokens: tokens of the query, (m, token_dim).
-            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
-                (``with_tokens=True``) are not read again.
-            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            query_tokens: token vectors of the query, (m, token_dim).
+            ids_or_hits: ids of documents, or hits of a search: one, or a sequence in any mixture. Tokens of hits that
+                have them (``with_tokens=True``) are not read again.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
-            shard_key_selector: shards to read.
-            timeout: seconds to wait for the database in all; None: no limit.
+            shard_key_selector: shards to read, in a collection with custom sharding.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
 
         Returns:
-            One explanation for each document, in their order. None for an id that is not there, and for a document
+            One explanation for each document, in the given order; None for an id that does not exist and for a document
             without tokens.
 
         Raises:
@@ -766,13 +779,13 @@ class QdrantMuvera:
         shard_key_selector: models.ShardKeySelector | None = None,
         timeout: float | None = None,
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``, None for each id that is not there.
+        """Returns documents in the order of ``ids``, None for each id that does not exist.
 
         Args:
             ids: ids of the documents.
             with_tokens: whether to return token matrices.
             shard_key_selector: shards to read, in a collection with custom sharding.
-            timeout: seconds to wait for the database in all, None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
         """
         return self._do("get", reading.get(self._collection, ids, with_tokens, shard_key_selector), timeout)
 
@@ -784,7 +797,7 @@ class QdrantMuvera:
         page_size: int = 100,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> Iterator[Document]:
-        """All documents in the order of the points' ids, ``page_size`` in a request."""
+        """Yields all documents that pass the filter, in the order of point ids, reading ``page_size`` at a time."""
         offset = None
         while True:
             page = reading.page(self._collection, filter, page_size, offset, with_tokens, shard_key_selector)
@@ -801,24 +814,24 @@ class QdrantMuvera:
         shard_key_selector: models.ShardKeySelector | None = None,
         timeout: float | None = None,
     ) -> int:
-        """The exact number of documents.
+        """Returns the exact number of documents that pass the filter.
 
         Args:
-            filter: filter of the documents.
+            filter: condition that documents must pass.
             shard_key_selector: shards to count in, in a collection with custom sharding.
-            timeout: seconds to wait for the database in all, None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
         """
         return self._do("count", reading.count(self._collection, filter, shard_key_selector), timeout)
 
     def filter_of(self, condition: Condition) -> models.Filter:
-        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+        """Translates a condition that is independent of the database, for ``filter=`` of the other methods.
 
         Args:
             condition: condition of :mod:`muvera_adapters.stores.conditions`.
 
         Raises:
             InvalidInput: an id is not valid, or a key cannot be part of a path.
-            Unsupported: a text is to be searched for a part of it, which servers do from 1.20 on.
+            Unsupported: the condition searches within a text, and the server is older than 1.20.
         """
         return to_filter(condition, filters_of(self._connection))
 
@@ -830,23 +843,31 @@ class QdrantMuvera:
         everything: bool = False,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Deletes documents by ids or by filter; ids that are not there are ignored.
+        """Deletes documents by ids or by filter; ids that do not exist are ignored.
 
         Args:
             ids: ids of the documents.
-            filter: filter of the documents.
-            everything: whether to delete all documents; a filter without conditions needs it.
+            filter: condition that documents must pass.
+            everything: whether to delete all documents; needed if ``filter`` has no conditions, or if neither ``ids``
+                nor ``filter`` is given.
             shard_key_selector: shards to delete in, in a collection with custom sharding.
+
+        Raises:
+            InvalidInput: not exactly one of ``ids`` and ``filter`` is given, or the filter has no conditions; see
+                ``everything``.
         """
         self._write("delete", writing.delete(self._collection, ids, filter, shard_key_selector, everything=everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Returns when the server indexes no more.
+        """Waits until the server has finished indexing.
 
-        Segments below the indexing threshold stay without index and codes; searches go through all of their documents.
+        Segments below the indexing threshold stay without index and quantization; searches scan all of their documents.
+
+        Args:
+            timeout: maximum number of seconds to wait; None: no limit.
 
         Returns:
-            Number of such documents, as ``info().unindexed``; None where a strict mode forbids to count.
+            Number of such documents, as ``info().unindexed``; None if strict mode forbids counting.
 
         Raises:
             StoreUnavailable: indexing was not finished after ``timeout`` seconds, or it failed.
@@ -854,12 +875,12 @@ class QdrantMuvera:
         return self._write("wait_indexed", writing.wait_indexed(self._collection, timeout))
 
     def ping(self, timeout: float = 5.0) -> float:
-        """Asks the database for a document that need not exist: the cheapest request that needs the collection.
+        """Measures the cheapest request that needs the collection: a read of a document that need not exist.
 
-        It is sent once, without repetition.
+        The request is sent once, without retries.
 
         Args:
-            timeout: seconds to wait for the answer.
+            timeout: maximum number of seconds to wait for the answer.
 
         Returns:
             Seconds that the answer took.
@@ -867,12 +888,12 @@ class QdrantMuvera:
         Raises:
             StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
-            CollectionNotFound: the collection is gone.
+            CollectionNotFound: the collection no longer exists.
         """
         return self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
 
     def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection."""
+        """Returns numbers, sizes and state of the collection."""
         return self._do("info", reading.info(self._collection))
 
     def drop(self) -> None:

@@ -38,12 +38,12 @@ from muvera_adapters.stores.checks import ZeroRows, need_fde, prepare
 from muvera_adapters.stores.ids import to_point_id
 from muvera_adapters.stores.writing import WriteAccess, check_named, wait_until_idle
 
-# a batch is written again where its documents were deleted meanwhile
+# number of attempts to write a batch whose documents were deleted meanwhile
 _ROUNDS = 3
 
 
 class _NoDocumentsFault(Exception):
-    """A request without documents is rejected like the batch."""
+    """Raised if the database rejects the batch for another reason than its documents."""
 
     def __init__(self, error: Rejected) -> None:
         super().__init__(str(error))
@@ -64,18 +64,18 @@ async def upsert(
 ) -> WriteReport:
     """Encodes and writes documents, batch after batch; searches see all of them when it returns.
 
-    A document that is there keeps what the call does not name; with ``replace`` it keeps nothing. New documents are
-    written whole: a database may keep the old vectors and payload of a point that it is sent whole, or drop them,
-    which depends on the segment where the point lies.
+    An existing document keeps what the call does not name; with ``replace`` it keeps nothing. Only new documents are
+    written whole: for an existing point, the segment that it is in determines whether the database keeps or drops
+    its other vectors and its payload.
 
     Raises:
-        Rejected: the database rejects requests without documents, too: because of a shard key, for instance.
+        Rejected: the database also rejects requests without documents, for example because of a shard key.
     """
     need_fde(collection)
     names = (await GetStatus(collection.name, collection.fde)).vectors if vectors else ()
     takes = intake(collection, names)
     prepared = prepare(collection, ids, tokens, payloads, takes, vectors=vectors, zero_rows=zero_rows)
-    # an empty collection spares the reads of ids of all batches, a single batch is one read anyway
+    # for an empty collection, no batch needs a read of ids; for a single batch, the check would cost as much
     empty = None if sum(prepared.sizes) > collection.wire.target else False
     asked, waited = False, True
 
@@ -99,7 +99,7 @@ async def upsert(
         there = frozenset[str]() if empty else await _there(collection, points, shard_key)
         if there and replace and not names:
             names = (await GetStatus(collection.name, collection.fde)).vectors
-        # a shard applies writes in order; what is wrong with vectors of the user it says only to those who wait
+        # a shard applies writes in order, and reports errors of the user's vectors only to requests that wait
         wait = last or bool(vectors)
         waited = waited and wait
         for turn in range(_ROUNDS):
@@ -110,7 +110,7 @@ async def upsert(
                 changes = _replaced(points, there, names) if replace else _merged(points, there, collection.uneven)
                 await Update(collection.name, changes, wait, shard_key)
             except (CollectionNotFound, Rejected):
-                # a document was deleted meanwhile, perhaps
+                # perhaps a document was deleted meanwhile
                 still = await _there(collection, points, shard_key)
                 if still == there or turn == _ROUNDS - 1:
                     raise
@@ -127,26 +127,26 @@ async def upsert(
         report = await writing.upsert(prepared, collection, access, progress)
     except _NoDocumentsFault as refusal:
         raise refusal.error from refusal.error.__cause__
-    if not waited:  # the last batch may have had documents of some shards only
+    if not waited:  # the last batch may have had documents of only some shards
         await Settle(collection.name, shard_key)
     await Flush(collection.name)
     return report
 
 
 async def _is_empty(collection: Collection, shard_key: Any) -> bool:
-    # a page, as strict modes forbid exact counts
+    # a page, as strict mode may forbid exact counts
     rows, _ = await Page(collection.name, Where(), 1, None, False, (), shard_key)
     return not rows
 
 
 async def _there(collection: Collection, points: Sequence[Point], shard_key: Any) -> frozenset[str]:
-    """Ids of those that the collection has, as text."""
+    """Ids of existing points, as text."""
     rows = await Fetch(collection.name, [point.id for point in points], False, (), shard_key)
     return frozenset(str(row.id) for row in rows)
 
 
 def _merged(points: Sequence[Point], there: frozenset[str], uneven: bool) -> list[Change]:
-    """New points as they are; of the others the vectors and the top-level keys of the payload that are named."""
+    """New points whole; of existing ones, the given vectors and top-level keys of the payload."""
     new = [point for point in points if str(point.id) not in there]
     old = [point for point in points if str(point.id) in there]
     changes: list[Change] = [PutPoints(new)] if new else []
@@ -158,7 +158,7 @@ def _merged(points: Sequence[Point], there: frozenset[str], uneven: bool) -> lis
 
 
 def _replaced(points: Sequence[Point], there: frozenset[str], names: Sequence[str]) -> list[Change]:
-    """Whole points, after what the old ones had beside them is gone."""
+    """Whole points, after other vectors and keys of the old ones are removed."""
     old = [point for point in points if str(point.id) in there]
     dropped: dict[tuple[str, ...], list[PointId]] = {}
     for point in old:
@@ -176,7 +176,7 @@ async def delete(
     *,
     everything: bool = False,
 ) -> None:
-    """Deletes documents by ids or by filter, or everything."""
+    """Deletes documents by ids or by filter, or all of them."""
     check_named(ids, chosen, everything, matches_all=chosen is not None and _matches_all(chosen))
     if ids is not None and not len(ids):
         return
@@ -192,14 +192,14 @@ def _matches_all(chosen: Any) -> bool:
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int | None:
-    """Returns when the database indexes no more: the number of documents that it leaves without index."""
+    """Waits until the database has finished indexing; returns the number of documents without index."""
     return await unindexed(collection, await wait_until_idle(collection.name, partial(_status, collection), timeout))
 
 
 async def _status(collection: Collection) -> tuple[Status, str | None]:
     """The status, and what the database is doing (None: nothing)."""
     state = await GetStatus(collection.name, collection.fde)
-    if state.status == "grey":  # nothing is being done until it is asked for
+    if state.status == "grey":  # indexing waits for a request
         await Optimize(collection.name)
         state = await GetStatus(collection.name, collection.fde)
     if state.status == "red":

@@ -1,14 +1,14 @@
-"""Token matrices in files of arrays: which arrays are what, and reading them a slice at a time.
+"""Token matrices in files of arrays: finds out what each array is, and reads them a slice at a time.
 
 Four layouts are understood:
 
-- *joined*: one (tokens, dim) array of floats, and integers that part it: (n,) lengths, (n + 1,) offsets from 0, or for
-  each token the number or id of its document;
+- *joined*: one (tokens, dim) array of floats, and integers that divide it: (n,) lengths, (n + 1,) offsets from 0, or
+  for each token the number or id of its document;
 - *padded*: one (n, t, dim) array, with an (n, t) mask, with (n,) lengths, or without: then nothing is padding;
 - *list*: a list of (n_i, dim) matrices, as object arrays and ``torch.save`` keep it;
 - *one for each*: an (n_i, dim) array for every document, whose name is its id.
 
-An array of ids may stand beside all of them.
+All of them may have an array of ids.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ ReadArray = Callable[[Path], npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Shape and kind of one array in a file.
+    """Shape and type of one array in a file.
 
     Attributes:
-        shape: as numpy has it; of a list (number of items,).
-        kind: numpy's letter of its type, ``f`` (bfloat16 too), ``i``, ``u``, ``b``, ``U`` ...; ``L`` for a list of
-            matrices, ``O`` for other objects, ``?`` for what is not read.
+        shape: shape as in numpy; of a list, (number of items,).
+        kind: numpy's letter of the type, ``f`` (bfloat16 too), ``i``, ``u``, ``b``, ``U`` ...; ``L`` for a list of
+            matrices, ``O`` for other objects, ``?`` for types that are not read.
     """
 
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class ArrayFile(Protocol):
 
     Attributes:
         path: path of the file.
-        single: it holds one array without a name, which is called ``tokens`` here.
+        single: whether it has one array without a name, which is called ``tokens`` here.
     """
 
     path: Path
@@ -62,11 +62,11 @@ class ArrayFile(Protocol):
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
-        """Of all arrays."""
+        """Shapes of all arrays, by name."""
         ...
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """A whole array; of a list an object array of its items."""
+        """A whole array; for a list, an object array of its items."""
         ...
 
     def rows(self, name: str, start: int, ends: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
@@ -74,7 +74,7 @@ class ArrayFile(Protocol):
         ...
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the file."""
         ...
 
 
@@ -82,15 +82,15 @@ class ArraySource:
     """See :class:`~muvera_adapters.sources.base.TokenSource`.
 
     Args:
-        file: with the arrays.
+        file: file with the arrays.
         format: name of the file's format.
-        queries: read queries: arrays called ``query_tokens``, ``queries`` and the like come first.
-        tokens: name of the array with the tokens; None: found by its name, else guessed.
-        lengths: name of the array that says which tokens belong to which document, or a ``.npy`` file with it; None:
-            likewise.
-        ids: name of the array with the ids, or a file (``.npy``, ``.json``, one a line); ``none``: positions are the
-            ids; None: likewise.
-        read_array: reads the ``.npy`` files.
+        queries: whether to read queries: arrays called ``query_tokens``, ``queries`` and the like come first.
+        tokens: name of the array with the tokens; None: found by its name, otherwise guessed.
+        lengths: name of the array that tells which tokens belong to which document, or a ``.npy`` file with it; None:
+            found by its name, otherwise guessed.
+        ids: name of the array with the ids, or a file (``.npy``, ``.json``, or one id per line); ``none``: positions
+            are the ids; None: found by its name, otherwise guessed.
+        read_array: function that reads a ``.npy`` file.
 
     Raises:
         InvalidInput: no layout fits, or ids cannot be used; the message names the arrays.
@@ -116,9 +116,9 @@ class ArraySource:
         extra = [Path(text) for text in (lengths, ids) if text not in (None, n.NO_IDS) and text not in file.shapes]
         self.files: Sequence[Path] = (file.path, *extra)
         self._names: list[str] = []
-        #: what each array that is used is
+        #: use of each array, by name
         self._used: dict[str, str] = {}
-        #: ids that the parting itself has
+        #: ids that the array of documents per token has
         self._part_ids: list[DocumentId] | None = None
         if tokens is None and lengths is None and (found := self._one_for_each(ids)):
             self._layout, self._names = "one for each", found
@@ -139,7 +139,7 @@ class ArraySource:
         return self.n_positions
 
     def documents(self, start: int = 0) -> Iterator[SourceDocument]:
-        """In the order of the file."""
+        """Documents in the order of the file."""
         for position, tokens in enumerate(self._matrices(start), start):
             yield SourceDocument(position, self._ids[position] if self._ids is not None else position, tokens, {})
 
@@ -189,7 +189,7 @@ class ArraySource:
         return str(self._file.path) if self._file.single else f"{self._file.path}: {name}"
 
     def _one_for_each(self, ids: str | None) -> list[str] | None:
-        """Names of the documents' arrays where every array is a document's, those of ids set aside."""
+        """Names of the documents' arrays if every array, except those of ids, is a document."""
         shapes = self._file.shapes
         if self._file.single:
             return None
@@ -199,7 +199,7 @@ class ArraySource:
         alone = len(found) == 1 and len(shapes[found[0]].shape) == 3
         if not found or len(matrices) != len(found) or alone:
             return None
-        # ids of several documents, or of tokens, beside one array
+        # ids of several documents, or of tokens, next to one array
         if len(found) == 1 and any(shapes[name].shape != (1,) for name in aside if name in shapes):
             return None
         called = n.exact(found, n.TOKENS, ("", *n.DOCUMENT_PREFIXES, *n.QUERY_PREFIXES))
@@ -233,7 +233,7 @@ class ArraySource:
         if found:
             return found[0]
         for name in n.exact([name for name, s in shapes.items() if s.kind == "?"], n.TOKENS, prefixes):
-            self._file.read(name)  # says why it cannot be
+            self._file.read(name)  # raises the reason why it cannot be read
         others = [name for name in possible if not n.is_of_queries(name)] or possible
         if len(others) == 1:
             self._guess(f"tokens are taken from the array {others[0]!r}; --tokens names another")
@@ -276,7 +276,7 @@ class ArraySource:
         if self._queries:
             prefixes = [*n.QUERY_PREFIXES, ""] if n.is_of_queries(self._tokens) else ["", *n.QUERY_PREFIXES]
         padded = self._layout == "padded"
-        # a mask of another shape must not be passed over, as nothing else would say what is padding
+        # a mask of another shape must not be ignored, as nothing else would tell what is padding
         exact = n.exact(free if padded else candidates, [*n.LENGTHS, *(n.MASKS if padded else n.OF_TOKENS)], prefixes)
         for name in exact:
             values = self._file.read(name)
@@ -308,7 +308,7 @@ class ArraySource:
         if len(found) == 1:
             name, offsets = found[0]
             self._used[name] = "lengths"
-            self._guess(f"{name!r} says which tokens belong to which document; --lengths names another")
+            self._guess(f"{name!r} tells which tokens belong to which document; --lengths names another")
             if self._layout == "padded":
                 self._pad(self._file.read(name))
             return offsets
@@ -338,13 +338,13 @@ class ArraySource:
                     "lengths or offsets of the documents, or the document of each token"
                 )
         raise InvalidInput(
-            f"{self._file.path}: {'no array' if not found else 'more than one array'} of integers parts the "
+            f"{self._file.path}: {'no array' if not found else 'more than one array'} of integers divides the "
             f"{rows} rows of {self._tokens!r} (offsets from 0 to {rows}, or lengths that add up to it); it has "
             f"{_listed(self._file.shapes)}; name it with --lengths"
         )
 
     def _check_no_padding(self, lengths: Sequence[int]) -> None:
-        """Refuses lengths or a mask beside a list that say that its matrices are padded."""
+        """Raises InvalidInput if lengths or a mask show that the matrices of a list are padded."""
         for name in n.exact(self._file.shapes, [*n.LENGTHS, *n.MASKS]):
             values = self._file.read(name)
             if values.dtype == object or values.ndim != 1 or values.tolist() not in (
@@ -361,7 +361,7 @@ class ArraySource:
         return len(shape.shape) == 1
 
     def _part(self, values: npt.NDArray[Any], numbers: bool = True) -> npt.NDArray[np.int64] | None:
-        """Offsets that an array says for joined tokens: offsets, lengths or, if so asked, the document of each."""
+        """Offsets of joined tokens from an array of offsets, lengths or, if allowed, the document of each token."""
         total = self._shape.shape[0]
         if values.ndim != 1:
             return None
@@ -369,7 +369,7 @@ class ArraySource:
             integers = values.astype(np.int64)
             if integers[0] == 0 and integers[-1] == total and (np.diff(integers) >= 0).all():
                 return integers
-            # as many numbers as tokens are the document of each, unless every document has one token
+            # one number per token is the document of each, unless every document has one token
             if integers.sum() == total and not (numbers and len(integers) == total and (integers != 1).any()):
                 return _ends(integers)
         if numbers and len(values) == total and total:
@@ -390,7 +390,7 @@ class ArraySource:
         return np.concatenate([starts, [len(values)]]).astype(np.int64)
 
     def _pad(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
-        """Offsets that a mask or lengths say for padded tokens."""
+        """Offsets of padded tokens from a mask or lengths."""
         n_documents, t = self._shape.shape[:2]
         if values.shape == (n_documents, t) and values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
             self._mask = values.astype(np.bool_)
@@ -405,7 +405,7 @@ class ArraySource:
         return _ends(self._mask.sum(axis=1))
 
     def _misfit(self, values: npt.NDArray[Any]) -> str:
-        """Why an array does not part the tokens."""
+        """The reason why an array does not divide the tokens."""
         shape = self._shape.shape
         if self._layout == "padded":
             return (
@@ -416,7 +416,7 @@ class ArraySource:
         if values.ndim == 1 and values.dtype.kind in "iu":
             found += f" that adds up to {values.sum()}"
         return (
-            f"{found}: it does not part the {shape[0]} rows of {self._tokens!r}; expected lengths that add up to it, "
+            f"{found}: it does not divide the {shape[0]} rows of {self._tokens!r}; expected lengths that add up to it, "
             f"offsets from 0 to {shape[0]}, or the document of each of the {shape[0]} tokens"
         )
 
@@ -478,7 +478,7 @@ class ArraySource:
         return ids
 
     def _count_empty(self, count: int) -> None:
-        """Where every token has the number of its document among ``count``: those without tokens get a place too."""
+        """Adds documents without tokens, if every token has the number of its document among ``count``."""
         numbers = self._part_ids
         if not numbers or not all(isinstance(i, int) for i in numbers):
             return
@@ -507,7 +507,7 @@ class ArraySource:
         return int(widths.pop())
 
     def _described(self) -> str:
-        """What was chosen, and what is not read."""
+        """A description of the arrays that were chosen, and of those that are not read."""
         parts = {
             "one for each": "one array for each document",
             "joined": "joined",
@@ -552,12 +552,12 @@ def _plain_ids(values: npt.NDArray[Any], where: str, count: int | None = None) -
     """Ids of an array as integers and strings.
 
     Raises:
-        InvalidInput: it is not a list of ``count`` integers or strings.
+        InvalidInput: the array is not a list of ``count`` integers or strings.
     """
     if values.ndim != 1 or (count is not None and len(values) != count):
         expected = "one id for each token" if count is None else f"{count} ids, one for each document"
         raise InvalidInput(
-            f"{where} has shape {values.shape}, expected {expected}; name another array or file with --ids, or say "
+            f"{where} has shape {values.shape}, expected {expected}; name another array or file with --ids, or use "
             f"--ids {n.NO_IDS} for positions"
         )
     try:
@@ -568,13 +568,13 @@ def _plain_ids(values: npt.NDArray[Any], where: str, count: int | None = None) -
     if wrong:
         raise InvalidInput(
             f"{where} has {wrong[0]!r} ({values.dtype}); ids are integers and strings: convert them, name another "
-            f"array or file with --ids, or say --ids {n.NO_IDS} for positions"
+            f"array or file with --ids, or use --ids {n.NO_IDS} for positions"
         )
     return ids
 
 
 def _in_order(names: Sequence[str]) -> list[str]:
-    """arr_2 before arr_10; names without numbers as they are in the file."""
+    """Names in numeric order (arr_2 before arr_10); names without numbers stay in the file's order."""
     if all(re.search(r"\d+$", name) for name in names):
         return sorted(
             names, key=lambda name: [(len(n), n) if n.isdigit() else (0, n) for n in re.split(r"(\d+)", name)]

@@ -1,4 +1,4 @@
-"""What every source is read as."""
+"""The interface of all sources."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class SourceDocument(NamedTuple):
     """One document of a source.
 
     Attributes:
-        position: number of the document in the source, deleted documents counted.
-        id: the source's id of the document; its position where the source has no other id.
+        position: number of the document in the source; deleted documents count.
+        id: id of the document in the source; its position if the source has no ids.
         tokens: (n, dim) float32.
-        payload: metadata that the source keeps beside the vectors; {} where it keeps nothing.
+        payload: metadata of the document in the source; {} if there is none.
     """
 
     position: int
@@ -37,15 +37,15 @@ class TokenSource(Protocol):
     """Documents with token matrices; read-only.
 
     Attributes:
-        format: its name.
+        format: name of the format.
         dim: width of a token vector.
-        n_tokens: token vectors of all documents; None where only reading them all would tell.
-        n_positions: positions run from 0 to below it, deleted documents counted.
-        lengths: (n_positions,) tokens, 0 where a document was deleted; None where only reading them all would tell.
-        files: that the documents are read from; none where they are in a database.
+        n_tokens: number of token vectors of all documents; None if only reading them all would tell.
+        n_positions: number of positions, including those of deleted documents.
+        lengths: (n_positions,) numbers of tokens, 0 for a deleted document; None if only reading them all would tell.
+        files: files that the documents are read from; none for a database.
         place: path, or target and collection.
-        seekable: ``documents(start)`` reads nothing before ``start``.
-        model: model of the token vectors; None where the source does not name it.
+        seekable: whether ``documents(start)`` reads nothing before ``start``.
+        model: model of the token vectors; None if the source does not name it.
     """
 
     format: str
@@ -59,21 +59,21 @@ class TokenSource(Protocol):
     model: TokenModel | None
 
     def __len__(self) -> int:
-        """Documents."""
+        """Number of documents."""
         ...
 
     def documents(self, start: int = 0) -> Iterator[SourceDocument]:
-        """Documents from position ``start`` on, in a fixed order; read as they are asked for."""
+        """Documents from position ``start`` on, in a fixed order, read lazily."""
         ...
 
     def close(self) -> None:
-        """Closes what was opened for it."""
+        """Closes the files or connections of the source."""
         ...
 
 
 @contextmanager
 def readable(place: str) -> Iterator[None]:
-    """Errors of the operating system about a source's files as InvalidInput."""
+    """Raises InvalidInput for errors of the operating system about a source's files."""
     try:
         yield
     except OSError as error:
@@ -83,10 +83,10 @@ def readable(place: str) -> Iterator[None]:
 
 
 def to_float32(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
-    """Values of any floating-point type, ``BFLOAT16`` included.
+    """Values of any floating-point type, including ``BFLOAT16``, as float32.
 
     Raises:
-        InvalidInput: they are no numbers of that kind.
+        InvalidInput: the values are not floating-point numbers.
     """
     if values.dtype == BFLOAT16:
         return (values["bfloat16"].astype(np.uint32) << 16).view(np.float32)
@@ -97,13 +97,13 @@ def to_float32(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
 
 
 def check_unique(ids: Callable[[], Iterable[DocumentId]], where: str) -> None:
-    """Raises InvalidInput where an id is there twice.
+    """Raises InvalidInput if two ids are equal.
 
     Args:
-        ids: begins to read them; called again where two may be equal.
-        where: of the ids, for the message.
+        ids: function that starts reading the ids; it is called again if two may be equal.
+        where: where the ids are, for the message.
     """
-    # hashes take eight bytes an id; equal ones may still be of different ids
+    # hashes take eight bytes per id; different ids may have equal hashes
     hashes = array("q", (hash(identifier) for identifier in ids()))
     values, counts = np.unique(np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64), return_counts=True)
     suspects = set(values[counts > 1].tolist())
@@ -111,7 +111,7 @@ def check_unique(ids: Callable[[], Iterable[DocumentId]], where: str) -> None:
     for identifier in ids() if suspects else ():
         if identifier in seen:
             raise InvalidInput(
-                f"{where} has the id {identifier!r} twice; ids must differ: name others with --ids, or say --ids none "
+                f"{where} has the id {identifier!r} twice; ids must differ: name others with --ids, or use --ids none "
                 "for positions"
             )
         if hash(identifier) in suspects:

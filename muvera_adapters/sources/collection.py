@@ -1,4 +1,4 @@
-"""A collection of a database as a source: what moves documents from one database to another."""
+"""A collection of a database as a source, for moving documents from one database to another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from muvera_adapters.stores.database import Target
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import FDEConfig, FDEEncoder
 
-# given to adopt() so that it finds no FDEs and therefore writes nothing
+# name for adopt(), so that it finds no FDEs and therefore writes nothing
 _NO_FDE = "muvera_no_such_vector"
 
 
@@ -24,14 +24,15 @@ class CollectionSource:
     """See :class:`~muvera_adapters.sources.base.TokenSource`. Nothing is written to the collection.
 
     Args:
-        target: the database.
-        collection: its name.
-        tokens_vector: name of the multivector of a collection that this library did not make, else None.
+        target: target of the database.
+        collection: name of the collection.
+        tokens_vector: name of the multivector of a collection that this library did not create; otherwise None.
 
     Raises:
-        CollectionNotFound: there is none, or it is not of this library and ``tokens_vector`` is not given.
-        SchemaMismatch: it has no such multivector.
-        InvalidInput: it is empty.
+        CollectionNotFound: there is no such collection, or this library did not create it and ``tokens_vector`` is
+            not given.
+        SchemaMismatch: the collection has no such multivector.
+        InvalidInput: the collection is empty.
     """
 
     format = "collection"
@@ -49,7 +50,7 @@ class CollectionSource:
             except CollectionNotFound as error:
                 if tokens_vector is None:
                     raise CollectionNotFound(
-                        f"{error}; name its multivector (--tokens-vector) if this library did not make it"
+                        f"{error}; name its multivector (--tokens-vector) if this library did not create it"
                     ) from error
                 dim = self._database.token_dim(collection, tokens_vector)
                 plain = FDEEncoder(FDEConfig(dim, d_proj=None, k_sim=1, r_reps=1))
@@ -69,7 +70,7 @@ class CollectionSource:
         return self.n_positions
 
     def documents(self, start: int = 0) -> Iterator[SourceDocument]:
-        """In the order in which the database gives them; those before ``start`` are read and left out."""
+        """Documents in the order of the database; those before ``start`` are read and skipped."""
         stored = self._store.scroll(with_tokens=True)
         for position, found in enumerate(islice(stored, start, None), start):
             tokens = found.tokens if found.tokens is not None else np.zeros((0, self.dim), np.float32)

@@ -1,4 +1,4 @@
-"""Which array or column holds what: by its exact name, else by a guess that a warning tells."""
+"""Finds out what an array or column contains: by its exact name, otherwise by a guess with a warning."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from collections.abc import Collection, Iterable, Sequence
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.logs import LOG
 
-#: exact names; the first that is there is taken
+#: exact names, in order of preference
 TOKENS = (
     "tokens", "embeddings", "embedding", "vectors", "token_embeddings", "token_vectors", "colbert", "multivector",
     "multivectors", "emb", "embs", "documents", "docs",
 )  # fmt: skip
 LENGTHS = ("lengths", "length", "doclens", "lens", "offsets", "indptr", "n_tokens", "num_tokens", "token_counts")
 MASKS = ("mask", "masks", "attention_mask", "attention_masks")
-#: of the document of each token
+#: exact names of the document of each token
 OF_TOKENS = (
     "doc_index", "document_index", "doc_indices", "document_indices", "token_to_doc", "token_to_document",
     "doc_of_token", "document_of_token", "token_doc_ids", "token_document_ids",
 )  # fmt: skip
 IDS = ("id", "ids", "_id", "doc_id", "doc_ids", "docid", "docids", "document_id", "document_ids")
-#: put before the exact names
+#: prefixes of the exact names
 DOCUMENT_PREFIXES = ("doc_", "docs_", "document_", "documents_", "passage_", "passages_")
 QUERY_PREFIXES = ("query_", "queries_", "q_")
-#: what ``ids`` is when positions are to be the ids
+#: value of ``ids`` if positions are the ids
 NO_IDS = "none"
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
-# ids of words, which tokenizers give
+# ids of words, from tokenizers
 _NOT_IDS = ("input_ids", "token_ids", "token_type_ids", "position_ids")
 
 
@@ -46,7 +46,7 @@ def exact(names: Iterable[str], wanted: Sequence[str], prefixes: Sequence[str] =
 
 
 def is_of_queries(name: str) -> bool:
-    """Whether the name says so: ``queries``, ``query_tokens``, ``q_lengths`` ..."""
+    """Whether the name is that of queries: ``queries``, ``query_tokens``, ``q_lengths`` ..."""
     lowered = name.lower()
     return lowered in ("query", "queries") or (
         lowered.startswith(QUERY_PREFIXES) and lowered.partition("_")[2] in {*TOKENS, *LENGTHS, *MASKS, *IDS}
@@ -64,11 +64,11 @@ def id_like(names: Iterable[str]) -> list[str]:
 
 
 def choose_ids(names: Collection[str], where: str, kind: str) -> str | None:
-    """The name of what holds the ids: an exact one, else the only one with the word in it, with a warning.
+    """Name of the array or column with the ids: an exact name, otherwise the only id-like one, with a warning.
 
     Args:
         names: names to choose from.
-        where: the source, for messages.
+        where: name of the source, for messages.
         kind: ``array`` or ``column``.
 
     Raises:
@@ -80,7 +80,7 @@ def choose_ids(names: Collection[str], where: str, kind: str) -> str | None:
     found = id_like(names)
     if len(found) > 1:
         raise InvalidInput(
-            f"{where}: several {kind}s may hold the ids: {', '.join(found)}; name one with --ids, or say --ids "
+            f"{where}: several {kind}s may hold the ids: {', '.join(found)}; name one with --ids, or use --ids "
             f"{NO_IDS} for positions"
         )
     if found:
@@ -91,6 +91,6 @@ def choose_ids(names: Collection[str], where: str, kind: str) -> str | None:
 
 
 def guessed(where: str, what: str) -> None:
-    """Warns of a guess, and logs it."""
+    """Warns about a guess, and logs it."""
     LOG.info("%s: guessed: %s", where, what)
     warnings.warn(f"{where}: guessed: {what}", SourceWarning, stacklevel=2)

@@ -22,7 +22,7 @@ class NpzFile:
     """See :class:`~muvera_adapters.sources.arrays.ArrayFile`.
 
     Raises:
-        InvalidInput: it is no such archive.
+        InvalidInput: the file is not a ``.npz`` archive.
     """
 
     single = False
@@ -32,9 +32,9 @@ class NpzFile:
         try:
             self._archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise InvalidInput(f"{path}: no .npz file: {error}") from error
+            raise InvalidInput(f"{path} is not a .npz file: {error}") from error
         self.shapes: dict[str, Shape] = {}
-        #: object arrays, or why they are not read
+        #: object arrays, or the reason why they are not read
         self._objects: dict[str, npt.NDArray[Any] | MuveraError] = {}
         try:
             for entry in self._archive.namelist():
@@ -57,7 +57,7 @@ class NpzFile:
         """A whole array.
 
         Raises:
-            MuveraError: it holds other objects than arrays of floats, strings and numbers.
+            MuveraError: the array has other objects than arrays of floats, strings and numbers.
         """
         found = self._objects.get(name)
         if isinstance(found, MuveraError):
@@ -68,10 +68,10 @@ class NpzFile:
             return self._values(name, file, shape, dtype, fortran)
 
     def rows(self, name: str, start: int, ends: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
-        """Slices one after the other, from one pass through the entry."""
+        """Consecutive slices, from one pass through the entry."""
         with self._array(name) as (file, shape, fortran, dtype):
             if fortran and len(shape) > 1:
-                # its rows are not one after the other
+                # its rows are not contiguous
                 whole = self._values(name, file, shape, dtype, fortran)
                 for end in ends:
                     yield whole[start:end]
@@ -105,23 +105,23 @@ class NpzFile:
         try:
             file = self._archive.open(f"{name}.npy")
         except (KeyError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-            raise InvalidInput(f"{what} is no array: {error}") from error
+            raise InvalidInput(f"{what} is not an array: {error}") from error
         with file:
             try:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, fortran, dtype = read(file)
             except (ValueError, OSError, EOFError) as error:
-                raise InvalidInput(f"{what} is no array: {error}") from error
+                raise InvalidInput(f"{what} is not an array: {error}") from error
             yield file, shape, fortran, dtype
 
 
 class NpyFile:
-    """A ``.npy`` file as one with a single array; see :class:`~muvera_adapters.sources.arrays.ArrayFile`.
+    """A ``.npy`` file, as a file with a single array; see :class:`~muvera_adapters.sources.arrays.ArrayFile`.
 
     Raises:
-        InvalidInput: it is no such file.
-        MuveraError: it holds other objects than arrays of floats.
+        InvalidInput: it is not a ``.npy`` file.
+        MuveraError: it has other objects than arrays of floats.
     """
 
     single = True
@@ -143,15 +143,15 @@ class NpyFile:
             start = end
 
     def close(self) -> None:
-        """Nothing is kept open but the map."""
+        """Does nothing: only the map is open."""
 
 
 def read_npy(path: Path) -> npt.NDArray[Any]:
-    """The array of a ``.npy`` file: numbers and strings mapped, objects as far as they are arrays, strings or integers.
+    """The array of a ``.npy`` file. Numbers and strings are mapped; objects may be arrays, strings or integers.
 
     Raises:
-        InvalidInput: it is no such file.
-        MuveraError: it holds other objects.
+        InvalidInput: it is not a ``.npy`` file.
+        MuveraError: it has other objects.
     """
     try:
         with path.open("rb") as file:
@@ -165,11 +165,11 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return values
     except (OSError, ValueError, EOFError) as error:
-        raise InvalidInput(f"{path}: no .npy file of numbers: {error}") from error
+        raise InvalidInput(f"{path} is not a .npy file of numbers: {error}") from error
 
 
 def objects_kind(values: npt.NDArray[Any]) -> str:
-    """``L`` of a list of matrices, ``O`` of other objects."""
+    """``L`` for a list of matrices, ``O`` for other objects."""
     return "L" if len(values) and all(isinstance(v, np.ndarray) for v in values) else "O"
 
 

@@ -1,4 +1,4 @@
-"""Which kind of source a path or a target is."""
+"""Opens sources and queries, whatever their format."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ def open_source(
     collection: str | None = None,
     tokens_vector: str | None = None,
 ) -> TokenSource:
-    """Opens anything that holds token embeddings; close it when done.
+    """Opens any source of token embeddings; close it when done.
 
-    Which array or column holds what is decided by its exact name, or else guessed; a :class:`SourceWarning` tells of
-    every guess, and ``format`` says what was chosen.
+    Arrays and columns are found by their exact names, or otherwise guessed. A :class:`SourceWarning` tells about every
+    guess, and ``format`` of the source describes the choice.
 
     Args:
         path: directory of a PLAID index; ``.npz``, ``.npy``, ``.safetensors`` or ``.pt`` file; ``.parquet`` or
-            ``.arrow`` file, directory of such, also in subdirectories, or one of Hugging Face's ``save_to_disk``; or a
-            target (``scheme:URL`` ...) with ``collection``.
-        ids: name of the array or column with the ids; a file with one id for each document (one a line, a list in a
+            ``.arrow`` file, directory of such files, also in subdirectories, or one that Hugging Face's
+            ``save_to_disk`` wrote; or a target (``scheme:URL`` ...) with ``collection``.
+        ids: name of the array or column with the ids; a file with one id for each document (one per line, a list in a
             ``.json`` file, or, for arrays, a ``.npy`` file); or ``none``: positions are the ids. A PLAID index takes a
             file; see :func:`muvera_adapters.plaid.open_index`.
-        texts: of a PLAID index, like the next one; see :func:`muvera_adapters.plaid.open_index`.
-        originals: likewise.
+        texts: texts of a PLAID index; see :func:`muvera_adapters.plaid.open_index`.
+        originals: whether to use original vectors of a PLAID index; see :func:`muvera_adapters.plaid.open_index`.
         tokens: name of the array or column with the token vectors.
-        lengths: name of the array that parts the tokens into documents, or a ``.npy`` file with it: (n,) lengths,
+        lengths: name of the array that divides the tokens into documents, or a ``.npy`` file with it: (n,) lengths,
             (n + 1,) offsets, the document of each token, or the (n, t) mask of padded arrays.
-        drop: columns of a table that are left out.
-        payload: columns of a table that the payload has; None: all.
-        collection: of a target.
-        tokens_vector: of a target's collection that this library did not make: name of its multivector, "" for an
-            unnamed one.
+        drop: columns of a table to leave out.
+        payload: columns of a table for the payload; None: all.
+        collection: name of the collection, for a target.
+        tokens_vector: name of the multivector of a target's collection, if this library did not create it; ``""`` for
+            an unnamed one.
 
     Raises:
-        WrongUsage: an argument does not belong to that kind of source, or the target is not valid.
+        WrongUsage: an argument does not apply to that kind of source, or the target is not valid.
         MuveraError: the source cannot be read; the message says why.
     """
     text = os.fspath(path)
@@ -108,7 +108,7 @@ def _open(
     _refuse(text, tokens=tokens)
     if not found.is_dir():
         raise UnknownFormat(
-            f"{text} is no directory of an index, {', '.join((*_ARRAY_FILES, *_TABLES))} file, or target"
+            f"{text} is not a directory of an index, a {', '.join((*_ARRAY_FILES, *_TABLES))} file, or target"
             if found.exists()
             else f"{text}: no such file or directory"
         )
@@ -120,16 +120,16 @@ def _open(
 def open_queries(
     path: str | os.PathLike[str], *, tokens: str | None = None, lengths: str | os.PathLike[str] | None = None
 ) -> TokenBatch:
-    """Token matrices of queries, all in memory.
+    """Reads token matrices of queries into memory.
 
     Args:
         path: ``.npz``, ``.npy``, ``.safetensors`` or ``.pt`` file as for documents; arrays called ``query_tokens``,
             ``query_lengths``, ``queries`` and the like come before others. A single (m, dim) array is one query.
         tokens: name of the array with the token vectors.
-        lengths: name of the array that parts them into queries, or a ``.npy`` file with it.
+        lengths: name of the array that divides them into queries, or a ``.npy`` file with it.
 
     Raises:
-        InvalidInput: no such file, or its arrays are no token matrices.
+        InvalidInput: there is no such file, or its arrays are not token matrices.
     """
     found = Path(path)
     if found.suffix not in _ARRAY_FILES:
@@ -165,7 +165,7 @@ def _arrays(
 
 
 def _tables(path: Path) -> list[Path]:
-    """Files of a table: one, those of a directory, or those below it."""
+    """Files of a table: one file, or those in a directory or below it."""
     if not path.is_dir():
         return [path] if path.suffix in _TABLES else []
     found = saved_files(path) or sorted(path.glob("*.parquet")) or sorted(path.glob("*.arrow"))
@@ -174,7 +174,7 @@ def _tables(path: Path) -> list[Path]:
     return [
         file
         for file in sorted(path.rglob("*.parquet"))
-        # what programs keep beside tables, and embedded databases, which a migration may have put here
+        # files that other programs write, and embedded databases, which a migration may have created here
         if not any(part[0] in "._" or part.endswith(".db") for part in file.relative_to(path).parts)
     ]
 
@@ -193,7 +193,7 @@ def _need_file(path: Path) -> None:
 
 
 def _refuse(source: str, **given: object) -> None:
-    """Raises WrongUsage for arguments of other kinds of sources."""
+    """Raises WrongUsage for arguments that apply to other kinds of sources."""
     for name, value in given.items():
         if value is not None:
             raise WrongUsage(f"{source}: --{name.replace('_', '-')} does not apply to this kind of source")

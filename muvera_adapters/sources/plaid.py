@@ -17,7 +17,7 @@ from muvera_adapters.stores.token_model import TokenModel
 class PlaidSource:
     """See :class:`~muvera_adapters.sources.base.TokenSource`.
 
-    Arguments and errors as of :func:`muvera_adapters.plaid.open_index`.
+    Arguments and errors are those of :func:`muvera_adapters.plaid.open_index`.
     """
 
     seekable = True
@@ -40,16 +40,16 @@ class PlaidSource:
         return len(self.index)
 
     def documents(self, start: int = 0) -> Iterator[SourceDocument]:
-        """In the order of the index, deleted ones left out."""
+        """Documents in the order of the index, without deleted ones."""
         for document in self.index.documents(start):
             yield SourceDocument(*document)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no file is open."""
 
 
 def _checkpoint(path: Path) -> TokenModel | None:
-    """The model that made an index, by name or as a path; only stanford indexes keep it."""
+    """The model that made an index, as a name or a path; only stanford indexes store it."""
     file = path / "metadata.json"
     metadata = read_json(file) if file.exists() else None
     config = metadata.get("config") if isinstance(metadata, dict) else None

@@ -21,7 +21,7 @@ class SafetensorsFile:
     """See :class:`~muvera_adapters.sources.arrays.ArrayFile`.
 
     Raises:
-        InvalidInput: it is no such file, or has values that numpy does not know (float8).
+        InvalidInput: it is not a safetensors file, or has values that numpy does not know (float8).
         MissingExtra: the library is not installed.
     """
 
@@ -36,10 +36,10 @@ class SafetensorsFile:
         try:
             opened: Any = safe_open(path, framework="numpy")  # maps the file; it has no close()
         except (SafetensorError, OSError) as error:
-            raise InvalidInput(f"{path}: no safetensors file: {error}") from error
+            raise InvalidInput(f"{path} is not a safetensors file: {error}") from error
         self._file = opened
         self.shapes: Mapping[str, Shape] = {}
-        #: arrays of bfloat16, which the library gives to torch alone
+        #: arrays of bfloat16, which the library returns only to torch
         self._halves: dict[str, npt.NDArray[Any]] = {}
         found: dict[str, Shape] = {}
         for name in self._file.keys():  # noqa: SIM118 (no mapping)
@@ -66,12 +66,12 @@ class SafetensorsFile:
             start = end
 
     def close(self) -> None:
-        """Lets go of the mapped file."""
+        """Releases the mapped file."""
         del self._file
         self._halves.clear()
 
     def _mapped(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The values where the file's header, which the library has checked, says that they are."""
+        """The values of an array, mapped at the offset in the file's header, which the library has checked."""
         if 0 in shape:
             return np.zeros(shape, BFLOAT16)
         with self.path.open("rb") as file:

@@ -27,17 +27,18 @@ class TableSource:
     """See :class:`~muvera_adapters.sources.base.TokenSource`. Columns that are neither tokens nor ids are the payload.
 
     Args:
-        files: read one after the other, as one table.
-        place: for messages; names of the form ``key=value`` between it and a file become the payload too.
+        files: files that are read one after the other, as one table.
+        place: path that the user gave, for messages; directories ``key=value`` below it become payload too.
         tokens: name of the column with lists of lists of floats, the inner ones of fixed size or not; None: the only
             column of that type, or the one with an exact name.
-        ids: name of the column with the ids, or a file (one a line, ``.json``); ``none``: row numbers are the ids;
-            None: an exact name, else a guess.
-        drop: columns that are left out.
-        payload: columns that the payload has; None: all.
+        ids: name of the column with the ids, or a file (one per line, or ``.json``); ``none``: row numbers are the
+            ids; None: found by its name, otherwise guessed.
+        drop: columns to leave out.
+        payload: columns for the payload; None: all.
 
     Raises:
-        InvalidInput: no such column, ids that cannot be used, an id twice, or a column of the payload that is not JSON.
+        InvalidInput: there is no such column, ids cannot be used or are not unique, or a column of the payload is not
+            JSON.
         MissingExtra: pyarrow is not installed.
     """
 
@@ -87,7 +88,7 @@ class TableSource:
                 check_unique(lambda: self._all_ids(opened), f"{place}: column {self._id!r}")
             self.dim = self._find_dim(opened)
         except (OSError, pyarrow.ArrowException) as error:
-            raise InvalidInput(f"{place}: no {kind.title()} file: {error}") from error
+            raise InvalidInput(f"{place} is not a valid {kind.title()} file: {error}") from error
         self.files: Sequence[Path] = (*files, *([self._ids.path] if self._ids else []))
         which = f"ids in {self._id!r}" if self._id else f"ids in {ids}" if self._ids else "ids are row numbers"
         several = f" of {len(files)} files" if len(files) > 1 else ""
@@ -97,7 +98,7 @@ class TableSource:
         return self.n_positions
 
     def documents(self, start: int = 0) -> Iterator[SourceDocument]:
-        """In the order of the rows."""
+        """Documents in the order of the rows."""
         import pyarrow
 
         ids = self._ids.read() if self._ids else None
@@ -114,7 +115,7 @@ class TableSource:
             position += count
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: no file is open."""
 
     def _file_documents(self, path: Path, position: int, start: int) -> Iterator[SourceDocument]:
         columns = [self._tokens, *([self._id] if self._id else []), *self._payload]
@@ -135,7 +136,7 @@ class TableSource:
             yield SourceDocument(position + i, ids[i], tokens, {**self._partitions[path], **payload})
 
     def _matrix(self, cell: Any, where: str) -> npt.NDArray[np.float32]:
-        """(n, dim) of one cell; (0, 0) of an empty one."""
+        """The (n, dim) matrix of one cell; (0, 0) for an empty one."""
         vectors = _storage(cell.values)
         if vectors is None or not len(vectors):
             return np.zeros((0, 0), np.float32)
@@ -199,7 +200,7 @@ class TableSource:
         if wanted is not None and not _is_id(schema.field(wanted).type):
             raise InvalidInput(
                 f"{self.place}: column {wanted!r} is of type {schema.field(wanted).type}; ids are strings and "
-                f"integers: name another column with --ids, or say --ids {n.NO_IDS} for row numbers"
+                f"integers: name another column with --ids, or use --ids {n.NO_IDS} for row numbers"
             )
         return wanted
 
@@ -213,7 +214,7 @@ class TableSource:
             )
 
     def _partition(self, file: Path, payload: Collection[str] | None, drop: Collection[str]) -> dict[str, int | str]:
-        """Keys and values in the names of the directories between the place and a file."""
+        """Keys and values in the names of the directories above a file."""
         root = Path(self.place)
         parts = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
         pairs = [part.partition("=") for part in parts if "=" in part]
@@ -259,7 +260,7 @@ class _ParquetTable:
 
 
 class _ArrowTable:
-    """A stream, as Hugging Face datasets writes it, or a file of Arrow."""
+    """An Arrow stream, as Hugging Face datasets writes it, or an Arrow file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -299,7 +300,7 @@ def saved_files(directory: Path) -> list[Path]:
     if path.is_file():
         splits = _json(path).get("splits")
         if not isinstance(splits, list):
-            raise InvalidInput(f"{path}: no list of splits")
+            raise InvalidInput(f"{path}: the list of splits is missing or not valid")
         return [file for split in splits for file in saved_files(directory / str(split))]
     path = directory / "state.json"
     if not path.is_file():
@@ -309,7 +310,7 @@ def saved_files(directory: Path) -> list[Path]:
     files = [directory / Path(str(name)).name for name in names]
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
-        raise InvalidInput(f"{missing}: the file is missing, which {path} names")
+        raise InvalidInput(f"{missing} is missing, but {path} names it")
     return files
 
 
@@ -317,7 +318,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path}: no JSON: {error}") from error
+        raise InvalidInput(f"{path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise InvalidInput(f"{path}: expected one JSON object")
     return found

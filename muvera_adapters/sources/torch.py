@@ -19,7 +19,7 @@ class TorchFile:
     """See :class:`~muvera_adapters.sources.arrays.ArrayFile`.
 
     Raises:
-        MuveraError: it is no such file, or holds other objects.
+        MuveraError: it is not a file of ``torch.save``, or has other objects.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +43,11 @@ class TorchFile:
             start = end
 
     def close(self) -> None:
-        """Nothing is kept open but the map."""
+        """Does nothing: only the map is open."""
 
 
 def _array(value: Any) -> npt.NDArray[Any]:
-    """A tensor as it is, a list of numbers as an array, another list as an object array; (1,) of anything else."""
+    """A tensor unchanged, a list of numbers as an array, another list as an object array; others as (1,)."""
     if isinstance(value, np.ndarray):
         return value
     items = list(value) if isinstance(value, list | tuple) else [value]

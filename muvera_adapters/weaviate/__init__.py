@@ -1,18 +1,18 @@
 """Weaviate: two-stage search in a server.
 
-- ``database.py``: what the rest of the package knows of Weaviate
+- ``database.py``: Weaviate's entry in the registry
 - ``async_store.py``: AsyncWeaviateMuvera; ``store.py``, WeaviateMuvera, is generated from it
-- ``collection.py``: what is known of a collection and its server
-- ``requests.py``: what operations ask of a Weaviate
-- ``client.py``: what all calls have in common, and how they are sent
-- ``errors.py``: errors of weaviate-client as those of this library
+- ``collection.py``: the description of a collection and its server
+- ``requests.py``: the requests that operations make
+- ``client.py``: sends calls, with what they have in common
+- ``errors.py``: translates errors of weaviate-client into those of this library
 - ``schema.py``: configuration of a new collection, and how a configuration is read
 - ``lifecycle.py``: create, open, adopt, add the FDE vector, write the state, drop
-- ``prepare.py``: documents and queries, checked before anything is sent
+- ``prepare.py``: checks documents and queries before anything is sent
 - ``ids.py``: ids as UUIDs, and this library's two properties
 - ``reading.py``, ``writing.py``, ``searching.py``, ``backfilling.py``, ``repairing.py``: the operations
-- ``also.py``: searches beside that of FDEs
-- ``query_fitting.py``: what a fit of query FDEs reads
+- ``also.py``: further searches for candidates, beside that of FDEs
+- ``query_fitting.py``: the reads of a query fit
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Searches for candidates beside that of FDEs, in the words of Weaviate's client."""
+"""Further searches for candidates, with the arguments of Weaviate's client."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class BM25:
     Args:
         query: text to search for.
         query_properties: names of the properties to search, with ``^2`` behind one that counts double; None: all texts.
-        operator: which words must be found, from ``weaviate.classes.query.BM25Operator``; None: any of them.
-        filters: condition that its documents must pass, beside that of the search.
+        operator: words that must be found, from ``weaviate.classes.query.BM25Operator``; None: any of them.
+        filters: condition that its documents must pass, in addition to that of the search.
         limit: maximum number of its candidates; None: ``prefetch``.
     """
 
@@ -50,7 +50,7 @@ class NearVector:
         target_vector: name of the vector to search in.
         certainty: minimum certainty, from 0 to 1; only where vectors are compared by cosine.
         distance: maximum distance.
-        filters: condition that its documents must pass, beside that of the search.
+        filters: condition that its documents must pass, in addition to that of the search.
         limit: maximum number of its candidates; None: ``prefetch``.
     """
 

@@ -58,16 +58,18 @@ T = TypeVar("T")
 class AsyncWeaviateMuvera:
     """Two-stage search in Weaviate: FDEs in an HNSW index, tokens as a multi-vector in the smallest possible index.
 
-    :meth:`create`, :meth:`open` and :meth:`adopt` make one. The client is the caller's: it is never closed or
-    reconfigured, and its timeouts apply. Every method raises :class:`~muvera_adapters.errors.MuveraError`, with the
-    client's own error as ``__cause__``: ``CollectionNotFound``, ``InvalidInput`` (found before anything is sent),
-    ``Rejected`` (by the database), ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries).
+    :meth:`create`, :meth:`open` and :meth:`adopt` make a store. The client stays the caller's: the store never closes
+    or reconfigures it, not even in :meth:`close` and at the end of ``async with``. Its timeouts apply.
+
+    Every error is a :class:`~muvera_adapters.errors.MuveraError`, with the client's own error as ``__cause__``:
+    ``InvalidInput`` (before anything is sent), ``CollectionNotFound``, ``Rejected`` (by the database),
+    ``AccessDenied``, ``Unsupported`` or ``StoreUnavailable`` (after the retries).
 
     Attributes:
-        client: the client that was given.
+        client: the caller's client.
         encoder: encoder of documents and queries.
         name: name of the collection.
-        tenant: tenant that all calls are about; None in a collection without tenants.
+        tenant: tenant that this store reads and writes; None in a collection without tenants.
 
     Example:
         ```python
@@ -108,7 +110,7 @@ class AsyncWeaviateMuvera:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the use of the store, which holds nothing of its own; the client stays open."""
+        """Ends the use of this store; the client stays open. Closing twice is allowed."""
 
     @property
     def encoder(self) -> Encoder:
@@ -122,22 +124,22 @@ class AsyncWeaviateMuvera:
 
     @property
     def fde_name(self) -> str:
-        """Name of the vector with the FDEs, for programs that write beside the store."""
+        """Name of the vector with the FDEs."""
         return self._collection.fde
 
     @property
     def tokens_name(self) -> str | None:
-        """Name of the multi-vector with the tokens; None where none are stored."""
+        """Name of the multi-vector with the tokens; None if tokens are not stored."""
         return self._collection.tokens
 
     @property
     def tenant(self) -> str | None:
-        """Tenant that all calls are about; None in a collection without tenants."""
+        """Tenant that this store reads and writes; None in a collection without tenants."""
         return self._connection.tenant
 
     @property
     def model(self) -> TokenModel | None:
-        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        """Model of the tokens, as given to :meth:`create` or :meth:`adopt`; None: not given."""
         return self._collection.model
 
     @classmethod
@@ -161,37 +163,37 @@ class AsyncWeaviateMuvera:
         write_retry: Retry = DEFAULT_WRITE_RETRY,
         **options: Any,
     ) -> AsyncWeaviateMuvera:
-        """Makes an empty collection.
+        """Creates an empty collection.
 
         Args:
             client: client connected to a server >= 1.31.
             name: name of the new collection.
-            encoder: encoder of documents and queries; the description of the property ``muvera_id`` keeps it.
-                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
-            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
-                minute.
-            quantization: codes of the FDEs: ``"rq8"``, ``"rq4"`` (both without rescoring, which would read whole
-                objects), ``"rq1"`` (rescores 512), None (float32), or an object of
+            encoder: encoder of documents and queries; it is stored in the description of the property ``muvera_id``.
+                ``"auto"``: the smallest encoder that reaches a recall of .95 on ``sample``.
+            sample: token matrices of some thousand documents; needed with ``encoder="auto"``, not allowed otherwise.
+                The choice takes up to a minute.
+            quantization: quantization of the FDEs in the index: ``"rq8"``, ``"rq4"`` (both without rescoring, which
+                would read whole objects), ``"rq1"`` (rescores 512 candidates), None (float32), or an object of
                 ``Configure.VectorIndex.Quantizer``. ``"auto"``: ``"rq8"``.
-            store_tokens: whether to keep token matrices for the second stage.
-            tokens: how token matrices are stored: ``"float32"``. Weaviate has no other way, and quantizes indexes only.
+            store_tokens: whether to store token matrices for the second stage.
+            tokens: how token matrices are stored: ``"float32"``. Weaviate has no other way: it quantizes only indexes.
             vector_index_config: index of the FDEs, of ``Configure.VectorIndex``; None: HNSW with 32 connections.
-                Distance and quantizer are set where it leaves them open. ``hfresh`` compares by cosine, which needs
-                document FDEs of unit length (encoders make them so by default), and returns at most its
-                ``rescore_limit``. A fitted encoder of few dimensions finds more with a larger ``ef``.
-            tokens_index: index of the token matrices. ``"rerank"``: two floats and a few links a document, which
-                serve only to rerank on the server; ``"none"``: tokens are stored without an index, and reranking is
-                ``"client"``; ``"hnsw"``: a node for every token, all of them in memory; or Weaviate's own encoding,
-                ``Configure.VectorIndex.MultiVector.Encoding.muvera()``, for ``rerank="native_muvera"``.
-            properties: properties of the user; others are left to the server's auto-schema.
-            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
-                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
-            tenant: tenant that this store's calls are about. Without ``multi_tenancy_config``, the collection gets
-                tenants, of which this is the first.
+                Distance and quantizer are set if they are left open. ``hfresh`` compares by cosine, which needs
+                document FDEs of unit length (the encoders' default), and returns at most its ``rescore_limit``. A
+                fitted encoder of few dimensions finds more with a larger ``ef``.
+            tokens_index: index of the token matrices. ``"rerank"``: two floats and a few links a document, used only to
+                rerank on the server. ``"none"``: no index; reranking is ``"client"``. ``"hnsw"``: a node for every
+                token, all of them in memory. ``Configure.VectorIndex.MultiVector.Encoding.muvera()``: Weaviate's own
+                encoding, for ``rerank="native_muvera"``.
+            properties: your own properties; others are left to the server's auto-schema.
+            model: model of the tokens: its name (``"org/model@revision"``), or a :class:`~muvera_adapters.TokenModel`
+                with its prompts. It is stored with the collection. None: unknown.
+            tenant: tenant that this store reads and writes. Where it is given without ``multi_tenancy_config``, the
+                collection gets tenants, of which this is the first.
             consistency_level: consistency level of reads and writes.
-            retry: repetition of requests that failed because the database was unreachable or overloaded.
+            retry: how to repeat requests that failed because the database was unreachable or overloaded.
             write_retry: the same for bulk writes (``upsert``, ``backfill``, ``delete``, ``remove_fde``, ``drop``,
-                ``repair``) and ``wait_indexed``. The default survives a restart of the server that takes a minute.
+                ``repair``) and ``wait_indexed``. The default outlasts a restart of the server that takes a minute.
             **options: options of ``client.collections.create``: ``description``, ``references``,
                 ``inverted_index_config``, ``multi_tenancy_config``, ``replication_config``, ``sharding_config``.
 
@@ -240,11 +242,13 @@ class AsyncWeaviateMuvera:
         """Opens a collection that :meth:`create` made, or that was adopted and backfilled.
 
         Args:
-            client: client connected to a server >= 1.31.
+            client: as for ``create``.
             name: name of the collection.
-            encoder: encoder to use; None: the collection's, rebuilt from what it keeps.
-            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
-            tenant: tenant that this store's calls are about.
+            encoder: encoder to use, which must be the one that filled the collection; None: it is rebuilt from what the
+                collection stores.
+            model: model that makes the query tokens, as for ``create``; it is compared with the model that the
+                collection stores. None: not compared.
+            tenant: tenant that this store reads and writes.
             consistency_level: consistency level of reads and writes.
             retry: as for ``create``.
             write_retry: as for ``create``.
@@ -253,10 +257,11 @@ class AsyncWeaviateMuvera:
             The store of the collection.
 
         Raises:
-            CollectionNotFound: there is no such collection, or it was not made by this library.
-            EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
-            ModelMismatch: the collection keeps another model.
-            SchemaMismatch: its vectors were changed; the message names each difference.
+            CollectionNotFound: there is no such collection, or this library did not create or adopt it.
+            EncoderMismatch: the collection was filled with another encoder, or its encoder cannot be rebuilt and must
+                be given.
+            ModelMismatch: the collection stores another model.
+            SchemaMismatch: the collection's vectors were changed; the message names each difference.
         """
         check_kind_async(client)
         connection = Connection(name, tenant, consistency_level)
@@ -279,21 +284,22 @@ class AsyncWeaviateMuvera:
         retry: Retry = DEFAULT_RETRY,
         write_retry: Retry = DEFAULT_WRITE_RETRY,
     ) -> AsyncWeaviateMuvera:
-        """Takes over a collection of someone else, or gives one of this library another FDE vector.
+        """Takes over an existing collection, or gives one of this library another FDE vector.
 
-        If the vector ``fde_vector`` has FDEs, a sample is compared with what the encoder makes of the stored tokens,
-        and the encoder is written to the collection. Otherwise nothing is written, and :meth:`backfill` adds the FDEs.
+        If ``fde_vector`` already has FDEs, a sample of them is compared with what the encoder makes of the stored
+        tokens, and the encoder is written to the collection. Otherwise nothing is written, and :meth:`backfill` adds
+        the FDEs.
 
-        For another encoder, give another ``fde_vector`` (``"fde_v2"``). Searches use the old vector until
+        To change to another encoder, name another ``fde_vector`` (``"fde_v2"``). Searches use the old vector until
         :meth:`backfill` has filled the new one. :meth:`remove_fde` undoes an adoption.
 
         Args:
-            client: client connected to a server >= 1.31.
+            client: as for ``create``.
             name: name of the collection.
-            encoder: encoder of its FDEs, now or later.
-            tokens_vector: name of its multi-vector; None: there is none.
-            fde_vector: name of the vector with the FDEs, now or later.
-            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
+            encoder: encoder of the FDEs, existing or future.
+            tokens_vector: name of the multi-vector with the tokens; None: there is none.
+            fde_vector: name of the vector with the FDEs; :meth:`backfill` adds it if it is missing.
+            model: model of the stored tokens, as for ``create``; it is stored with the collection once there are FDEs.
             tenant: tenant to adopt; a collection with tenants is adopted and backfilled tenant by tenant.
             consistency_level: consistency level of reads and writes.
             retry: as for ``create``.
@@ -304,9 +310,9 @@ class AsyncWeaviateMuvera:
 
         Raises:
             CollectionNotFound: there is no such collection.
-            SchemaMismatch: vectors are missing or unfit; the message names each difference.
-            EncoderMismatch: the stored FDEs are of another encoder.
-            ModelMismatch: the collection keeps another model.
+            SchemaMismatch: vectors are missing or unsuitable; the message names each difference.
+            EncoderMismatch: the stored FDEs are those of another encoder.
+            ModelMismatch: the collection stores another model.
         """
         check_kind_async(client)
         check_encoder_type(encoder)
@@ -317,7 +323,7 @@ class AsyncWeaviateMuvera:
         return cls(client, connection, await _run(client, connection, adoption, retry), retry, write_retry)
 
     def with_tenant(self, tenant: str) -> AsyncWeaviateMuvera:
-        """A store of the same collection for another tenant, which must exist."""
+        """Returns a store of the same collection for another tenant, which must exist."""
         connection = self._connection.of_tenant(tenant)
         return AsyncWeaviateMuvera(self.client, connection, self._collection, self._retry, self._write_retry)
 
@@ -333,22 +339,23 @@ class AsyncWeaviateMuvera:
         """Computes the FDEs of documents that have none, from their stored tokens, in place.
 
         Each document is patched, so its properties, references and other vectors stay. Weaviate indexes all vectors of
-        a patched document anew, which takes long where tokens have an HNSW graph. Others may read and write meanwhile:
-        documents that arrive get an FDE too, and tokens are read again after each write, so that a replaced document
-        does not keep the FDE of the old one. Repeated after a kill at any point, it does what is left. At the end a
-        sample is checked.
+        a patched document anew, which takes long if tokens have an HNSW graph. Others may read and write meanwhile: new
+        documents get an FDE too, and tokens are read again after each write, so that a replaced document does not keep
+        the FDE of its old tokens. After a kill at any point, repeat the call to do the rest. At the end, a sample of
+        FDEs is compared with the tokens. If one of them is stale (computed from other tokens), all are compared and
+        stale ones are written again, as with ``refresh``.
 
         Args:
             progress: whether to show a progress bar.
-            dry_run: whether to write nothing; the report then has numbers (exact up to 1,000 documents), sizes and an
+            dry_run: whether to write nothing; the report has numbers (exact up to 1,000 documents), sizes and an
                 estimate of the time.
-            refresh: whether to compare the FDE of every document with its tokens, and to write stale ones again.
-                Without it a sample is compared, and all documents where one of the sample is stale.
-            quantization: codes of the FDEs, as for :meth:`create`; used when the vector is added.
-            vector_index_config: index of the FDEs, as for :meth:`create`; used when the vector is added.
+            refresh: whether to compare the FDE of every document with its tokens, and to write stale ones again. It
+                reads all tokens. An FDE becomes stale when another program replaces the tokens without it.
+            quantization: as for ``create``; used when the vector is added.
+            vector_index_config: as for ``create``; used when the vector is added.
 
         Returns:
-            What was done, or would be.
+            What was done, or would be done.
 
         Raises:
             InvalidInput: the collection stores no tokens.
@@ -361,17 +368,19 @@ class AsyncWeaviateMuvera:
         return report
 
     async def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
-        """Compares FDEs with the stored tokens; nothing is written.
+        """Compares the FDEs of documents with their stored tokens; nothing is written.
+
+        ``backfill(refresh=True)`` writes stale FDEs again.
 
         Args:
             limit: number of documents to read, in the order of their objects' UUIDs; None: all of them.
             progress: whether to show a progress bar.
 
         Returns:
-            Ids of documents whose FDE is that of other tokens, and numbers of documents without an FDE.
+            Ids of documents whose FDE is stale (computed from other tokens), and numbers of documents without an FDE.
 
         Raises:
-            InvalidInput: the collection stores no tokens, or has no FDEs yet.
+            InvalidInput: no tokens are stored, or there are no FDEs yet.
         """
         return await self._do("verify", backfilling.verify(self._collection, limit, progress))
 
@@ -386,26 +395,27 @@ class AsyncWeaviateMuvera:
     ) -> QueryFit:
         """Learns a correction of query FDEs from a sample of the collection; nothing is written.
 
-        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
-        ``search(query_fit=...)``, or save it to a file with its ``save``.
+        The correction is fitted to one half of the sample, with the stored FDEs as they are, and measured on the other
+        half. Pass the result to :meth:`search` as ``query_fit``, or save it to a file with its ``save``.
 
         Args:
-            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
-                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
-                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            queries: at least 20 queries, each (m_i, token_dim); a random half is used to fit, the other half to
+                measure. None: the fit uses only tokens of documents, and is measured with queries of 4 to 32 tokens,
+                each from one document; these documents are neither fitted to nor ranked. Real queries may gain more or
+                less.
             documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
                 read first.
-            rank: rank of the correction, to which the size of the saved fit is proportional.
-            seed: seed of all choices.
+            rank: rank of the correction; the size of the saved fit is proportional to it.
+            seed: seed of all random choices.
             progress: whether to show a progress bar.
 
         Returns:
-            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
-            not seen.
+            The fit. Its ``report`` has the recall of plain and corrected queries, on documents and queries that were
+            not used to fit.
 
         Raises:
-            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
-                ``report`` has what was measured.
+            NoGain: the correction does not help: beyond the confidence intervals, recall is not higher for any number
+                of candidates, or is lower for one. ``report`` has what was measured.
             InvalidInput: there are too few documents or queries, or a query cannot be encoded.
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
@@ -413,11 +423,12 @@ class AsyncWeaviateMuvera:
         return await self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     async def remove_fde(self) -> None:
-        """Removes the FDE vector and what this library keeps with the collection, which can be adopted again.
+        """Removes the FDE vector and what this library stores in the collection; everything else stays.
 
-        Documents keep their tokens, properties and other vectors. Weaviate cannot remove properties: ``muvera_id``,
-        ``muvera_fde`` and ``muvera_json`` stay declared, the first and the last with the values that ids and payloads
-        need. In a collection with tenants, call it for each of them.
+        It undoes :meth:`adopt` and :meth:`backfill`. Documents keep their tokens, properties and other vectors, and the
+        collection can be adopted again. Weaviate cannot remove properties: ``muvera_id``, ``muvera_fde`` and
+        ``muvera_json`` stay declared, the first and the last with the values that ids and payloads need. In a
+        collection with tenants, call it for each tenant.
 
         Raises:
             Unsupported: the server does not drop vectors, which is experimental in Weaviate 1.39 and must be enabled
@@ -436,33 +447,36 @@ class AsyncWeaviateMuvera:
         replace: bool = False,
         zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
-        """Encodes and writes documents in batches by bytes.
+        """Encodes documents and writes them, in batches limited by bytes.
 
-        A document that exists gets the new tokens and FDE, the payload keys that its payload names and the vectors that
-        ``vectors`` names. Other keys, vectors and references of it stay.
+        A document that already exists keeps what the call does not name: other vectors, other properties, and
+        references.
 
-        Properties that do not exist are declared first, by the values of this call. What Weaviate would change (None,
-        lists of lists, keys that are not valid names, ...) is kept as JSON in ``muvera_json``, where filters do not
-        find it. A number or text that does not fit a declared property is refused by the server.
+        Properties that do not exist are declared first, by the values of this call. Values that Weaviate would change
+        (None, lists of lists, keys that are not valid names, ...) are stored as JSON in ``muvera_json``, where filters
+        do not find them. The server rejects a number or text that does not fit a declared property.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries (None: nothing), or None; :mod:`muvera_adapters.stores.payloads` has the types.
+            payloads: n dictionaries (None: no payload), or None; :mod:`muvera_adapters.stores.payloads` lists the
+                values that can be stored.
             progress: whether to show a progress bar.
-            vectors: other vectors of the collection by name, n entries each (None: none), as Weaviate's client takes
-                them.
-            replace: whether documents that exist lose what the call does not name.
-            zero_rows: ``"refuse"`` documents with all-zero token vectors, or ``"drop"`` these vectors and count them.
+            vectors: other vectors of the collection by name, n of each (None: not written), in the form that Weaviate's
+                client takes.
+            replace: whether documents that already exist lose everything that the call does not name.
+            zero_rows: what to do with all-zero token vectors (padding): ``"refuse"`` the documents, or ``"drop"`` the
+                vectors and count them.
 
         Returns:
-            Every document as written or failed; failed are those that the database rejects individually.
+            A report in which every document is either written or failed; failed are those that the database rejected
+            individually.
 
         Raises:
-            InvalidInput: lengths differ, an id is not valid or given twice, tokens cannot be encoded or exceed a limit
-                of Weaviate; the message says where. Nothing was written.
-            WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written.
-                Repeat the call.
+            InvalidInput: lengths differ, an id is not valid or given twice, or tokens cannot be encoded or exceed a
+                limit of Weaviate; the message says where. Nothing was written.
+            WriteInterrupted: the database stopped answering or takes no writes; ``report`` has what was written. Repeat
+                the call.
         """
         return await self._write(
             "upsert",
@@ -504,46 +518,47 @@ class AsyncWeaviateMuvera:
         """Finds the documents most similar to a query.
 
         Args:
-            query_tokens: query tokens (m, token_dim).
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: maximum number of hits to return.
-            prefetch: number of candidates of the first stage; more candidates, higher recall.
-            rerank: ``"native"``: the server computes MaxSim, in a second request; where tokens are compared by cosine
-                it is exact only if they were stored at unit length. ``"client"``: tokens come with the candidates and
-                are scored here. ``"none"``: no second stage; scores are the encoder's estimates.
-                ``"native_muvera"``: Weaviate's own encoding in one request, which reranks ``prefetch``. ``"auto"``:
-                native where that is exact for every candidate, otherwise client.
-            filter: condition that documents of both stages must pass.
+            prefetch: number of candidates of the first stage; more candidates give a higher recall.
+            rerank: how candidates are scored. ``"native"``: MaxSim by the server, in a second request; if tokens are
+                compared by cosine, it is exact only if they were stored at unit length. ``"client"``: tokens are
+                fetched with the candidates and scored in this process. ``"none"``: no second stage; scores are the
+                encoder's estimates. ``"native_muvera"``: Weaviate's own encoding in one request, which reranks
+                ``prefetch`` candidates. ``"auto"``: native if it is exact for every candidate, otherwise client.
+            filter: condition that documents must pass, in both stages.
             offset: number of hits to skip.
             score_threshold: minimum score of a hit.
-            with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
+            with_payload: whether to return payloads: all, none, or some properties, by name or ``QueryNested``.
             with_tokens: whether to return token matrices.
-            with_fde_score: has no effect: every mode but ``"native_muvera"`` returns the estimate anyway.
-            count_missing: whether to count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at
-                most every 30 seconds, beside the search.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`; ``fde_score`` is then the corrected
-                estimate, whose differences between documents are those of MaxSim and whose level says nothing.
+            with_fde_score: has no effect: every mode but ``"native_muvera"`` returns ``fde_score`` anyway.
+            count_missing: whether to count the documents without an FDE, which no search finds, for
+                ``Hits.without_fde`` and a warning. The count runs beside the search, at most every 30 seconds.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`. ``fde_score`` is then the corrected
+                estimate: its differences between documents estimate those of MaxSim, its absolute value means nothing.
             also: further searches for candidates: :class:`~muvera_adapters.weaviate.BM25` and
-                :class:`~muvera_adapters.weaviate.NearVector`. Their documents and those of the FDEs are reranked
-                together. Each search brings at most ``prefetch`` of them, or as many as its own limit. ``filter`` holds
-                for all searches.
+                :class:`~muvera_adapters.weaviate.NearVector`. Their documents are reranked together with those of the
+                FDEs. Each search adds at most ``prefetch`` documents, or as many as its own limit. ``filter`` applies
+                to all searches.
             fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
-                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
-            weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
-            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
-                ``offset`` count values then. See ``Hits.groups``.
+                ``also`` and in the MaxSim ranking (with ``rerank="none"``, the FDE ranking). None: by MaxSim alone.
+            weights: weights of the query tokens in both stages, (m,), at least 0; None: all are 1.
+            group_by: payload key, or path of keys joined by dots; the best hits of each of its values are returned, and
+                ``limit`` and ``offset`` count values. See ``Hits.groups``.
             group_size: maximum number of hits of one value.
-            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
-                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
-            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
-                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit.
+            stop_after: with ``rerank="client"`` (which ``"auto"`` then means), stop fetching tokens after this number
+                of consecutive candidates of which none is among the best hits; None: score all candidates.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; ``math.inf``: no
+                limit. None: 10 seconds, and in :meth:`search_batch` one more second for each query after the first.
 
         Returns:
-            At most ``limit`` hits, best first; its ``unscored`` lists candidates that have no tokens.
+            At most ``limit`` hits, best first. ``Hits.unscored`` lists candidates that have no tokens.
+            ``Hits.without_fde`` is the number of documents without an FDE.
 
         Raises:
             EncoderMismatch: ``query_fit`` corrects another encoder.
             InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
-            StoreUnavailable: the server did not answer within ``timeout`` seconds, or repeating has not helped.
+            StoreUnavailable: the server did not answer within ``timeout`` seconds, or retries did not help.
             Unsupported: the token index cannot do what ``rerank`` asks for.
         """
         o = SearchOptions(
@@ -579,16 +594,16 @@ class AsyncWeaviateMuvera:
         weights: ArrayLike | None = None,
         query_fit: QueryFit | None = None,
     ) -> dict[str, Any]:
-        """The first stage of :meth:`search` as keyword arguments of ``collection.query.near_vector``.
+        """Returns the first stage of :meth:`search` as keyword arguments of ``collection.query.near_vector``.
 
-        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+        The FDE in it is scaled: scores that the database returns have the order of ``fde_score``, but not its values.
 
         Args:
-            query_tokens: (m, token_dim) token vectors of the query.
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: number of candidates.
-            filter: condition that its documents must pass.
-            weights: (m,) weights of the query's tokens; None: 1 each.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
+            filter: condition that documents must pass.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
@@ -605,15 +620,15 @@ class AsyncWeaviateMuvera:
         )
 
     def point_id(self, document_id: DocumentId) -> str:
-        """The UUID of a document's object, as :meth:`upsert` writes it.
+        """Returns the UUID of a document's object, as :meth:`upsert` writes it.
 
         Raises:
-            InvalidInput: not a valid id.
+            InvalidInput: ``document_id`` is not a valid id.
         """
         return to_uuid(document_id, 0)[0]
 
     def document_id(self, point: Object[Any, Any]) -> DocumentId:
-        """The id that :meth:`upsert` was given, from an object that the client returned with its properties."""
+        """Returns the id that :meth:`upsert` was given, from an object that the client returned with its properties."""
         return from_uuid(str(point.uuid), point.properties or {})
 
     async def search_batch(
@@ -640,11 +655,11 @@ class AsyncWeaviateMuvera:
         at_once: int = 4,
         timeout: float | None = None,
     ) -> list[Hits]:
-        """:meth:`search` for several queries.
+        """Runs :meth:`search` for several queries.
 
         Args:
             queries: queries, each (m_i, token_dim).
-            limit: as for :meth:`search`, like all that follow.
+            limit: as for :meth:`search`.
             prefetch: as for :meth:`search`.
             rerank: as for :meth:`search`.
             filter: as for :meth:`search`.
@@ -707,20 +722,20 @@ class AsyncWeaviateMuvera:
         weights: ArrayLike | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document: the truth that :meth:`search` approximates.
+        """Ranks all documents by MaxSim: the exact ranking that :meth:`search` approximates.
 
-        It sends a request for every 1,000 documents.
+        It sends one request for every 1,000 documents.
 
         Args:
-            query_tokens: query tokens (m, token_dim).
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: maximum number of hits to return.
             filter: condition that documents must pass.
             offset: number of hits to skip.
             score_threshold: minimum score of a hit.
-            with_payload: whether to return properties: all, none, or some, by name or ``QueryNested``.
+            with_payload: whether to return payloads: all, none, or some properties, by name or ``QueryNested``.
             with_tokens: whether to return token matrices.
             weights: as for :meth:`search`.
-            timeout: seconds to wait for the database in all: requests, retries and pauses; None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
 
         Returns:
             At most ``limit`` hits, best first.
@@ -748,21 +763,21 @@ class AsyncWeaviateMuvera:
         best: int = 1,
         timeout: float | None = None,
     ) -> list[Explanation | None]:
-        """The document token that each query token matches, its similarity, and its share of the score.
+        """Explains scores: the document token that each query token matches, its similarity and share of the score.
 
-        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
-        :meth:`search` with reranking, to the precision in which the database scores.
+        They are computed in this process from the stored tokens, in one read by ids. The contributions sum to the score
+        of :meth:`search` with reranking, to the precision in which the database scores.
 
         Args:
-            query_tokens: tokens of the query, (m, token_dim).
-            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
-                (``with_tokens=True``) are not read again.
-            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            query_tokens: token vectors of the query, (m, token_dim).
+            ids_or_hits: ids of documents, or hits of a search: one, or a sequence in any mixture. Tokens of hits that
+                have them (``with_tokens=True``) are not read again.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
-            timeout: seconds to wait for the database in all; None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
 
         Returns:
-            One explanation for each document, in their order. None for an id that is not there, and for a document
+            One explanation for each document, in the given order; None for an id that does not exist and for a document
             without tokens.
 
         Raises:
@@ -776,19 +791,19 @@ class AsyncWeaviateMuvera:
     async def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``; None for an id that is not there.
+        """Returns documents in the order of ``ids``, None for each id that does not exist.
 
         Args:
             ids: ids of the documents.
             with_tokens: whether to return token matrices.
-            timeout: seconds to wait for the database in all; None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
         """
         return await self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     async def scroll(
         self, *, filter: FilterReturn | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> AsyncIterator[Document]:
-        """All documents, in the order of their objects' UUIDs, ``page_size`` in a request."""
+        """Yields all documents that pass the filter, in the order of their UUIDs, reading ``page_size`` at a time."""
         after = None
         while True:
             page = reading.one_page(self._collection, filter, page_size, after, with_tokens)
@@ -799,18 +814,18 @@ class AsyncWeaviateMuvera:
                 return
 
     async def count(self, *, filter: FilterReturn | None = None, timeout: float | None = None) -> int:
-        """Exact number of documents.
+        """Returns the exact number of documents that pass the filter.
 
         Args:
             filter: condition that documents must pass.
-            timeout: seconds to wait for the database in all; None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
         """
         return await self._do("count", reading.count(filter), timeout)
 
     async def filter_of(self, condition: Condition) -> FilterReturn:
-        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+        """Translates a condition that is independent of the database, for ``filter=`` of the other methods.
 
-        Values that Weaviate cannot keep as properties (lists of several types, for example) are kept as JSON and not
+        Values that Weaviate cannot store as properties (lists of several types, for example) are stored as JSON and not
         found. Spaces around a text are ignored.
 
         Args:
@@ -831,58 +846,60 @@ class AsyncWeaviateMuvera:
         filter: FilterReturn | None = None,
         everything: bool = False,
     ) -> None:
-        """Deletes documents by ids, or those that pass a filter; ids that are not there are no error.
+        """Deletes documents by ids or by filter; ids that do not exist are ignored.
 
         Args:
             ids: ids of the documents.
             filter: condition that documents must pass.
-            everything: whether a filter without conditions, or none, is meant to delete all documents.
+            everything: whether to delete all documents; needed if ``filter`` has no conditions, or if neither ``ids``
+                nor ``filter`` is given.
 
         Raises:
-            InvalidInput: not exactly one of ids and filter is given, or the filter has no conditions.
+            InvalidInput: not exactly one of ``ids`` and ``filter`` is given, or the filter has no conditions; see
+                ``everything``.
         """
         await self._write("delete", writing.delete(self._collection, ids, filter, everything))
 
     async def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Waits until the server has nothing left to index.
+        """Waits until the server has finished indexing.
 
         Args:
             timeout: maximum number of seconds to wait; None: no limit.
 
         Returns:
-            Number of documents that still wait, as ``info().unindexed``: 0.
+            Number of documents that are not indexed yet, as ``info().unindexed``: 0.
 
         Raises:
-            StoreUnavailable: the server is still indexing after ``timeout`` seconds.
+            StoreUnavailable: indexing was not finished after ``timeout`` seconds.
         """
         return await self._write("wait_indexed", writing.wait_indexed(self._collection, timeout))
 
     async def repair(self, progress: bool = False) -> int:
-        """Has documents indexed anew that a killed server has lost from its indexes.
+        """Indexes documents again that a killed server has lost from its indexes.
 
-        After a kill, Weaviate 1.39 has objects that no filter by id and no vector search finds, acknowledged ones among
-        them. Writing them again changes nothing, because unchanged objects are skipped. So call this after every crash
-        of the server, when it is up again, and after repeating an ``upsert`` that the crash interrupted.
+        Call it after every crash of the server, once it is up again, and after repeating an ``upsert`` that the crash
+        interrupted. After a kill, Weaviate 1.39 has objects that no filter by id and no vector search finds, among them
+        acknowledged ones. Writing them again does not help, because unchanged objects are skipped.
 
-        It waits for what is still to be indexed. Then it looks up every document, 1,000 in a request, and patches those
-        that an index lacks with their own vectors. FDEs in an hfresh index, or in a graph whose ``flat_search_cutoff``
-        is 1,000 or less, cannot be looked up: then all documents are patched.
+        It waits until the server has finished indexing. Then it looks up every document, 1,000 in a request, and
+        patches those that an index lacks with their own vectors. FDEs in an hfresh index, or in a graph whose
+        ``flat_search_cutoff`` is 1,000 or less, cannot be looked up: then all documents are patched.
 
         Args:
             progress: whether to show a progress bar.
 
         Returns:
-            The number of documents that were patched.
+            Number of documents that were patched.
         """
         return await self._write("repair", repairing.repair(self._collection, progress))
 
     async def ping(self, timeout: float = 5.0) -> float:
-        """Asks the database for a document that need not exist: the cheapest request that needs the collection.
+        """Measures the cheapest request that needs the collection: a read of a document that need not exist.
 
-        It is sent once, without repetition.
+        The request is sent once, without retries.
 
         Args:
-            timeout: seconds to wait for the answer.
+            timeout: maximum number of seconds to wait for the answer.
 
         Returns:
             Seconds that the answer took.
@@ -890,12 +907,15 @@ class AsyncWeaviateMuvera:
         Raises:
             StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
             AccessDenied: the database rejects the credentials.
-            CollectionNotFound: the collection is gone.
+            CollectionNotFound: the collection no longer exists.
         """
         return await self._do("ping", timed(reading.ping(self._collection)), timeout, ONCE)
 
     async def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection; numbers of documents that others wrote are exact up to 1,000."""
+        """Returns numbers, sizes and state of the collection.
+
+        Numbers of documents that others wrote are exact up to 1,000.
+        """
         return await self._do("info", reading.info(self._collection))
 
     async def drop(self) -> None:

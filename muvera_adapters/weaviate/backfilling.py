@@ -56,10 +56,10 @@ async def backfill(
 
 
 async def check_adopted(collection: Collection) -> int:
-    """Number of FDEs that someone else wrote, in a sample; 1 where there are no tokens to compare them with.
+    """Number of FDEs of another program in a sample; 1 if there are no tokens to compare them with.
 
     Raises:
-        EncoderMismatch: they are of another encoder.
+        EncoderMismatch: the FDEs are those of another encoder.
     """
     if collection.tokens is None:
         return 1
@@ -80,7 +80,7 @@ def _access(collection: Collection) -> BackfillAccess:
         return with_tokens(collection, await fetch_all(collection, keys, False, _tokens(collection)))
 
     async def write(fdes: list[tuple[Any, npt.NDArray[np.float32]]]) -> int:
-        # a patch keeps properties, references and other vectors; it has no form for many objects
+        # a patch keeps properties, references and other vectors; there is no patch of many objects
         patches = [patch(Write(key, {FDE_KEY: collection.fde}, {collection.fde: fde})) for key, fde in fdes]
         return sum(await Together(patches, AT_ONCE))
 
@@ -93,7 +93,7 @@ def _access(collection: Collection) -> BackfillAccess:
 
 
 async def _sample(collection: Collection, size: int) -> list[Stored]:
-    """Objects after an id drawn at random; the first ones where few follow it."""
+    """Objects after a random id; the first ones if too few follow it."""
     names = [*_tokens(collection), *([collection.fde] if collection.fde_exists else [])]
     size = min(size, await fitting(collection))
     rows = await page(collection, size, str(uuid.uuid4()), False, names)
@@ -116,7 +116,7 @@ def with_tokens(collection: Collection, rows: Sequence[Row]) -> list[Stored]:
 
 
 async def _survey(collection: Collection) -> BackfillReport:
-    """Counts what is to do, and measures a page."""
+    """Counts what is left to do, and measures a page."""
     report = BackfillReport()
     unmarked = await look_at_unmarked(collection, await count())
     report.without_tokens = unmarked.total - unmarked.with_tokens
@@ -129,7 +129,7 @@ async def _survey(collection: Collection) -> BackfillReport:
 
 
 async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int:
-    """Goes through the objects without our mark, in the order of ids; returns the number of FDEs written."""
+    """Goes through objects without our mark, in the order of ids; returns the number of FDEs written."""
     report.without_tokens, wrote, after = 0, 0, None
     while True:
         rows = await page(collection, _PAGE, after, [FDE_KEY])
@@ -137,7 +137,7 @@ async def _pass(collection: Collection, report: BackfillReport, bar: Any) -> int
         step = min(_WRITE, await fitting(collection))
         for i in range(0, len(todo), step):
             full = await fetch_all(collection, todo[i : i + step], False, (*_tokens(collection), collection.fde))
-            # FDEs of someone else were compared with this encoder's when the collection was adopted
+            # FDEs of another program were compared with this encoder's when the collection was adopted
             lacking = [row for row in full if not (collection.has_fde and collection.fde in row.vectors)]
             documents = with_tokens(collection, lacking)
             report.without_tokens += len(lacking) - len(documents)

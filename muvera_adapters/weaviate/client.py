@@ -1,4 +1,4 @@
-"""weaviate-client's side: what all calls of a store have in common, and how a call is sent."""
+"""Sends calls through weaviate-client, with what all calls of a store have in common."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Connection:
 
     Attributes:
         name: name of the collection.
-        tenant: tenant that every call is about; None in a collection without tenants.
-        consistency_level: level of reads and writes; None: the collection's own.
+        tenant: tenant that every call reads or writes; None in a collection without tenants.
+        consistency_level: consistency level of reads and writes; None: that of the collection.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Connection:
     consistency_level: ConsistencyLevel | None = None
 
     def of_tenant(self, tenant: str) -> Connection:
-        """The same for another tenant."""
+        """The same connection for another tenant."""
         return replace(self, tenant=tenant)
 
 
@@ -61,14 +61,14 @@ class CollectionCall(Request[T], Generic[R, T]):
 
 @dataclass(frozen=True, slots=True)
 class ClientCall(Request[T], Generic[R, T]):
-    """As :class:`CollectionCall`, for a method of the client itself."""
+    """Like :class:`CollectionCall`, for a method of the client itself."""
 
     send: Callable[[WeaviateClient], R]
     read: Callable[[R], T]
 
 
 class _Short(logging.Filter):
-    """Leaves vectors out of what the client logs of rejected objects: it logs whole objects, a megabyte each."""
+    """Removes vectors from the client's log of rejected objects: it logs whole objects, a megabyte each."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         said: Any = record.msg
@@ -97,7 +97,7 @@ def check_kind_async(client: Any) -> None:
 
 
 def address(client: Any) -> str:
-    """URL and gRPC port of a client's server, for messages; empty where the client does not tell."""
+    """URL and gRPC port of a client's server, for messages; empty if unknown."""
     connection = getattr(client, "_connection", None)
     grpc = getattr(getattr(connection, "_connection_params", None), "grpc", None)
     url = getattr(connection, "url", None)
@@ -113,8 +113,8 @@ def send(client: Any, connection: Connection, call: Call[Any, Any], seconds: flo
     Args:
         client: the caller's client.
         connection: collection, tenant and consistency level.
-        call: what is asked for.
-        seconds: limit of the request, beside that of the client.
+        call: call to send.
+        seconds: time limit of the request, in addition to that of the client.
     """
     client = _limited(client, seconds)
     if isinstance(call, ClientCall):
@@ -128,10 +128,10 @@ def send(client: Any, connection: Connection, call: Call[Any, Any], seconds: flo
 
 
 class _Once:
-    """The client's gRPC stub, for the client to repeat nothing.
+    """The client's gRPC stub, wrapped so that the client repeats nothing.
 
-    It repeats what a server that is down does not answer, with pauses of a minute in all that nobody can interrupt.
-    It does so for errors of gRPC only, so these become one of this library.
+    The client repeats requests that a server which is down does not answer, with pauses of a minute in total that
+    cannot be interrupted. It does so only for errors of gRPC, so these become an error of this library.
     """
 
     def __init__(self, stub: Any, server: str) -> None:
@@ -164,9 +164,9 @@ class _Once:
 
 
 class _Limits:
-    """A connection that shares everything with the client's, and has limits of its own."""
+    """A connection that shares everything with the client's, except the time limits."""
 
-    # the client's own warns of connections that are not closed
+    # the client's own method warns about connections that are not closed
     def __del__(self) -> None:
         pass
 
@@ -180,7 +180,7 @@ class _LimitedAsync(_Limits, ConnectionAsync):
 
 
 def _limited(client: Any, seconds: float) -> Any:
-    """A client on the same connection that repeats nothing and waits at most so many seconds; the caller's stays."""
+    """A client on the same connection that repeats nothing and waits at most ``seconds``; the original is unchanged."""
     own = getattr(client, "_connection", None)
     if not isinstance(own, ConnectionSync | ConnectionAsync):
         return client

@@ -1,4 +1,4 @@
-"""What is known of a Weaviate collection and of its server."""
+"""The description of a Weaviate collection and its server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.weaviate.properties import Kind
 from muvera_core import Encoder
 
-#: offset + limit of any query, on servers where nobody changed QUERY_MAXIMUM_RESULTS
+#: maximum offset + limit of a query, with the server's default QUERY_MAXIMUM_RESULTS
 MAX_RESULTS = 10_000
 
 
@@ -20,7 +20,7 @@ class Server:
 
     Attributes:
         version: major and minor version.
-        engine: name and version of the server, for people.
+        engine: name and version of the server, for messages.
         max_message: maximum bytes of one gRPC message.
     """
 
@@ -54,11 +54,11 @@ class VectorInfo:
 
 @dataclass(slots=True)
 class Seen(shared.Seen):
-    """What operations learn of a collection's content while they run.
+    """What operations learn about a collection's content while they run.
 
     Attributes:
-        fde_length: typical length of the stored FDEs; None while it is not known.
-        fde_width: whether a stored FDE was found to have the encoder's width.
+        fde_length: typical length of the stored FDEs; None: unknown.
+        fde_width: whether a stored FDE was seen to have the encoder's width.
         token_floats: number of floats in the largest token matrix read so far; 0: none was read.
         kinds: types of the properties that are known to exist, this library's included.
     """
@@ -76,7 +76,7 @@ class Collection:
         name: name of the collection, as Weaviate writes it.
         encoder: encoder of its FDEs.
         fde: name of the FDE vector.
-        tokens: name of the multi-vector; None where no tokens are stored.
+        tokens: name of the multi-vector; None if tokens are not stored.
         fde_exists: whether the collection has a vector of that name.
         has_fde: whether FDEs can be searched and written; False: adopted, to be backfilled.
         fde_info: configuration of the FDE vector.
@@ -87,8 +87,8 @@ class Collection:
         foreign: whether there are other vectors, references or blobs, which a write must not drop.
         tenants: whether the collection is divided into tenants.
         server: server that has the collection.
-        model: model of the tokens; None: nobody named it.
-        seen: what operations have learned of the collection so far.
+        model: model of the tokens; None: unknown.
+        seen: what operations have learned about the collection so far.
     """
 
     name: str
@@ -110,12 +110,12 @@ class Collection:
 
     @property
     def token_error(self) -> float:
-        """No rounding: tokens are stored as float32."""
+        """Rounding error of stored tokens: 0, as they are stored as float32."""
         return 0.0
 
     @property
     def cosine(self) -> bool:
-        """Whether tokens are compared by cosine: queries and FDEs are then made of tokens of unit length."""
+        """Whether tokens are compared by cosine; then queries and FDEs are computed from tokens of unit length."""
         return self.tokens is not None and self.tokens_info.distance == "cosine"
 
     @property
@@ -130,7 +130,7 @@ class Collection:
 
     @property
     def exact_below(self) -> int:
-        """Below this many chosen documents, the token index scores all of them exactly; 0: never."""
+        """Number of chosen documents below which the token index scores all of them exactly; 0: never."""
         info = self.tokens_info
-        # with quantized tokens a document that has none fails the whole query
+        # with quantized tokens, a document without tokens fails the whole query
         return 0 if info.code_bits and info.muvera is None else info.flat_cutoff

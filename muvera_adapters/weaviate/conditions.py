@@ -1,4 +1,4 @@
-"""Conditions in no database's words (``stores/conditions.py``) as Weaviate's filters, by the types of properties."""
+"""Translates conditions (``stores/conditions.py``) into Weaviate's filters, by the types of properties."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEGATES = (1, 33)
 
 
 async def to_filter(condition: Condition, collection: Collection) -> FilterReturn:
-    """The filter of a condition; properties that are not known yet are looked up.
+    """Translates a condition; properties that are not known yet are looked up.
 
     Raises:
         Unsupported: no filter of Weaviate has the operator for this value, or the server is too old to negate.
@@ -79,7 +79,7 @@ def _comparison(condition: Compare, declared: Mapping[str, Kind]) -> FilterRetur
         raise unsupported(condition, "Weaviate does not filter by what is nested in an object")
     own = property_name(name)
     if own is None:
-        raise unsupported(condition, "Weaviate takes no property of this name, so the value is kept as JSON")
+        raise unsupported(condition, "Weaviate allows no property of this name, so the value is stored as JSON")
     if condition.operator == "text":
         raise unsupported(condition, "Weaviate finds words, not parts of a text")
     kind = declared.get(own)
@@ -88,7 +88,7 @@ def _comparison(condition: Compare, declared: Mapping[str, Kind]) -> FilterRetur
     if kind.type in (DataType.TEXT, DataType.TEXT_ARRAY) and not kind.whole and condition.operator != "empty":
         raise unsupported(
             condition,
-            f"the property {own!r} is compared word by word; make the collection with properties=[Property(name="
+            f"the property {own!r} is compared word by word; create the collection with properties=[Property(name="
             f"{own!r}, data_type=DataType.{kind.type.name}, tokenization=Tokenization.FIELD)]",
         )
     found = _of_property(condition, own, kind)
@@ -96,7 +96,7 @@ def _comparison(condition: Compare, declared: Mapping[str, Kind]) -> FilterRetur
 
 
 def _of_property(condition: Compare, name: str, kind: Kind) -> FilterReturn | None:
-    """A comparison with a property that exists; None where no value of its type can pass."""
+    """A comparison with a property that exists; None if no value of its type can pass."""
     operator, value = condition.operator, condition.value
     if operator == "empty":
         return _empty(condition, name, kind)
@@ -112,7 +112,7 @@ def _of_property(condition: Compare, name: str, kind: Kind) -> FilterReturn | No
 
 
 def _sent(condition: Compare, value: Any, kind: DataType) -> Any:
-    """The value as a property of this type has it; None where none can be equal to it."""
+    """The value in the form that a property of this type has; None if no value can be equal to it."""
     if isinstance(value, bool):
         return value if kind == DataType.BOOL else None
     if isinstance(value, str):
@@ -124,7 +124,7 @@ def _sent(condition: Compare, value: Any, kind: DataType) -> Any:
     if kind not in _NUMBERS:
         return None
     if isinstance(value, int) and abs(value) > EXACT:
-        raise unsupported(condition, "Weaviate keeps integers beyond 2**53 as JSON")
+        raise unsupported(condition, "integers beyond 2**53 are stored as JSON")
     if kind == DataType.INT:
         return int(value) if value == int(value) else None
     return float(value)
@@ -153,7 +153,7 @@ def _ordered(condition: Compare, name: str, kind: Kind) -> FilterReturn | None:
 
 
 def _empty(condition: Compare, name: str, kind: Kind) -> FilterReturn:
-    """Weaviate indexes which values are null only where it was told to, so any value is asked for."""
+    """A filter for a missing value. Weaviate indexes null values only if configured, so it tests for any value."""
     own = Filter.by_property(name)
     if kind.type in _NUMBERS:
         zero: Any = 0 if kind.type == DataType.INT else 0.0

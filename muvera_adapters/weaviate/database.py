@@ -1,4 +1,4 @@
-"""What the rest of the package knows of Weaviate.
+"""Weaviate's entry in the registry.
 
 Source of the sizes: Weaviate 1.39.0 with 2,041 to 8,164 documents, whose files have the sizes below to 1 %. With 2,000
 documents of 40 tokens and encodings of 2,560 dimensions they took 3 % more, as the graph's log was not condensed yet.
@@ -38,12 +38,12 @@ _GRPC_PORT = 50051
 
 #: bits of one dimension by preset
 _QUANTIZATIONS = {"rq8": 8, "rq4": 4, "rq1": 1, "none": 0}
-#: presets that lose little
+#: presets that lose little recall
 WORTH_TRYING = ("rq8",)
-# bytes beside the codes of a vector: its range and norms
+# bytes in addition to the codes of a vector: its range and norms
 _BESIDE = 16
 _NODE_ON_DISK = 66.0
-# of 10 bytes; 32 is the default, and the base layer has twice as many
+# connections of 10 bytes; 32 is the default, and the base layer has twice as many
 _LINKS_IN_MEMORY = 10.0 * 2 * 32
 
 
@@ -69,14 +69,14 @@ def _connect(target: Target) -> Any:
     grpc_port = number_option(target, "grpc_port")
     parts = urlsplit(target.location)
     host, secure = parts.hostname or "", parts.scheme == "https"
-    host = f"[{host}]" if ":" in host else host  # the client puts ports behind it
+    host = f"[{host}]" if ":" in host else host  # the client appends the port
     cloud = host.endswith((".weaviate.cloud", ".weaviate.network"))
     try:
         return weaviate.connect_to_custom(
             http_host=host,
             http_port=parts.port or (443 if secure else 80),
             http_secure=secure,
-            # Weaviate Cloud has a host of its own for gRPC
+            # Weaviate Cloud has a separate host for gRPC
             grpc_host=f"grpc-{host}" if cloud else host,
             grpc_port=grpc_port or (443 if cloud else _GRPC_PORT),
             grpc_secure=secure,
@@ -109,7 +109,7 @@ def _width(client: Any, name: str, vector: str, tenant: str | None) -> int:
     collection = client.collections.use(name)
     if tenant is not None:
         collection = collection.with_tenant(tenant)
-    # the schema has no widths
+    # the schema does not have the widths of vectors
     dims = dict.fromkeys(collection.config.get().vector_config or {}, 0)
     if vector in dims:
         for stored in collection.query.fetch_objects(limit=1, include_vector=[vector]).objects:
@@ -130,7 +130,7 @@ def _collections(client: Any) -> list[Listed]:
         for name, config in client.collections.list_all(simple=False).items():
             multivectors = {vector: 0 for vector, info in vector_infos(config).items() if info.multi}
             documents = None
-            if not config.multi_tenancy_config.enabled:  # each tenant has a number of its own
+            if not config.multi_tenancy_config.enabled:  # each tenant has its own number
                 documents = client.collections.use(name).aggregate.over_all(total_count=True).total_count
             found.append(Listed(name, documents, isinstance(kept_state(config), dict), multivectors))
     except Exception as error:  # the client raises what its transports raise

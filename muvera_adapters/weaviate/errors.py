@@ -1,4 +1,4 @@
-"""Errors of weaviate-client and its transports, as errors of this library."""
+"""Translates errors of weaviate-client and its transports into those of this library."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from muvera_adapters.errors import (
 )
 
 _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
-# over REST, and over gRPC (permission denied, unauthenticated), whose number the client gives instead
+# HTTP status codes, and gRPC codes (permission denied, unauthenticated), which the client reports instead
 _DENIED_STATUS = (401, 403, 7, 16)
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
-# what the server says when it takes no writes at all, in errors that are otherwise about one object
+# texts of a server that accepts no writes at all, in errors that otherwise concern one object
 _NO_WRITES = ("read-only", "readonly", "not enough memory", "no space left", "shutting down", "is closed")
 
 
@@ -33,8 +33,8 @@ def translate(error: Exception, name: str, server: str = "") -> MuveraError:
     """This library's error for an error of the client.
 
     Args:
-        error: what the client raised.
-        name: name of the collection that the call was about.
+        error: error that the client raised.
+        name: name of the collection of the call.
         server: URL and gRPC port of the server, for messages.
     """
     at = f" at {server}" if server else ""
@@ -62,12 +62,12 @@ def translate(error: Exception, name: str, server: str = "") -> MuveraError:
 
 
 def refused_write(message: str, name: str) -> MuveraError:
-    """The error for an object that was not written: Rejected; StoreUnavailable or AccessDenied if none would be."""
+    """The error for an object that was not written: Rejected; if no object would be, another one."""
     if "insufficient permissions" in message:
-        return AccessDenied(f"Weaviate takes no writes to {name}: {message}")
+        return AccessDenied(f"Weaviate accepts no writes to {name}: {message}")
     if any(text in message.lower() for text in _NO_WRITES):
-        return StoreUnavailable(f"Weaviate takes no writes to {name}: {message}")
-    return Rejected(f"Weaviate refused it: {message}")
+        return StoreUnavailable(f"Weaviate accepts no writes to {name}: {message}")
+    return Rejected(f"Weaviate rejected it: {message}")
 
 
 def is_doubtful(error: Exception, problem: MuveraError) -> bool:

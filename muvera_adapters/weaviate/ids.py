@@ -10,11 +10,11 @@ from typing import Any
 from muvera_adapters.results import DocumentId
 from muvera_adapters.stores.ids import to_point_id
 
-#: property with the user's id where the UUID does not give it back; its description has the collection's state
+#: property with the user's id if it cannot be told from the UUID; its description has the collection's state
 ID_KEY = "muvera_id"
 #: property with the name of the FDE vector, written with every FDE: Weaviate has no filter for objects with a vector
 FDE_KEY = "muvera_fde"
-#: property with what Weaviate would change of a payload (:mod:`muvera_adapters.weaviate.properties`)
+#: property with those parts of a payload that Weaviate would change (:mod:`muvera_adapters.weaviate.properties`)
 JSON_KEY = "muvera_json"
 
 RESERVED = (ID_KEY, FDE_KEY, JSON_KEY)
@@ -23,7 +23,7 @@ _INTEGERS = uuid.UUID("0d7a6c39-5f0e-5b7e-8a56-b0e9c1d7f3a2")
 
 
 def to_uuid(document_id: DocumentId, position: int) -> tuple[str, str | None]:
-    """The UUID of a document's object, and what to keep under ID_KEY (None: nothing).
+    """The UUID of a document's object, and the value to store under ID_KEY (None: nothing).
 
     A UUID is used as it is. Any other id is hashed into a UUID, in a namespace of this library.
 

@@ -45,9 +45,9 @@ async def check_server() -> Server:
 
 
 async def create(name: str, encoder: Encoder, arguments: dict[str, Any], tenant: str | None) -> Collection:
-    """Makes an empty collection; ``arguments`` are of :func:`schema.creation`.
+    """Creates an empty collection; ``arguments`` are those of :func:`schema.creation`.
 
-    Without a configuration of tenants, a collection with ``tenant`` has tenants, and this one.
+    If ``tenant`` is given without a configuration of tenants, the collection gets tenants, and this one is created.
     """
     new_tenant = tenant is not None and "multi_tenancy_config" not in arguments
     if new_tenant:
@@ -62,7 +62,7 @@ async def create(name: str, encoder: Encoder, arguments: dict[str, Any], tenant:
 
 
 async def open_collection(name: str, encoder: Encoder | None, model: TokenModel | None) -> Collection:
-    """A collection that this library made or adopted."""
+    """Opens a collection that this library created or adopted."""
     server = await check_server()
     collection = await _opened(name, encoder, server)
     check_model(name, collection.model, model)
@@ -79,15 +79,15 @@ async def adopt(
     model: TokenModel | None,
     check: Callable[[Collection], Operation[int]],
 ) -> Collection:
-    """A collection of someone else, or another FDE vector for one of ours; state is written only where FDEs are.
+    """Adopts a collection, or gives one of ours another FDE vector; state is written only if there are FDEs.
 
     Args:
         name: name of the collection.
-        encoder: encoder of its FDEs, now or later.
-        fde: name of the FDE vector, now or later.
+        encoder: encoder of the FDEs, existing or future.
+        fde: name of the FDE vector, existing or future.
         tokens: name of the multi-vector; None: there is none.
         model: model of the tokens; None: unknown.
-        check: counts FDEs in a sample; EncoderMismatch where they are of another encoder.
+        check: function that counts FDEs in a sample, and raises EncoderMismatch if they are of another encoder.
     """
     check_encoder_type(encoder)
     server = await check_server()
@@ -132,12 +132,12 @@ async def add_fde(
 
 
 async def refreshed(collection: Collection) -> Collection:
-    """The same as its configuration is now: another program, or a run that failed, may have added our parts."""
+    """The collection with its current configuration: another program or a failed run may have added our parts."""
     return schema.refreshed(collection, await r.config())
 
 
 async def finish(collection: Collection) -> Collection:
-    """Has the collection searched by its FDE vector, which is filled now."""
+    """Switches searches to the FDE vector, after it was filled."""
     config = await r.config()
     kept = schema.kept_state(config)
     if kept is None or kept["fde"] != collection.fde:
@@ -146,7 +146,7 @@ async def finish(collection: Collection) -> Collection:
 
 
 async def write_state(collection: Collection, config: CollectionConfig) -> Collection:
-    """Adds our properties where they are missing, and writes the state as the description of one of them."""
+    """Adds our missing properties, and writes the state as the description of one of them."""
     names = schema.property_names(config)
     if FDE_KEY not in names:
         await r.add_property(schema.fde_property())

@@ -1,4 +1,4 @@
-"""Checks of documents and queries against Weaviate's limits, and the objects that are made of them."""
+"""Checks documents and queries against Weaviate's limits, and makes objects of them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_DIM = 65_535
 #: the server's own MUVERA counts the tokens of a partition in 16 bits (multivector/muvera.go)
 MAX_TOKENS = 65_535
 
-# bytes of an object beside its vectors and properties, and of every token's header
+# bytes of an object without its vectors and properties, and of each token's header
 _OVERHEAD = 300
 
 
 def intake(collection: Collection) -> Intake[str]:
-    """What Weaviate takes, as checks of :func:`~muvera_adapters.stores.checks.prepare`."""
+    """Weaviate's checks for :func:`~muvera_adapters.stores.checks.prepare`."""
     return Intake(
         _key,
         partial(_properties, collection),
@@ -52,7 +52,7 @@ def to_writes(
 
 
 def check_matrix(matrix: npt.NDArray[Any], where: str) -> None:
-    """Raises InvalidInput for what cannot be encoded or stored."""
+    """Raises InvalidInput for a token matrix that cannot be encoded or stored."""
     if len(matrix) > MAX_TOKENS:
         raise InvalidInput(
             f"{where} has {len(matrix)} tokens; Weaviate takes at most {MAX_TOKENS}: pool its tokens, or split the "

@@ -1,11 +1,11 @@
-"""Payloads as Weaviate's properties, and back, so that every key and value comes out as it went in.
+"""Converts payloads to Weaviate's properties and back, so that every key and value comes back unchanged.
 
 A server guesses the type of a property from its first value: text that looks like a date or a UUID becomes one, and
-later text of another form is refused. So this library declares properties itself. A text whose first values have no
+later text of another form is rejected. So this library declares properties itself. A text whose first values have no
 spaces (a name, a code) gets the tokenization ``field``, so that filters compare it as a whole. Others are for keyword
 search, word by word: there, "acme corp" passes a filter for "acme".
-What Weaviate cannot keep (None, lists of lists, keys that are not valid names of properties ...) goes as JSON into a
-property of this library, and so do the keys that begin with a capital, which Weaviate changes to a small letter.
+Values that Weaviate cannot store (None, lists of lists, keys that are not valid property names ...) are stored as JSON
+in a property of this library, and so are the keys that begin with a capital, which Weaviate changes to a small letter.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ELEMENTS = {array: element for element, array in _ARRAYS.items()} | {
     DataType.DATE_ARRAY: DataType.DATE,
     DataType.UUID_ARRAY: DataType.UUID,
 }
-# what a property of the first and values of the second have in common
+# common type for a property of the first and values of the second type
 _NUMBERS = {
     frozenset({DataType.INT, DataType.NUMBER}): DataType.NUMBER,
     frozenset({DataType.INT_ARRAY, DataType.NUMBER_ARRAY}): DataType.NUMBER_ARRAY,
@@ -72,7 +72,7 @@ def kinds(config: CollectionConfig) -> dict[str, Kind]:
 
 
 def undeclared(payloads: Iterable[Mapping[str, Any]], declared: Mapping[str, Kind]) -> dict[str, Kind]:
-    """Properties that payloads need and that do not exist yet; also the one for JSON, where a payload needs it."""
+    """Properties that payloads need and that do not exist yet, including the one for JSON if it is needed."""
     found: dict[str, Kind] = {}
     payloads = list(payloads)
     for payload in payloads:
@@ -96,7 +96,7 @@ def to_property(name: str, kind: Kind) -> Property:
 
 
 def json_property() -> Property:
-    """The property with what Weaviate cannot keep."""
+    """The property for values that Weaviate cannot store."""
     return Property(
         name=JSON_KEY,
         data_type=DataType.TEXT,
@@ -107,7 +107,7 @@ def json_property() -> Property:
 
 
 def property_name(key: str) -> str | None:
-    """Name of the property that has a key's value; None where Weaviate takes no such name."""
+    """Name of the property with a key's value; None if Weaviate allows no such name."""
     name = key[:1].lower() + key[1:]
     return None if name in _TAKEN or not _NAME.fullmatch(key) else name
 
@@ -122,7 +122,7 @@ def check_keys(payload: Mapping[str, Any], where: str) -> None:
         if names.setdefault(name, key) != key:
             raise InvalidInput(
                 f"payload of {where}, key {key!r}: Weaviate begins names with a small letter, so that it cannot be "
-                f"told from {names[name]!r}: rename one of them"
+                f"distinguished from {names[name]!r}: rename one of them"
             )
 
 
@@ -160,7 +160,7 @@ def merged(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
     """Properties to patch an object with, so that the keys of ``new`` are set and the other keys of ``old`` stay.
 
     Raises:
-        InvalidInput: a key would take the place of another one, which differs in its first letter alone.
+        InvalidInput: a key would replace another one that differs only in the case of its first letter.
     """
     properties = dict(new)
     if JSON_KEY not in new and JSON_KEY not in old:
@@ -173,7 +173,7 @@ def merged(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
         name = property_name(key)
         if name is not None and before.get(name, key) != key:
             raise InvalidInput(
-                f"key {key!r}: the document has the key {before[name]!r}, which Weaviate cannot tell from it"
+                f"key {key!r}: the document has the key {before[name]!r}, which Weaviate cannot distinguish from it"
             )
         if name is not None and key in beside and name in old:
             properties[name] = None
@@ -189,7 +189,7 @@ def _kind_of_config(own: Any) -> Kind:
 
 
 def _kind(value: Any) -> Kind | None:
-    """Type for a value; None where there is no type that keeps it."""
+    """Type for a value; None if no type preserves it."""
     if isinstance(value, bool):
         return Kind(DataType.BOOL)
     if isinstance(value, str):
@@ -221,7 +221,7 @@ def _array(values: list[Any]) -> Kind | None:
 
 
 def _common(first: Kind, second: Kind) -> Kind:
-    """A type for values of both, where there is one; else the first."""
+    """A type for values of both, if there is one; otherwise the first."""
     if first.type == second.type:
         nested = dict(first.nested)
         for key, kind in second.nested.items():
@@ -235,7 +235,7 @@ def _is_beside(payload: Mapping[str, Any], declared: Mapping[str, Kind]) -> bool
 
 
 def _goes_in(value: Any, kind: Kind | None) -> bool:
-    """Whether a value is sent as a property: one that fits, or one that the server has to refuse with its name."""
+    """Whether a value is sent as a property: if it fits, or if the server is to reject it by name."""
     if kind is None or value is None:
         return False
     if _fits(value, kind):
@@ -244,7 +244,7 @@ def _goes_in(value: Any, kind: Kind | None) -> bool:
 
 
 def _fits(value: Any, kind: Kind) -> bool:
-    """Whether a property gives a value back; the server checks what is text in types of its own."""
+    """Whether a property returns a value unchanged; the server checks texts of special types."""
     if kind.type in ELEMENTS:
         element = Kind(ELEMENTS[kind.type], kind.nested)
         return isinstance(value, list) and all(_fits(each, element) for each in value)
@@ -267,7 +267,7 @@ def _is_large(value: Any) -> bool:
 
 
 def _sent(value: Any, kind: Kind) -> Any:
-    """The value as weaviate-client takes it for a property."""
+    """The value in the form that weaviate-client needs for a property."""
     if kind.type in ELEMENTS and isinstance(value, list):
         element = Kind(ELEMENTS[kind.type], kind.nested)
         return [_sent(each, element) for each in value]
@@ -280,7 +280,7 @@ def _sent(value: Any, kind: Kind) -> Any:
         if isinstance(place["lat"], int | float) and isinstance(place["lon"], int | float):
             return {"latitude": place["lat"], "longitude": place["lon"]}
     if isinstance(value, int | float) and not isinstance(value, bool):
-        # a list of both kinds of numbers, which the client takes for the kind of its first
+        # a list of both kinds of numbers, whose type the client tells from the first
         if kind.type == DataType.NUMBER:
             return float(value)
         if kind.type == DataType.INT and value == int(value):
@@ -289,7 +289,7 @@ def _sent(value: Any, kind: Kind) -> Any:
 
 
 def _rfc3339(text: str) -> str:
-    """A date or a time without a zone as Weaviate takes it: UTC; any other text as it is."""
+    """A date or a time without a zone as UTC, as Weaviate needs it; any other text unchanged."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -306,7 +306,7 @@ def _shown(value: Any) -> Any:
         return [_shown(each) for each in value]
     if isinstance(value, Mapping):
         return {key: _shown(each) for key, each in value.items()}
-    if hasattr(value, "international_formatted"):  # a phone number, of a class of the client's own
+    if hasattr(value, "international_formatted"):  # a phone number, in a class of the client
         return {"input": value.number, "defaultCountry": value.default_country}
     return value.isoformat() if isinstance(value, date | time) else value
 
@@ -316,7 +316,7 @@ def _json(capitals: list[str], beside: Mapping[str, Any]) -> str:
 
 
 def _read(properties: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Keys that begin with a capital, and values that are kept as JSON."""
+    """Keys that begin with a capital, and values that are stored as JSON."""
     try:
         kept = json.loads(properties.get(JSON_KEY) or "{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a fit of query FDEs reads."""
+"""The reads of a query fit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from muvera_adapters.weaviate.prepare import check_matrix
 from muvera_adapters.weaviate.reading import fetch_all
 from muvera_adapters.weaviate.requests import page
 
-# ids in one page; a reply has nothing else
+# number of ids in one page; a reply has only ids
 _PAGE = 1_000
 
 
 def access(collection: Collection) -> FitAccess:
-    """The reads of a fit to the collection."""
+    """The reads of a query fit to the collection."""
     names = [name for name in (collection.tokens, collection.fde) if name is not None]
 
     async def keys(after: Any) -> tuple[list[Any], Any]:

@@ -27,7 +27,7 @@ _SAMPLE = 32
 _FEW = 4
 # bytes of tokens in one reply; half of what the client receives by default
 READ_BYTES = 48 << 20
-# number of unmarked documents that are looked at one by one; beyond, their shares stand for all
+# number of unmarked documents that are looked at one by one; of more, the rest is extrapolated
 _LOOK_AT = 1_000
 
 
@@ -55,22 +55,22 @@ async def check_widths(collection: Collection) -> None:
 
 
 async def sample_fdes(collection: Collection, size: int) -> list[npt.NDArray[np.float32]]:
-    """At most so many stored FDEs, the first in the order of ids."""
+    """At most ``size`` stored FDEs, the first in the order of ids."""
     rows = await r.page(collection, size, None, None, (collection.fde,))
     return [row.vectors[collection.fde] for row in rows if collection.fde in row.vectors]
 
 
 def token_names(collection: Collection, wanted: bool) -> tuple[str, ...]:
-    """Names of the vectors to ask for: the tokens, where they are wanted.
+    """Names of the vectors to request: the tokens, if they are wanted.
 
     Raises:
-        InvalidInput: tokens are wanted and the collection stores none.
+        InvalidInput: tokens are wanted, and the collection stores none.
     """
     return (need_tokens(collection),) if wanted else ()
 
 
 async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bool) -> list[Document | None]:
-    """Documents in the order of ``ids``; None for an id that is not there."""
+    """Documents in the order of ``ids``; None for an id that does not exist."""
     vectors = token_names(collection, with_tokens)
     objects = [to_uuid(document_id, i)[0] for i, document_id in enumerate(ids)]
     found = {row.id: row for row in await fetch_all(collection, objects, True, vectors)}
@@ -78,7 +78,7 @@ async def get(collection: Collection, ids: Sequence[DocumentId], with_tokens: bo
 
 
 async def ping(collection: Collection) -> None:
-    """Looks for an object that need not exist."""
+    """Reads an object that need not exist."""
     await r.fetch(collection, [str(UUID(int=0))], None)
 
 
@@ -99,7 +99,7 @@ async def fetch_all(
 
 
 async def fitting(collection: Collection) -> int:
-    """Number of documents whose tokens safely fit into one reply, judged by the largest one read so far."""
+    """Number of documents whose tokens safely fit into one reply, by the largest one read so far."""
     assert collection.tokens is not None
     if not collection.seen.token_floats:
         remember(collection, await r.page(collection, 16, None, None, (collection.tokens,)))
@@ -109,7 +109,7 @@ async def fitting(collection: Collection) -> int:
 
 
 def remember(collection: Collection, rows: Sequence[Row]) -> None:
-    """Notes the size of the largest token matrix."""
+    """Records the size of the largest token matrix."""
     sizes = [matrix.size for row in rows if (matrix := tokens_of(collection, row)) is not None]
     collection.seen.token_floats = max([collection.seen.token_floats, *sizes])
 
@@ -117,9 +117,10 @@ def remember(collection: Collection, rows: Sequence[Row]) -> None:
 async def one_page(
     collection: Collection, chosen: FilterReturn | None, limit: int, after: str | None, with_tokens: bool
 ) -> tuple[list[Document], str | None]:
-    """One page of documents, and where the next one begins (None: this is the last).
+    """One page of documents, and the start of the next one (None: this is the last).
 
-    A cursor takes no filter, and pages by offset end at 10,000. So every page of ids is filtered separately.
+    A cursor cannot be combined with a filter, and pages by offset end at 10,000. So each page of ids is filtered
+    separately.
     """
     vectors = token_names(collection, with_tokens)
     if chosen is None:
@@ -142,9 +143,9 @@ class Unmarked:
     """Documents whose FDE this library did not write.
 
     Attributes:
-        total: number of them.
-        with_fde: number of them that have an FDE nevertheless.
-        with_tokens: number of them that have tokens.
+        total: number of these documents.
+        with_fde: number of these documents that have an FDE nevertheless.
+        with_tokens: number of these documents that have tokens.
     """
 
     total: int
@@ -153,12 +154,12 @@ class Unmarked:
 
 
 async def look_at_unmarked(collection: Collection, total: int) -> Unmarked:
-    """Counts documents without our mark; exact up to _LOOK_AT of them, otherwise extrapolated from so many."""
+    """Counts documents without our mark; exact up to _LOOK_AT of them, otherwise extrapolated from these."""
     if not collection.keeps_state:
         marked, chosen = 0, None
     else:
         marked = await r.count_marked(collection)
-        chosen = Filter.by_property(FDE_KEY).not_equal(collection.fde)  # true also where there is no such property
+        chosen = Filter.by_property(FDE_KEY).not_equal(collection.fde)  # also true if there is no such property
     if marked >= total:
         return Unmarked(0, 0, 0)
     names = [name for name in (collection.fde if collection.fde_exists else None, collection.tokens) if name]
@@ -188,11 +189,11 @@ async def count_missing(collection: Collection) -> int:
     chosen = Filter.by_property(FDE_KEY).not_equal(collection.fde)
     ids = [row.id for row in await r.matching(chosen, min(_LOOK_AT, unmarked), 0, ())]
     missing, seen = ids, max(1, len(ids))
-    if missing and collection.fde_info.flat_cutoff > len(missing):  # else the index cannot be asked
+    if missing and collection.fde_info.flat_cutoff > len(missing):  # otherwise the index cannot tell
         anything = np.ones(collection.encoder.dim, np.float32)
         found = {row.id for row in await r.near_fde(collection, anything, len(missing), r.by_ids(missing))}
         missing = [i for i in missing if i not in found]
-    # a quantized token index fails where one document lacks tokens
+    # a quantized token index fails if one document lacks tokens
     if missing and collection.index != "none" and collection.exact_below > len(missing):
         token = np.ones((1, collection.encoder.token_dim), np.float32)
         found = {row.id for row in await r.near_tokens(collection, token, len(missing), r.by_ids(missing))}
@@ -233,12 +234,12 @@ async def info(collection: Collection) -> StoreInfo:
 
 
 def unindexed(collection: Collection, shards: Sequence[Shard]) -> int:
-    """Lower bound of the number of documents that wait for an index: a queue counts the vectors of all names."""
+    """Lower bound of the number of documents that are not indexed yet: a queue counts vectors of all names."""
     return -(-sum(shard.vector_queue_length for shard in shards) // max(1, collection.indexes))
 
 
 def is_indexed(shards: Sequence[Shard]) -> bool:
-    """Whether nothing waits in a queue; without ASYNC_INDEXING nothing ever does."""
+    """Whether the queues are empty; without ASYNC_INDEXING they always are."""
     return all(s.vector_indexing_status != "INDEXING" and not s.vector_queue_length for s in shards)
 
 
@@ -248,7 +249,7 @@ def document_id_of(row: Row) -> DocumentId:
 
 
 def tokens_of(collection: Collection, row: Row) -> npt.NDArray[np.float32] | None:
-    """Token matrix (n, token_dim) of a row as stored; None where it has none."""
+    """Stored token matrix (n, token_dim) of a row; None if it has none."""
     return row.vectors.get(collection.tokens) if collection.tokens is not None else None
 
 

@@ -1,6 +1,6 @@
-"""The operation that finds documents which a killed server has lost from its indexes, and has them indexed anew.
+"""Finds documents that a killed server has lost from its indexes, and has them indexed again.
 
-Weaviate 1.39 writes objects and indexes to separate logs. After a kill an object may be there, counted and listed,
+Weaviate 1.39 writes objects and indexes to separate logs. After a kill, an object may exist, counted and listed,
 while no filter and no vector search finds it, even if its batch was acknowledged. Writing it again does not help,
 because unchanged objects are skipped (shard_write_put.go, compareObjsForInsertStatus).
 """
@@ -24,13 +24,13 @@ _PAGE = 1_000
 
 
 async def repair(collection: Collection, progress: bool) -> int:
-    """Has lost documents indexed anew; returns their number."""
+    """Has lost documents indexed again; returns their number."""
     need_fde(collection)
     await wait_indexed(collection, None)  # what waits in a queue is not lost
     repaired, after = 0, None
     with progress_bar(total=await count(), unit="doc", desc="repair", disable=not progress) as bar:
         while True:
-            # a cursor goes through the objects themselves, unlike filters
+            # unlike filters, a cursor reads the objects themselves
             ids = [row.id for row in await page(collection, _PAGE, after, None)]
             if not ids:
                 return repaired
@@ -42,13 +42,13 @@ async def repair(collection: Collection, progress: bool) -> int:
 
 
 async def _lost(collection: Collection, ids: Sequence[str]) -> dict[str, set[str]]:
-    """Name of a vector -> ids that its index lacks, or may lack; objects without such a vector are among them."""
+    """Ids that the index of each vector lacks, or may lack, by name; they include objects without the vector."""
     found: set[str] = set()
-    if collection.fde_info.flat_cutoff > len(ids):  # else the index cannot be asked
+    if collection.fde_info.flat_cutoff > len(ids):  # otherwise the index cannot tell
         anything = np.ones(collection.encoder.dim, np.float32)
         found = {row.id for row in await near_fde(collection, anything, len(ids), by_ids(ids))}
     lost = {collection.fde: set(ids) - found}
-    # a quantized token index fails where one document lacks tokens, so it is not asked
+    # a quantized token index fails if one document lacks tokens, so it is not searched
     if collection.tokens is not None and collection.index != "none" and collection.exact_below > len(ids):
         token = np.ones((1, collection.encoder.token_dim), np.float32)
         found = {row.id for row in await near_tokens(collection, token, len(ids), by_ids(ids))}
@@ -59,8 +59,8 @@ async def _lost(collection: Collection, ids: Sequence[str]) -> dict[str, set[str
 async def _index_anew(collection: Collection, lost: Mapping[str, set[str]], after: str | None, last: str) -> int:
     """Reads a page again, with vectors, and rewrites the FDEs of lost documents; returns their number.
 
-    An FDE is written with another last bit, and then as it was. A changed vector gives the object a new number inside
-    Weaviate, under which the whole object is indexed.
+    An FDE is written with its last bit changed, and then unchanged. A changed vector gives the object a new internal
+    number, under which the whole object is indexed again.
     """
     done = 0
     names = [name for name in (collection.fde, collection.tokens) if name is not None]
@@ -79,7 +79,7 @@ async def _index_anew(collection: Collection, lost: Mapping[str, set[str]], afte
         await Together([_touch(collection, row) for row in broken], AT_ONCE)
         done += len(broken)
         if broken:
-            LOG.info("%d documents that the server had lost from its indexes are indexed anew", len(broken))
+            LOG.info("%d documents that the server had lost from its indexes are indexed again", len(broken))
     return done
 
 

@@ -1,4 +1,4 @@
-"""What operations ask of a Weaviate: one builder for each kind of request, typed by its reply."""
+"""The requests that operations make: one function for each kind, typed by its reply."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 #: bytes of one insert; the server's limit is 104,858,000 (GRPC_MAX_MESSAGE_SIZE)
 WRITE_BYTES = 8 << 20
-#: maximum number of ids in a filter: each becomes a condition of its own (inverted/searcher.go, classifyContainsBatch)
+#: maximum number of ids in a filter: each becomes a separate condition (inverted/searcher.go, classifyContainsBatch)
 FILTER_IDS = 1_000
 
 # a document without the multi-vector scores MaxFloat32 for every query token (hnsw/search.go, computeScore)
@@ -43,9 +43,9 @@ class Row:
 
     Attributes:
         id: UUID of the object.
-        properties: properties that were asked for and that it has, this library's included.
-        vectors: vectors that were asked for and that it has, by name.
-        distance: distance to the query; None where the request has none.
+        properties: requested properties that it has, including this library's.
+        vectors: requested vectors that it has, by name.
+        distance: distance to the query; None if the request has no query.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Write:
 
     Attributes:
         id: UUID of the object.
-        properties: all its properties, this library's included.
+        properties: all its properties, including this library's.
         vectors: vectors to write, by name, as arrays or in the client's types.
     """
 
@@ -90,7 +90,7 @@ def near_tokens(
     vectors: Sequence[str] = (),
 ) -> Request[list[Row]]:
     """Documents by MaxSim with a query (m, token_dim), best first; documents without tokens are left out."""
-    # a two-dimensional array of one row is taken for a multi-vector here, unlike in writes
+    # unlike in writes, a two-dimensional array of one row is a multi-vector here
     near = _near(collection, query, collection.tokens, limit, filters, properties, vectors)
     return CollectionCall(near, _with_tokens)
 
@@ -115,7 +115,7 @@ def fetch(
 def page(
     collection: Collection, limit: int, after: str | None, properties: Any = True, vectors: Sequence[str] = ()
 ) -> Request[list[Row]]:
-    """Documents after an id, in the order of ids; such a cursor takes no filter."""
+    """Documents after an id, in the order of ids; such a cursor cannot be combined with a filter."""
     names, wanted = _names(collection, properties), list(vectors) or False
     return CollectionCall(
         lambda its: its.query.fetch_objects(limit=limit, after=after, include_vector=wanted, return_properties=names),
@@ -147,15 +147,15 @@ def count_marked(collection: Collection) -> Request[int]:
 
 
 def insert(writes: Sequence[Write]) -> Request[dict[int, str]]:
-    """Writes whole objects, replacing those that are there. Reply: position -> error of rejected ones."""
-    # made where errors of the conversion are translated
+    """Writes whole objects, replacing existing ones. Reply: errors of rejected ones, by position."""
+    # converted here, where errors of the conversion are translated
     return CollectionCall(
         lambda its: its.data.insert_many([DataObject(w.properties, w.id, _lists(w.vectors)) for w in writes]), _errors
     )
 
 
 def patch(write: Write) -> Request[None]:
-    """Writes what is named of an object that exists; a property of None is removed."""
+    """Writes the given properties and vectors of an existing object; a property of None is removed."""
     return CollectionCall(
         lambda its: its.data.update(write.id, write.properties, vector=_lists(write.vectors)), _nothing
     )
@@ -187,12 +187,12 @@ def add_vector(vector: VectorConfigCreate) -> Request[None]:
 
 
 def drop_vector(name: str) -> Request[None]:
-    """Has a named vector removed from the collection, which goes on after the reply."""
+    """Removes a named vector from the collection; the server continues after the reply."""
     return CollectionCall(lambda its: its.config.delete_vector_index(name), _nothing)
 
 
 def meta() -> Request[dict[str, Any]]:
-    """What the server says of itself."""
+    """Version and settings of the server."""
     return ClientCall(lambda client: client.get_meta(), _as_it_is)
 
 
@@ -202,17 +202,17 @@ def exists(name: str) -> ClientCall[bool, bool]:
 
 
 def create(name: str, arguments: Mapping[str, Any]) -> Request[None]:
-    """Makes a collection; ``arguments`` are those of ``client.collections.create``."""
+    """Creates a collection; ``arguments`` are those of ``client.collections.create``."""
     return ClientCall(lambda client: client.collections.create(name, **arguments), _nothing)
 
 
 def create_tenant(name: str, tenant: str) -> Request[None]:
-    """Makes a tenant of a collection."""
+    """Creates a tenant of a collection."""
     return ClientCall(lambda client: client.collections.use(name).tenants.create(tenant), _nothing)
 
 
 def drop(name: str) -> Request[None]:
-    """Deletes a collection, of all tenants; one that does not exist is no error."""
+    """Deletes a collection with all its tenants; one that does not exist is ignored."""
     return ClientCall(lambda client: client.collections.delete(name), _nothing)
 
 
@@ -268,8 +268,8 @@ def _with_tokens(reply: QueryReturn[Any, Any]) -> list[Row]:
 def _names(collection: Collection, properties: Any) -> list[Any] | None:
     """``return_properties`` of a query, where None means all.
 
-    ``properties`` is True (all), False (this library's that ids and payloads are made of), None (none), or names in
-    addition to those of False.
+    ``properties`` is True (all), False (those of this library, for ids and payloads), None (none), or names in addition
+    to those of False.
     """
     if properties is True:
         return None
@@ -297,4 +297,4 @@ def _as_it_is(reply: T) -> T:
 
 
 def _nothing(_: object) -> None:
-    """The reply says nothing."""
+    """Ignores the reply."""

@@ -1,4 +1,4 @@
-"""What a collection is made with, in weaviate-client's types, and how its configuration is read."""
+"""The configuration of a collection, in weaviate-client's types: makes and reads it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Preset = Literal["rq8", "rq4", "rq1"]
 Quantization: TypeAlias = Literal["auto"] | Preset | QuantizerConfig | None
 #: what ``"auto"`` means, for any encoder (docs/weaviate.md)
 AUTO_PRESET: Preset = "rq8"
-#: ``rerank``, ``none``, ``hnsw``, or an encoding of Weaviate's own
+#: ``rerank``, ``none``, ``hnsw``, or Weaviate's own encoding
 TokensIndex: TypeAlias = Literal["rerank", "none", "hnsw"] | _MuveraConfigCreate
 
 FDE, TOKENS = "fde", "tokens"
 
-#: MUVERA, adding a vector to a collection, correct filtered multi-vector search
+#: first version with MUVERA, added vectors, and correct filtered multi-vector search
 MINIMUM_VERSION = (1, 31)
 
 _OPTIONS = {
@@ -55,21 +55,21 @@ _BITS = {"_RQConfig": 8.0, "_SQConfig": 8.0, "_BQConfig": 1.0, "_PQConfig": 8.0}
 
 
 def check_tokens(tokens: object) -> None:
-    """Raises for tokens that are to be stored as anything but float32: quantizers are for indexes only.
+    """Raises an error unless tokens are to be stored as float32: Weaviate quantizes only indexes.
 
     Raises:
-        Unsupported: another store has this way of storing tokens.
+        Unsupported: only other stores have this way of storing tokens.
         InvalidInput: no store has it.
     """
     check_precision(tokens, tuple(ROUNDINGS))
     if tokens != "float32":
-        raise Unsupported(f"Weaviate stores token matrices as float32 only, not as {tokens}; nothing was made")
+        raise Unsupported(f"Weaviate stores token matrices only as float32, not as {tokens}; nothing was created")
 
 
 def check_version(server: Server) -> None:
     """Raises Unsupported for servers that are too old."""
     if server.version < MINIMUM_VERSION:
-        raise Unsupported(f"{server.engine} is too old; 1.31 has what two-stage search needs")
+        raise Unsupported(f"{server.engine} is too old; two-stage search needs 1.31 or later")
 
 
 def quantizer(quantization: Quantization) -> QuantizerConfig:
@@ -83,7 +83,7 @@ def quantizer(quantization: Quantization) -> QuantizerConfig:
     if not isinstance(quantization, str):
         return quantization
     preset = AUTO_PRESET if quantization == "auto" else quantization
-    # rescoring reads whole objects, tokens included, and the second stage makes it needless but for 1-bit codes
+    # rescoring reads whole objects with their tokens; because of the second stage, only 1-bit codes need it
     if preset in ("rq8", "rq4"):
         return _VI.Quantizer.rq(bits=8 if preset == "rq8" else 4, rescore_limit=0)
     if preset == "rq1":
@@ -92,9 +92,9 @@ def quantizer(quantization: Quantization) -> QuantizerConfig:
 
 
 def fde_vector(name: str, quantization: Quantization, index: VectorIndexConfigCreate | None) -> VectorConfigCreate:
-    """The self-provided FDE vector; distance and quantizer are set where ``index`` leaves them open."""
+    """The self-provided FDE vector; distance and quantizer are set if ``index`` leaves them open."""
     index = index or _hnsw()
-    # hfresh has codes of its own and takes no dot product; document FDEs of unit length rank the same by cosine
+    # hfresh has its own codes and no dot product; document FDEs of unit length rank the same by cosine
     fresh = isinstance(index, VectorIndexConfigHFreshCreate)
     metric = VectorDistances.COSINE if fresh else VectorDistances.DOT
     if index.distance not in (None, VectorDistances.DOT, VectorDistances.COSINE):
@@ -113,7 +113,7 @@ def _hnsw() -> VectorIndexConfigHNSWCreate:
 
 
 def _quantized(index: VectorIndexConfigCreate, quantization: Quantization) -> VectorIndexConfigCreate:
-    """The index with a quantizer: its own if it has one."""
+    """The index with a quantizer; its own is kept."""
     return index if index.quantizer is not None else index.model_copy(update={"quantizer": quantizer(quantization)})
 
 
@@ -157,7 +157,7 @@ def creation(
     """
     check_dimensions(encoder, MAX_DIM, "Weaviate")
     for key in sorted(options.keys() - _OPTIONS):
-        raise InvalidInput(f"create takes no {key!r}; passed on are {', '.join(sorted(_OPTIONS))}")
+        raise InvalidInput(f"create has no argument {key!r}; options of the client are {', '.join(sorted(_OPTIONS))}")
     for own in properties:
         if own.name in RESERVED:
             raise InvalidInput(f"the property name {own.name!r} is reserved")
@@ -170,7 +170,7 @@ def creation(
 
 
 def id_property(state: Mapping[str, Any]) -> Property:
-    """The property with users' ids, whose description has the collection's state."""
+    """The property with users' ids; its description has the collection's state."""
     return Property(
         name=ID_KEY,
         data_type=DataType.TEXT,
@@ -203,7 +203,7 @@ def vector_infos(config: CollectionConfig) -> dict[str, VectorInfo]:
         graph = getattr(index, "hnsw", index)  # a dynamic index becomes one
         codes = getattr(graph, "quantizer", None)
         distance = getattr(index, "distance_metric", None)
-        # hfresh returns no more than it rescores; where few are chosen by a filter it reads the objects, not its index
+        # hfresh returns no more than it rescores; for a selective filter it reads the objects, not its index
         # (hfresh/search.go, search_flat.go)
         fresh, rescored = isinstance(index, VectorIndexConfigHFresh), getattr(codes, "rescore_limit", None)
         infos[name] = VectorInfo(
@@ -219,7 +219,7 @@ def vector_infos(config: CollectionConfig) -> dict[str, VectorInfo]:
 
 
 def kept_state(config: CollectionConfig) -> Any:
-    """State that is kept in a collection's configuration, as JSON values; None where there is none."""
+    """State that is stored in a collection's configuration, as JSON values; None if there is none."""
     for own in config.properties:
         if own.name == ID_KEY:
             try:
@@ -232,7 +232,7 @@ def kept_state(config: CollectionConfig) -> Any:
 def describe(
     config: CollectionConfig, encoder: Encoder, fde: str, tokens: str | None, server: Server, need_fde: bool
 ) -> Collection:
-    """What is known of a collection whose vectors fit; their dimensions are not in the schema.
+    """Describes a collection whose vectors fit; their dimensions are not in the schema.
 
     Raises:
         SchemaMismatch: vectors do not fit; the message names each.
@@ -274,7 +274,7 @@ def describe(
 
 
 def refreshed(collection: Collection, config: CollectionConfig) -> Collection:
-    """The same collection with the parts of this library as they are now."""
+    """The collection with the current state of this library's parts."""
     vectors = vector_infos(config)
     collection.seen.kinds = kinds(config)
     return replace(
@@ -302,7 +302,7 @@ def _token_problems(tokens: str, vectors: Mapping[str, VectorInfo]) -> list[str]
         return [f"there is no vector {tokens!r}; there are: {there}"]
     info, problems = vectors[tokens], []
     if not info.multi:
-        problems.append(f"{tokens!r} is no multivector")
+        problems.append(f"{tokens!r} is not a multivector")
     if not info.skip and info.distance not in ("dot", "cosine"):
         problems.append(f"{tokens!r} is compared by {info.distance}, MaxSim needs dot or cosine")
     return problems

@@ -1,4 +1,4 @@
-"""Operations that search: nearest FDEs, then MaxSim by the server or here."""
+"""Operations that search: nearest FDEs, then MaxSim by the server or in this process."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ async def search(
     at_once: int = 1,
     missing: bool = False,
 ) -> list[Hits]:
-    """Hits of every query; Weaviate has no request for several, so at most ``at_once`` are in progress at a time.
+    """Hits of every query; Weaviate has no request for several, so at most ``at_once`` run at a time.
 
     Args:
         collection: the collection to search.
         queries: queries, each (m_i, token_dim).
-        options: what the searches have in common.
+        options: options of all searches.
         at_once: maximum number of searches in progress at a time.
         missing: whether to count documents without an FDE.
     """
@@ -104,7 +104,7 @@ async def _search(collection: Collection, queries: Sequence[Any], at_once: int, 
     check_at_once(at_once)
     await _know_properties(collection, options)
     checked = check_queries(collection, queries, options, check_matrix)
-    if checked and not collection.seen.fde_width:  # nothing was there yet
+    if checked and not collection.seen.fde_width:  # there were no documents yet
         await check_widths(collection)
     if mode == "native_muvera":
         return await timed_each([partial(_native_muvera, collection, options, query) for query in checked], at_once)
@@ -128,7 +128,7 @@ async def _encode(collection: Collection, queries: Sequence[Query], o: SearchOpt
 
 
 async def exact_search(collection: Collection, query_tokens: Any, options: SearchOptions) -> Hits:
-    """MaxSim over everything that has tokens, page by page in the order of ids."""
+    """Ranks all documents that have tokens by MaxSim, page by page in the order of ids."""
     need_tokens(collection, ": there is nothing to score exactly")
     _check_options(collection, options)
     await _know_properties(collection, options)
@@ -168,7 +168,7 @@ class First:
     Attributes:
         query: the query.
         candidates: ids of the candidates.
-        estimates: the encoder's estimate of those that the search over FDEs found.
+        estimates: encoder's estimates of the candidates that the search over FDEs found.
         found_by: names of the searches that found each candidate.
         rows: objects that the search over FDEs found.
         timings: where the time of the search goes.
@@ -257,7 +257,7 @@ async def _none(collection: Collection, o: SearchOptions, query: Query, fde: Que
     if o.rrf is not None:
         first = await _first(collection, o, query, fde, timings)
         return await _fused(collection, o, first, list(first.candidates.lists.values()), {})
-    # not the server's offset: it searches its graph as deep as the limit alone asks for, so that pages would not join
+    # not the server's offset: it searches the graph only as deep as the limit needs, so pages would not fit together
     first = await _first(collection, o, query, fde, timings, payload, names)
     hits = []
     for row in first.rows[: o.wanted]:
@@ -285,7 +285,9 @@ def _mode(collection: Collection, o: SearchOptions, candidates: int) -> str:
         native = native and not needs_client(collection, o)
         mode = "none" if collection.tokens is None else "native" if native else "client"
         if mode == "client" and not needs_client(collection, o):
-            LOG.debug("%s: tokens are scored here: the server's scores would not be exact for all", collection.name)
+            LOG.debug(
+                "%s: tokens are scored in this process: the server's scores would not be exact for all", collection.name
+            )
     check_mode(collection, o, mode)
     if candidates > MAX_RESULTS:
         raise InvalidInput(
@@ -316,9 +318,9 @@ def _check_options(collection: Collection, o: SearchOptions) -> None:
 
 
 def _scores_exactly(collection: Collection) -> bool:
-    """Whether the server computes the exact MaxSim of chosen documents, whatever their tokens are.
+    """Whether the server computes the exact MaxSim of chosen documents for any tokens.
 
-    Under cosine it normalises the query at most, and never the tokens.
+    Under cosine, it normalises at most the query, and never the tokens.
     """
     return collection.index != "none" and not collection.cosine and collection.exact_below > _SCAN
 
@@ -380,7 +382,7 @@ async def _ranked(
 async def _fused(
     collection: Collection, o: SearchOptions, first: First, lists: Sequence[Sequence[str]], rows: Mapping[str, Row]
 ) -> Hits:
-    """Hits by fused ranks of the lists; objects that are not there yet are fetched."""
+    """Hits by fused ranks of the lists; missing objects are fetched."""
     page = fused_page(lists, o)
     missing = [i for i, _ in page if i not in rows]
     if missing:
@@ -391,7 +393,7 @@ async def _fused(
     hits = [
         _hit(collection, o, rows[i], score, first.estimates.get(i), first.found_by[i], None, reranked=False)
         for i, score in page
-        if i in rows  # else it was deleted meanwhile
+        if i in rows  # otherwise it was deleted meanwhile
     ]
     return Hits(hits, timings=first.timings)
 
@@ -428,13 +430,13 @@ def _hit(
 
 
 async def _know_properties(collection: Collection, o: SearchOptions) -> None:
-    """Reads the collection's properties again where a key is asked for that was not there before."""
+    """Reads the collection's properties again if a requested key was not known before."""
     if not isinstance(o.payload, bool) and any(_property(key) not in collection.seen.kinds for key in o.payload):
         collection.seen.kinds = kinds(await config())
 
 
 def _payload(collection: Collection, o: SearchOptions) -> bool | list[Any]:
-    """What to ask for: all properties, none, or those of the keys that are wanted and exist."""
+    """The properties to request: all, none, or those of the requested keys that exist."""
     if isinstance(o.payload, bool):
         return o.payload
     there = [key for key in o.payload if _property(key) in collection.seen.kinds]

@@ -34,7 +34,7 @@ from muvera_adapters.weaviate.requests import Write
 
 #: maximum number of simultaneous writes of single objects
 AT_ONCE = 4
-# number of objects that are deleted without a filter of the user
+# number of objects deleted per request without a filter of the user
 _PAGE = 1_000
 
 
@@ -53,14 +53,14 @@ async def upsert(
     need_fde(collection)
     prepared = prepare(collection, ids, tokens, payloads, intake(collection), vectors=vectors, zero_rows=zero_rows)
     await declare(collection, prepared.payloads)
-    # where there is nothing to merge with, nothing is looked up
+    # if there is nothing to merge with, nothing is looked up
     merge = not replace and bool(prepared.ids) and await r.count() > 0
     access = WriteAccess(
         min(r.WRITE_BYTES, collection.server.max_message),
         partial(to_writes, collection, prepared),
         partial(_write, collection, merge),
         advice="repeat the call to complete it, and call repair() if the server was killed",
-        halved=(),  # _write isolates rejected objects itself: an error of its other requests is no object's fault
+        halved=(),  # _write isolates rejected objects itself: errors of its other requests concern no single object
     )
     return await writing.upsert(prepared, collection, access, progress)
 
@@ -102,13 +102,13 @@ async def delete(
 
 
 def has_conditions(chosen: Any) -> bool:
-    """Whether a filter, possibly of nested ones, has a condition."""
+    """Whether a filter, which may be nested, has a condition."""
     nested = getattr(chosen, "filters", None)
     return True if nested is None else any(map(has_conditions, nested))
 
 
 async def wait_indexed(collection: Collection, timeout: float | None) -> int:
-    """Waits until nothing is left to index; returns the number of documents without an index, 0."""
+    """Waits until everything is indexed; returns the number of documents that are not, 0."""
 
     async def poll() -> tuple[int, str | None]:
         shards = await r.shards(collection)
@@ -118,16 +118,16 @@ async def wait_indexed(collection: Collection, timeout: float | None) -> int:
 
 
 async def patch(write: Write) -> bool:
-    """Writes what is named of one object; False where it is gone."""
+    """Writes the given parts of one object; False if it no longer exists."""
     try:
         await r.patch(write)
-    except CollectionNotFound:  # the server's 404 does not say of what
+    except CollectionNotFound:  # the server's 404 does not say what is missing
         return False
     return True
 
 
 async def _write(collection: Collection, merge: bool, writes: Sequence[Write], last: bool) -> dict[int, MuveraError]:
-    """Position -> error of rejected objects.
+    """Writes objects; returns errors of rejected ones, by position.
 
     An insert replaces the whole object. So an object that exists is patched where it has something that this write
     does not name: properties, or vectors, references and blobs, which are not looked at one by one. Properties are read
@@ -160,16 +160,16 @@ async def _write(collection: Collection, merge: bool, writes: Sequence[Write], l
 
 
 def _keys(properties: Mapping[str, Any]) -> set[str]:
-    """The user's keys of an object, and this library's but for the one that has some of the user's."""
+    """The user's keys of an object, and this library's except the one that contains keys of the user."""
     return {*to_payload(properties), *(properties.keys() & set(RESERVED) - {JSON_KEY})}
 
 
 async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, MuveraError]:
-    """Writes whole objects. Position -> error of rejected ones; raises Rejected where the request is."""
+    """Writes whole objects; returns errors of rejected ones, by position. Raises Rejected if the request is."""
     try:
         messages = await r.insert(writes)
     except Rejected as error:
-        if isinstance(error.__cause__, WeaviateInsertManyAllFailedError):  # each for itself
+        if isinstance(error.__cause__, WeaviateInsertManyAllFailedError):  # every object was rejected on its own
             return dict.fromkeys(range(len(writes)), error)
         raise
     errors = {k: refused_write(message, collection.name) for k, message in messages.items()}
@@ -180,7 +180,7 @@ async def _insert(collection: Collection, writes: Sequence[Write]) -> dict[int, 
 
 
 async def _patch(collection: Collection, write: Write) -> MuveraError | None:
-    """Writes what is named of one object, or the whole object if it is gone; returns why it was rejected."""
+    """Writes the given parts of one object, or all of it if it is gone; returns the error of a rejected one."""
     try:
         if await patch(write):
             return None

@@ -247,7 +247,7 @@ def test_complaints(home, migrated):
         to = ["--to", "qdrant-edge:data", "--collection"]
         for arguments, status, says in [
             (["migrate", "absent", *to, "y"], 1, "absent: no such file or directory"),
-            (["migrate", ".", *to, "y"], 1, "no PLAID index"),
+            (["migrate", ".", *to, "y"], 1, "not a PLAID index"),
             (["migrate", "tokens.npz", "--to", "edge:data", "--collection", "y"], 2, "targets are qdrant-edge:DIR"),
             (["migrate", "tokens.npz", "--to", "qdrant:localhost:6333", "--collection", "y"], 2, "http://localhost"),
             (["migrate", "tokens.npz", "--to", down, "--collection", "y"], 1, "is the server running?"),

@@ -217,13 +217,13 @@ def test_journals_are_for_one_migration(tmp_path, path):
         run(path, tmp_path, journal=journal)
     held.close()
     (tmp_path / "text").write_text("this is no database " * 100)
-    with pytest.raises(MuveraError, match="no journal"):
+    with pytest.raises(MuveraError, match="not a journal"):
         run(path, tmp_path, collection="z", journal=tmp_path / "text")
     other = sqlite3.connect(tmp_path / "other.sqlite")
     other.execute("CREATE TABLE mine (x)")
     other.commit()
     other.close()
-    with pytest.raises(MuveraError, match="no journal"):
+    with pytest.raises(MuveraError, match="not a journal"):
         run(path, tmp_path, collection="z", journal=tmp_path / "other.sqlite")
     assert run(path, tmp_path, journal=journal)[0].documents == N
 

@@ -176,7 +176,7 @@ def test_numbers_of_chunks(index, value):
             metadata = json.loads(path.read_text())
             path.write_text(json.dumps({**metadata, "num_chunks": value}))
             with pytest.raises(
-                IndexDamaged, match=r"metadata.json: no number of chunks|\.json: the file|\.npy: the file"
+                IndexDamaged, match=r"metadata.json: the number of chunks|\.json: the file|\.npy: the file"
             ):
                 open_index(index)
 
@@ -218,7 +218,7 @@ def test_unusual_training_is_a_warning(tmp_path, name, change, message):
         ("centroids", np.zeros((3, 4, 5)), r"expected one \(centroids, dim\) array"),
         ("centroids", np.zeros((0, 128)), r"expected one \(centroids, dim\) array"),
         ("centroids", np.full((1024, 128), np.nan), "NaN or infinite"),
-        ("centroids", np.zeros((1024, 127), "f4"), r"expected an \(n, 63\)|no whole bytes"),
+        ("centroids", np.zeros((1024, 127), "f4"), r"expected an \(n, 63\)|not whole bytes"),
         ("bucket_weights", np.zeros(15), "expected 2, 4, 16 or 256 bucket weights"),
         ("bucket_weights", np.arange(16), "expected 2, 4, 16 or 256 bucket weights"),
         ("bucket_weights", np.arange(4.0), r"merged_residuals.npy: expected an \(n, 32\) array of bytes, found uint8"),
@@ -362,13 +362,13 @@ class TestNumpyFiles:
             ("'<f4'", "(1000000000000, 128)", "cut short: .* 512000000000"),
             ("'<f4'", "(4611686018427387904, 4)", "cut short"),
             ("'<f4'", "(0, 99999999999999999999999999)", ""),
-            ("'<f4'", "(-1, 4)", "no array of numbers"),
+            ("'<f4'", "(-1, 4)", "not describe an array of numbers"),
             ("'|O'", "(1,)", "array of numbers"),
             ("'<U8'", "(1,)", "array of numbers"),
-            ("[('a', '<f4')]", "(1,)", "no array of numbers"),
-            ("__import__('os')", "(1,)", "no array of numbers"),
-            ("'" + "(" * 5000 + "'", "(1,)", "no array of numbers"),
-            ("(" * 5000, "(1,)", "no array of numbers"),
+            ("[('a', '<f4')]", "(1,)", "not describe an array of numbers"),
+            ("__import__('os')", "(1,)", "not describe an array of numbers"),
+            ("'" + "(" * 5000 + "'", "(1,)", "not describe an array of numbers"),
+            ("(" * 5000, "(1,)", "not describe an array of numbers"),
         ],
     )
     def test_headers_that_lie(self, tmp_path, descr, shape, message):

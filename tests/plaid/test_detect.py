@@ -14,7 +14,7 @@ class TestDetection:
     )  # fmt: skip
     def test_known_but_not_read(self, tmp_path, name, what):
         (tmp_path / name).touch()
-        with pytest.raises(UnknownFormat, match=f"{what}.*not read"):
+        with pytest.raises(UnknownFormat, match=f"{what}.*not supported"):
             detect(tmp_path)
 
     def test_the_directory_above_gives_a_hint(self):
@@ -35,6 +35,6 @@ class TestDetection:
     def test_extra_chunks_are_ignored(self, copy, name, first):
         path = copy(f"{name}/index")
         (path / first).write_bytes(b"not read")
-        with pytest.warns(IndexWarning, match=r"ignored the files of chunk 3 and later; metadata.json says 3 chunks"):
+        with pytest.warns(IndexWarning, match=r"ignored the files of chunk 3 and later; metadata.json has 3 chunks"):
             source = open_index(path)
         assert len(source) == 240

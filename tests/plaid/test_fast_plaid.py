@@ -83,8 +83,8 @@ class TestFastPlaid:
         path = copy("fastplaid170_nbits4/index")
         for rows, message in (
             (2727, "2727 rows, but doclens.0.json adds up to 2728"),
-            (-1, "no number"),
-            ("a", "no num"),
+            (-1, "number of rows"),
+            ("a", "number of rows"),
         ):
             entry = {"0.codes.npy": {"rows": rows}, "../../etc/passwd": {"rows": 1}}
             (path / "merged_codes.manifest.json").write_text(json.dumps(entry))

@@ -23,9 +23,7 @@ class TestPylate:
         assert {d.position: d.id for d in documents} == map_
 
     def test_the_directory_inside_has_no_ids(self):
-        with pytest.warns(
-            IndexWarning, match="ids are the index's own numbers; open .*colbert for those that PyLate keeps"
-        ):
+        with pytest.warns(IndexWarning, match="ids are the index's own numbers; open .*colbert for those of PyLate"):
             source = open_index(INDEXES / self.FAST / "fast_plaid_index")
         assert source.format == "fast-plaid"
         assert [d.id for d in source.documents()] == list(range(98))
@@ -120,7 +118,7 @@ class TestPylateWarp:
         found = read(path)
         assert [d.id for d in found] == [f"paper-{d.id}" for d in inner]
         assert_same_tokens(found, inner)
-        with pytest.warns(IndexWarning, match="open .*warp for those that PyLate keeps"):
+        with pytest.warns(IndexWarning, match="open .*warp for those of PyLate"):
             open_index(path / "warp_index")
 
     def test_what_is_not_mapped_is_deleted_and_the_newest_of_an_id_is_read(self, path):

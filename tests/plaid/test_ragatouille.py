@@ -71,8 +71,8 @@ class TestRagatouille:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("", "empty"), ("{}", "no list"), ('["a", 1]', "no list"), ('["a"', "cut short"), ('["a"] x', "cut short"),
-         ('["a" "b"]', "cut short"), ("[", "cut short")],
+        [("", "empty"), ("{}", "not a list"), ('["a", 1]', "not a list"), ('["a"', "cut short"),
+         ('["a"] x', "cut short"), ('["a" "b"]', "cut short"), ("[", "cut short")],
     )  # fmt: skip
     def test_no_list_of_texts(self, copy, text, message):
         path = copy(self.NAME)
@@ -83,7 +83,7 @@ class TestRagatouille:
     def test_texts_that_are_no_utf8(self, copy):
         path = copy(self.NAME)
         (path / "collection.json").write_bytes(b"[" + b",".join([b'"\xff"'] * 237) + b"]")
-        with pytest.raises(IndexDamaged, match=r"collection.json: no JSON"):
+        with pytest.raises(IndexDamaged, match=r"collection.json: not valid JSON"):
             read(path)
 
     def test_texts_in_any_layout_of_json(self, copy):

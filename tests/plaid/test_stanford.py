@@ -87,9 +87,9 @@ class TestDamage:
         return list(open_index(path).documents())
 
     def test_no_index(self, tmp_path):
-        with pytest.raises(UnknownFormat, match="is no directory"):
+        with pytest.raises(UnknownFormat, match="is not a directory"):
             open_index(tmp_path / "missing")
-        with pytest.raises(UnknownFormat, match="is no PLAID index"):
+        with pytest.raises(UnknownFormat, match="is not a PLAID index"):
             open_index(tmp_path)
         (tmp_path / "plan.json").write_text("{}")
         with pytest.raises(UnknownFormat, match="not finished"):
@@ -112,8 +112,8 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("metadata.json", "{", "no JSON"),
-            ("metadata.json", "[" * 100_000, "no JSON"),
+            ("metadata.json", "{", "not valid JSON"),
+            ("metadata.json", "[" * 100_000, "not valid JSON"),
             ("metadata.json", "[]", "num_chunks"),
             ("metadata.json", '{"num_chunks": -1}', "num_chunks"),
             ("metadata.json", '{"num_chunks": "3"}', "num_chunks"),

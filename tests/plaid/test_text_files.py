@@ -59,8 +59,8 @@ class TestIds:
             ("ids.json", '{"a": 1}', "list of strings and integers"),
             ("ids.json", "[1, null, 2]", "list of strings and integers"),
             ("ids.json", "[1, true, 2]", "list of strings and integers"),
-            ("ids.json", "[1, 2", "no JSON"),
-            ("ids.json", "[" * 100_000, "no JSON"),
+            ("ids.json", "[1, 2", "not valid JSON"),
+            ("ids.json", "[" * 100_000, "not valid JSON"),
         ],
     )
     def test_no_ids(self, tmp_path, name, text, message):
@@ -72,7 +72,7 @@ class TestIds:
         with pytest.raises(InvalidInput, match=r"ids.txt: no such file"):
             open_index(STANFORD, ids=tmp_path / "ids.txt")
         (tmp_path / "ids.txt").write_bytes(b"\xff\xfe\n")
-        with pytest.raises(InvalidInput, match=r"ids.txt: not UTF-8"):
+        with pytest.raises(InvalidInput, match=r"ids.txt is not UTF-8"):
             open_index(STANFORD, ids=tmp_path / "ids.txt")
 
     def test_a_file_that_changes_meanwhile(self, tmp_path):
@@ -111,7 +111,7 @@ class TestTexts:
             ("c.tsv", "0\ta\n1\tb\n", "2 texts, but the index has 3 positions"),
             ("c.jsonl", '"a"\n[]\n', "line 2 is neither a string nor an object with a text"),
             ("c.jsonl", '"a"\n{"text": 3}\n', "line 2 is neither"),
-            ("c.jsonl", '"a"\n{\n', "line 2 is no JSON"),
+            ("c.jsonl", '"a"\n{\n', "line 2 is not valid JSON"),
             ("c.txt", "a", "read from .tsv and .jsonl files"),
         ],
     )

@@ -421,7 +421,7 @@ SERVER = Connection("pages", "Qdrant 1.18.3", (1, 18), REST, 60)
 def test_a_collection_with_custom_shards_is_not_copied_into_one_without():
     info = described(unnamed(), "pages", sharding_method=models.ShardingMethod.CUSTOM)
     collection = Collection("pages", ENCODER, tokens="", has_fde=False)
-    with pytest.raises(Unsupported, match="sharded by keys"):
+    with pytest.raises(Unsupported, match="sharded by custom keys"):
         run(copy(SERVER, collection, "copied", None, PARAMS, False), served(info), ONCE)
 
 

@@ -196,7 +196,7 @@ def rest():
 @pytest.mark.parametrize(
     ("version", "used", "said"),
     [
-        ("1.19.0", True, "asked by gRPC"),
+        ("1.19.0", True, "reached by gRPC"),
         ("1.18.0", False, "another server answers"),
         (None, False, "gRPC does not answer"),
     ],

@@ -65,9 +65,9 @@ def test_safetensors(tmp_path, matrices, monkeypatch):
     [
         (
             {"tokens": np.ones((5, 4), "f4"), "offsets": np.array([0, 3])},
-            "'offsets' is a int64 array of shape (2,) that adds up to 3: it does not part the 5 rows of 'tokens'",
+            "'offsets' is a int64 array of shape (2,) that adds up to 3: it does not divide the 5 rows of 'tokens'",
         ),
-        ({"tokens": np.ones((5, 4), "f4"), "b": np.array([0, 3])}, "no array of integers parts the 5 rows"),
+        ({"tokens": np.ones((5, 4), "f4"), "b": np.array([0, 3])}, "no array of integers divides the 5 rows"),
         ({"tokens": np.ones((5, 4), "f4"), "a": np.array([0, 5]), "b": np.array([2, 3])}, "more than one array"),
         ({"tokens": np.ones((5, 4), "i4"), "a": np.array([0, 5])}, "expected one"),
         ({"a": np.ones((5, 4), "f4"), "b": np.ones((5, 3), "f4")}, "different widths"),
@@ -86,7 +86,7 @@ def test_a_truncated_archive(tmp_path, matrices):
     values, offsets = joined(matrices)
     np.savez(tmp_path / "x.npz", tokens=values, offsets=offsets)
     (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:-200])
-    with pytest.raises(InvalidInput, match=r"no \.npz file"):
+    with pytest.raises(InvalidInput, match=r"not a \.npz file"):
         open_source(tmp_path / "x.npz")
 
 

@@ -114,7 +114,7 @@ class TestNamesOfArrays:
             warnings.simplefilter("always")
             source = open_source(tmp_path / "x.npz")
         assert "tokens are taken from the array 'a'" in str(told[0].message)
-        assert "'b' says which tokens belong to which document" in str(told[1].message)
+        assert "'b' tells which tokens belong to which document" in str(told[1].message)
         assert source.lengths.tolist() == [3, 7, 5, 9]
         np.savez(tmp_path / "y.npz", embeddings=self.TOKENS)
         with pytest.warns(SourceWarning, match="every array is one document, 'embeddings' too"):
@@ -125,7 +125,7 @@ class TestNamesOfArrays:
         for options, says in [
             ({"tokens": "lengths"}, "'lengths' is not a"),
             ({"tokens": "absent"}, "'absent' is not there"),
-            ({"lengths": "pages"}, "'pages' is a int64 array of shape (3,) that adds up to 6: it does not part the 24"),
+            ({"lengths": "pages"}, "'pages' is a int64 array of shape (3,) that adds up to 6: it does not divide the"),
             ({"lengths": "absent"}, "there is no array of this name"),
         ]:
             with pytest.raises(InvalidInput) as caught:

@@ -22,7 +22,7 @@ def test_queries(tmp_path, rng):
     with pytest.raises(InvalidInput, match="no such file"):
         open_queries(tmp_path / "absent.npy")
     (tmp_path / "text.npy").write_text("hello")
-    with pytest.raises(InvalidInput, match=r"no \.npy"):
+    with pytest.raises(InvalidInput, match=r"not a \.npy"):
         open_queries(tmp_path / "text.npy")
 
 
@@ -32,7 +32,7 @@ def test_what_is_no_source(tmp_path):
     with pytest.raises(MuveraError, match="no such file"):
         open_source(tmp_path / "absent.npz")
     (tmp_path / "x.csv").write_text("a")
-    with pytest.raises(MuveraError, match="no directory of an index"):
+    with pytest.raises(MuveraError, match="not a directory of an index"):
         open_source(tmp_path / "x.csv")
     with pytest.raises(WrongUsage, match="--texts does not apply"):
         open_source(tmp_path / "x.npz", texts="texts.tsv")

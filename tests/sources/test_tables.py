@@ -52,7 +52,7 @@ def test_parquet_that_is_wrong(tmp_path):
     found = list(open_source(write(a=[[[1.0, 2.0]], None])).documents())
     assert found[1].tokens.shape == (0, 2)
     (tmp_path / "y.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(InvalidInput, match="no Parquet file"):
+    with pytest.raises(InvalidInput, match="not a valid Parquet file"):
         open_source(tmp_path / "y.parquet")
 
 
@@ -174,5 +174,5 @@ class TestTables:
         np.testing.assert_array_equal(next(source.documents(1)).tokens, self.VECTORS[1])
         assert open_source(source.files[0]).n_positions == 2
         source.files[0].unlink()
-        with pytest.raises(InvalidInput, match=r"the file is missing, which .*state.json names"):
+        with pytest.raises(InvalidInput, match=r"is missing, but .*state.json names it"):
             open_source(tmp_path)

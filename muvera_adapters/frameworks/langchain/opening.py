@@ -1,4 +1,4 @@
-"""Where the documents of ``from_texts`` go: a store of the user, or a collection that is opened or made."""
+"""Opens the store that ``from_texts`` writes to: one of the user, or a collection that is opened or created."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from muvera_core import Encoder, FDEConfig, FDEEncoder
 
 
 class TokenEmbeddings(Protocol):
-    """What ``from_texts`` and ``from_documents`` take as ``embedding``.
+    """Interface of the argument ``embedding`` of ``from_texts`` and ``from_documents``.
 
-    The methods have the names of LangChain's ``Embeddings`` and give a matrix for each text. They may be coroutine
+    The methods have the names of LangChain's ``Embeddings`` and return a matrix for each text. They may be coroutine
     functions, for ``afrom_texts`` and ``afrom_documents``.
     """
 
@@ -42,16 +42,16 @@ async def open_store(
 
     Args:
         call: how functions are called.
-        texts: texts to come.
-        embedding: embedding of the texts; without an encoder, the first text's tokens give their width.
+        texts: texts that will be written.
+        embedding: embedding of the texts; without an encoder, it tells the width of tokens, from the first text.
         store: store of the user, or None.
-        target: database, or None.
-        name: name of the collection in it, or None.
+        target: target of the database, or None.
+        name: name of the collection in the database, or None.
         encoder: encoder of the collection, or None.
         model: model of the embedding, or None.
 
     Raises:
-        InvalidInput: neither a store nor a database and a collection is given, or both are.
+        InvalidInput: not exactly one is given: a store, or a database and a collection.
     """
     if store is not None and (target, name, encoder) == (None, None, None):
         return store, None
@@ -64,7 +64,9 @@ async def open_store(
         except CollectionNotFound:
             if encoder is None:
                 if not texts:
-                    raise InvalidInput(f"no texts tell how wide tokens are: give the encoder of {name}") from None
+                    raise InvalidInput(
+                        f"without texts, the width of tokens is unknown: give the encoder of {name}"
+                    ) from None
                 encoder = FDEEncoder(FDEConfig(dim=_width(await call(embedding.embed_documents, list(texts[:1])))))
             named = {} if model is None else {"model": model}
             return await call(database.create, name, encoder, **named), database

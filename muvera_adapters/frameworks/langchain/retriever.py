@@ -16,17 +16,18 @@ from muvera_adapters.frameworks.retrieval import Retrieval, Text
 class MuveraRetriever(BaseRetriever):
     """Two-stage search as a LangChain retriever.
 
-    ``invoke(query, k=..., filter=...)`` takes the keyword arguments of the store's ``search``, and ``k`` for its limit.
-    Any other argument is an :class:`~muvera_adapters.errors.InvalidInput` that names it.
+    ``invoke(query, k=..., filter=...)`` takes the keyword arguments of the store's ``search``, with ``k`` as its limit.
+    Any other argument raises :class:`~muvera_adapters.errors.InvalidInput` with its name.
 
     Attributes:
         store: any store of this library; with an asynchronous one, use ``ainvoke``.
-        embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function, for ``ainvoke``.
-        k: number of documents to return.
+        embed_query: function from a query's text to its (m, token_dim) matrix; may be a coroutine function, for
+            ``ainvoke``.
+        k: maximum number of documents to return.
         text_key: payload key with a document's text.
         metadata_key: payload key with a document's metadata; None: the metadata is the rest of the payload.
         search_options: keyword arguments of the store's ``search``.
-        model: model of ``embed_query``, which must be that of the collection where it keeps one.
+        model: model of ``embed_query``, which must be the one stored with the collection, if there is one.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -40,7 +41,7 @@ class MuveraRetriever(BaseRetriever):
     model: Any = None
 
     def model_post_init(self, context: Any) -> None:
-        """Refuses search options and models that do not fit the store."""
+        """Raises an error for search options and models that do not fit the store."""
         super().model_post_init(context)
         self._retrieval()
 

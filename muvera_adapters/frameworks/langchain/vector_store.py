@@ -32,9 +32,9 @@ from muvera_core.tokens import ArrayLike
 
 V = TypeVar("V", bound="MuveraVectorStore")
 
-# text that may have been an integer id before LangChain took it
+# text that may have been an integer id before LangChain converted it
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
-# how far the rounding of stored tokens brings the mean of MaxSim above 1
+# how far rounding of stored tokens can raise the mean of MaxSim above 1
 _ROUNDING = 0.01
 _PROBLEMS_SHOWN = 3
 
@@ -45,26 +45,26 @@ class MuveraVectorStore(VectorStore):
     Scores are MaxSim: the sum, over the query's tokens, of the largest dot product with a token of the document. Higher
     is better. With m query tokens, and all tokens of unit length, scores lie between -m and m.
 
-    Ids are text. A document without one gets a new UUID. A document whose id is there is replaced: its text, metadata
-    and tokens. Without ``metadata_key``, the rest of it is dropped as well, other vectors included, because its whole
+    Ids are text. A document without an id gets a new UUID. A document whose id exists is replaced: its text, metadata
+    and tokens. Without ``metadata_key``, the rest of it is dropped as well, including other vectors, because its whole
     payload is metadata. With ``metadata_key``, other payload keys and other vectors stay. ``add_documents(...,
-    vectors=...)`` writes other vectors along. Metadata is stored as plain JSON values;
-    :mod:`muvera_adapters.stores.payloads` has the table.
+    vectors=...)`` also writes other vectors. Metadata is stored as plain JSON values;
+    :mod:`muvera_adapters.stores.payloads` lists them.
 
-    An unknown argument of any method is an :class:`~muvera_adapters.errors.InvalidInput` that names it; other errors
+    An unknown argument of any method raises :class:`~muvera_adapters.errors.InvalidInput` with its name; other errors
     are those of the store.
 
     Args:
         store: any store of this library; with an asynchronous one, use the asynchronous methods.
-        embed_documents: n texts -> their token matrices, (n_i, token_dim) each; may be a coroutine function, for the
-            asynchronous methods.
-        embed_query: a query's text -> its (m, token_dim) matrix; may be a coroutine function as well.
+        embed_documents: function from n texts to their token matrices, (n_i, token_dim) each; may be a coroutine
+            function, for the asynchronous methods.
+        embed_query: function from a query's text to its (m, token_dim) matrix; may be a coroutine function as well.
         text_key: payload key with a document's text.
         metadata_key: payload key with a dictionary of the metadata; None: the metadata is the rest of the payload.
-        model: model of the embeddings, which must be that of the collection where it keeps one.
+        model: model of the embeddings, which must be the one stored with the collection, if there is one.
 
     Raises:
-        ModelMismatch: the collection keeps another model.
+        ModelMismatch: the collection stores another model.
 
     Attributes:
         store: store with the documents.
@@ -103,9 +103,9 @@ class MuveraVectorStore(VectorStore):
         model: TokenModel | str | None = None,
         batch_size: int = 64,
     ) -> V:
-        """A vector store with these texts, in a given store, or in a collection that is made where it is not there.
+        """Writes texts to a given store, or to a collection that is created if it does not exist.
 
-        Texts are added to a collection that is there. Nothing of it is dropped, but documents whose ids are given again
+        Texts are added to an existing collection. Nothing in it is dropped, but documents whose ids are given again
         are replaced. ``from_documents`` takes the same arguments.
 
         Args:
@@ -114,20 +114,21 @@ class MuveraVectorStore(VectorStore):
             metadatas: metadata of each text.
             ids: id of each text; None: a new UUID.
             store: store to write to, as for the class.
-            target: database to connect to instead, as in commands: ``"scheme:URL"`` or ``"scheme:DIRECTORY"``.
+            target: database to connect to instead, as on the command line: ``"scheme:URL"`` or
+                ``"scheme:DIRECTORY"``.
             collection_name: name of the collection there.
-            encoder: encoder of a collection that is made, and which one that is there must have. None: an
-                ``FDEEncoder`` of the default size, or what the collection keeps.
+            encoder: encoder of a new collection, which an existing one must have. None: an ``FDEEncoder`` of the
+                default size, or the one stored with the collection.
             text_key: as for the class.
             metadata_key: as for the class.
-            model: as for the class; a collection that is made keeps it.
+            model: as for the class; it is stored with a new collection.
             batch_size: number of texts to embed and write at a time.
 
         Raises:
-            InvalidInput: something else is given than either ``store`` or ``target`` and ``collection_name``.
-            CollectionExists: this library did not make the collection: adopt it, and pass the store.
+            InvalidInput: not exactly one is given: ``store``, or ``target`` and ``collection_name``.
+            CollectionExists: this library did not create the collection: adopt it, and pass the store.
             EncoderMismatch: the collection was filled with another encoder.
-            ModelMismatch: the collection keeps another model.
+            ModelMismatch: the collection stores another model.
         """
         opened, database = run(open_store(blocking, texts, embedding, store, target, collection_name, encoder, model))
         made = cls._over(opened, database, embedding, text_key, metadata_key, model)
@@ -192,7 +193,7 @@ class MuveraVectorStore(VectorStore):
         Args:
             texts: n texts.
             metadatas: n dictionaries, or None.
-            ids: n ids; None, or None for a text: a new UUID.
+            ids: n ids, or None; texts without an id get a new UUID.
             batch_size: number of texts to embed and write at a time.
             **options: keyword arguments of the store's ``upsert``; ``vectors`` has n entries for each name.
 
@@ -219,12 +220,12 @@ class MuveraVectorStore(VectorStore):
         return await self._add(awaiting, texts, metadatas, ids, batch_size, options)
 
     def delete(self, ids: Sequence[str] | None = None, **options: Any) -> bool:
-        """Deletes documents; ids that are not there are ignored.
+        """Deletes documents; ids that do not exist are ignored.
 
         Args:
             ids: ids of the documents.
             **options: keyword arguments of the store's ``delete``: ``filter``, or ``everything=True``, without which
-                ``delete()`` is an InvalidInput.
+                ``delete()`` raises InvalidInput.
 
         Returns:
             True.
@@ -236,7 +237,7 @@ class MuveraVectorStore(VectorStore):
         return await self._delete(awaiting, ids, options)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Documents in the order of ``ids``, without those that are not there."""
+        """Returns documents in the order of ``ids``, without those that do not exist."""
         return run(self._get(blocking, ids))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -244,12 +245,12 @@ class MuveraVectorStore(VectorStore):
         return await self._get(awaiting, ids)
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
-        """The documents most similar to a query.
+        """Finds the documents most similar to a query.
 
         Args:
             query: text of the query.
             k: maximum number of documents to return.
-            **options: keyword arguments of the store's ``search`` but ``limit``.
+            **options: keyword arguments of the store's ``search`` except ``limit``.
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **options)]
 
@@ -258,7 +259,7 @@ class MuveraVectorStore(VectorStore):
         return [document for document, _ in await self.asimilarity_search_with_score(query, k, **options)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> list[tuple[Document, float]]:
-        """:meth:`similarity_search` with the score of each document, which is that of the store's hit (MaxSim)."""
+        """Like :meth:`similarity_search`, with the score (MaxSim) of each document."""
         return self._scored(self._search(query, k, options)[1])
 
     async def asimilarity_search_with_score(
@@ -289,11 +290,11 @@ class MuveraVectorStore(VectorStore):
         )
 
     async def amax_marginal_relevance_search(self, *args: Any, **kwargs: Any) -> list[Document]:
-        """Not supported, as :meth:`max_marginal_relevance_search`."""
+        """Not supported, like :meth:`max_marginal_relevance_search`."""
         return self.max_marginal_relevance_search()
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
-        """LangChain's retriever over this vector store.
+        """Returns LangChain's retriever over this vector store.
 
         Args:
             **kwargs: ``search_kwargs``, a dictionary of ``k`` and keyword arguments of the store's ``search``;
@@ -332,7 +333,7 @@ class MuveraVectorStore(VectorStore):
         pairs = zip(names, contents, metadatas, strict=True)
         payloads = [self._layout.write(name, text, metadata or {}) for name, text, metadata in pairs]
         stored = names if ids is None else await self._stored_ids(call, names)
-        # without a key of its own, the metadata is all of the payload: what it no longer has must go
+        # without a metadata key, the whole payload is metadata: keys that are no longer given must be removed
         options = {"replace": self._layout.metadata_key is None, **options}
         vectors = options.pop("vectors", None)
         report = WriteReport()
@@ -364,7 +365,7 @@ class MuveraVectorStore(VectorStore):
         return [self._document(each.id, each.payload) for each in found if each is not None]
 
     async def _stored_ids(self, call: Call, ids: Sequence[str]) -> list[DocumentId]:
-        """Ids as the store has them: integers of an adopted collection became text in LangChain."""
+        """Ids as the store has them: LangChain turns integers of an adopted collection into text."""
         digits = [each for each in ids if isinstance(each, str) and _INTEGER.fullmatch(each)]
         found = await call(self.store.get, digits) if digits else []
         absent = [each for each, document in zip(digits, found, strict=True) if document is None]
@@ -406,7 +407,7 @@ class MuveraVectorStore(VectorStore):
 
 
 def _ids(given: Sequence[str | None] | None, count: int) -> list[str]:
-    """Ids of texts, new ones where none are given."""
+    """Ids of texts, with new ones for those without."""
     if given is not None and len(given) != count:
         raise InvalidInput(f"{count} texts, {len(given)} ids: the numbers must be equal")
     ids = [str(uuid.uuid4()) if each is None else each for each in given or [None] * count]

@@ -28,7 +28,7 @@ EdgeQuantization: TypeAlias = (
     | edge.BinaryQuantizationConfig
     | edge.TurboQuantQuantizationConfig
 )
-#: codes of FDEs, which may be left to the store
+#: quantization of FDEs, which may be left to the store
 Quantization: TypeAlias = Literal["auto"] | Preset | EdgeQuantization | None
 #: how tokens are stored: a preset, or an object of the engine
 Tokens: TypeAlias = Literal["float32", "float16", "turbo8", "turbo4"] | edge.VectorStorageDatatype
@@ -37,7 +37,7 @@ ENGINE = f"Qdrant Edge {version('qdrant-edge-py')}"
 
 
 def _match(value: str | int | bool) -> edge.MatchValue:
-    # the engine takes Python's booleans for the numbers 0 and 1, and numpy's for booleans
+    # the engine reads Python's booleans as the numbers 0 and 1, and numpy's as booleans
     return edge.MatchValue(np.bool_(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
 
 
@@ -53,9 +53,9 @@ FILTERS = FilterTypes(
     ids=lambda ids: edge.HasIdCondition(set(ids)),
 )
 
-# room of one file of the write-ahead log; a larger write gets a file of its own
+# size of one file of the write-ahead log; a larger write gets its own file
 _LOG_FILE = 64 << 10
-#: settings of the write-ahead log, in the words of a shard's configuration file
+#: settings of the write-ahead log, named as in a shard's configuration file
 LOG_OPTIONS = {"segment_capacity": _LOG_FILE, "segment_queue_len": 0, "retain_closed": 1}
 # the log is emptied during a load where it has grown so far, and made small after a flush where it is larger than this
 _LOG_MOST = 64 << 20
@@ -65,12 +65,12 @@ _RESERVE = 128 << 20
 
 
 class Shard:
-    """An open shard that carries requests out.
+    """An open shard that carries out requests.
 
     Attributes:
         path: directory of the shard.
-        short_log: whether the files of the log have room for :data:`LOG_OPTIONS` only, so that it can be made small.
-        owner: id of the process that opened it; after a fork its child has a copy that must not be used.
+        short_log: whether the files of the log have the size in :data:`LOG_OPTIONS`, so that it can be made small.
+        owner: id of the process that opened it; a forked child has a copy that must not be used.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Shard:
             raise translate(error, self.path) from error
 
     def close(self) -> None:
-        """Flushes and releases the directory; nothing in a fork of the process that opened it."""
+        """Flushes and releases the directory; does nothing in a fork of the process that opened it."""
         if self.owner != os.getpid():
             return
         if self._shard is not None:
@@ -161,7 +161,7 @@ class Shard:
             case r.Optimize():
                 _need_space(self.path)
                 shard.optimize()
-                # removes the segments that were replaced, and what the log has of them
+                # removes the segments that were replaced, and their part of the log
                 self._flush(shard)
                 self._dirty = False
                 return None
@@ -177,16 +177,16 @@ class Shard:
     def _change(self, shard: edge.EdgeShard, changes: Sequence[r.Change]) -> None:
         _need_space(self.path)
         self._dirty = True
-        # what cannot be converted is found before anything is written
+        # converted first, so that errors are found before anything is written
         for operation in [_operation(change) for change in changes]:
             shard.update(operation)
             if self._log_bytes() > _LOG_MOST:
                 shard.flush()
 
     def _flush(self, shard: edge.EdgeShard) -> None:
-        """Writes everything to disk, after which the engine needs no more of the log than the number of the last write.
+        """Writes everything to disk; of the log, the engine then needs only the number of the last write.
 
-        It keeps the last two files even so. Writes of no points push them out: two that fill most of a file each.
+        It keeps the last two files even so. Two writes without points, each filling most of a file, replace them.
         """
         shard.flush()
         if self.short_log and self._log_bytes() > _LOG_SMALL:
@@ -206,7 +206,7 @@ class Shard:
 
 
 def translate(error: Exception, path: Path) -> MuveraError:
-    """The error of this library for one of the engine's, which are told apart by their text only."""
+    """The error of this library for an error of the engine; only their texts tell them apart."""
     text = str(error)
     if "WouldBlock" in text:
         return StoreUnavailable(f"{path}: another process (or another object of this one) has it open")
@@ -220,7 +220,7 @@ def translate(error: Exception, path: Path) -> MuveraError:
 
 
 def quantization_config(quantization: Quantization, dim: int) -> EdgeQuantization | None:
-    """A preset in the engine's type, for FDEs of ``dim`` dimensions; codes are kept in memory.
+    """A quantization preset in the engine's type, for FDEs of ``dim`` dimensions; codes are kept in memory.
 
     Raises:
         InvalidInput: there is no such preset.
@@ -249,11 +249,11 @@ def quantization_config(quantization: Quantization, dim: int) -> EdgeQuantizatio
 
 
 def check_datatype(datatype: edge.VectorStorageDatatype, what: str) -> None:
-    """Raises InvalidInput for a datatype that such vectors lose their values in.
+    """Raises InvalidInput for a data type that rounds such vectors too coarsely.
 
     Args:
-        datatype: datatype of the stored vectors.
-        what: argument that it was given as, ``datatype`` (of FDEs) or ``tokens``.
+        datatype: data type of the stored vectors.
+        what: name of the argument, ``datatype`` (of FDEs) or ``tokens``.
     """
     names = ["Float16", "Float32", *(["Turbo8", "Turbo4"] if what == "tokens" else [])]
     if datatype not in [getattr(edge.VectorStorageDatatype, name) for name in names]:
@@ -278,7 +278,7 @@ def fde_params(
         datatype=datatype,
         quantization_config=codes,
         hnsw_config=hnsw_config or edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
-        # with codes in memory the originals are read only when a search asks to rescore
+        # with codes in memory, the originals are read only when a search rescores
         memory=edge.Memory.Cold if codes else edge.Memory.Cached,
     )
 
@@ -310,7 +310,7 @@ def token_params(encoder: Encoder, datatype: edge.VectorStorageDatatype) -> edge
 
 
 def _need_space(path: Path) -> None:
-    # the engine writes through memory maps: on a full disk the whole process dies of a bus error
+    # the engine writes through memory maps: on a full disk, the whole process is killed by a bus error
     free = shutil.disk_usage(path).free
     if free < _RESERVE:
         raise StoreUnavailable(
@@ -320,7 +320,7 @@ def _need_space(path: Path) -> None:
 
 
 def _on_disk(file: Path) -> int:
-    """Bytes that a file occupies: the engine allots more than it has written, and removes files meanwhile."""
+    """Bytes that a file occupies on disk: the engine allocates more than it writes, and may remove files meanwhile."""
     try:
         stat = file.stat()
     except FileNotFoundError:
@@ -386,7 +386,7 @@ def _query(find: r.Find | r.FindOwn) -> edge.QueryRequest:
 
 
 def to_prefetch(prefetch: r.Prefetch) -> edge.Prefetch:
-    """Our first stage in the engine's type."""
+    """The first stage in the engine's type."""
     nearest, params = _nearest(prefetch.vector, prefetch.using), _params(prefetch.params)
     return edge.Prefetch(prefetch.limit, query=nearest, params=params, filter=prefetch.filter)
 
@@ -414,7 +414,7 @@ def _nearest(vector: npt.NDArray[Any], using: str) -> edge.Query:
 
 
 def _plain(vector: npt.NDArray[Any]) -> Any:
-    """A vector or multivector as lists: the engine takes arrays too, and reads them in twice the time."""
+    """A vector or multivector as lists: the engine accepts arrays too, but takes twice as long to read them."""
     return vector.tolist()
 
 

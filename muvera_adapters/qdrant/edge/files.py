@@ -1,4 +1,4 @@
-"""The files of an embedded collection: a shard's directory, and a sidecar that keeps what the engine cannot."""
+"""The files of an embedded collection: a shard's directory, and a sidecar for state that the engine cannot store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG_OPTIONS = "wal_options"
 
 @contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Gives errors of the operating system as StoreUnavailable: no permission, a file in the place of a directory."""
+    """Raises StoreUnavailable for errors of the operating system: no permission, a file instead of a directory."""
     try:
         yield
     except OSError as error:
@@ -31,17 +31,17 @@ def reaching(path: Path) -> Iterator[None]:
 def paths(directory: str | os.PathLike[str], name: str) -> tuple[Path, Path]:
     """The shard's directory and the file beside it."""
     if not name or name in (".", "..") or Path(name).name != name:
-        raise InvalidInput(f"{name!r} is not a valid collection name: it has to be the name of one directory")
+        raise InvalidInput(f"{name!r} is not a valid collection name: it must be the name of one directory")
     path = Path(directory) / name
     return path, path.with_name(name + ".muvera.json")
 
 
 def shards(directory: str | os.PathLike[str]) -> Iterator[tuple[str, Path, Path]]:
-    """Name, directory and sidecar of each shard in a directory; the sidecar is this library's and may be missing."""
+    """Name, directory and sidecar (which may be missing) of each shard in a directory."""
     with reaching(Path(directory)):
         found = sorted(config.parent for config in Path(directory).glob(f"*/{_CONFIG}"))
     for path in found:
-        if not path.name.startswith("."):  # an unfinished creation
+        if not path.name.startswith("."):  # a creation that did not finish
             yield path.name, path, path.with_name(path.name + ".muvera.json")
 
 
@@ -64,12 +64,12 @@ def read_sidecar(sidecar: Path) -> Any:
 
 
 def write_sidecar(sidecar: Path, state: dict[str, Any]) -> None:
-    """Writes the state atomically: after a crash there is the old one or the new one."""
+    """Writes the state atomically: after a crash, the file has the old state or the new one."""
     _replace(sidecar, state)
 
 
 def read_vectors(path: Path) -> dict[str, VectorInfo]:
-    """Vectors of a shard by name, from its own configuration."""
+    """Vectors of a shard by name, from its configuration file."""
     config = _read_config(path)
     inherited = config.get("quantization_config")
     return {name: VectorInfo.from_json(vector, inherited) for name, vector in config.get("vectors", {}).items()}
@@ -81,16 +81,16 @@ def read_sparse(path: Path) -> list[str]:
 
 
 def set_params(path: Path, name: str, params: edge.EdgeVectorParams) -> None:
-    """Gives a vector of a closed shard an index and codes.
+    """Gives a vector of a closed shard an index and quantization.
 
-    The engine takes them only with the parameters of all vectors, which it cannot give back as objects; so they are
-    put into the shard's configuration file, in the engine's own words.
+    The engine accepts them only with the parameters of all vectors, which it cannot return as objects. So they are
+    written to the shard's configuration file, in the engine's format.
     """
     config = _read_config(path)
     with tempfile.TemporaryDirectory() as scratch:
         edge.EdgeShard.create(scratch, edge.EdgeConfig(vectors={name: params})).close()
         wanted = _read_config(Path(scratch))["vectors"][name]
-    # how the vector is stored was fixed when it was added: a shard with other words for it cannot be opened
+    # the storage of the vector was fixed when it was added: a shard with another setting cannot be opened
     fixed = ("size", "distance", "datatype", "multivector_config")
     added = {key: value for key, value in config["vectors"][name].items() if key in fixed}
     config["vectors"][name] = {key: value for key, value in wanted.items() if key not in fixed} | added
@@ -103,7 +103,7 @@ def has_log_options(path: Path, options: dict[str, Any]) -> bool:
 
 
 def set_log_options(path: Path, options: dict[str, Any]) -> None:
-    """Gives the write-ahead log of a closed shard its settings, which the engine takes from nowhere else."""
+    """Sets the options of a closed shard's write-ahead log, which the engine reads only from the configuration file."""
     _replace(path / _CONFIG, {**_read_config(path), _LOG_OPTIONS: options})
 
 

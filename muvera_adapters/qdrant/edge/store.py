@@ -74,17 +74,18 @@ T = TypeVar("T")
 
 
 class QdrantEdgeMuvera:
-    """Two-stage search in an embedded Qdrant: FDEs in an HNSW index, tokens as a multivector without one.
+    """Two-stage search in an embedded Qdrant: FDEs in an HNSW index, tokens as a multivector without an index.
 
-    A collection is a shard directory with a ``.muvera.json`` file beside it, which keeps the encoder. One process at
-    a time may have it open, and a fork of that process may not use it. The engine holds Python's global lock while it
-    works. Nothing is indexed until :meth:`wait_indexed`; until then the first stage scans. Writes survive a kill of the
-    process (write-ahead log).
+    :meth:`create`, :meth:`open` and :meth:`adopt` make a store. Close it, or use it in a ``with`` statement. Its
+    methods are those of :class:`~muvera_adapters.qdrant.QdrantMuvera`, with the same arguments, but filters, search
+    parameters and quantization are objects of ``qdrant_edge``, and there are no shard keys.
 
-    Made by :meth:`create`, :meth:`open` or :meth:`adopt`; close it, or use it in a ``with`` statement. Methods that
-    read, write and search are those of :class:`~muvera_adapters.qdrant.QdrantMuvera` and take the same arguments, but
-    filters, search parameters and quantization are objects of ``qdrant_edge``, and there are no shard keys. Every
-    method raises :class:`~muvera_adapters.errors.MuveraError`: ``InvalidInput`` before anything is written,
+    A collection is a shard directory, with a ``.muvera.json`` file beside it that stores the encoder. Only one process
+    at a time may have it open, and a fork of that process may not use it. Nothing is indexed before
+    :meth:`wait_indexed`; until then the first stage scans. Writes survive a kill of the process (write-ahead log). The
+    engine holds Python's global lock while it works.
+
+    Every error is a :class:`~muvera_adapters.errors.MuveraError`: ``InvalidInput`` before anything is written, and
     ``Rejected`` or ``StoreUnavailable`` with the engine's own error as ``__cause__``.
 
     Example::
@@ -125,12 +126,12 @@ class QdrantEdgeMuvera:
 
     @property
     def tokens_name(self) -> str | None:
-        """Name of the multivector with the tokens, None where none are stored."""
+        """Name of the multivector with the tokens; None if tokens are not stored."""
         return self._collection.tokens
 
     @property
     def model(self) -> TokenModel | None:
-        """Model of the tokens, as :meth:`create` or :meth:`adopt` was told; None: nobody named it."""
+        """Model of the tokens, as given to :meth:`create` or :meth:`adopt`; None: not given."""
         return self._collection.model
 
     @classmethod
@@ -149,31 +150,31 @@ class QdrantEdgeMuvera:
         optimizers: edge.EdgeOptimizersConfig | None = None,
         model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
-        """Makes an empty collection ``directory/name``.
+        """Creates an empty collection ``directory/name``.
 
         Args:
-            directory: parent of the collection's directory; made if missing.
-            name: name of the collection.
-            encoder: encoder of documents and queries; kept in ``directory/name.muvera.json``.
-                ``"auto"``: the smallest that keeps a recall of .95 on ``sample``.
-            sample: some thousand documents to choose for, as token matrices; only with ``"auto"``. It takes up to a
-                minute.
-            quantization: codes of the FDEs, which the index compares: ``"int8"``, ``"turbo4"``, ``"turbo2"``,
-                ``"binary"`` (2 bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. ``"auto"``:
-                ``"turbo2"`` from 1,280 dimensions on, else ``"int8"``. The FDEs themselves stay on disk.
-            store_tokens: whether to keep token matrices for the second stage.
-            datatype: datatype of the FDEs as stored.
-            hnsw_config: parameters of the FDE index, None: m=16, ef_construct=100.
-            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` and ``"turbo4"`` (8 and 4
-                bits a dimension), or an ``edge.VectorStorageDatatype``. FDEs are made of the tokens that are given, not
-                of the stored ones.
-            optimizers: settings of the optimizers, None: the defaults of the engine.
-            model: model of the tokens, by name (``"org/model@revision"``) or with its prompts
-                (:class:`~muvera_adapters.TokenModel`); kept with the collection. None: unknown.
+            directory: parent of the collection's directory; created if missing.
+            name: name of the new collection.
+            encoder: encoder of documents and queries; it is stored in ``directory/name.muvera.json``. ``"auto"``: the
+                smallest encoder that reaches a recall of .95 on ``sample``.
+            sample: token matrices of some thousand documents; needed with ``encoder="auto"``, not allowed otherwise.
+                The choice takes up to a minute.
+            quantization: quantization of the FDEs in the index: ``"int8"``, ``"turbo4"``, ``"turbo2"``, ``"binary"`` (2
+                bits), ``"product"`` (2 bits), None, or an object of ``qdrant_edge``. ``"auto"``: ``"turbo2"`` from
+                1,280 dimensions on, otherwise ``"int8"``. The FDEs themselves stay on disk.
+            store_tokens: whether to store token matrices for the second stage.
+            datatype: data type of the stored FDEs.
+            hnsw_config: parameters of the FDE index; None: m=16, ef_construct=100.
+            tokens: how token matrices are stored: ``"float32"``, ``"float16"``, ``"turbo8"`` (8 bits), ``"turbo4"`` (4
+                bits), or an ``edge.VectorStorageDatatype``. FDEs are computed from the given tokens, not from the
+                stored ones.
+            optimizers: settings of the optimizers; None: the defaults of the engine.
+            model: model of the tokens: its name (``"org/model@revision"``), or a :class:`~muvera_adapters.TokenModel`
+                with its prompts. It is stored with the collection. None: unknown.
 
         Raises:
             CollectionExists: the directory is not empty.
-            StoreUnavailable: it cannot be made or written to.
+            StoreUnavailable: the directory cannot be created or written to.
             InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be used.
         """
         path, sidecar = paths(directory, name)
@@ -198,20 +199,23 @@ class QdrantEdgeMuvera:
         *,
         model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
-        """Opens a collection that :meth:`create` or :meth:`adopt` and :meth:`backfill` made.
+        """Opens a collection that :meth:`create` made, or that was adopted and backfilled.
 
         Args:
-            directory: as given to ``create``.
-            name: as given to ``create``.
-            encoder: encoder to use; None: rebuild it from what the collection keeps.
-            model: model that makes the query's tokens, as for ``create``; None: it is not compared.
+            directory: as for ``create``.
+            name: name of the collection.
+            encoder: encoder to use, which must be the one that filled the collection; None: it is rebuilt from what the
+                collection stores.
+            model: model that makes the query tokens, as for ``create``; it is compared with the model that the
+                collection stores. None: not compared.
 
         Raises:
-            CollectionNotFound: there is no such collection.
-            EncoderMismatch: ``encoder`` is not the one that the collection was filled with.
-            ModelMismatch: the collection keeps another model.
-            SchemaMismatch: its vectors were changed.
-            StoreUnavailable: another process has it open, or its files are damaged.
+            CollectionNotFound: there is no such collection, or this library did not create or adopt it.
+            EncoderMismatch: the collection was filled with another encoder, or its encoder cannot be rebuilt and must
+                be given.
+            ModelMismatch: the collection stores another model.
+            SchemaMismatch: the collection's vectors were changed.
+            StoreUnavailable: another process has the collection open, or its files are damaged.
         """
         path, sidecar = paths(directory, name)
         if encoder is not None:
@@ -236,28 +240,30 @@ class QdrantEdgeMuvera:
         fde_vector: str = FDE,
         model: TokenModel | str | None = None,
     ) -> QdrantEdgeMuvera:
-        """Takes over a shard directory of someone else.
+        """Takes over an existing shard directory, or gives one of this library another FDE vector.
 
-        If it has a vector ``fde_vector`` with FDEs in it, a sample is compared with what the encoder makes of the
-        stored tokens, and the encoder is written beside the directory. Else nothing is written; :meth:`backfill` adds
-        the FDEs. Beside another FDE vector it works as in a server: :meth:`open` gives the old one until
-        :meth:`backfill` has filled ``fde_vector``.
+        If ``fde_vector`` already has FDEs, a sample of them is compared with what the encoder makes of the stored
+        tokens, and the encoder is written beside the directory. Otherwise nothing is written, and :meth:`backfill` adds
+        the FDEs.
+
+        To change to another encoder, name another ``fde_vector`` (``"fde_v2"``). :meth:`open` still gives the old
+        vector until :meth:`backfill` of this store has filled the new one. :meth:`remove_fde` undoes an adoption.
 
         Args:
             directory: parent of the shard's directory.
             name: name of the shard's directory.
-            encoder: encoder of its FDEs, or of those to come.
-            tokens_vector: name of its multivector (MaxSim; dot or cosine), ``""`` for one without a name, None if it
-                has none.
-            fde_vector: name of the vector with the FDEs, which :meth:`backfill` adds if it is missing.
-            model: model of the stored tokens, as for ``create``; kept with the collection once it has FDEs.
+            encoder: encoder of the FDEs, existing or future.
+            tokens_vector: name of the multivector with the tokens (MaxSim; dot or cosine); ``""``: the one without a
+                name; None: there is none.
+            fde_vector: name of the vector with the FDEs; :meth:`backfill` adds it if it is missing.
+            model: model of the stored tokens, as for ``create``; it is stored with the collection once there are FDEs.
 
         Raises:
-            CollectionNotFound: there is no shard.
-            SchemaMismatch: vectors are missing or unfit; the message names each difference.
-            EncoderMismatch: the stored FDEs are of another encoder.
-            ModelMismatch: the collection keeps another model.
-            StoreUnavailable: another process has it open.
+            CollectionNotFound: there is no such collection.
+            SchemaMismatch: vectors are missing or unsuitable; the message names each difference.
+            EncoderMismatch: the stored FDEs are those of another encoder.
+            ModelMismatch: the collection stores another model.
+            StoreUnavailable: another process has the collection open.
         """
         path, sidecar = paths(directory, name)
         check_encoder_type(encoder)
@@ -277,7 +283,7 @@ class QdrantEdgeMuvera:
                 store._collection = replace(collection, has_fde=False, kept=False)
             elif collection.has_fde and state is None:
                 if tokens_vector is not None and store._do("adopt", _filled(collection)) == 0:
-                    # added, and nothing written: backfill() finishes what was begun
+                    # the vector was added and nothing written: backfill() continues
                     store._collection = replace(collection, has_fde=False)
                 else:
                     store._do("adopt", backfilling.check_adopted(collection))
@@ -299,16 +305,18 @@ class QdrantEdgeMuvera:
     ) -> BackfillReport:
         """Computes the FDEs of documents that have none, from their stored tokens, in place.
 
-        Repeated after a kill at any point, it does what is left. At the end a random sample is compared with its
-        tokens; where one FDE is that of other tokens, all are compared, as with ``refresh``.
+        After a kill at any point, repeat the call to do the rest. At the end, a random sample of FDEs is compared with
+        the tokens. If one of them is stale (computed from other tokens), all are compared and stale ones are written
+        again, as with ``refresh``.
 
         Args:
             progress: whether to show a progress bar.
             dry_run: whether to write nothing; the report has numbers, sizes and an estimate of the time.
-            refresh: whether to compare the FDEs of all documents with their tokens, which reads all tokens.
-            quantization: as for ``create``, like the next two; used when the vector is added.
-            datatype: datatype of the FDEs as stored.
-            hnsw_config: parameters of the FDE index.
+            refresh: whether to compare the FDE of every document with its tokens, and to write stale ones again. It
+                reads all tokens. An FDE becomes stale when another program replaces the tokens without it.
+            quantization: as for ``create``; used when the vector is added.
+            datatype: as for ``create``; used when the vector is added.
+            hnsw_config: as for ``create``; used when the vector is added.
 
         Raises:
             StoreUnavailable: the directory cannot be written to.
@@ -328,9 +336,14 @@ class QdrantEdgeMuvera:
     def verify(self, limit: int | None = None, progress: bool = False) -> VerifyReport:
         """Compares the FDEs of documents with their stored tokens; nothing is written.
 
+        ``backfill(refresh=True)`` writes stale FDEs again.
+
         Args:
             limit: number of documents to read, in the order of the points' ids; None: all of them.
             progress: whether to show a progress bar.
+
+        Returns:
+            Ids of documents whose FDE is stale (computed from other tokens), and numbers of documents without an FDE.
 
         Raises:
             InvalidInput: no tokens are stored.
@@ -348,26 +361,27 @@ class QdrantEdgeMuvera:
     ) -> QueryFit:
         """Learns a correction of query FDEs from a sample of the collection; nothing is written.
 
-        Half of the sample is fitted to, with the stored FDEs as they are; the other half judges. Pass the result as
-        ``search(query_fit=...)``, or save it to a file with its ``save``.
+        The correction is fitted to one half of the sample, with the stored FDEs as they are, and measured on the other
+        half. Pass the result to :meth:`search` as ``query_fit``, or save it to a file with its ``save``.
 
         Args:
-            queries: at least 20 queries, each (m_i, token_dim), of which a random half is fitted to and the other half
-                judges. None: the fit sees tokens of documents only, and queries of 4 to 32 tokens of a document each
-                judge it; these documents are neither fitted to nor ranked. Real queries may gain more or less.
+            queries: at least 20 queries, each (m_i, token_dim); a random half is used to fit, the other half to
+                measure. None: the fit uses only tokens of documents, and is measured with queries of 4 to 32 tokens,
+                each from one document; these documents are neither fitted to nor ranked. Real queries may gain more or
+                less.
             documents: maximum number of documents to read, at least 100, drawn at random. The ids of all documents are
                 read first.
-            rank: rank of the correction, to which the size of the saved fit is proportional.
-            seed: seed of all choices.
+            rank: rank of the correction; the size of the saved fit is proportional to it.
+            seed: seed of all random choices.
             progress: whether to show a progress bar.
 
         Returns:
-            The fit; its ``report`` has the recall of plain and corrected queries, on documents and queries that it has
-            not seen.
+            The fit. Its ``report`` has the recall of plain and corrected queries, on documents and queries that were
+            not used to fit.
 
         Raises:
-            NoGain: recall there is not higher for any number of candidates, or lower for one, beyond the intervals;
-                ``report`` has what was measured.
+            NoGain: the correction does not help: beyond the confidence intervals, recall is not higher for any number
+                of candidates, or is lower for one. ``report`` has what was measured.
             InvalidInput: there are too few documents or queries, or a query cannot be encoded.
             Unsupported: no tokens are stored, or the encoder's queries are not sums over tokens (a regression encoder).
         """
@@ -375,7 +389,10 @@ class QdrantEdgeMuvera:
         return self._do("fit_queries", fit_queries(access, queries, documents, rank, seed, progress))
 
     def remove_fde(self) -> None:
-        """Removes the FDE vector and what is kept of it beside the directory, and leaves the rest as it is."""
+        """Removes the FDE vector, and its metadata beside the directory; everything else stays.
+
+        It undoes :meth:`adopt` and :meth:`backfill`.
+        """
         fde, path = self._collection.fde, self._shard.path
         sidecar = paths(path.parent, path.name)[1]
         with reaching(path):
@@ -401,13 +418,32 @@ class QdrantEdgeMuvera:
         replace: bool = False,
         zero_rows: ZeroRows = "refuse",
     ) -> WriteReport:
-        """Encodes and writes documents, as :meth:`muvera_adapters.qdrant.QdrantMuvera.upsert`.
+        """Encodes documents and writes them, in batches limited by bytes.
 
-        Other ``vectors`` are arrays, lists or ``qdrant_edge.SparseVector``.
+        A document that already exists keeps what the call does not name: other vectors, other top-level keys of its
+        payload, and its whole payload if none is given for it.
+
+        Args:
+            ids: n integers, strings or UUIDs.
+            tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
+            payloads: n dictionaries (None: no payload), or None; :mod:`muvera_adapters.stores.payloads` lists the
+                values that can be stored.
+            progress: whether to show a progress bar.
+            vectors: other vectors of the collection by name, n of each (None: not written), as lists, arrays or
+                ``qdrant_edge.SparseVector``.
+            replace: whether documents that already exist lose everything that the call does not name.
+            zero_rows: what to do with all-zero token vectors (padding): ``"refuse"`` the documents, or ``"drop"`` the
+                vectors and count them.
+
+        Returns:
+            A report in which every document is either written or failed; failed are those that the database rejected
+            individually.
 
         Raises:
-            InvalidInput: as there; nothing was written.
-            WriteInterrupted: the engine stopped writing (disk full); ``report`` has what was written.
+            InvalidInput: lengths differ, an id is not valid or given twice, a payload cannot be stored, a vector is not
+                in the collection, or tokens cannot be encoded or exceed a limit of Qdrant; the message says where.
+                Nothing was written.
+            WriteInterrupted: the engine stopped writing (disk full); ``report`` has what was written. Repeat the call.
         """
         written = writing.upsert(
             self._collection, ids, tokens, payloads, progress, vectors=vectors, replace=replace, zero_rows=zero_rows
@@ -438,10 +474,51 @@ class QdrantEdgeMuvera:
         search_params: edge.SearchParams | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """The documents most similar to a query, as :meth:`muvera_adapters.qdrant.QdrantMuvera.search`.
+        """Finds the documents most similar to a query.
 
-        ``rerank="native"`` is MaxSim by the engine; there are no payload selectors. The engine cannot be interrupted:
-        ``timeout`` is looked at between its requests only.
+        Args:
+            query_tokens: token vectors of the query, (m, token_dim).
+            limit: maximum number of hits to return.
+            prefetch: number of candidates of the first stage; more candidates give a higher recall.
+            rerank: how candidates are scored. ``"native"``: MaxSim by the engine. ``"client"``: tokens are fetched and
+                scored in this process. ``"none"``: no second stage; scores are the encoder's estimates. ``"auto"``:
+                native if tokens are stored.
+            filter: condition that documents must pass, in both stages.
+            offset: number of hits to skip.
+            score_threshold: minimum score of a hit.
+            with_payload: whether to return payloads: all, none, or some keys.
+            with_tokens: whether to return token matrices.
+            with_fde_score: whether to return ``fde_score`` even if that takes a second query in the request.
+            count_missing: whether to count the documents without an FDE, which no search finds, for
+                ``Hits.without_fde`` and a warning. The count runs beside the search, at most every 30 seconds.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`. ``fde_score`` is then the corrected
+                estimate: its differences between documents estimate those of MaxSim, its absolute value means nothing.
+            also: further searches for candidates: ``Prefetch`` of qdrant_edge, which may be nested. Their documents are
+                reranked together with those of the FDEs. Each search adds at most ``prefetch`` documents, or as many as
+                its own limit. ``filter`` applies to all searches.
+            fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
+                ``also`` and in the MaxSim ranking (with ``rerank="none"``, the FDE ranking). None: by MaxSim alone.
+            weights: weights of the query tokens in both stages, (m,), at least 0; None: all are 1.
+            group_by: payload key, or path of keys joined by dots; the best hits of each of its values are returned, and
+                ``limit`` and ``offset`` count values. See ``Hits.groups``.
+            group_size: maximum number of hits of one value.
+            stop_after: with ``rerank="client"`` (which ``"auto"`` then means), stop fetching tokens after this number
+                of consecutive candidates of which none is among the best hits; None: score all candidates.
+            search_params: parameters of the first stage; None: a beam of twice the candidates, and rescoring of binary
+                and product codes with the original FDEs.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; ``math.inf``: no
+                limit. None: 10 seconds, and in :meth:`search_batch` one more second for each query after the first. The
+                engine cannot be interrupted: time is checked only between its requests.
+
+        Returns:
+            At most ``limit`` hits, best first. ``Hits.unscored`` lists candidates that have no tokens.
+            ``Hits.without_fde`` is the number of documents without an FDE; if it is above 0, a
+            :class:`~muvera_adapters.errors.MissingFDEs` warning is given, once.
+
+        Raises:
+            EncoderMismatch: ``query_fit`` corrects another encoder.
+            InvalidInput: the query cannot be encoded, a number is out of range, or tokens are not stored.
+            StoreUnavailable: the engine did not answer within ``timeout`` seconds.
         """
         o = Options(
             limit=limit,
@@ -476,17 +553,17 @@ class QdrantEdgeMuvera:
         query_fit: QueryFit | None = None,
         search_params: edge.SearchParams | None = None,
     ) -> edge.Prefetch:
-        """The first stage of :meth:`search` as a ``Prefetch`` of qdrant_edge, for a query of your own.
+        """Returns the first stage of :meth:`search` as a ``Prefetch`` of qdrant_edge, for a query of your own.
 
-        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+        The FDE in it is scaled: scores that the database returns have the order of ``fde_score``, but not its values.
 
         Args:
-            query_tokens: (m, token_dim) token vectors of the query.
+            query_tokens: token vectors of the query, (m, token_dim).
             limit: number of candidates.
-            filter: condition that its documents must pass.
-            weights: (m,) weights of the query's tokens; None: 1 each.
-            query_fit: correction of the query's FDE, from :meth:`fit_queries`.
-            search_params: parameters of the search; None: those of :meth:`search`.
+            filter: condition that documents must pass.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
+            query_fit: correction of the query FDE, from :meth:`fit_queries`.
+            search_params: parameters of the first stage; None: those of :meth:`search`.
 
         Raises:
             InvalidInput: the query cannot be encoded, a number is out of range, or there are no FDEs yet.
@@ -503,18 +580,18 @@ class QdrantEdgeMuvera:
         return to_prefetch(self._do("prefetch", first_stage, search_limit(None)))
 
     def point_id(self, document_id: DocumentId) -> int | str:
-        """The id of a document's point, as :meth:`upsert` writes it.
+        """Returns the id of a document's point, as :meth:`upsert` writes it.
 
         Raises:
-            InvalidInput: not a valid id.
+            InvalidInput: ``document_id`` is not a valid id.
         """
         return to_point_id(document_id, 0)[0]
 
     def document_id(self, point: edge.Record | edge.ScoredPoint) -> DocumentId:
-        """The id that :meth:`upsert` was given, from a point that the engine returned with its payload.
+        """Returns the id that :meth:`upsert` was given, from a point that the engine returned with its payload.
 
         Raises:
-            InvalidInput: the point has no payload, which may have the id.
+            InvalidInput: the point has no payload, which may hold the id.
         """
         return reading.document_id(point.id, point.payload)
 
@@ -542,7 +619,10 @@ class QdrantEdgeMuvera:
         search_params: edge.SearchParams | None = None,
         timeout: float | None = None,
     ) -> list[Hits]:
-        """:meth:`search` for several queries; ``also`` and ``weights`` have one entry, or None, for each."""
+        """Runs :meth:`search` for several queries.
+
+        ``also`` and ``weights`` have one entry, or None, for each query.
+        """
         o = Options(
             limit=limit,
             prefetch=prefetch,
@@ -581,7 +661,10 @@ class QdrantEdgeMuvera:
         weights: ArrayLike | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document: the exact ranking that :meth:`search` approximates."""
+        """Ranks all documents by MaxSim: the exact ranking that :meth:`search` approximates.
+
+        Arguments are those of :meth:`search`, but ``timeout=None`` means no limit.
+        """
         o = Options(
             limit=limit,
             filter=filter,
@@ -602,21 +685,21 @@ class QdrantEdgeMuvera:
         best: int = 1,
         timeout: float | None = None,
     ) -> list[Explanation | None]:
-        """The document token that each query token matches, its similarity, and its share of the score.
+        """Explains scores: the document token that each query token matches, its similarity and share of the score.
 
-        They are computed here from the stored tokens, in one read by ids. Contributions sum to the score of
-        :meth:`search` with reranking, to the precision in which the database scores.
+        They are computed in this process from the stored tokens, in one read by ids. The contributions sum to the score
+        of :meth:`search` with reranking, to the precision in which the database scores.
 
         Args:
-            query_tokens: tokens of the query, (m, token_dim).
-            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens
-                (``with_tokens=True``) are not read again.
-            weights: weight of each query token, m numbers of at least 0; None: all are 1.
+            query_tokens: token vectors of the query, (m, token_dim).
+            ids_or_hits: ids of documents, or hits of a search: one, or a sequence in any mixture. Tokens of hits that
+                have them (``with_tokens=True``) are not read again.
+            weights: weights of the query tokens, (m,), at least 0; None: all are 1.
             best: number of document tokens to name for each query token (``Match.best``).
-            timeout: seconds to wait for the database in all; None: no limit.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
 
         Returns:
-            One explanation for each document, in their order. None for an id that is not there, and for a document
+            One explanation for each document, in the given order; None for an id that does not exist and for a document
             without tokens.
 
         Raises:
@@ -630,13 +713,19 @@ class QdrantEdgeMuvera:
     def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``, None for each id that is not there."""
+        """Returns documents in the order of ``ids``, None for each id that does not exist.
+
+        Args:
+            ids: ids of the documents.
+            with_tokens: whether to return token matrices.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
+        """
         return self._do("get", reading.get(self._collection, ids, with_tokens), timeout)
 
     def scroll(
         self, *, filter: edge.Filter | None = None, with_tokens: bool = False, page_size: int = 100
     ) -> Iterator[Document]:
-        """All documents in the order of the points' ids, ``page_size`` at a time."""
+        """Yields all documents that pass the filter, in the order of point ids, reading ``page_size`` at a time."""
         offset = None
         while True:
             documents, offset = self._do(
@@ -647,11 +736,16 @@ class QdrantEdgeMuvera:
                 return
 
     def count(self, *, filter: edge.Filter | None = None, timeout: float | None = None) -> int:
-        """The exact number of documents."""
+        """Returns the exact number of documents that pass the filter.
+
+        Args:
+            filter: condition that documents must pass.
+            timeout: maximum number of seconds to wait for the database, including retries and pauses; None: no limit.
+        """
         return self._do("count", reading.count(self._collection, filter), timeout)
 
     def filter_of(self, condition: Condition) -> edge.Filter:
-        """The filter of a condition in no database's words, for ``filter=`` of the other methods.
+        """Translates a condition that is independent of the database, for ``filter=`` of the other methods.
 
         Args:
             condition: condition of :mod:`muvera_adapters.stores.conditions`.
@@ -668,19 +762,27 @@ class QdrantEdgeMuvera:
         filter: edge.Filter | None = None,
         everything: bool = False,
     ) -> None:
-        """Deletes documents by ids or by filter; ids that are not there are ignored.
+        """Deletes documents by ids or by filter; ids that do not exist are ignored.
 
         Args:
             ids: ids of the documents.
-            filter: filter of the documents.
-            everything: whether to delete all documents; a filter without conditions needs it.
+            filter: condition that documents must pass.
+            everything: whether to delete all documents; needed if ``filter`` has no conditions, or if neither ``ids``
+                nor ``filter`` is given.
+
+        Raises:
+            InvalidInput: not exactly one of ``ids`` and ``filter`` is given, or the filter has no conditions; see
+                ``everything``.
         """
         self._do("delete", writing.delete(self._collection, ids, filter, everything=everything))
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Builds the index and the codes of what was written so far; ``timeout`` has no effect on the engine.
+        """Builds the index and the quantization of what was written so far.
 
-        Segments below the indexing threshold stay without; searches go through all of their documents.
+        Segments below the indexing threshold stay without index and quantization; searches scan all of their documents.
+
+        Args:
+            timeout: has no effect: the engine cannot be interrupted.
 
         Returns:
             Number of such documents, as ``info().unindexed``.
@@ -688,10 +790,10 @@ class QdrantEdgeMuvera:
         return self._do("wait_indexed", writing.wait_indexed(self._collection, timeout))
 
     def ping(self, timeout: float = 5.0) -> float:
-        """Asks the engine for a document that need not exist, which shows that the collection is open.
+        """Reads a document that need not exist, which shows that the collection is open.
 
         Args:
-            timeout: seconds; the engine cannot be interrupted, so it is without effect.
+            timeout: has no effect: the engine cannot be interrupted.
 
         Returns:
             Seconds that the answer took.
@@ -702,15 +804,15 @@ class QdrantEdgeMuvera:
         return self._do("ping", timed(reading.ping(self._collection)), timeout)
 
     def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection."""
+        """Returns numbers, sizes and state of the collection."""
         return self._do("info", reading.info(self._collection))
 
     def close(self) -> None:
-        """Writes everything to disk and releases the directory; closing twice is allowed."""
+        """Writes everything to disk and releases the directory. Closing twice is allowed."""
         self._shard.close()
 
     def drop(self) -> None:
-        """Deletes the collection's directory and closes it."""
+        """Closes the store and deletes the collection's directory."""
         self.close()
         path = self._shard.path
         if self._shard.owner != os.getpid():
@@ -752,7 +854,7 @@ class QdrantEdgeMuvera:
         return cls(Shard(shard, path, *sizes, (*vectors, *read_sparse(path)), short_log=short_log), known)
 
     def _add_fde(self, params: edge.EdgeVectorParams) -> None:
-        """Adds the vector, and reopens the shard with its index and codes, which only a configuration can set."""
+        """Adds the vector, and reopens the shard with its index and quantization, which only its configuration sets."""
         path, fde, kept = self._shard.path, self._collection.fde, self._collection.kept
         self._shard.close()
         with reaching(path):
@@ -762,7 +864,7 @@ class QdrantEdgeMuvera:
                     fde, params.size, params.distance, None, params.datatype
                 )
                 _change(path, added)
-            # a vector that was there keeps its codes; without any it may be that of a run which was killed here
+            # an existing vector keeps its codes; one without codes may be left by a run that was killed here
             if fde not in there or there[fde].quantization is None:
                 set_params(path, fde, params)
         tokens, model = self._collection.tokens, self._collection.model
@@ -795,10 +897,10 @@ def _make(
     vectors: Mapping[str, edge.EdgeVectorParams],
     optimizers: edge.EdgeOptimizersConfig | None,
 ) -> None:
-    """Makes an empty shard and its sidecar; killed at any point, there is either no collection or a whole one."""
+    """Creates an empty shard and its sidecar; after a kill at any point, there is no collection or a whole one."""
     if path.exists() and any(path.iterdir()):
         raise CollectionExists(f"{path} exists; open it, or drop it first")
-    # a sidecar without a directory: this creation was killed before, or the directory was moved away
+    # a sidecar without a directory: an earlier creation was killed, or the directory was moved away
     if sidecar.exists() and read_sidecar(sidecar) != state:
         raise CollectionExists(f"{sidecar} exists; put the directory of that collection back, or delete the file")
     partial = path.with_name(f".{path.name}.creating")
@@ -822,7 +924,7 @@ async def _filled(collection: Collection) -> int:
 
 
 async def _check_open(collection: Collection) -> None:
-    """Raises StoreUnavailable where the shard is closed, or of another process."""
+    """Raises StoreUnavailable if the shard is closed, or was opened by another process."""
     await GetStatus(collection.name, collection.fde)
 
 
@@ -839,7 +941,7 @@ def _change(path: Path, operation: edge.UpdateOperation) -> None:
 
 
 def count_documents(path: Path) -> int | None:
-    """Number of documents of a shard; None where another process has it open."""
+    """Number of documents of a shard; None if another process has it open."""
     try:
         shard = _load(path)
     except StoreUnavailable:
