@@ -82,7 +82,7 @@ def estimate(
             console.print("Processor time: not measured.")
         if any(part.source == FORMULA for part in e.parts):
             console.print("Computed by formulas only: no collection like this was measured.")
-    console.print("Without replicas, payloads and a process's own needs; more while indexing.")
+    console.print("Not counted: replicas, payloads and a process's own needs. Indexing takes more memory.")
 
 
 def _times(time: PlannedTime) -> str:
