@@ -1,9 +1,9 @@
-# Each target does its own set-up: Python 3.10 or later and make are enough.
+# Each target installs what it needs: Python 3.10 or later and make are enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test integration lint bench docs frameworks ecosystem clean
+.PHONY: quickstart test integration lint bench docs check-docs frameworks ecosystem clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/muvera quickstart
@@ -28,7 +28,11 @@ bench: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# LangChain, LlamaIndex and Haystack, with the code of their page, in an environment of their own of 0.7 GB
+# the site of `make docs` in Chromium, which must be installed: what overflows, raw markup, names without an entry
+check-docs: $(VENV)/installed-docs
+	$(BIN)/python -m pytest site_tests
+
+# tests of LangChain, LlamaIndex and Haystack, with the code of their page, in a separate environment of 0.7 GB
 frameworks: $(VENV)-frameworks/installed
 	$(VENV)-frameworks/bin/python -m pytest \
 		$(foreach name,langchain llamaindex haystack,$(wildcard ecosystem_tests/test_$(name)*.py))

@@ -1,12 +1,13 @@
-"""Recall of a database's own index for each kind of codes: all indexed, half of it not yet, and with filters.
+"""Recall of a database's index for each kind of codes: fully indexed, half indexed, and with filters.
 
     python -m benchmarks.codes edge|weaviate|milvus-lite|milvus [--sets sample FILE.npz ...] [--encoders fde ...]
         [--codes NAME ...] [--seeds 0 1] [--json FILE]
 
-Figure: share of the ten best documents by exact MaxSim among the first 20, 100 and 200 that the first stage finds, of
-those that the filter lets through. Means over the seeds, which draw the encoder, the order of documents, and what the
-filters match. "scan" compares float32 vectors with all documents, without a database. "half": the second half of the
-documents is written after the first one is indexed, and has no index and no codes where the database has such a state.
+Figures: share of the ten best documents by exact MaxSim (that pass the filter) among the first 20, 100 and 200
+candidates of the first stage. They are means over seeds, which determine the encoder, the order of documents, and the
+documents that filters match. "scan" compares float32 vectors with all documents, without a database. "half": the second
+half of the documents is written after the first half was indexed; in databases that have such a state, it has no index
+and no codes.
 
 Sets: ``sample``, the docstrings that come with the package, and any .npz file with ``doc_tokens``, ``doc_offsets``,
 ``query_tokens`` and ``query_offsets``. Encoders, by name and dimensions: FDEs of 40 x 8 x 8, 40 x 4 x 8 and 20 x 4 x 8,
@@ -132,7 +133,7 @@ def edge_database(directory: Path) -> Iterator[Database]:
 
 @contextmanager
 def weaviate_database(directory: Path) -> Iterator[Database]:
-    """A server of its own; it indexes whatever it takes."""
+    """A separate Weaviate server, which indexes every document as it is written."""
     from weaviate.classes.config import Configure
     from weaviate.classes.query import Filter
 
@@ -236,7 +237,7 @@ class Run:
         return [set(row.tolist()) for row in np.argsort(-scores, axis=1, kind="stable")[:, :10]]
 
     def recall(self, found: Sequence[Sequence[int]], key: str | None) -> float:
-        """Of what was found for each query."""
+        """Recall of the documents found for each query."""
         return float(np.mean([len(set(a) & b) / 10 for a, b in zip(found, self.best(key), strict=True)]))
 
     def scan(self) -> list[float]:
@@ -249,7 +250,7 @@ class Run:
         return values
 
     def through(self, database: Database, codes: str) -> tuple[list[float], int, int | None]:
-        """Recall through the index; bytes of codes of a document; documents that were not indexed when half were."""
+        """Recall through the index, bytes of codes per document, and unindexed documents in the state "half"."""
         values: dict[str, list[float]] = {}
         halves = (self.order[: len(self.order) // 2], self.order[len(self.order) // 2 :])
         options = database.codes[codes](self.encoder.dim)
@@ -286,7 +287,7 @@ def main() -> None:
     parser.add_argument("database", choices=DATABASES)
     parser.add_argument("--sets", nargs="+", default=["sample"])
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=["fde-2560", "regression-512"])
-    parser.add_argument("--codes", nargs="+", help="default: all")
+    parser.add_argument("--codes", nargs="+", help="names of codes; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How many candidates a larger collection of the same kind needs.
+"""Number of candidates that a larger collection of the same kind needs.
 
 A document is two runs of 24 tokens from random places of the set, with noise of length .3 at every token, scaled back
 to unit length; the first 2,000 of 20,000 documents are the collection of 2,000. The queries are the set's. The truth is

@@ -1,22 +1,22 @@
-"""One table: ways to search the same token vectors, each loaded and then served by a process of its own.
+"""Compares ways to search the same token vectors in one table; each is loaded and served by separate processes.
 
-- exact MaxSim over everything, here, tokens as float16 in memory;
+- exact MaxSim over everything in this process, with tokens as float16 in memory;
 - two stages of this library in Qdrant Edge, at several numbers of candidates: the default FDE (two-bit codes), the
   regression encoder with 512 dimensions in two bits and with 1,024 in int8 (2,000 centres, fitted to the documents);
 - LEMUR's learned features in the same store (``benchmarks/lemur.py``: trained on 16,384 tokens of the documents, 512
   documents and 12 epochs; 2,048 dimensions in int8);
 - two stages of this library in milvus-lite (which scores no tokens: rerank="client") and in Weaviate;
-- what each engine has for multi-vectors itself: Qdrant's graph over MaxSim, Weaviate's graph over tokens, its MUVERA;
-- fastembed's ``Muvera`` by hand in Qdrant Edge: a loop over documents, FDEs by cosine, tokens without a graph;
+- the engines' own searches of multi-vectors: Qdrant's graph over MaxSim, Weaviate's graph over tokens and its MUVERA;
+- fastembed's ``Muvera``, used by hand in Qdrant Edge: a loop over documents, FDEs by cosine, tokens without a graph;
 - fast-plaid and xtr-warp-rs (4 bits), where they are installed, with the probes of their defaults and with more.
 
-Figures: recall of the ten best documents by exact MaxSim, nDCG@10 by the set's judgements, milliseconds of a query at a
-time with one core and with all, and the processors' milliseconds of a query (the server's too) with one core. Each
-round starts a new process for every search, in turns, and prints its row again; times are those of the round with the
-lowest median, as neighbours on a machine can only add to them, the rest those of the last round. Load is client and
-engine together, fits and trainings included, until everything is indexed, with all cores. Memory is what serving adds
-to a process that was started anew, after all queries: anonymous, and mapped files that the system may drop. Weaviate is
-what WEAVIATE_BIN names; without, its rows are left out.
+Figures: recall of the ten best documents by exact MaxSim, nDCG@10 by the set's judgements, latency in milliseconds of
+single queries with one core and with all cores, and CPU milliseconds of a query (including the server's) with one core.
+Each round starts a new process for every search in turn, and prints its row again. Times are those of the round with
+the lowest median, because other programs on the machine can only add to them. Other figures are those of the last
+round. The load time is for client and engine together, including fits and trainings, until everything is indexed, with
+all cores. Memory is the growth of a newly started process after all queries: anonymous memory, and mapped files, which
+the OS can evict. WEAVIATE_BIN names the Weaviate server; without it, its rows are left out.
 
     python -m benchmarks.compare [--set pydocs | FILE.npz] [--qrels FILE] [--rounds 3] [--only NAME ...] [--json FILE]
 
@@ -187,7 +187,7 @@ def edge_by_hand(fastembed: bool) -> Way:
 
 
 def weaviate(kind_name: str, settings: dict[str, Any]) -> Way:
-    """A kind of collection of ``weaviate_store.py``, in a server of its own."""
+    """A kind of collection of ``weaviate_store.py``, in a separate server."""
     kind = kinds()[kind_name]
     binary = os.environ.get("WEAVIATE_BIN", "")
 
@@ -277,7 +277,7 @@ def warp() -> Way:
 
 
 def tensors(matrices: Any) -> list[Any]:
-    """As torch tensors."""
+    """The token matrices as torch tensors."""
     import torch
 
     return [torch.from_numpy(np.ascontiguousarray(matrices[i])) for i in range(len(matrices))]
@@ -361,7 +361,7 @@ def served(way: Way, setting: Any, data: Data, path: Path) -> dict[str, Any]:
 
 
 def one(name: str, setting: str | None, data: Data, path: Path) -> dict[str, Any]:
-    """In a process of its own: loads a way, or serves one of its settings."""
+    """Loads a way, or serves one of its settings; runs in a separate process."""
     way = ways()[name]
     if setting is not None:
         return served(way, way.settings[setting], data, path)
@@ -384,7 +384,7 @@ def in_process(cores: int, name: str, setting: str | None, data: Path, path: Pat
 
 
 def judged(name: str, qrels: Path | None) -> tuple[list[str], list[str], Judgements]:
-    """Ids of documents and of queries, and judgements; none where there is no file, or documents were changed."""
+    """Ids of documents and queries, and judgements; None if there is no file, or the documents were changed."""
     if name == "pydocs":
         sample = load_pydocs()
         asked = [str(i) for i in range(len(sample.questions))]
@@ -413,10 +413,10 @@ def line(name: str, row: dict[str, Any]) -> str:
 def main() -> None:
     """Prints a table and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", default="pydocs", help="as of benchmarks.sets")
-    parser.add_argument("--qrels", type=Path, help="judgements of an .npz file's queries")
+    parser.add_argument("--set", default="pydocs", help="a set, see benchmarks/sets.py")
+    parser.add_argument("--qrels", type=Path, help="file with judgements for the queries of an .npz file")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=[], help="names of ways, without their settings")
+    parser.add_argument("--only", nargs="+", default=[], help="names of ways to measure, without their settings")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/compare.json"))
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Token vectors of two hundred thousand short real texts: what Debian's dictionaries say of words.
+"""Token vectors of two hundred thousand short real texts, from the dictionaries of Debian.
 
 Documents are paragraphs of GCIDE, each with its headword; it has 241,683. Queries are glosses of WordNet: 200 to ask
 and 200 to choose settings with. Both are shuffled by the seed, so the first 5,000 documents are a sample of all.
@@ -12,7 +12,7 @@ Paragraphs that GCIDE took from WordNet are left out, and so are repeated texts.
 Vectors: all-MiniLM-L6-v2's last hidden state in bfloat16 without special tokens, 384 -> 128 by the leading eigenvectors
 of the second moment of 8,000 texts, scaled to unit length. OUT gets ``doc_tokens.npy`` (float16), ``doc_offsets.npy``,
 ``query_tokens.npy`` and ``query_offsets.npy``; the documents' files grow by 50,000 at a time, and a
-repeated call goes on where the last one stopped. Needs torch, transformers and a quarter of an hour of two cores.
+repeated call continues where the last one stopped. Needs torch, transformers and a quarter of an hour of two cores.
 Neither texts nor vectors are the project's to publish.
 """
 

@@ -1,10 +1,11 @@
-"""Encoding speed against fastembed and against the floor of the algorithm, side by side in one process.
+"""Encoding speed compared with fastembed and with the lower bound of the algorithm, in one process.
 
-Documents: token vectors of the sample index in runs of the length asked for. Two settings of ours meet in the same
-rounds: orthogonal draws ("muvera-2", 40 x 8 x 8) and the paper's independent ones ("muvera-1", 20 x 32 x 16, the sizes
-of fastembed). The floor is one SimHash matrix product over all tokens (numpy's BLAS) with the number of hyperplanes of
-the latter: with independent hyperplanes, an exact implementation computes at least those signs. Rounds interleave the
-contestants, so that a slow moment of the machine meets all of them.
+Documents are consecutive token vectors of the sample index, of the requested length. Two settings of this library are
+measured in the same rounds: orthogonal draws ("muvera-2", 40 x 8 x 8) and the independent draws of the paper
+("muvera-1", 20 x 32 x 16, the sizes of fastembed). The lower bound (floor) is one SimHash matrix product over all
+tokens (numpy's BLAS) with the number of hyperplanes of the latter, because an exact implementation with independent
+hyperplanes must compute at least these signs. Rounds interleave the contestants, so that a slow phase of the machine
+affects all of them.
 
     python benchmarks/encode.py [--threads N] [--rounds N] [--json FILE]
 """
@@ -40,7 +41,7 @@ FASTEMBED_BATCH = {32: 48, 64: 32, 120: 24, 300: 12, 1030: 6}  # it takes millis
 def compare(
     tokens: Any, length: int, settings: dict[str, FDEConfig], theirs: Muvera, repeat: int, threads: int
 ) -> list[dict[str, Any]]:
-    """Microseconds a document and ratios at one document length, for each setting; the floor is the last one's."""
+    """Microseconds per document and ratios for each setting at one document length; the floor is that of the last."""
     batch = documents(tokens, length, BATCH)
     few = [batch[i] for i in range(FASTEMBED_BATCH.get(length, 8))]
     encoders = {name: FDEEncoder(config, threads=threads) for name, config in settings.items()}
@@ -87,7 +88,7 @@ def queries(tokens: Any, config: FDEConfig, theirs: Muvera, repeat: int) -> dict
 def score(tokens: Any, repeat: int, threads: int) -> dict[str, float]:
     """MaxSim of a query of 32 tokens with 1,000 documents of 80, in microseconds a document.
 
-    The floor is the matrix product of all token pairs; numpy's way needs a maximum over every segment besides.
+    The floor is the matrix product of all token pairs; with numpy, a maximum over every segment is needed in addition.
     """
     batch, query = documents(tokens, 80, 1000), tokens[:32]
 

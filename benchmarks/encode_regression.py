@@ -1,10 +1,9 @@
 """Encoding speed of the regression encoder against the rate of the machine's matrix product, in one process.
 
 A document's vector takes 2 s d t + 2 s D operations (s sample tokens of width d, t tokens, D dimensions), nearly all of
-them in the product of its tokens with the sample. The peer is a product of the same kind by numpy's BLAS: a square
-one, the fastest it has, and the one that the encoder needs ("sample @ tokens.T"), which does not even take the maxima.
-numpy's way, product and maxima, an FDE, and encoders of 4,000 and 2,000 centres are shown beside. Rounds interleave the
-contestants.
+them in the product of its tokens with the sample. It is compared with two products by numpy's BLAS: a square one, which
+is its fastest, and the one that the encoder needs ("sample @ tokens.T"), without the maxima. Other columns show numpy
+with product and maxima, an FDE, and encoders with 4,000 and 2,000 centres. Rounds interleave the contestants.
 
     python -m benchmarks.encode_regression [--threads N] [--rounds N] [--lengths N ...] [--json FILE]
 """
@@ -75,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of a document")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="numbers of tokens of a document")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/encode_regression.json"))
     arguments = parser.parse_args()
     batch = TokenBatch.from_list(d.tokens for d in load_pydocs().source.documents())

@@ -1,6 +1,6 @@
-"""Regression encoder on a GPU against the processor: the fit and the encoding of the same documents, in one run.
+"""The regression encoder on a GPU compared with the CPU: fit and encoding of the same documents, in one run.
 
-The processor has ``--threads`` threads; the GPU is that of torch tensors on "cuda". Both fit to the sample's documents
+The CPU has ``--threads`` threads; the GPU is that of torch tensors on "cuda". Both fit to the sample's documents
 (62 tokens on average) and encode documents of several lengths. Agreement is the largest difference of a coordinate
 between the vectors of one encoder on both devices, and recall of the exact MaxSim top 10 among 100 candidates of each
 fit, scanned in float32. Needs torch with CUDA.

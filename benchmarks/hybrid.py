@@ -1,4 +1,4 @@
-"""Several lists of candidates against one of the same number: recall of the exact top 10 and nDCG@10, with intervals.
+"""Several lists of candidates compared with one list of the same size: recall of the exact top 10 and nDCG@10.
 
 In Qdrant Edge as `create` makes it (codes included), by `search(also=[...])`: FDEs alone with 50 candidates, and FDEs
 with BM25, with a dense vector (the mean of a document's tokens, at unit length), and with both, 50 candidates in all.

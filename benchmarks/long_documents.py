@@ -1,9 +1,9 @@
-"""Long documents: what finds most at equal bytes, through an index.
+"""Encodings of long documents compared by recall at equal bytes, through an index.
 
-Beside one FDE of the whole document: FDEs of segments (points that are grouped by document; the best segment counts),
-FDEs of pooled tokens, and a few pooled tokens under a graph whose distance is MaxSim. The truth is MaxSim of all
-tokens. Recall and intervals are those of ``benchmarks/recall.py``; differences are from the first row. Regression
-encoders on joined documents: ``benchmarks/regression.py --join 5``.
+One FDE of the whole document is compared with FDEs of segments (points that are grouped by document; the best segment
+counts), FDEs of pooled tokens, and a few pooled tokens in a graph whose distance is MaxSim. The ground truth is MaxSim
+of all tokens. Recall and intervals are those of ``benchmarks/recall.py``; differences are from the first row. For
+regression encoders on joined documents, see ``benchmarks/regression.py --join 5``.
 
     python -m benchmarks.long_documents [--sets pydocs:join=5 FILE.npz:draw=5000,join=5] [--json FILE]
 """

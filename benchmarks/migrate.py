@@ -1,13 +1,13 @@
-"""What a migration costs: decoding, loading into Qdrant Edge, and memory at two sizes of index.
+"""The cost of a migration: decoding, loading into Qdrant Edge, and memory at two sizes of index.
 
 Indexes are generated: random centroids, codes and residuals in the files of colbert-ai, 2 bits, documents of 20 to 100
 tokens.
 
-1. Decoding: tokens a second of this library's reader, and, where colbert-ai is installed, of its own codec on the same
-   files (``pip install colbert-ai torch transformers``); both on this machine's processors, in turns.
-2. End to end into Edge, with the default encoder: documents a second until the last is acknowledged.
-3. Memory: largest resident set of a process that reads, encodes and journals everything, with a store that keeps
-   nothing, for an index and for one of ten times its size.
+1. Decoding: tokens per second of this library's reader and, if colbert-ai is installed, of its codec on the same files
+   (``pip install colbert-ai torch transformers``); both on the CPU, in turns.
+2. End to end into Edge, with the default encoder: documents per second until the last one is acknowledged.
+3. Memory: peak resident set of a process that reads, encodes and journals everything, with a store that keeps nothing,
+   for one index and for an index of ten times its size.
 
     python -m benchmarks.migrate [--tokens 2000000] [--edge-docs 5000] [--rounds 3] [--skip-memory] [--json FILE]
 """
@@ -89,14 +89,14 @@ def _tensor(array: Any, key: str) -> bytes:
 
 
 def decode_here(path: Path) -> float:
-    """Tokens a second."""
+    """Tokens per second of this library's reader."""
     started = time.perf_counter()
     n = sum(len(document.tokens) for document in open_source(path).documents())
     return n / (time.perf_counter() - started)
 
 
 def decode_colbert(path: Path) -> float | None:
-    """Tokens a second of colbert-ai's codec, chunk by chunk; None where it is not installed."""
+    """Tokens per second of colbert-ai's codec, chunk by chunk; None if it is not installed."""
     try:
         import torch
         from colbert.indexing.codecs.residual import ResidualCodec
@@ -120,7 +120,7 @@ def decode_colbert(path: Path) -> float | None:
 
 
 def load_edge(path: Path, directory: Path, documents: int) -> dict[str, float]:
-    """Documents and tokens a second until the last document is acknowledged."""
+    """Documents and tokens per second until the last document is acknowledged."""
     source = open_source(path)
     encoder = FDEEncoder(FDEConfig(DIM))
     encoder.encode_documents([np.eye(DIM)])  # compile first
@@ -165,7 +165,7 @@ class Nothing:
 
 
 def peak(path: Path, journal: Path) -> dict[str, float]:
-    """Largest resident set, mapped files included, of this process; run in one of its own."""
+    """Peak resident set of this process, including mapped files; run in a separate process."""
     started = time.perf_counter()
     database: Any = Nothing()
     source = open_source(path)
@@ -231,7 +231,7 @@ def main() -> None:
 
 
 def _apart(call: Any, *arguments: Any) -> Any:
-    """In a process of its own, which owes nothing to this one's memory."""
+    """Runs the measurement in a new process, so that this process's memory does not count."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 

@@ -1,11 +1,11 @@
-"""What the Milvus store costs beside the bare client, and recall for the number of candidates.
+"""Overhead of the Milvus store compared with the bare client, and recall by the number of candidates.
 
-Documents: the sample, repeated with noise. On a file of milvus-lite, and on a standalone 2.3.5 where the extra
-``milvus-server`` is installed.
+Documents are the sample, repeated with noise. The database is a file of milvus-lite, and a standalone 2.3.5 if the
+extra ``milvus-server`` is installed.
 
-1. Load: the adapter's ``upsert`` against the same encoder, rows and batches sent by hand; rounds take turns, and each
-   is compared within itself.
-2. Search: against the same three requests and MaxSim by hand; then recall of the exact top 10.
+1. Load: ``upsert`` of the adapter compared with the same encoder, rows and batches sent by hand, in alternating rounds;
+   ratios are computed within each round.
+2. Search: compared with the same three requests and MaxSim by hand; then recall of the exact top 10.
 
     python -m benchmarks.milvus_store [--docs 2000] [--json FILE]
 """
@@ -115,7 +115,7 @@ def main() -> None:
     """Prints tables and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=3, help="of the load comparison")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds of the load comparison")
     parser.add_argument("--prefetch", type=int, nargs="+", default=[50, 100, 200])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/milvus.json"))
     arguments = parser.parse_args()

@@ -63,7 +63,7 @@ CODES: tuple[Preset | None, ...] = (None, "int8", "turbo4", "turbo2", "binary")
 
 
 def sizes(data: Data) -> Iterator[Setting]:
-    """FDEs of 160 to 2,560 bytes beside the paper's."""
+    """FDEs of 160 to 2,560 bytes, and FDEs of the paper for comparison."""
     for kind in TWO:
         yield Setting(f"20 x 32 x 16, muvera-1, {kind}", _fde(data, **PAPER), Index(kind))
     for r, k, p, kind in SIZES:
@@ -109,7 +109,7 @@ def graph(data: Data) -> Iterator[Setting]:
 
 
 def default(data: Data) -> Iterator[Setting]:
-    """The default beside the largest of before; for sets that are there to judge only."""
+    """The default and the largest earlier setting, for sets that are only used to judge."""
     yield Setting("20 x 32 x 16, muvera-1, int8", _fde(data, **PAPER), Index("int8"))
     yield Setting("40 x 8 x 8, turbo2", _fde(data))
 

@@ -66,7 +66,7 @@ class Setting:
 
 
 class Remembered:
-    """Encodes a document once, however many indexes are filled with it."""
+    """Encodes each document only once for several indexes."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -76,7 +76,7 @@ class Remembered:
         self.encode_queries, self.to_dict = encoder.encode_queries, encoder.to_dict
 
     def encode_documents(self, docs: Any, mask: Any = None) -> npt.NDArray[np.float32]:
-        """As the encoder's."""
+        """The FDEs of the wrapped encoder."""
         keys = [docs[i].tobytes() for i in range(len(docs))]
         new = [i for i, key in enumerate(keys) if key not in self._known]
         if new:

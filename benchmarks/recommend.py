@@ -1,12 +1,12 @@
-"""How often ``recommend`` holds its target on queries that had no part in the choice.
+"""How often the choice of ``recommend`` reaches its target on held-out queries.
 
     python -m benchmarks.recommend [--sets pydocs FILE.npz] [--draws 20] [--recall 0.95] [--documents N]
                                    [--bytes N] [--json FILE]
 
-In each draw the queries are split in random halves, of which one chooses and the other reports, and encoders get
-another seed; with ``--documents``, another random sample of documents is searched too. The sets are those of
-``benchmarks/sets.py``, without changes. Every draw searches real indexes. With many draws, nineteen of twenty should
-hold.
+In each draw, the queries are split into random halves, one for the choice and one for the report, and encoders get
+another seed. With ``--documents``, each draw also searches another random sample of documents. The sets are those of
+``benchmarks/sets.py``, without changes. Every draw searches real indexes. Of many draws, nineteen of twenty should
+reach the target.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from muvera_adapters.evidence import recommend
 def main() -> None:
     """Prints a line for each draw, and the share that held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as of benchmarks.sets')
+    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as in benchmarks/sets.py')
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument(
-        "--documents", type=int, default=5000, help="documents of a draw, at random where there are more"
+        "--documents", type=int, default=5000, help="maximum number of documents of a draw, drawn at random"
     )
     parser.add_argument("--bytes", type=float, default=None)
     parser.add_argument("--json", type=Path)

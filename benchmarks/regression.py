@@ -1,9 +1,9 @@
 """Recall of regression encoders and of LEMUR on documents and queries that no fit has seen, by scan and in an index.
 
 Everything is fitted to a random half of the documents and a random half of the queries. All documents are then ranked
-for the other queries. Figure: of the ten best documents by exact MaxSim that are in the other half, the share among the
-first 20, 100 and 200. "scan" compares float32 vectors with all documents; the others ask Qdrant Edge: an HNSW graph
-(m=16, ef_construct=100, ef 200) over int8 or two-bit (turbo2) codes, not rescored.
+for the other queries. The figures count the ten best documents by exact MaxSim that are in the other half: their share
+among the first 20, 100 and 200. "scan" compares float32 vectors with all documents; the others search in Qdrant Edge:
+an HNSW graph (m=16, ef_construct=100, ef 200) over int8 or two-bit (turbo2) codes, not rescored.
 
 ``--cut 40`` makes passages of 40 tokens of the documents, ``--join 5`` makes one document of five consecutive ones; the
 halves are then halves of the documents before the cut, or after the joining.
@@ -106,11 +106,11 @@ def _line(figures: list[float]) -> str:
 def main() -> None:
     """Prints a table for each set and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as of benchmarks.sets')
-    parser.add_argument("--cut", type=int, help="tokens of a passage")
-    parser.add_argument("--join", type=int, default=1, help="documents that become one")
+    parser.add_argument("--sets", nargs="+", default=["pydocs"], help='"pydocs", or files as in benchmarks/sets.py')
+    parser.add_argument("--cut", type=int, help="number of tokens of a passage")
+    parser.add_argument("--join", type=int, default=1, help="number of documents that become one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rows", nargs="+", default=[], help="names of rows; default: all")
+    parser.add_argument("--rows", nargs="+", default=[], help="names of rows to measure; default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/regression.json"))
     arguments = parser.parse_args()

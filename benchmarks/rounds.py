@@ -1,4 +1,4 @@
-"""What benchmarks of encoding share: contestants in interleaved rounds, and documents of one length."""
+"""Shared code of the encoding benchmarks: contestants in interleaved rounds, and documents of one length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from muvera_core import TokenBatch
 
 
 def rounds(contestants: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Median over rounds of a contestant's seconds a call; in each round it is called for a tenth of a second."""
+    """Median over rounds of a contestant's seconds per call; in each round it is called for a tenth of a second."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for i in range(repeat + 1):
         for name, call in contestants.items():

@@ -221,11 +221,11 @@ class Edge:
         return os.getpid()
 
     def memory(self) -> dict[str, int]:
-        """Of this process."""
+        """Memory of this process."""
         return memory(os.getpid())
 
     def disk(self) -> int | None:
-        """Bytes of files."""
+        """Bytes of the files."""
         return sum(f.stat().st_blocks * 512 for f in self._path.rglob("*") if f.is_file())
 
 
@@ -237,7 +237,7 @@ class Weaviate:
 
     @contextmanager
     def store(self, encoder: Encoder, codes: str | None) -> Iterator[Any]:
-        """As :meth:`Edge.store`."""
+        """The store, as in :meth:`Edge.store`."""
         made: Any = codes
         with running(self._server) as client:
             if codes is None:
@@ -251,11 +251,11 @@ class Weaviate:
         return self._server.pid
 
     def memory(self) -> dict[str, int]:
-        """Of the server."""
+        """Memory of the server."""
         return memory(self._server.pid)
 
     def disk(self) -> int | None:
-        """Of the server's data."""
+        """Bytes of the server's data."""
         return self._server.disk_bytes()
 
 
@@ -268,7 +268,7 @@ class Qdrant:
 
     @contextmanager
     def store(self, encoder: Encoder, codes: str | None) -> Iterator[Any]:
-        """As :meth:`Edge.store`."""
+        """The store, as in :meth:`Edge.store`."""
         made: Any = codes
         port = int(os.environ.get("QDRANT_GRPC_PORT", "6334"))
         client = QdrantClient(url=self._url, grpc_port=port, prefer_grpc=True, timeout=120)
@@ -280,7 +280,7 @@ class Qdrant:
         client.close()
 
     def memory(self) -> dict[str, int]:
-        """Of its process, or resident bytes by its own metrics."""
+        """Memory of its process, or resident bytes by its own metrics."""
         if self.pid is not None:
             return memory(self.pid)
         with urllib.request.urlopen(f"{self._url}/metrics") as answer:
@@ -362,7 +362,9 @@ def main() -> None:
     parser.add_argument("--codes", nargs="+", default=["auto"], help="presets of the engine")
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--exact", action="store_true")
-    parser.add_argument("--graph", type=int, default=5000, help="largest collection to make a graph over MaxSim of")
+    parser.add_argument(
+        "--graph", type=int, default=5000, help="largest number of documents for which to build a graph over MaxSim"
+    )
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/scale.json"))
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

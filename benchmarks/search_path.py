@@ -1,9 +1,8 @@
-"""What a search costs in this checkout beside another one: its time, the library's own part of it, and its requests.
+"""Cost of a search in this checkout compared with another: its time, the library's share of it, and its requests.
 
-Two processes, one for each checkout, fill a collection of Qdrant Edge with the same documents. They search
-in turns, a round each, and the one that begins changes from round to round. The library's own part is the time of a
-search less that of the engine's calls. Intervals are 95 % bootstrap intervals over the rounds, whose two halves are
-paired.
+Two processes, one for each checkout, fill a collection of Qdrant Edge with the same documents. They search in turns,
+one round each, and take turns in beginning. The library's share is the time of a search minus that of the engine's
+calls. Intervals are 95 % bootstrap intervals over rounds; the two halves of a round are paired.
 
     git worktree add /tmp/before COMMIT
     python -m benchmarks.search_path /tmp/before [--docs 2000] [--rounds 100]
@@ -94,7 +93,7 @@ def asked(process: subprocess.Popen[str], mode: str) -> list[float]:
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("other", type=Path, nargs="?", help="the other checkout")
+    parser.add_argument("other", type=Path, nargs="?", help="directory of the other checkout")
     parser.add_argument("--docs", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

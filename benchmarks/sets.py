@@ -1,4 +1,4 @@
-"""Sets of documents and queries for measurements of recall, named by one line of text.
+"""Sets of documents and queries for measurements of recall, each described by one line of text.
 
 ``pydocs`` (the docstrings that come with the package) or an .npz file with ``doc_tokens``, ``doc_offsets``,
 ``query_tokens`` and ``query_offsets``; then, after a colon, changes in the order of writing, each with one number:
@@ -91,20 +91,20 @@ Pair = tuple[TokenBatch, TokenBatch]
 
 
 def cut(documents: TokenBatch, queries: TokenBatch, tokens: float) -> Pair:
-    """Passages of so many tokens."""
+    """Cuts documents into passages of the given number of tokens."""
     size = int(tokens)
     passages = [d[i : i + size] for d in each(documents) for i in range(0, len(d), size)]
     return TokenBatch.from_list(p for p in passages if 2 * len(p) >= size), queries
 
 
 def join(documents: TokenBatch, queries: TokenBatch, count: float) -> Pair:
-    """So many consecutive documents are one."""
+    """Joins the given number of consecutive documents to one."""
     offsets = np.unique([*documents.offsets[:: int(count)], documents.offsets[-1]])
     return TokenBatch(documents.values, offsets), queries
 
 
 def drawn(documents: TokenBatch, queries: TokenBatch, count: float) -> Pair:
-    """So many of the documents in random order, or all of them several times."""
+    """The given number of documents in random order; all of them several times if there are fewer."""
     rng = np.random.default_rng(_SEED)
     rounds = -(-int(count) // len(documents))
     order = np.concatenate([rng.permutation(len(documents)) for _ in range(rounds)])[: int(count)]
@@ -129,7 +129,7 @@ def noise(documents: TokenBatch, queries: TokenBatch, length: float) -> Pair:
 
 
 def ask(documents: TokenBatch, queries: TokenBatch, count: float) -> Pair:
-    """Documents that leave the set ask in place of the queries, with a few of their tokens."""
+    """Replaces the queries by a few tokens each of documents that are removed from the set."""
     rng = np.random.default_rng(_SEED)
     long_enough = np.flatnonzero(documents.lengths >= _ASKED_TOKENS)
     asking = rng.choice(long_enough, int(count), replace=False)

@@ -1,4 +1,4 @@
-"""What `stop_after` saves and costs: recall of the exact top 10, tokens fetched and scored, and latency.
+"""Savings and costs of `stop_after`: recall of the exact top 10, tokens fetched and scored, and latency.
 
 `search(rerank="client", stop_after=n)` in Qdrant Edge or milvus-lite as `create` makes them, for several n and numbers
 of candidates; "-" is a search without `stop_after`. Figures are means over queries and seeds, latency is a median; the
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["pydocs"])
     parser.add_argument("--database", nargs="+", choices=["edge", "milvus"], default=["edge"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--every", type=int, default=1, help="take each n-th query only")
+    parser.add_argument("--every", type=int, default=1, help="n: use only every n-th query")
     arguments = parser.parse_args()
     for name in arguments.sets:
         data = load(name)

@@ -1,11 +1,11 @@
-"""What the Qdrant Edge store costs beside the bare engine, and what two stages buy beside MaxSim over everything.
+"""Overhead of the Qdrant Edge store compared with the bare engine, and two stages compared with exact MaxSim.
 
-Documents: the sample (pydocs), repeated with noise, so that lengths and directions are real.
+Documents are the sample (pydocs), repeated with noise, so that lengths and directions are realistic.
 
-1. Load rate: the adapter's ``upsert`` against the same encoder, points and batches sent to the engine by hand.
-2. For each quantization: recall of the exact top 10, p50 and p95 at several prefetch sizes, against the engine's
-   MaxSim over everything; disk and memory (growth of the resident set, files mapped by the engine included) for one
-   document. Each quantization runs in a process of its own.
+1. Load rate: ``upsert`` of the adapter compared with the same encoder, points and batches sent to the engine by hand.
+2. For each quantization: recall of the exact top 10, p50 and p95 at several prefetch sizes, compared with the engine's
+   MaxSim over everything; disk and memory per document (growth of the resident set, including files mapped by the
+   engine). Each quantization runs in a separate process.
 
     python benchmarks/store.py [--docs 20000] [--quantizations int8 turbo4 ...] [--json FILE]
 """
@@ -54,7 +54,7 @@ def documents_of(count: int) -> TokenBatch:
 
 
 def load_rates(documents: TokenBatch, rounds: int) -> dict[str, float]:
-    """Documents a second of both, medians of rounds that take turns."""
+    """Documents per second of both, as medians of alternating rounds."""
     encoder = FDEEncoder(FDEConfig(documents.dim))
     encoder.encode_documents(documents[:1])  # compile first
     ids = list(range(len(documents)))
@@ -90,7 +90,7 @@ def load_rates(documents: TokenBatch, rounds: int) -> dict[str, float]:
 
 
 def one_quantization(name: str, count: int, prefetches: Sequence[int]) -> dict[str, Any]:
-    """Everything about one quantization; runs in a process of its own."""
+    """All measurements of one quantization; runs in a separate process."""
     sample, documents = load_pydocs(), documents_of(count)
     encoder = FDEEncoder(FDEConfig(documents.dim))
     ids: list[Any] = list(range(count))
@@ -146,8 +146,8 @@ def main() -> None:
     """Prints tables and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=20_000)
-    parser.add_argument("--load-docs", type=int, default=2_000, help="documents of the load-rate comparison")
-    parser.add_argument("--rounds", type=int, default=5, help="of the load-rate comparison")
+    parser.add_argument("--load-docs", type=int, default=2_000, help="number of documents of the load-rate comparison")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds of the load-rate comparison")
     parser.add_argument("--prefetch", type=int, nargs="+", default=[50, 100, 200, 400])
     parser.add_argument("--quantizations", nargs="*", default=["int8", "turbo4", "turbo2", "binary", "product", "none"])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/store.json"))

@@ -1,9 +1,9 @@
-"""Tokens stored in fewer bits: final top 10, latency of a search and bytes on disk, for each way that a store has.
+"""Tokens stored in fewer bits: recall after reranking, latency and bytes on disk, for each way that a store has.
 
-The truth is exact MaxSim over the vectors as they were given. Each setting is loaded into a new directory and searched
-with 200 candidates. Differences to float16 are means over all queries and seeds, with a 95 % interval from 2,000
-bootstrap samples of queries. Settings take turns in rounds of all queries, so that times can be compared on a shared
-machine; give a file by --lock, which is locked for each round.
+The ground truth is exact MaxSim over the vectors as they were given. Each setting is loaded into a new directory and
+searched with 200 candidates. Differences from float16 are means over all queries and seeds, with a 95 % interval from
+2,000 bootstrap samples of queries. Settings take turns in rounds of all queries, so that times can be compared on a
+shared machine; with --lock, a file is locked during each round.
 
     python -m benchmarks.token_storage edge pydocs cranfield_128.npz --encoder regression:512 --seeds 3
 
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--codes", default="turbo2", help="codes of the FDEs; none: no codes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--reference", type=float, help="MB of another engine's files")
-    parser.add_argument("--presets", nargs="*", help="ways of storing tokens; all of the store by default")
+    parser.add_argument("--reference", type=float, help="size of another engine's files in MB, for comparison")
+    parser.add_argument("--presets", nargs="*", help="ways of storing tokens; default: all of the store")
     parser.add_argument("--lock", type=Path, help="file to lock while times are measured")
     asked = parser.parse_args()
     for name in asked.sets:

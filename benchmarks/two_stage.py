@@ -1,4 +1,4 @@
-"""What two-stage search costs against indexing every token, on the sample and the same engine, in one run.
+"""Two-stage search compared with an index of every token, on the sample and the same engine, in one run.
 
 Contestants, all in Qdrant Edge with the same documents, tokens as float16:
 

@@ -1,17 +1,17 @@
-"""Two stages in Weaviate beside its own multi-vector index and its own MUVERA: one server each, the same documents.
+"""Two stages in Weaviate compared with its multi-vector index and its MUVERA: one server each, the same documents.
 
 Documents: the sample (pydocs), repeated with noise, so that lengths and directions are real. Equal dimensions of both
 encodings, equal graphs, equal quantization, equal rerank depth (``--prefetch``): Weaviate's own MUVERA reranks its
 whole beam (hnsw/search.go: knnSearchByVector cuts to twice the limit only without multi-vectors), so its ``ef`` is set
 to the depth. All servers are loaded in turns, a chunk at a time; then every search is measured in several rounds, in
-turns again, each on a server of its own just restarted, after one warm-up of all queries. Two stages are also run with
+turns again, each on its own server that was just restarted, after one warm-up of all queries. Two stages also run with
 an encoder of a tenth of the dimensions, fitted to the first documents (the sample itself). Figures are medians of the
 rounds. Memory is that of the server process after its queries: RssAnon, which the system cannot drop, and VmRSS, which
 counts what is mapped from files too. Disk is that of a stopped server.
 
     WEAVIATE_BIN=... python -m benchmarks.weaviate_store [--docs 20000] [--json FILE]
 
-``--token-fields`` measures something else: what each kind of token index costs in memory beside the same FDEs, after a
+``--token-fields`` measures something else: the memory of each kind of token index in addition to the same FDEs, after a
 restart and searches that do not touch tokens.
 """
 
@@ -156,7 +156,7 @@ def kinds() -> dict[str, Kind]:
 
 
 def token_fields() -> dict[str, Kind]:
-    """Token indexes beside the same FDEs."""
+    """Kinds of token indexes with the same FDEs."""
     muvera = VI.MultiVector.Encoding.muvera()
     return {
         "stored, no index": ours("none", "none"),
@@ -212,7 +212,7 @@ def measured(server: WeaviateServer, kind: Kind, prefetch: int, exact: Any) -> d
 
 
 def medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """Of every figure."""
+    """The median of every figure."""
     return {key: float(np.median([each[key] for each in rounds])) for key in rounds[0]}
 
 

@@ -1,21 +1,38 @@
-"""Pages that are made when the site is built: the reference of the command line."""
+"""What is made when the site is built: version, links to edit pages and to other pages, reference of the commands."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
 
-from muvera_adapters import cli
+from muvera_adapters import __version__, cli
 
 MARK = "<!-- commands -->"
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts the reference where a page has the mark."""
-    return markdown.replace(MARK, reference()) if MARK in markdown else markdown
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the version into the title; a repository, where one is named, gets links to edit the pages."""
+    config.site_name = f"{config.site_name} {__version__}"
+    config.edit_uri = "edit/main/docs/" if config.repo_url else ""
+    return config
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the reference where a page has the mark, and links to other pages at its end (``next`` in mkdocs.yml)."""
+    if MARK in markdown:
+        markdown = markdown.replace(MARK, reference())
+    following = [files.src_uris[name] for name in config.extra["next"].get(page.file.src_uri, ())]
+    if following:
+        links = ", ".join(f"[{file.page.title}]({file.src_uri})" for file in following if file.page)
+        markdown += f"\n\n**Next:** {links}\n"
+    return markdown
 
 
 def reference() -> str:
@@ -56,7 +73,7 @@ def _epilog(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
         if paragraph.startswith("\b"):
             title, _, commands = paragraph.strip("\b\n").partition("\n")
-            yield from (f"**{title.rstrip(':')}**", "", "```console", re.sub("^  ", "", commands, flags=re.MULTILINE))
+            yield from (f"**{title.rstrip(':')}**", "", "```bash", re.sub("^  ", "", commands, flags=re.MULTILINE))
             yield from ("```", "")
         else:
             yield from (_text(paragraph), "")
@@ -69,4 +86,4 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _text(text: str) -> str:
     # what Markdown would take for HTML, emphasis or a column
-    return re.sub(r"([<>*|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([*|])", r"\\\1", escape(" ".join(text.split()), quote=False))

@@ -1,4 +1,4 @@
-"""An existing Qdrant collection of ColBERT vectors gets FDEs in place, and answers in two stages.
+"""Adds FDEs to an existing Qdrant collection of ColBERT vectors, and searches it in two stages.
 
 python examples/backfill_existing.py COLLECTION --vector colbert --url http://localhost:6333 [--dry-run]
 python examples/backfill_existing.py --stand-in      # makes such a collection in memory first
@@ -32,10 +32,10 @@ def existing(client: QdrantClient, name: str, vector: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collection", nargs="?", default="example_pages")
-    parser.add_argument("--vector", default="colbert", help="its multivector")
+    parser.add_argument("--vector", default="colbert", help="name of the multivector of the collection")
     parser.add_argument("--url", default="http://localhost:6333")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    parser.add_argument("--stand-in", action="store_true", help="on a collection made in memory")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing, only report what would be done")
+    parser.add_argument("--stand-in", action="store_true", help="use a collection made in memory")
     arguments = parser.parse_args()
     client = QdrantClient(":memory:") if arguments.stand_in else QdrantClient(arguments.url, timeout=60)
     if arguments.stand_in:

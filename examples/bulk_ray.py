@@ -3,8 +3,8 @@
 python examples/bulk_ray.py corpus.jsonl weaviate:http://localhost:8080      # lines {"id": ..., "text": ...}
 python examples/bulk_ray.py corpus.jsonl qdrant:http://localhost:6333 [--workers 2] [--stand-in]
 
-Run again after a failure, it does what is left: documents that are there are passed over, and `upsert` replaces by id.
-Each worker embeds, encodes and writes its batches over its own connection; Ray repeats batches of machines that die.
+After a failure, run it again: it skips documents that exist, and `upsert` replaces by id. Each worker embeds, encodes
+and writes its batches over its own connection; Ray repeats the batches of machines that fail.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ class EncodeAndLoad:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus")
-    parser.add_argument("target", help="URL of a server, as the workers reach it")
+    parser.add_argument("target", help="target of a server, with a URL that the workers can reach")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=64, help="documents; what a worker holds in memory at a time")
-    parser.add_argument("--stand-in", action="store_true", help="no model: vectors of words")
+    parser.add_argument(
+        "--batch", type=int, default=64, help="number of documents that a worker has in memory at a time"
+    )
+    parser.add_argument("--stand-in", action="store_true", help="use vectors of words instead of a model")
     arguments = parser.parse_args()
     with Database(arguments.target) as database, contextlib.suppress(CollectionExists):
         database.create(COLLECTION, FDEEncoder(FDEConfig(dim=128)))

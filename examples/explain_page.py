@@ -1,4 +1,4 @@
-"""Which parts of a page a question matched, drawn over the page: a ColPali model, and Qdrant in memory.
+"""Draws over a page which parts of it match a question, with a ColPali model and Qdrant in memory.
 
 python examples/explain_page.py "revenue by quarter" page.png --out map.png
 python examples/explain_page.py "revenue by quarter" --out map.png --stand-in    # no model: a page that is drawn here
@@ -116,10 +116,10 @@ def draw(image: np.ndarray, maps: dict[str, np.ndarray], file: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
-    parser.add_argument("page", nargs="?", help="image file")
+    parser.add_argument("page", nargs="?", help="image file of the page")
     parser.add_argument("--out", default="map.png", help="image file to write")
-    parser.add_argument("--tokens", type=int, default=2, help="draw so many query tokens, those that matched best")
-    parser.add_argument("--stand-in", action="store_true", help="no model: a page that is drawn here")
+    parser.add_argument("--tokens", type=int, default=2, help="number of query tokens to draw, those that match best")
+    parser.add_argument("--stand-in", action="store_true", help="use a page that is drawn here instead of a model")
     arguments = parser.parse_args()
     model = StandIn() if arguments.stand_in else Model()
     image, tokens, rows, columns, first = model.page(arguments.page)

@@ -1,4 +1,4 @@
-"""Pages as images in Weaviate with a ColPali-like model of colpali-engine.
+"""Searches pages as images in Weaviate, with a ColPali-like model of colpali-engine.
 
 python examples/pages_weaviate.py "quarterly revenue" page1.png page2.png ... [--port 8080] [--stand-in]
 """
@@ -58,11 +58,11 @@ class StandIn:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
-    parser.add_argument("pages", nargs="+", help="image files")
+    parser.add_argument("pages", nargs="+", help="image files of the pages")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--grpc-port", type=int, default=50051)
-    parser.add_argument("--stand-in", action="store_true", help="no model: words of the files' names")
+    parser.add_argument("--stand-in", action="store_true", help="use words of the file names instead of a model")
     arguments = parser.parse_args()
     model = StandIn() if arguments.stand_in else Model()
     with weaviate.connect_to_local(arguments.host, arguments.port, arguments.grpc_port) as client:

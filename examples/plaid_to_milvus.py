@@ -1,9 +1,9 @@
-"""A PLAID index (ColBERT, RAGatouille, PyLate, fast-plaid, ...) moved to Milvus, without torch and without the model.
+"""Moves a PLAID index (ColBERT, RAGatouille, PyLate, fast-plaid, ...) to Milvus, without torch and without the model.
 
 python examples/plaid_to_milvus.py INDEX milvus:http://localhost:19530      # or milvus:FILE.db for milvus-lite
 python examples/plaid_to_milvus.py --stand-in milvus:FILE.db                # the sample's index
 
-Killed at any moment, it goes on where it was when it is run again. `muvera migrate` does the same with more options.
+If it is killed, run it again and it continues where it stopped. `muvera migrate` does the same with more options.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def main() -> None:
     parser.add_argument("index", nargs="?", help="directory of the index")
     parser.add_argument("target")
     parser.add_argument("--collection", default="example_plaid")
-    parser.add_argument("--limit", type=int, help="at most so many documents")
-    parser.add_argument("--stand-in", action="store_true", help="the index that comes with the package")
+    parser.add_argument("--limit", type=int, help="maximum number of documents to move")
+    parser.add_argument("--stand-in", action="store_true", help="use the index that comes with the package")
     arguments = parser.parse_args()
     index = Path(samples.__file__).parent / "pydocs" / "index" if arguments.stand_in else arguments.index
     if index is None:

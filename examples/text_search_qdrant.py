@@ -24,8 +24,8 @@ TEXTS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
-    parser.add_argument("--url", help="a Qdrant server; without it, in memory")
-    parser.add_argument("--stand-in", action="store_true", help="no model: vectors of words")
+    parser.add_argument("--url", help="URL of a Qdrant server; default: Qdrant in memory")
+    parser.add_argument("--stand-in", action="store_true", help="use vectors of words instead of a model")
     arguments = parser.parse_args()
     if arguments.stand_in:
         from stand_in import embed

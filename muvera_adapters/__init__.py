@@ -1,4 +1,4 @@
-"""Adapters that bring MUVERA two-stage search to vector databases; each database has a folder."""
+"""Adapters for MUVERA two-stage search in vector databases; each database has its own folder."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ __all__ = [
     "__version__",
 ]
 
-#: version of the installed distribution; read when it is asked for
+#: version of the installed distribution, read on first use
 __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Explanation", "Match"):  # not imported before: they need numpy
+    if name in ("Explanation", "Match"):  # imported only here, because they need numpy
         from muvera_adapters import explanation
 
         return getattr(explanation, name)

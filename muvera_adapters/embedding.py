@@ -1,4 +1,4 @@
-"""Token vectors of query texts, by the late-interaction models of fastembed."""
+"""Token vectors of query texts, with the late-interaction models of fastembed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INSTEAD = "embed the texts with your model (docs/embedding.md), and pass the to
 
 
 def embed_queries(texts: Sequence[str], model: TokenModel | str | None, dim: int) -> TokenBatch:
-    """Token matrices of query texts.
+    """Computes the token matrices of query texts.
 
     Args:
         texts: at least one text.
@@ -28,7 +28,7 @@ def embed_queries(texts: Sequence[str], model: TokenModel | str | None, dim: int
     named = as_token_model(model)
     if named is None:
         raise WrongUsage(
-            "the collection does not keep the model of its tokens: name it with --model, as in --model "
+            "the collection does not store the name of its token model: give it with --model, for example --model "
             "answerdotai/answerai-colbert-small-v1"
         )
     try:
@@ -43,12 +43,12 @@ def embed_queries(texts: Sequence[str], model: TokenModel | str | None, dim: int
         raise InvalidInput(f"fastembed does not put the prompt {named.prompts['query']!r} before queries: {_INSTEAD}")
     try:
         embedder = LateInteractionTextEmbedding(name)
-    except Exception as error:  # what the download and onnxruntime raise
+    except Exception as error:  # the download and onnxruntime raise many kinds
         reason = " ".join(str(error).split())[:300]
         raise MuveraError(f"fastembed cannot load the model {name}: {reason}") from error
     found = TokenBatch.from_list(embedder.query_embed(list(texts)))
     if found.dim != dim:
         raise InvalidInput(
-            f"{name} makes token vectors of width {found.dim}, the collection has {dim}: is it the model?"
+            f"{name} makes token vectors of width {found.dim}, the collection has {dim}: is it the right model?"
         )
     return found

@@ -1,4 +1,4 @@
-"""Why a document has its score: the document token that each query token matched, and its part of MaxSim."""
+"""Explanations of MaxSim scores: the document token that each query token matches, and its share of the score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Order: TypeAlias = Literal["query", "contribution"]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What one query token adds to the score.
+    """The match of one query token, and its contribution to the score.
 
     Attributes:
         query_token: position of the query token.
@@ -27,10 +27,10 @@ class Match:
         similarity: dot product of the two tokens; their cosine where the collection compares tokens by cosine.
         weight: weight of the query token, 1 where no weights were given.
         contribution: ``weight * similarity``; the contributions of all query tokens sum to the score.
-        share: ``contribution`` divided by the score; the shares of all query tokens sum to 1. It is negative where the
-            contribution is. None where the score is 0 or negative, of which no part is a share.
-        best: the ``best=`` most similar document tokens as (position, similarity), best first; the first is
-            ``document_token``. Fewer where the document has fewer tokens.
+        share: ``contribution`` divided by the score; the shares of all query tokens sum to 1. Negative where the
+            contribution is negative. None where the score is 0 or negative, so that shares have no meaning.
+        best: the most similar document tokens as (position, similarity), best first; the first is ``document_token``.
+            There are as many as ``best=`` asks for, or fewer if the document has fewer tokens.
     """
 
     query_token: int
@@ -44,7 +44,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The score of one document, taken apart by query token. ``str()`` is :meth:`table` without texts.
+    """The score of one document, broken down by query token. ``str()`` is :meth:`table` without texts.
 
     Attributes:
         id: id of the document, as it was given to ``upsert``.
@@ -68,7 +68,7 @@ class Explanation:
         document_texts: Sequence[str] | None = None,
         order: Order = "query",
     ) -> str:
-        """The matches as lines of text with aligned columns.
+        """Formats the matches as lines of text with aligned columns.
 
         Args:
             query_texts: text of each of the m query tokens; None: only their positions are shown.
@@ -108,20 +108,20 @@ class Explanation:
     def heatmap(
         self, rows: int, columns: int, query_token: int | None = None, first: int = 0
     ) -> npt.NDArray[np.float32]:
-        """Similarity map of a page whose tokens are patches in row-major order.
+        """Computes the similarity map of a page whose tokens are patches in row-major order.
 
         Args:
             rows: number of rows of patches.
             columns: number of patches in a row.
             query_token: position of a query token; None: the mean over all query tokens, by their weights.
-            first: position of the first patch among the stored tokens; tokens before it and behind the last patch
+            first: position of the first patch among the stored tokens; tokens before the first and after the last patch
                 belong to the prompt.
 
         Returns:
-            (rows, columns) float32, similarity of each patch.
+            (rows, columns) float32 similarities of the patches.
 
         Raises:
-            InvalidInput: a number is out of range, or the document has fewer tokens than that.
+            InvalidInput: a number is out of range, or the document has fewer tokens than the map needs.
         """
         m, n = self.similarities.shape
         _check_number("rows", rows, 1)
@@ -171,7 +171,7 @@ def _column(title: str, cells: list[str], *, right: bool = False) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns that a terminal gives to a text: two for a wide character, none for a combining one."""
+    """Number of columns of a text in a terminal: two for a wide character, none for a combining one."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

@@ -1,6 +1,6 @@
 """The logger of this package, ``muvera_adapters``: retries, waits, repairs, guesses and fallbacks.
 
-No vector, payload or secret is logged. A client's error text may quote a request, so it is cut short.
+No vectors, payloads or secrets are logged. Errors of clients may quote a request, so their messages are shortened.
 """
 
 from __future__ import annotations
@@ -14,6 +14,6 @@ _MOST = 300
 
 
 def short(text: object) -> str:
-    """A text on one line, of at most 300 characters."""
+    """The text on one line, shortened to at most 300 characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= _MOST else f"{line[: _MOST - 4]} ..."

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal or a notebook, and elsewhere a line now and then."""
+"""Progress of long work: a bar in a terminal or a notebook, and otherwise a line of text every 15 seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-#: seconds between two lines where there is no terminal; work that ends sooner prints none
+#: seconds between two lines if there is no terminal; shorter work prints no lines
 SECONDS = 15.0
 
 if TYPE_CHECKING:
@@ -53,15 +53,15 @@ def progress_bar(
     initial: int = 0,
     disable: bool = False,
 ) -> tqdm[Any]:
-    """Shows on the standard error how much of some work is done.
+    """Shows the progress of some work on standard error.
 
     Args:
-        iterable: the work, item by item; None: ``update(n)`` of the result counts.
+        iterable: items of the work; None: the caller counts with ``update(n)`` of the result.
         desc: name of the work.
         total: number of items; None: the length of ``iterable``, if it has one.
         unit: name of one item.
         initial: number of items that were done before.
-        disable: show nothing.
+        disable: whether to show nothing.
     """
     given: dict[str, Any] = {"desc": desc, "total": total, "unit": unit, "initial": initial, "disable": disable}
     if disable or _shows_bars():
@@ -70,17 +70,17 @@ def progress_bar(
 
 
 def tell(line: str) -> None:
-    """Writes a line to the standard error, above a bar where there is one."""
+    """Writes a line to standard error, above the bar if there is one."""
     tqdm.write(line, file=sys.stderr)
 
 
 def _shows_bars() -> bool:
-    # a notebook's stream is not a terminal, and shows bars
+    # the stream of a notebook is not a terminal, but can show bars
     return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
 
 
 class _Lines(_Tqdm):
-    """A whole line of text every :data:`SECONDS`, and one at the end of work that had one before."""
+    """Writes a whole line of text every :data:`SECONDS`, and a last one if there was one before."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._written = time.monotonic()
@@ -88,16 +88,16 @@ class _Lines(_Tqdm):
         super().__init__(*args, **{**kwargs, "mininterval": SECONDS})
 
     def refresh(self, *_: Any, **__: Any) -> None:
-        """Writes a line where the last one is long ago; what other programs would redraw stays as it is."""
+        """Writes a line if the last one was long enough ago; nothing is redrawn."""
         if time.monotonic() - self._written >= SECONDS:
             self._written = time.monotonic()
             self._write()
 
     def display(self, *_: Any, **__: Any) -> None:
-        """Does nothing: there is no line to go back to."""
+        """Does nothing, because lines cannot be redrawn."""
 
     def clear(self, *_: Any, **__: Any) -> None:
-        """Does nothing: what was written stays."""
+        """Does nothing, because lines that were written stay."""
 
     def close(self) -> None:
         """Writes the last line."""

@@ -1,4 +1,4 @@
-"""What stores give back."""
+"""The result types of stores: hits, documents and reports."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy.typing as npt
 
 from muvera_adapters.stores.token_model import TokenModel
 
-#: what users have: strings, integers, UUIDs
+#: ids of documents as users give them: integers, strings or UUIDs
 DocumentId: TypeAlias = int | str | uuid.UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document found.
+    """A document that a search found.
 
     Attributes:
-        id: id as it was given to ``upsert``.
-        score: MaxSim where the search reranked this document, else the encoder's estimate; under ``fusion``, the fused
-            score of its ranks.
-        fde_score: the encoder's estimate, where the store knows it, else None.
-        payload: payload of the document, None where it was not asked for.
-        tokens: (n, token_dim) float32 as stored, None where they were not asked for or are not stored.
+        id: id of the document, as it was given to ``upsert``.
+        score: MaxSim where the search reranked this document, otherwise the encoder's estimate of it; under ``fusion``,
+            the fused score of its ranks.
+        fde_score: the encoder's estimate of MaxSim, None where the store does not know it.
+        payload: payload of the document, None where it was not requested.
+        tokens: (n, token_dim) float32 stored tokens, None where they were not requested or are not stored.
         reranked: whether ``score`` is MaxSim.
         found_by: names of the searches that found the document: ``"fde"``, and for each entry of ``also`` the vector or
-            property that it searches (``also[i]`` where that is not known, or two entries search the same). Empty
-            where no list of candidates was made (``exact_search``).
+            property that it searches (``also[i]`` where that is not known, or two entries search the same one). Empty
+            for ``exact_search``, which has no candidates.
         query_weight: sum of the weights of the query's tokens; None where ``score`` is not a sum over tokens.
     """
 
@@ -45,29 +45,29 @@ class Hit:
 
     @property
     def mean_score(self) -> float | None:
-        """``score`` divided by the sum of the weights of the query's tokens, so that queries of any length compare.
+        """``score`` divided by the sum of the weights of the query's tokens, comparable between queries of any length.
 
-        A reranked document's is the mean similarity of a query token, from -1 to 1 where tokens have unit length. None
-        for fused scores.
+        For a reranked document, this is the mean similarity of a query token: from -1 to 1 where tokens have unit
+        length. None for fused scores.
         """
         return None if self.query_weight is None else self.score / self.query_weight
 
 
 @dataclass(slots=True)
 class Timings:
-    """Where the time of a search went; times are in seconds.
+    """Times of the stages of a search, in seconds, and the numbers of candidates and requests.
 
     Attributes:
-        encode: time to encode the queries of the call (all those of a batch).
-        first_stage: time to find candidates. None: one request does both stages, see ``second_stage``.
+        encode: time to encode the queries of the call (for a batch, all its queries).
+        first_stage: time to find candidates. None: one request did both stages, see ``second_stage``.
         second_stage: time to score candidates by MaxSim. None: nothing was reranked.
-        payload: time to fetch what hits show. None: it came with another request.
+        payload: time to fetch payloads and tokens of the hits. None: they came with another request.
         candidates: number of different candidates of the first stage. None: the database did both stages and does not
-            tell.
+            return this number.
         reranked: number of candidates that were scored by MaxSim; None as for ``candidates``.
-        requests: number of requests of the search, without repetitions and without the count of documents that have no
-            FDE. The searches of a batch share requests, so each shows the number of all.
-        token_bytes: bytes of stored tokens that were fetched to score them here. None: the database scored them.
+        requests: number of requests of the search, without retries and without the count of documents that have no
+            FDE. The searches of a batch share requests, so each shows the number for the whole batch.
+        token_bytes: bytes of stored tokens that the client fetched to score them. None: the database scored them.
     """
 
     encode: float = 0.0
@@ -81,16 +81,16 @@ class Timings:
 
     @property
     def total(self) -> float:
-        """Sum of the stages."""
+        """Sum of the times of all stages, in seconds."""
         return sum(each or 0.0 for each in (self.encode, self.first_stage, self.second_stage, self.payload))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Hits that have one value at a payload key.
+    """Hits that have the same value at a payload key.
 
     Attributes:
-        value: value of the key; None where a document lacks it, which is a group of its own.
+        value: value of the key; None: a document without the key, which is always alone in its group.
         hits: hits of the group, best first.
     """
 
@@ -102,12 +102,12 @@ class Hits(list[Hit]):
     """Hits of one query, best first.
 
     Attributes:
-        unscored: candidates of a reranking search that could not be reranked because no tokens are stored with
-            them; they follow the reranked hits in the list while there is room.
-        without_fde: number of documents of the collection that have no FDE, which no search finds; counted at most 30
-            seconds ago. None: not counted.
-        timings: where the time of the search went.
-        groups: groups of a search with ``group_by``, those with the best hits first; else empty.
+        unscored: candidates that could not be reranked because they have no stored tokens; in the list of hits, they
+            follow the reranked ones as far as ``limit`` allows.
+        without_fde: number of documents of the collection that have no FDE, so that no search finds them; counted at
+            most 30 seconds ago. None: not counted.
+        timings: times of the stages of the search.
+        groups: groups of a search with ``group_by``, those with the best hits first; empty without ``group_by``.
     """
 
     def __init__(
@@ -127,12 +127,12 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document as stored.
+    """A stored document.
 
     Attributes:
-        id: as it was given to ``upsert``.
-        payload: the document's payload.
-        tokens: (n, token_dim) float32 as stored, None when not asked for or not stored.
+        id: id of the document, as it was given to ``upsert``.
+        payload: payload of the document.
+        tokens: (n, token_dim) float32 stored tokens, None where they were not requested or are not stored.
     """
 
     id: DocumentId
@@ -142,11 +142,11 @@ class Document:
 
 @dataclass(slots=True)
 class WriteReport:
-    """What became of every document of a write.
+    """Result of a write; every document is counted as written or listed as failed.
 
     Attributes:
-        written: documents that the database has acknowledged.
-        failed: id and error of those that it has not.
+        written: number of documents that the database has acknowledged.
+        failed: errors of all other documents, by id.
         zero_rows: number of all-zero token vectors that were left out (``zero_rows="drop"``).
     """
 
@@ -157,21 +157,21 @@ class WriteReport:
 
 @dataclass(slots=True)
 class BackfillReport:
-    """What a backfill did, or would do.
+    """Result of a backfill; for a dry run, what a backfill would do.
 
     Attributes:
-        written: documents that got their FDE in this run.
-        copied: documents copied to the new collection in this run (0 in place).
-        failed: id and reason of documents that cannot be encoded; they have no FDE and are not found by searches.
-        without_tokens: documents that have no tokens to encode, or only all-zero ones.
-        refreshed: documents whose FDE was not that of their tokens and has been written again in this run.
-        zero_rows: documents with all-zero token vectors, which their FDEs leave out, among those written in this run.
-        remaining: documents still without an FDE when the run ended (of a dry run: to do).
-        verified: documents of the closing sample whose stored FDE equals the one of their stored tokens.
+        written: number of documents that got their FDE in this run.
+        copied: number of documents copied to the new collection in this run (0 for a backfill in place).
+        failed: reasons of documents that cannot be encoded, by id; they have no FDE, so searches do not find them.
+        without_tokens: number of documents that have no tokens to encode, or only all-zero ones.
+        refreshed: number of documents whose FDE did not match their tokens and was written again in this run.
+        zero_rows: number of documents written in this run with all-zero token vectors, which FDEs leave out.
+        remaining: number of documents without an FDE at the end of the run; for a dry run, documents to do.
+        verified: number of documents of the final sample whose stored FDE matches their stored tokens.
         fde_bytes: float32 bytes of the FDEs to write.
-        read_bytes: float32 bytes of tokens to read; an estimate from the first page.
-        seconds: taken; of a dry run, an estimate from reading and encoding the first page.
-        dry_run: nothing was written.
+        read_bytes: float32 bytes of the tokens to read, estimated from the first page.
+        seconds: duration of the run; for a dry run, an estimate from reading and encoding the first page.
+        dry_run: whether this was a dry run, which writes nothing.
     """
 
     written: int = 0
@@ -190,14 +190,14 @@ class BackfillReport:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What a comparison of FDEs with the stored tokens found; nothing is written.
+    """Result of a comparison of FDEs with the stored tokens, which writes nothing.
 
     Attributes:
         checked: number of documents whose FDE was compared with their tokens.
-        stale: ids of documents whose FDE is that of other tokens: the tokens were replaced without the FDE.
+        stale: ids of documents whose FDE does not match their tokens, because tokens were replaced without the FDE.
         without_fde: number of documents that have tokens but no FDE.
         zero_rows: number of documents with all-zero token vectors, which FDEs leave out.
-        unreadable: id and reason of documents whose stored tokens cannot be encoded.
+        unreadable: reasons of documents whose stored tokens cannot be encoded, by id.
     """
 
     checked: int = 0
@@ -217,27 +217,26 @@ class StoreInfo:
     """State of a collection.
 
     Attributes:
-        name: of the collection.
-        engine: what answered, with its version.
-        documents: stored.
-        without_fde: documents that no search finds.
-        without_tokens: documents that cannot be reranked.
-        segments: parts that the database keeps the data in, where it says.
-        indexed: the database has nothing left to index. What is too little for it to index stays as it is:
+        name: name of the collection.
+        engine: name and version of the database.
+        documents: number of stored documents.
+        without_fde: number of documents without an FDE, which no search finds.
+        without_tokens: number of documents without tokens, which cannot be reranked.
+        segments: number of segments in which the database keeps the collection; None: the database does not say.
+        indexed: whether the database has nothing left to index. It leaves small parts without an index: see
             ``unindexed``.
-        fingerprint: of the encoder.
-        fde_dim: dimensions of an FDE.
-        fde_bytes: of all FDEs at the datatype they are stored in.
-        code_bytes: of their quantized codes, 0 without quantization.
-        token_bytes: of all token matrices; an estimate from a sample.
-        disk_bytes: of the collection's directory, where it is on this machine.
-        unindexed: number of documents that have no index and no codes, so that searches go through all of them. Exact
-            after a load. Where documents were replaced or deleted since, or some lack a vector, it is the least number:
-            databases count those that are gone as indexed until they rebuild that part. None: the database does not
-            say.
-        model: model of the tokens, as ``create`` or ``adopt`` was told; None: nobody named it.
+        fingerprint: fingerprint of the encoder.
+        fde_dim: number of dimensions of an FDE.
+        fde_bytes: bytes of all FDEs at the datatype in which they are stored.
+        code_bytes: bytes of the quantized codes of all FDEs, 0 without quantization.
+        token_bytes: bytes of all token matrices, estimated from a sample.
+        disk_bytes: bytes of the collection's directory; None: it is not on this machine.
+        unindexed: number of documents without an index and codes, which searches scan one by one. Exact after a load.
+            A lower bound if documents were replaced or deleted since, or some lack a vector, because databases count
+            removed documents as indexed until they rebuild that part. None: the database does not say.
+        model: model of the tokens, as given to ``create`` or ``adopt``; None: nobody named it.
         token_error: typical length of the rounding of a stored token, relative to the token's length, where tokens are
-            stored in 8 bits or fewer; else 0.
+            stored in 8 bits or fewer; otherwise 0.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A hook around every call of a store that asks its database, for spans and metrics."""
+"""A hook around every call of a store that uses its database, for spans and metrics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class StoreCall:
     """A call of a method of a store.
 
     Attributes:
-        name: name of the method, such as ``"search"``; ``"scroll"`` for each page.
+        name: name of the method, such as ``"search"``; for ``"scroll"``, each page is a call.
         collection: name of the collection.
         database: name, version and address of the database.
-        result: what the method has got from the database, once the call has ended well: the hits of ``search`` in a
-            list, as ``search_batch`` has them.
+        result: result of the method, available after the call succeeded. The hits of ``search`` are in a list, like
+            those of ``search_batch``.
     """
 
     name: str
@@ -38,21 +38,22 @@ _hook: Hook | None = None
 
 
 def trace_calls(hook: Hook | None) -> None:
-    """Calls ``hook`` around every call of a store of this process from now on; one hook, the last that was given.
+    """Sets the hook around all calls of stores in this process. It replaces an earlier hook.
 
-    It is called with a :class:`StoreCall` and gives a context manager, entered before the call and left after it, in
-    the thread or task of the caller. ``create``, ``open`` and ``adopt`` are not calls of a store. An exception of the
-    hook is logged with its traceback, and the call goes on: it neither loses a result nor replaces an error.
+    The hook is called with a :class:`StoreCall` and returns a context manager. This is entered before the call and left
+    after it, in the thread or task of the caller. ``create``, ``open`` and ``adopt`` are not calls of a store. An
+    exception of the hook is logged with its traceback and does not affect the call: no result is lost, and no error is
+    replaced.
 
     Args:
-        hook: makes a context manager, such as a function with ``contextlib.contextmanager``; None: no hook.
+        hook: function that returns a context manager, such as one with ``contextlib.contextmanager``; None: no hook.
     """
     global _hook
     _hook = hook
 
 
 class traced:  # noqa: N801 (used like a function)
-    """Context of one call, which tells the hook of it; its value takes the result and returns it."""
+    """Context manager of one call, which runs the hook; its value is a function that takes and returns the result."""
 
     __slots__ = ("_call", "_context")
 

@@ -1,4 +1,4 @@
-"""MUVERA Fixed Dimensional Encodings: one vector a document whose dot product approximates MaxSim."""
+"""MUVERA Fixed Dimensional Encodings (FDEs): one vector for each document, whose dot products approximate MaxSim."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Files that encoders and fits are saved in: a JSON description and plain arrays in one .npz, without pickle."""
+"""The files of saved encoders and fits: a JSON description and plain arrays in one .npz file, without pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: what reading and taking apart a file that is damaged, or of another kind, can raise
+#: exceptions when a file is read that is damaged or of another kind
 DAMAGED = (
     OSError,
     ValueError,
@@ -38,7 +38,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-    """Description and arrays of a file; nothing in it is executed. Raises one of ``DAMAGED``."""
+    """Reads the description and the arrays of a file; nothing in it is executed. Raises one of ``DAMAGED``."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     return json.loads(bytes(arrays.pop(kind))), arrays

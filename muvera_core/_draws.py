@@ -1,7 +1,7 @@
 """The random matrices of an encoder, in float64.
 
-Built on the raw output of PCG64, which numpy keeps stable, and not on ``Generator.normal``, which it may change
-(NEP 19): the same seed gives the same matrices with every version of numpy.
+They are made from the raw output of PCG64, which numpy keeps stable. ``Generator.normal`` may change (NEP 19). So the
+same seed gives the same matrices with every version of numpy.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from muvera_core.config import FDEConfig
 
 Float64 = npt.NDArray[np.float64]
 
-HYPERPLANES, PROJECTION, SKETCH = 0, 1, 2  # roles
+HYPERPLANES, PROJECTION, SKETCH = 0, 1, 2  # roles of random streams
 
-# narrower tokens leave three rounds of sign flips too few different rotations
+# with narrower tokens, three rounds of sign flips make too few different rotations
 _MIN_FAST_DIM = 64
 _ROUNDS = 3
 
 
 class Stream:
-    """Random numbers that depend on (seed, index, role) alone; the index is a repetition's or a rotation's."""
+    """Random numbers that depend only on (seed, index, role); the index is that of a repetition or a rotation."""
 
     def __init__(self, seed: int, index: int, role: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence([seed, index, role]))
 
     def integers(self, below: int, count: int) -> npt.NDArray[np.int64]:
-        # modulo 2**64: the bias is below 2**-40 for everything asked here
+        # the bias of the modulo is below 2**-40 for all values of ``below`` that are used
         return (self._raw(count) % np.uint64(below)).astype(np.int64)
 
     def signs(self, *shape: int) -> Float64:
@@ -42,7 +42,7 @@ class Stream:
         return (radius * np.cos(angle)).reshape(shape)  # Box-Muller
 
     def choice(self, below: int, count: int) -> npt.NDArray[np.int64]:
-        """``count`` different numbers below ``below``, ascending; all of them where there are no more."""
+        """``count`` different numbers below ``below`` in ascending order; all numbers if there are not so many."""
         return np.sort(np.argsort(self._raw(below), kind="stable")[:count])
 
     def _raw(self, count: int) -> npt.NDArray[np.uint64]:
@@ -54,13 +54,14 @@ class Draws:
     """Matrices of all repetitions.
 
     Attributes:
-        hyperplanes: (r_reps, k_sim, dim) normals g, of any length.
-        thresholds: (r_reps, k_sim); bit j of a token's partition is 1 where g_j . x > threshold_j.
-        projections: (r_reps, dim, d_proj), or None without inner projection.
-        shifts, signs: (r_reps, partitions) and (r_reps, partitions, block_dim) of the final sketch, or None: element
-            e of a partition's block is added, with its sign, to output (shift + e) modulo d_final.
-        flips: (rotations, rounds, dim) signs of the fast rotations whose rows are the hyperplanes, or None: see
-            :func:`_fast_rotation`.
+        hyperplanes: (r_reps, k_sim, dim) normals g of the hyperplanes, of any length.
+        thresholds: (r_reps, k_sim) thresholds; bit j of a token's partition is 1 where g_j . x > threshold_j.
+        projections: (r_reps, dim, d_proj) matrices of the inner projection, or None without one.
+        shifts: (r_reps, partitions) shifts of the final sketch, or None without one: element e of a partition's block
+            is added, with its sign, to output (shift + e) modulo d_final.
+        signs: (r_reps, partitions, block_dim) signs of the final sketch, or None without one.
+        flips: (rotations, rounds, dim) signs of the fast rotations whose rows are the hyperplanes (see
+            :func:`_fast_rotation`); None if the rotations are not fast.
     """
 
     hyperplanes: Float64
@@ -98,11 +99,11 @@ def draw(config: FDEConfig, mean: npt.NDArray[np.float32] | None = None) -> Draw
 
 
 def _orthogonal_hyperplanes(config: FDEConfig) -> tuple[Float64, Float64 | None]:
-    """(r_reps, k_sim, dim): successive rows of successive rotations; and the flips of these where they are fast."""
+    """(r_reps, k_sim, dim) successive rows of successive rotations, and the flips of the rotations if they are fast."""
     d, count = config.dim, config.r_reps * config.k_sim
     rotations = range(-(-count // d))
     flips = None
-    if _is_fast(d):  # not scaled: the entries are integers, so that no machine rounds a dot product differently
+    if _is_fast(d):  # not scaled, so entries are integers and all machines round dot products alike
         flips = np.array([_flips(config.seed, i, HYPERPLANES, d) for i in rotations]).reshape(-1, _ROUNDS, d)
         rows = [_fast_rotation(signs) for signs in flips]
     else:
@@ -111,10 +112,10 @@ def _orthogonal_hyperplanes(config: FDEConfig) -> tuple[Float64, Float64 | None]
 
 
 def _coupled_projections(config: FDEConfig, d_proj: int, mean: npt.NDArray[np.float32] | None) -> Float64:
-    """(r_reps, dim, d_proj): disjoint rows of rotations for successive repetitions, as many as a rotation has room for.
+    """(r_reps, dim, d_proj) projections: disjoint rows of a rotation for successive repetitions, then the next one.
 
-    Each has E[S S^T] = I over the draws. With a mean, its direction is column 0 of all, and the rotations are those of
-    its complement.
+    Each has E[S S^T] = I over the draws. With a mean, its direction is column 0 of every projection, and the rotations
+    are those of its complement.
     """
     if mean is None:
         return _rotation_slices(config, config.dim, d_proj)
@@ -125,14 +126,14 @@ def _coupled_projections(config: FDEConfig, d_proj: int, mean: npt.NDArray[np.fl
 
 
 def _rotation_slices(config: FDEConfig, dim: int, width: int) -> Float64:
-    shared = dim // width  # repetitions of a rotation
+    shared = dim // width  # number of repetitions that share a rotation
     rotations = [_rotation(config.seed, i, PROJECTION, dim) for i in range(-(-config.r_reps // shared))]
     slices = [rows[s * width : (s + 1) * width].T for rows in rotations for s in range(shared)]
     return np.stack(slices[: config.r_reps]) * np.sqrt(dim / width)
 
 
 def _rotation(seed: int, index: int, role: int, d: int) -> Float64:
-    """(d, d) random rotation: a fast one where there is one, else of uniform distribution."""
+    """(d, d) random rotation: a fast one where ``d`` allows it, otherwise uniformly distributed."""
     if _is_fast(d):
         return _fast_rotation(_flips(seed, index, role, d)) / d**1.5
     return orthonormal(Stream(seed, index, role).normals(d, d)).T
@@ -147,7 +148,7 @@ def _flips(seed: int, index: int, role: int, d: int) -> Float64:
 
 
 def _fast_rotation(flips: Float64) -> Float64:
-    """(d, d) rotation times d**1.5, of integers: H D3 H D2 H D1 of Walsh-Hadamard matrices H and diagonal signs D."""
+    """(d, d) matrix of integers, a rotation times d**1.5: H D3 H D2 H D1 with Walsh-Hadamard H and diagonal signs D."""
     d = flips.shape[1]
     rotation = np.eye(d)
     for signs in flips:
@@ -172,7 +173,7 @@ def _projection(config: FDEConfig, repetition: int, mean: npt.NDArray[np.float32
     stream = Stream(config.seed, repetition, PROJECTION)
     if mean is None:
         return _random_projection(config, stream, config.dim, config.d_proj)
-    # in a basis whose first vector is the mean's direction, that coordinate is kept and the rest projected
+    # in a basis whose first vector is the mean's direction, that coordinate is kept and the others are projected
     basis = _basis(mean.astype(np.float64))
     inner = _random_projection(config, stream, config.dim - 1, config.d_proj - 1)
     return np.column_stack([basis[:, 0], basis[:, 1:] @ inner])
@@ -189,13 +190,13 @@ def _random_projection(config: FDEConfig, stream: Stream, dim: int, width: int) 
 
 
 def orthonormal(gaussian: Float64) -> Float64:
-    """The orthonormal factor whose triangular factor has a positive diagonal: unique, whatever LAPACK does."""
+    """The orthonormal factor whose triangular factor has a positive diagonal, which is unique whatever LAPACK does."""
     q, r = np.linalg.qr(gaussian)
     return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
 
 
 def _basis(direction: Float64) -> Float64:
-    """(d, d) orthonormal, first column along ``direction``: a Householder reflection, exact and without choices."""
+    """(d, d) orthonormal matrix with ``direction`` as its first column: a Householder reflection, exact and unique."""
     unit = direction / np.linalg.norm(direction)
     mirror = unit.copy()
     sign = 1.0 if unit[0] >= 0 else -1.0
@@ -206,7 +207,7 @@ def _basis(direction: Float64) -> Float64:
 
 
 def _fastembed(config: FDEConfig) -> tuple[Float64, Float64 | None]:
-    """fastembed draws everything from one generator: all hyperplanes, then all projections."""
+    """The draws of fastembed, which takes everything from one generator: all hyperplanes, then all projections."""
     generator = np.random.default_rng(config.seed)
     hyperplanes = np.stack([generator.normal(size=(config.dim, config.k_sim)).T for _ in range(config.r_reps)])
     if config.d_proj is None:

@@ -1,4 +1,4 @@
-"""Compiling kernels, and keeping the compiled code on disk."""
+"""Compilation of kernels, with the compiled code cached on disk."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _DIGEST = digest(Path(__file__).parent)
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """numba's cache, which alone would keep a kernel when only the code that it calls in another file has changed.
+    """numba's cache, which here also notices changes of the code that a kernel calls in another file.
 
-    numba looks at time and size of the kernel's own file and at the kernel's bytecode.
+    numba itself only looks at the time and size of the kernel's own file and at the kernel's bytecode.
     """
 
-    # keeping compiled code only saves time: a full disk, a quota, another user's or a damaged file must not stop work
+    # the cache only saves time: a full disk, a quota, a damaged file or that of another user must not stop an encoder
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with suppress(OSError, EOFError, pickle.UnpicklingError):
             return super().load_overload(sig, target_context)
@@ -51,18 +51,18 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Compiles a kernel for each kind of arguments when it is first called with them; releases the GIL."""
-    # "reassoc" lets plain reductions vectorise; the order is fixed when the code is compiled
+    """Compiles a kernel at its first call with each combination of argument types; the kernel releases the GIL."""
+    # "reassoc" lets plain reductions vectorise; their order is fixed when the code is compiled
     compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(function)
     try:
         compiled._cache = _Cache(function)
     except (
         RuntimeError,
         OSError,
-    ) as error:  # no directory that could keep the compiled code: read-only, without a home
+    ) as error:  # no directory can store the compiled code: a read-only disk, or no home directory
         _not_kept(error)
     return compiled
 
 
 def _not_kept(error: Exception) -> None:
-    _LOG.info("compiled code cannot be kept, so every process compiles for seconds: %s", error)
+    _LOG.info("compiled code cannot be cached on disk, so every process compiles for some seconds: %s", error)

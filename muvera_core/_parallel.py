@@ -1,7 +1,7 @@
-"""Spreading work over documents on threads: kernels release the GIL.
+"""Distribution of documents over threads; the kernels release the GIL.
 
-A pool lives as long as one call. That costs some 0.1 ms and makes it safe to encode from several threads at once and
-after a fork, where a kept pool, numba's own threading layers and OpenMP are not.
+A pool lives for one call. This costs about 0.1 ms, and makes it safe to encode from several threads simultaneously and
+after a fork. A permanent pool, numba's own threading layers and OpenMP are not safe there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 
 def default_threads() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -25,9 +25,9 @@ def default_threads() -> int:
 def for_chunks(
     lengths: npt.NDArray[np.int64], chunk_tokens: int, threads: int, work: Callable[[int, int], None]
 ) -> None:
-    """Calls ``work(i, j)`` for slices of some ``chunk_tokens`` consecutive documents' tokens, covering all.
+    """Calls ``work(i, j)`` for slices of consecutive documents with about ``chunk_tokens`` tokens, until all are done.
 
-    The first error by position is raised.
+    Of several errors, that of the first position is raised.
     """
     bounds = _bounds(lengths, chunk_tokens)
     threads = min(threads, len(bounds) - 1)
@@ -41,7 +41,7 @@ def for_chunks(
 
 
 def _bounds(lengths: npt.NDArray[np.int64], chunk_tokens: int) -> list[int]:
-    """Where to cut: at most ``chunk_tokens`` between two cuts, one document at least."""
+    """Positions of cuts, with at most ``chunk_tokens`` tokens and at least one document between two cuts."""
     if len(lengths) == 0:
         return [0]
     ends = np.concatenate([[0], np.cumsum(lengths)])

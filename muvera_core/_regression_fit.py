@@ -1,4 +1,4 @@
-"""The closed form behind the regression encoder: see docs/design.md for the derivation and the measurements."""
+"""The fit of the regression encoder in closed form; docs/design.md has the derivation and the measurements."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ Float64 = npt.NDArray[np.float64]
 Half = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 
-# roles of random streams, beside an FDE's
+# roles of random streams, in addition to those of FDEs
 SAMPLE, WEIGHTS, REFERENCES, SUBSPACE, ROTATION, QUERIES, CLUSTERED, STARTS = range(10, 18)
 
-# room for documents further from the average than any reference document; through an index, it was harmless
+# room for documents that are further from the average than all reference documents; it did not lower recall by an index
 HEADROOM = 1.25
 _ITERATIONS = 4
-_LONGEST = 1_000  # typical length of token vectors, and the shortest is one over it
+_LONGEST = 1_000  # limit of the typical length of token vectors; the lower limit is its inverse
 
-# tokens of a part, at least
+# minimum number of tokens of a part of a document
 _PART_TOKENS = 30
 
-# regularisation of the two steps of a head, and its clustering
+# regularisation of the two steps of a fit with centres, and its clustering
 _CENTRE_RIDGE, _HEAD_RIDGE = 0.03, 0.05
 _CLUSTERED_TOKENS, _CLUSTERINGS = 60_000, 5
-_BLOCK = 8192  # tokens that are compared with all centres at a time
+_BLOCK = 8192  # number of tokens that are compared with all centres at a time
 
 
 class Arithmetic(Protocol):
-    """What a fit spends its time on: numpy arrays in and out, wherever they are multiplied."""
+    """The expensive operations of a fit, on any device. Arguments and results are numpy arrays."""
 
     def maxima(self, documents: list[Tokens], sample: Half) -> Float32:
         """(s, n) largest dot product of each of s sample tokens with each of n documents."""
 
     def product(self, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Matrix product, in the wider of the two types."""
+        """Matrix product in the wider of the two dtypes."""
 
     def factor(self, positive: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Lower Cholesky factor of a symmetric positive definite matrix, and the factor's inverse."""
@@ -49,7 +49,7 @@ class Arithmetic(Protocol):
 
 
 class Processor:
-    """By numpy and this library's kernels."""
+    """The operations on the CPU, with numpy and the kernels of this library."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -70,17 +70,17 @@ class Processor:
 
 
 class Fitted(NamedTuple):
-    """What an encoder keeps, as it is saved.
+    """The saved state of an encoder.
 
     Attributes:
-        sample: (s, d) tokens that documents are compared with: sample tokens, or centres of them; divided by a power
+        sample: (s, d) tokens with which documents are compared: sample tokens, or centres of them; divided by a power
             of two near their mean squared length.
-        centres: (s,) mean over the reference documents of their largest dot product with each of ``sample``.
-        weights: (d, f) of the features relu(x @ weights - thresholds).
-        thresholds: (f,).
-        documents: (s, dim) from centred maxima to a document's vector, shorter than 1.
-        queries: (f, dim) from a query's features to its vector, of any length.
-        lift: (dim,) unit vector that is orthogonal to every query's.
+        centres: (s,) mean over the reference documents of their largest dot product with each row of ``sample``.
+        weights: (d, f) weights of the features relu(x @ weights - thresholds).
+        thresholds: (f,) thresholds of the features.
+        documents: (s, dim) matrix from centred maxima to a document's vector, which is shorter than 1.
+        queries: (f, dim) matrix from a query's features to its vector, which can have any length.
+        lift: (dim,) unit vector that is orthogonal to the vectors of all queries.
     """
 
     sample: Half
@@ -105,10 +105,10 @@ def fit(
     references: int,
     by: Arithmetic,
 ) -> Fitted:
-    """Fits to documents and queries whose tokens have been checked; ``by`` does the large products.
+    """Fits to documents and queries whose tokens have been checked; ``by`` computes the large products.
 
     Raises:
-        ValueError: the documents are all alike, or token vectors are very long or short.
+        ValueError: the documents are all alike, or token vectors are very long or very short.
     """
     unit = _unit(batch)
     sample = _sample(batch, queries, sample_tokens, seed)
@@ -121,11 +121,11 @@ def fit(
         raise ValueError("the sample's documents are all alike: there is nothing to tell apart")
 
     phi = _features(sample, weights, thresholds, by)
-    gram = by.product(phi.T, phi)  # float32 is exact enough beside the ridge, the factorisation's is not
+    gram = by.product(phi.T, phi)  # float32 is exact enough here because of the ridge, but not for the factorisation
     lower, inverse = by.factor(_ridged(gram, ridge))
     whiten = inverse.astype(np.float32)  # (f, f)
     products = by.product(phi.T, targets)  # (f, n)
-    vectors = spanned = by.product(whiten, products)  # the references, whitened
+    vectors = spanned = by.product(whiten, products)  # whitened vectors of the references
     if parts := _parts(chosen, references):
         found = _centred_maxima(parts, sample, by)[1]
         spanned = np.concatenate([vectors, by.product(whiten, by.product(phi.T, found))], axis=1)
@@ -159,7 +159,7 @@ def fit(
 
 
 def _sample(batch: TokenBatch, queries: TokenBatch | None, count: int, seed: int) -> Half:
-    """Tokens to fit to, (s, d): those of queries, at most half of ``count``, then of documents."""
+    """(s, d) tokens to fit to: tokens of queries, at most half of ``count``, then tokens of documents."""
     parts, left = [], count
     if queries is not None:
         parts.append(queries.values[Stream(seed, 0, QUERIES).choice(len(queries.values), count // 2)])
@@ -169,9 +169,9 @@ def _sample(batch: TokenBatch, queries: TokenBatch | None, count: int, seed: int
 
 
 def _parts(documents: list[Tokens], references: int) -> list[Tokens]:
-    """Equal parts of the documents, about as many as references were asked for; none where documents are enough.
+    """Equal parts of the documents, about ``references`` in all; none if there are enough documents.
 
-    Few documents span few directions, in which others do not differ most. Their parts span more.
+    Few documents span few directions, and other documents differ more in other directions. Parts span more directions.
     """
     each = references // len(documents)
     counts = [min(each, len(document) // _PART_TOKENS) for document in documents]
@@ -184,7 +184,7 @@ def _features(tokens: Half, weights: Half, thresholds: Float32, by: Arithmetic) 
 
 
 def _centred_maxima(documents: list[Tokens], sample: Half, by: Arithmetic) -> tuple[Float32, Float32]:
-    """Means (s,) of the largest dot products (s, n) with each document, and those less the means."""
+    """The (s,) means of the (s, n) largest dot products with each document, and these products minus the means."""
     found = by.maxima(documents, sample)
     means = found.mean(axis=1, dtype=np.float64).astype(np.float32)
     found -= means[:, None]
@@ -192,14 +192,14 @@ def _centred_maxima(documents: list[Tokens], sample: Half, by: Arithmetic) -> tu
 
 
 def _ridged(gram: npt.NDArray[Any], ridge: float) -> Float64:
-    """In float64, with a share of the diagonal's mean added to the diagonal."""
+    """The matrix in float64, with a share of the diagonal's mean added to the diagonal."""
     result = gram.astype(np.float64)
     result[np.diag_indices(len(result))] += ridge * np.trace(result) / len(result)
     return result
 
 
 def _cluster(batch: TokenBatch, count: int, seed: int, by: Arithmetic) -> tuple[Half, Float64]:
-    """K-means centres (c, d) of the documents' tokens, and the numbers of tokens in their clusters, (c,)."""
+    """(c, d) k-means centres of the documents' tokens, and the (c,) numbers of tokens in their clusters."""
     tokens = batch.values[Stream(seed, 0, CLUSTERED).choice(len(batch.values), _CLUSTERED_TOKENS)].astype(np.float32)
     centres = tokens[Stream(seed, 0, STARTS).choice(len(tokens), count)]
     sizes = np.ones(len(centres))
@@ -220,7 +220,7 @@ def _cluster(batch: TokenBatch, count: int, seed: int, by: Arithmetic) -> tuple[
 
 
 def _base(phi: Float32, sizes: Float64, by: Arithmetic) -> Float32:
-    """(c, f) weights of features for maxima at centres: a ridge regression over the centres, weighted by ``sizes``."""
+    """(c, f) weights from maxima at centres to features: a ridge regression over the centres, weighted by ``sizes``."""
     shares = sizes / sizes.mean()
     ridge = _CENTRE_RIDGE * float(shares @ np.einsum("ij,ij->i", phi, phi)) / phi.shape[1]
     kernel = by.product(phi, phi.T).astype(np.float64)
@@ -229,20 +229,20 @@ def _base(phi: Float32, sizes: Float64, by: Arithmetic) -> Float32:
 
 
 def _head(targets: Float32, missing: Float32, by: Arithmetic) -> Float64:
-    """(c, k): a ridge regression of what is ``missing``, (k, n), on the references' maxima at the centres, (c, n)."""
+    """(c, k) ridge regression of the (k, n) values ``missing`` on the references' (c, n) maxima at the centres."""
     kernel = by.product(targets, targets.T).astype(np.float64)
     kernel[np.diag_indices(len(kernel))] += _HEAD_RIDGE * np.trace(kernel) / targets.shape[1]
     return by.solve(kernel, by.product(targets, missing.T).astype(np.float64))
 
 
 def _unit(batch: TokenBatch) -> np.float32:
-    """Mean squared length of tokens as a power of two: 1 for unit vectors.
+    """Mean squared length of tokens, rounded to a power of two: 1 for unit vectors.
 
-    What documents are compared with is divided by it, so that its dot products with tokens are about 1 and float16
-    holds the matrix from these to a document's vector.
+    The sample is divided by it. Its dot products with tokens are then about 1, so float16 can hold the matrix from
+    these to a document's vector.
 
     Raises:
-        ValueError: float16 does not hold so long or short tokens well.
+        ValueError: tokens are too long or too short for float16.
     """
     values = batch.values
     squares = np.einsum("ij,ij->", values, values, dtype=np.float64)
@@ -250,27 +250,28 @@ def _unit(batch: TokenBatch) -> np.float32:
     if not 1 / _LONGEST <= length <= _LONGEST:
         raise ValueError(
             f"the sample's token vectors have a length of about {length:.2g}; it must be {1 / _LONGEST:g} to "
-            f"{_LONGEST:,}: scale the token vectors of all documents and queries, to unit length, say"
+            f"{_LONGEST:,}: scale the token vectors of all documents and queries, for example to unit length"
         )
     return np.float32(2.0 ** np.round(2 * np.log2(length)))
 
 
 def _leading(vectors: Float32, start: Float64, by: Arithmetic) -> npt.NDArray[Any]:
-    """(f, k) orthonormal columns that span about what the k leading left singular vectors of (f, n) do.
+    """(f, k) orthonormal columns with nearly the same span as the k leading left singular vectors of (f, n).
 
-    Subspace iteration; only the span matters. Where k exceeds the rank, the rest is from ``start``, which is random.
+    The method is subspace iteration, as only the span matters. Where k exceeds the rank, the other columns come from
+    ``start``, which is random.
     """
     tiny = 1e-6 * float((vectors**2).sum())
     basis = start
     for _ in range(_ITERATIONS):
         basis = by.product(vectors, by.product(vectors.T, basis.astype(np.float32))) + tiny * basis
-        for _ in range(2):  # orthonormal by Cholesky, several times as fast as QR; the second time cleans up
+        for _ in range(2):  # Cholesky is several times as fast as QR; the second pass corrects rounding
             basis = by.product(basis, by.factor(by.product(basis.T, basis))[1].T)
     return basis
 
 
 def _inverse(lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of a lower triangular matrix, by halves: numpy has the general inverse only, at several times the work."""
+    """The inverse of a lower triangular matrix, by halves; numpy's general inverse does several times the work."""
     n = len(lower)
     if n <= 256:
         return np.linalg.inv(lower)

@@ -18,13 +18,13 @@ from muvera_core.tokens import Located, TokenBatch, Tokens
 #: a product of tokens with a matrix: the largest of a document, or the sum of a query's positive ones
 Product: TypeAlias = Literal["maxima", "features"]
 
-# of one call: many documents share one reading of the (sample, dim) matrix, and their maxima take a few MB a thread
+# tokens of one call: many documents share one pass over the (sample, dim) matrix; their maxima take some MB per thread
 _CHUNK_TOKENS = 8192
 _ROW = 128  # a kernel's row
 
 
 class Matrix:
-    """A (rows, columns) matrix as a product's right side.
+    """A (rows, columns) matrix as the right side of a product.
 
     Args:
         matrix: (rows, columns).
@@ -55,12 +55,12 @@ class Matrix:
 
 
 def first_product(kernel: Any, matrix: Matrix, located: Located, i: int, j: int) -> Float32:
-    """What ``kernel`` makes of documents or queries i to j with a matrix of token width: planes, padded with zeros.
+    """Result of ``kernel`` for documents or queries i to j and a matrix of token width: planes, padded with zeros.
 
     Raises:
         InvalidTokens: a token is NaN, infinite or all zeros.
     """
-    rows = 1 if j - i == 1 else -(-(j - i) // LANES) * LANES  # a single query would take the work of 16
+    rows = 1 if j - i == 1 else -(-(j - i) // LANES) * LANES  # padding would cost a single query the work of 16
     out = aligned_rows(-(-len(matrix.panels) * LANES // _ROW) * rows, _ROW).reshape(-1, rows, _ROW)
     out[...] = 0
     state, position, token = kernel(
@@ -80,7 +80,7 @@ def first_product(kernel: Any, matrix: Matrix, located: Located, i: int, j: int)
 
 
 def encode(what: Product, first: Matrix, second: Matrix, located: Located, threads: int) -> Float32:
-    """(n, second.columns): the first product of each document or query, times the second matrix."""
+    """(n, second.columns): the first product of each document or query, multiplied by the second matrix."""
     if not has_numba():
         plain = _plain.maxima if what == "maxima" else _plain.features
         return plain(located, first.dense, first.shift) @ second.dense

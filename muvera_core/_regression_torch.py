@@ -1,4 +1,4 @@
-"""The regression encoder on the device of torch tensors. Imported only where such tensors are given."""
+"""The regression encoder on the device of torch tensors. The module is imported only for such tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK_TOKENS = 4096
 
 
 def encode(fitted: Fitted, docs: Any, mask: ArrayLike | None, what: str) -> Float32:
-    """Vectors of documents or queries (``what``), as numpy float32; errors as of the processor's path."""
+    """Encodes documents or queries (``what``) to numpy float32 vectors; errors are the same as on the CPU."""
     parts, matrices = [], None
     for first, tensors in _chunks(docs, mask, fitted.sample.shape[1], what):
         if matrices is None:
@@ -35,7 +35,7 @@ def encode(fitted: Fitted, docs: Any, mask: ArrayLike | None, what: str) -> Floa
 
 
 class Device:
-    """The products of a fit on a device: numpy arrays in and out. See ``_regression_fit.Arithmetic``."""
+    """The operations of a fit on a device (``_regression_fit.Arithmetic``). Arguments and results are numpy arrays."""
 
     def __init__(self, device: Any) -> None:
         self._device = device
@@ -96,12 +96,12 @@ def _queries(m: dict[str, Any], values: Any, lengths: Any) -> Any:
 
 
 def _chunks(docs: Any, mask: ArrayLike | None, dim: int, what: str) -> Iterator[tuple[int, list[Any]]]:
-    """(position of the first, tensors) of some tokens at a time, shapes checked."""
+    """Slices of some tokens, as (position of the first document, tensors), with checked shapes."""
     held: list[Any] = []
     tokens = first = 0
     for position, tensor in enumerate(_matrices(docs, mask, dim)):
         tensor = torch.as_tensor(tensor).detach()
-        # the shared checks look at shape and dtype only: a stand-in without memory will do
+        # the shared checks look at shape and dtype only, so an array without memory can stand for the tensor
         stand_in = np.broadcast_to(np.float32(1), tuple(tensor.shape))
         to_matrix(stand_in, dim=dim, what=f"{what} {position}", position=position)
         held.append(tensor)
@@ -116,11 +116,13 @@ def _chunks(docs: Any, mask: ArrayLike | None, dim: int, what: str) -> Iterator[
 def _matrices(docs: Any, mask: ArrayLike | None, dim: int) -> Iterable[Any]:
     if mask is None:
         if hasattr(docs, "shape"):
-            to_matrices(np.broadcast_to(np.float32(1), tuple(docs.shape)), dim=dim)  # always refuses: no list, no mask
+            to_matrices(
+                np.broadcast_to(np.float32(1), tuple(docs.shape)), dim=dim
+            )  # always raises: neither a list nor a mask
         return docs
     real = torch.as_tensor(mask, device=docs.device)
     if docs.ndim != 3 or real.shape != docs.shape[:2] or not bool(((real == 0) | (real == 1)).all()):
-        # refused there with the reason
+        # raises with the reason
         to_matrices(np.broadcast_to(np.float32(1), tuple(docs.shape)), real.cpu().numpy(), dim=dim)
     return (matrix[keep.bool()] for matrix, keep in zip(docs, real, strict=True))
 

@@ -1,4 +1,4 @@
-"""What determines an FDE: sizes, seed and options, with a fingerprint."""
+"""The configuration of an FDE: sizes, seed and options, with a fingerprint."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Projection = Literal["orthonormal", "rademacher", "count_sketch"]
 Algorithm = Literal["muvera-2", "muvera-1", "fastembed-1"]
 
 MAX_K_SIM = 16
-# what every supported database could hold is smaller still; this bounds memory, not quality
+# a bound for memory, not for quality; every supported database stores fewer dimensions
 MAX_FDE_DIM = 1 << 24
 
-# of of_size(), as measured with documents of 48 to 900 tokens
+# constants of of_size(), as measured with documents of 48 to 900 tokens
 _D_PROJ = 8
 _LEAST_REPS, _MOST_K_SIM = 10, 5
 _SHORT, _SHORT_MOST_K_SIM = 60, 3  # below 60 tokens, k_sim is at most 3
@@ -24,48 +24,50 @@ _ENOUGH_REPS = ((500, 20), (200, 40))  # above 500 tokens, 20 repetitions are en
 
 
 def fingerprint_of(content: Mapping[str, Any]) -> str:
-    """32 hex digits that change with anything in ``content``."""
+    """Hash of ``content`` in 32 hex digits, which changes with any value in it."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class FDEConfig:
-    """Everything that a Fixed Dimensional Encoding depends on (MUVERA, arXiv 2405.19504, section 2).
+    """All settings of a Fixed Dimensional Encoding (MUVERA, arXiv 2405.19504, section 2).
 
-    Two encoders of equal configs give interchangeable FDEs, on every machine.
+    Encoders with equal configs produce interchangeable FDEs, on every machine.
 
     ``algorithm`` says how the random matrices are drawn:
 
-    - ``"muvera-2"``: orthogonal draws. Random rotations give ``dim`` orthogonal hyperplanes each, and successive
+    - ``"muvera-2"``: orthogonal draws. Each random rotation gives ``dim`` orthogonal hyperplanes, and successive
       repetitions take the next ``k_sim`` of them ("super-bit" LSH, Ji et al., NIPS 2012). Further rotations are cut
       into disjoint projections of ``d_proj`` dimensions, one for each repetition (orthogonal random features, Yu et
-      al., NIPS 2016). Repetitions then repeat less of each other, and the same recall takes fewer dimensions. Where
-      ``dim`` is a power of two from 64 on, a rotation is three rounds of random signs and a Walsh-Hadamard transform,
-      which makes hashing several times faster; otherwise it is drawn uniformly.
-    - ``"muvera-1"``: the paper's independent draws: Gaussian hyperplanes, and a projection for each repetition.
-    - ``"fastembed-1"``: those of fastembed's ``Muvera``, see :meth:`fastembed`.
+      al., NIPS 2016). Repetitions then share less information, so the same recall needs fewer dimensions. Where
+      ``dim`` is a power of two of at least 64, a rotation is three rounds of random signs and a Walsh-Hadamard
+      transform, which makes hashing several times faster. Otherwise it is drawn uniformly.
+    - ``"muvera-1"``: the independent draws of the paper: Gaussian hyperplanes, and a projection for each repetition.
+    - ``"fastembed-1"``: the draws of fastembed's ``Muvera``, see :meth:`fastembed`.
 
     Args:
-        dim: width of a token vector, d in the paper.
-        r_reps: repetitions, R. More repetitions lower the noise; with everything else equal, the FDE of
-            fewer repetitions is a prefix of the longer one (before scaling; not with ``d_final``).
-        k_sim: hyperplanes of a partition; a repetition has 2**k_sim partitions.
+        dim: width of a token vector (d in the paper).
+        r_reps: number of repetitions (R in the paper). More repetitions lower the noise. With everything else equal,
+            the FDE of fewer repetitions is a prefix of the longer one (before scaling; not with ``d_final``).
+        k_sim: number of hyperplanes in a repetition, which make 2**k_sim partitions.
         d_proj: dimensions of a partition after the inner projection, at most ``dim``; None: no projection.
-        seed: seed of all randomness, at least 0. A repetition's matrices depend on the seed, its number and, with
-            ``"muvera-2"``, on ``k_sim`` and ``d_proj``; never on ``r_reps``.
-        projection: the inner projection. ``"orthonormal"``: columns of a random rotation scaled by sqrt(d / d_proj),
-            the lowest variance; ``"rademacher"``: the paper's +-1/sqrt(d_proj); ``"count_sketch"``: one +-1 a
-            dimension. The last two are drawn independently for each repetition with every algorithm.
-        fill_empty: give a document's empty partitions the token nearest in Hamming distance (ties: the first token).
-        normalize: scale documents' FDEs to unit length. It is not in the paper (``False`` is the paper's), costs
-            nothing, and raised recall on every collection measured; queries are never scaled.
+        seed: seed of all randomness, at least 0. The matrices of a repetition depend on the seed, its number and, with
+            ``"muvera-2"``, on ``k_sim`` and ``d_proj``; they never depend on ``r_reps``.
+        projection: kind of the inner projection. ``"orthonormal"``: columns of a random rotation scaled by
+            sqrt(d / d_proj), which have the lowest variance; ``"rademacher"``: +-1/sqrt(d_proj), as in the paper;
+            ``"count_sketch"``: one +-1 for each dimension. The last two are drawn independently for each repetition
+            with every algorithm.
+        fill_empty: whether an empty partition of a document gets the token that is nearest in Hamming distance (of
+            equally near ones, the first).
+        normalize: whether FDEs of documents are scaled to unit length. The paper does not do this (``False`` is the
+            paper's). It costs nothing and raised recall on every collection measured. Queries are never scaled.
         d_final: dimensions after a final count sketch over all repetitions (appendix C.2 has a dense matrix here);
             None: no final projection.
         algorithm: version of the construction, see above.
 
     Raises:
-        ValueError: a size is out of range or sizes contradict each other.
+        ValueError: a size is out of range, or sizes contradict each other.
         TypeError: a size is not an integer.
     """
 
@@ -97,7 +99,7 @@ class FDEConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
         if self.k_sim > MAX_K_SIM:
-            raise ValueError(f"k_sim={self.k_sim} makes 2**{self.k_sim} partitions; at most {MAX_K_SIM} is supported")
+            raise ValueError(f"k_sim={self.k_sim} makes 2**{self.k_sim} partitions; k_sim can be at most {MAX_K_SIM}")
         if self.d_proj is not None and self.d_proj > self.dim:
             raise ValueError(
                 f"d_proj={self.d_proj} is larger than dim={self.dim}: a projection cannot add dimensions; "
@@ -114,17 +116,17 @@ class FDEConfig:
 
     @property
     def n_partitions(self) -> int:
-        """Partitions of one repetition, 2**k_sim."""
+        """Number of partitions of one repetition: 2**k_sim."""
         return 1 << self.k_sim
 
     @property
     def block_dim(self) -> int:
-        """Dimensions that one partition takes: d_proj, or dim without inner projection."""
+        """Dimensions of one partition: d_proj, or dim without inner projection."""
         return self.dim if self.d_proj is None else self.d_proj
 
     @property
     def unprojected_dim(self) -> int:
-        """r_reps * 2**k_sim * block_dim, the dimensions before the final projection."""
+        """Dimensions before the final projection: r_reps * 2**k_sim * block_dim."""
         return self.r_reps * self.n_partitions * self.block_dim
 
     @property
@@ -134,19 +136,23 @@ class FDEConfig:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits; equal exactly where FDEs are interchangeable (but for what an encoder has fitted)."""
+        """32 hex digits. Two configs have the same fingerprint exactly if their FDEs are interchangeable.
+
+        What an encoder has fitted is not part of its config.
+        """
         return fingerprint_of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Describes the config in JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FDEConfig:
-        """The config that :meth:`to_dict` described.
+        """Rebuilds the config that :meth:`to_dict` described.
 
         Raises:
-            ValueError: a key is unknown, or dim is missing: another version wrote it, or it is no FDE config.
+            ValueError: a key is unknown or ``dim`` is missing, because another version wrote the content or it is not
+                an FDE config.
         """
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(content) - known)
@@ -157,26 +163,26 @@ class FDEConfig:
 
     @classmethod
     def of_size(cls, dim: int, fde_dim: int, tokens: float | None = None, **options: Any) -> FDEConfig:
-        """The config for a number of dimensions, with the sizes that ranked best in measurements (docs/encoders.md).
+        """Chooses the config for a number of dimensions, with the sizes that ranked best in measurements.
 
-        ``d_proj`` is 8 (None where ``dim`` is at most 8). ``k_sim`` is the largest for which enough repetitions are
-        left: five times as many as partitions. That is 1 from 160 dimensions on, 2 from 640, 3 from 2,560, 4 from
-        10,240 and 5 from 40,960. For documents of more than 200 tokens, 40 repetitions are enough (4 from 5,120 on,
-        5 from 10,240); above 500 tokens, 20 are enough (3 from 1,280 on, 4 from 2,560, 5 from 5,120). For documents
-        of fewer than 60 tokens, ``k_sim`` is at most 3.
+        ``d_proj`` is 8 (None where ``dim`` is at most 8). ``k_sim`` is the largest that leaves enough repetitions: five
+        times as many as partitions. This gives 1 from 160 dimensions on, 2 from 640, 3 from 2,560, 4 from 10,240 and 5
+        from 40,960. For documents of more than 200 tokens, 40 repetitions are enough (4 from 5,120 on, 5 from 10,240).
+        For documents of more than 500 tokens, 20 are enough (3 from 1,280 on, 4 from 2,560, 5 from 5,120). For
+        documents of fewer than 60 tokens, ``k_sim`` is at most 3. docs/encoders.md has the measurements.
 
-        The result's ``fde_dim`` is the largest multiple of ``2**k_sim * d_proj`` that is not above the given one: the
-        given one where it is such a multiple, and else fewer by less than one repetition. More dimensions asked for
-        never give fewer. ``of_size(dim, 2560)`` is the default config where ``dim`` is more than 8.
+        The ``fde_dim`` of the result is the largest multiple of ``2**k_sim * d_proj`` that is at most the given one. It
+        differs from the given one by less than one repetition. A larger argument never gives a smaller result.
+        ``of_size(dim, 2560)`` is the default config where ``dim`` is more than 8.
 
         Args:
             dim: width of a token vector.
-            fde_dim: most dimensions of an FDE, at least 20 times ``d_proj``.
+            fde_dim: maximum number of dimensions of an FDE, at least 20 times ``d_proj``.
             tokens: typical number of tokens of a document, such as the mean; None: not known.
-            options: the constructor's other arguments (seed, normalize, ...), but no sizes.
+            options: other arguments of the constructor (seed, normalize, ...), except sizes.
 
         Raises:
-            ValueError: ``fde_dim`` is too small to rank by or too large, or ``tokens`` is not positive.
+            ValueError: ``fde_dim`` is too small for a useful ranking or too large, or ``tokens`` is not positive.
             TypeError: a number is not an integer, or an option is a size.
         """
         sizes = sorted({"r_reps", "k_sim", "d_proj", "d_final"} & set(options))
@@ -202,14 +208,14 @@ class FDEConfig:
     def fastembed(
         cls, dim: int, k_sim: int = 5, dim_proj: int = 16, r_reps: int = 20, random_seed: int = 42
     ) -> FDEConfig:
-        """The encoding of fastembed's ``Muvera``, to go on with collections filled by it; arguments are fastembed's.
+        """The encoding of fastembed's ``Muvera``, for collections that fastembed filled.
 
-        Same random draws, +-1 projection (none when ``dim_proj`` equals ``dim``), documents not scaled, an empty
-        partition filled with the first token of the nearest partition (ties: the lowest partition). FDEs agree to
-        float32 rounding; fastembed returns float64.
+        The arguments are those of fastembed, and so are the random draws. The projection is +-1 (none when ``dim_proj``
+        equals ``dim``), and documents are not scaled. An empty partition gets the first token of the nearest partition
+        (of equally near ones, the lowest). FDEs agree to float32 rounding; fastembed returns float64.
         """
         if dim_proj > dim:
-            raise ValueError(f"dim_proj={dim_proj} is larger than dim={dim}, which fastembed refuses too")
+            raise ValueError(f"dim_proj={dim_proj} is larger than dim={dim}, which fastembed does not allow either")
         return cls(
             dim=dim,
             r_reps=r_reps,
@@ -223,7 +229,7 @@ class FDEConfig:
 
 
 def _least_reps(k_sim: int, tokens: float | None) -> float:
-    """Repetitions from which on ``k_sim`` hyperplanes rank better than fewer, for documents of ``tokens`` tokens."""
+    """Number of repetitions from which ``k_sim`` hyperplanes rank better than fewer, for documents of this length."""
     if tokens is not None and tokens < _SHORT and k_sim > _SHORT_MOST_K_SIM:
         return math.inf
     enough = next((reps for above, reps in _ENOUGH_REPS if tokens is not None and tokens > above), math.inf)

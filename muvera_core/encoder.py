@@ -1,4 +1,4 @@
-"""What stores rely on, and how encoders are written to and rebuilt from storage."""
+"""The protocol of encoders, and functions that save, load and rebuild them."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class Encoder(Protocol):
 
     @property
     def token_dim(self) -> int:
-        """Width of the token vectors it takes."""
+        """Width of the token vectors that the encoder takes."""
         ...
 
     @property
     def dim(self) -> int:
-        """Dimensions of the vectors it gives."""
+        """Number of dimensions of an encoded vector."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Stable hex id; vectors of two encoders may be compared exactly when their fingerprints are equal."""
+        """Stable hex id; vectors of two encoders can be compared only if their fingerprints are equal."""
         ...
 
     def encode_documents(self, docs: Any, mask: ArrayLike | None = None) -> Float32:
-        """(n, dim) float32, one row a document, in order."""
+        """Encodes n documents: (n, dim) float32, row i for document i."""
         ...
 
     def encode_queries(self, queries: Any, mask: ArrayLike | None = None) -> Float32:
-        """(n, dim) float32, one row a query, in order."""
+        """Encodes n queries: (n, dim) float32, row i for query i."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: ``type``, ``fingerprint`` and, where it is small enough to travel with a collection, all state.
+        """Describes the encoder in JSON values: ``type``, ``fingerprint`` and, where it is small, the complete state.
 
-        :func:`encoder_from_dict` rebuilds the encoder from it.
+        :func:`encoder_from_dict` rebuilds the encoder if the state is complete. Collections keep this description.
         """
         ...
 
@@ -61,13 +61,13 @@ def register(name: str, build: Callable[[Mapping[str, Any], SavedArrays], Encode
 
 
 def encoder_from_dict(content: Mapping[str, Any], state: SavedArrays | None = None) -> Encoder:
-    """Rebuilds an encoder and checks that it is the one that was described.
+    """Rebuilds an encoder and checks that it has the fingerprint of the described one.
 
     Raises:
         ValueError: the type is unknown, the content is damaged, or the rebuilt encoder has another fingerprint.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"the description of an encoder must be what to_dict() gives, got {type(content).__name__}")
+        raise ValueError(f"the description of an encoder must be what to_dict() gives, got a {type(content).__name__}")
     name = content.get("type")
     if not isinstance(name, str) or name not in _BUILDERS:
         known = ", ".join(sorted(_BUILDERS))
@@ -85,23 +85,24 @@ def encoder_from_dict(content: Mapping[str, Any], state: SavedArrays | None = No
 
 
 def save_encoder(path: str | os.PathLike[str], content: Mapping[str, Any], state: SavedArrays | None = None) -> None:
-    """Writes ``to_dict()`` and arrays into one .npz file (plain arrays, no pickle), replacing it at once."""
+    """Writes ``to_dict()`` and arrays into one .npz file (plain arrays, no pickle), replacing the file atomically."""
     _archive.write(path, "encoder", content, state or {})
 
 
 def load_encoder(path: str | os.PathLike[str]) -> Encoder:
-    """The encoder that ``encoder.save(path)`` wrote.
+    """Reads the encoder that ``encoder.save(path)`` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no saved encoder, is damaged, or is of a version that this one cannot rebuild.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a saved encoder, is damaged, or was written by a version whose encoders this one
+            cannot rebuild.
     """
     try:
         content, arrays = _archive.read(path, "encoder")
     except FileNotFoundError:
         raise
     except _archive.DAMAGED as error:
-        raise ValueError(f"{os.fspath(path)} is no saved encoder: {error}") from error
+        raise ValueError(f"{os.fspath(path)} is not a saved encoder: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{os.fspath(path)} is no saved encoder: its description is no JSON object")
+        raise ValueError(f"{os.fspath(path)} is not a saved encoder: its description is not a JSON object")
     return encoder_from_dict(content, arrays)

@@ -25,33 +25,36 @@ from muvera_core.tokens import (
     weighted_sum,
 )
 
-# of one kernel call: the packed tokens and the scratch stay in a core's L2 cache
+# tokens of one kernel call: with these, the packed tokens and the scratch memory stay in a core's L2 cache
 _CHUNK_TOKENS = 1024
 
 
 class FDEEncoder:
     """Encodes token matrices so that ``query_fde @ document_fde`` approximates their MaxSim score.
 
-    The construction is MUVERA's (arXiv 2405.19504). In every repetition, a token's side of ``k_sim`` random hyperplanes
-    names its partition. A query's partition holds the sum of its tokens, a document's the mean, and an empty one of a
-    document the nearest token (in Hamming distance); all are projected to ``d_proj`` dimensions and concatenated.
-    Hyperplanes and projections are drawn as ``config.algorithm`` says: by default from rotations that repetitions
-    share. Unscaled, the dot product approximates ``r_reps`` times MaxSim, and never exceeds it when ``d_proj`` and
-    ``d_final`` are None (lemma A.3), however the hyperplanes are drawn.
+    The construction is that of MUVERA (arXiv 2405.19504). In every repetition, ``k_sim`` random hyperplanes divide the
+    space into partitions. A query's partition holds the sum of its tokens, and a document's partition holds the mean.
+    An empty partition of a document holds the token that is nearest in Hamming distance. Each partition is projected
+    to ``d_proj`` dimensions, and all are concatenated. ``config.algorithm`` says how hyperplanes and projections are
+    drawn: by default from rotations that repetitions share. Without ``config.normalize``, the dot product approximates
+    ``r_reps`` times MaxSim. It never exceeds this when ``d_proj`` and ``d_final`` are None (lemma A.3), however the
+    hyperplanes are drawn.
 
-    The result for a document depends on its tokens alone: not on the batch around it, nor on ``threads``. Partitions
-    are decided in float64, everything else is float32. An encoder may be used from several threads and after a fork.
-    Its first use compiles the kernels (seconds, once per machine; the code is cached on disk). Where numba is not
-    installed, numpy computes the same vectors, but for rounding and several times slower.
+    The result for a document depends only on its tokens, not on the other documents of the batch or on ``threads``.
+    Partitions are decided in float64, everything else is float32. An encoder can be used from several threads and
+    after a fork. The first use compiles the kernels, which takes seconds, once per machine (the code is cached on
+    disk). Where numba is not installed, numpy computes the same vectors, except
+    for rounding, and takes several times as long.
 
     Args:
-        config: sizes, seed and options.
-        threads: at most so many; None: one per core this process may use.
+        config: sizes, seed and options of the encoding.
+        threads: maximum number of threads; None: one for each core that this process may use.
 
     Attributes:
-        config: as given.
-        mean: (dim,) float32, what :meth:`fit` measured, or None.
-        threads: as given, or the number of cores.
+        config: sizes, seed and options of the encoding.
+        mean: (dim,) float32 mean of the sample's tokens, as :meth:`fit` measured it; None for an encoder that was not
+            fitted.
+        threads: maximum number of threads.
     """
 
     def __init__(self, config: FDEConfig, *, threads: int | None = None) -> None:
@@ -65,28 +68,31 @@ class FDEEncoder:
 
     @classmethod
     def fit(cls, config: FDEConfig, sample_tokens: Any, *, threads: int | None = None) -> FDEEncoder:
-        """An encoder for models whose token vectors share a direction (anisotropic models).
+        """Makes an encoder for models whose token vectors share a direction (anisotropic models).
 
-        A large common part makes all tokens fall into few partitions, and the noise of projecting it drowns the
-        differences that rank documents. So the hash looks at x - mean, and the mean's direction is kept as one exact
-        coordinate of the projection, the other d_proj - 1 being random in its complement: still an unbiased estimate
-        of the original MaxSim, at the same size. Harmless on isotropic vectors. (No paper has it; docs/design.md
-        gives the measurements.)
+        A large common part of all tokens makes them fall into few partitions, and the noise of its projection hides
+        the differences that rank documents. A fitted encoder therefore hashes x - mean. It keeps the mean's direction
+        as one exact coordinate of the projection, and draws the other d_proj - 1 at random in its complement. The
+        estimate of the original MaxSim stays unbiased, at the same size. On isotropic vectors it does no harm. (No
+        paper describes this; docs/design.md has the measurements.)
 
         Args:
-            config: sizes, seed and options; ``d_proj`` at least 2 or None.
-            sample_tokens: token vectors of the corpus, some 10,000: an (n, dim) array, or documents in any form that
-                :meth:`encode_documents` takes.
-            threads: as in the constructor.
+            config: sizes, seed and options of the encoding; ``d_proj`` must be at least 2, or None.
+            sample_tokens: about 10,000 token vectors of the collection: an (n, dim) array, or documents in any form
+                that :meth:`encode_documents` takes.
+            threads: maximum number of threads; None: one for each core that this process may use.
 
         Raises:
-            InvalidTokens: the sample is empty, of another width, or not finite.
+            InvalidTokens: the sample is empty, its vectors have another width, or a value is not finite.
             ValueError: the config cannot be fitted, or the sample's mean is zero.
         """
         if config.algorithm == "fastembed-1":
-            raise ValueError(f"a config of algorithm {config.algorithm} cannot be fitted: nothing else would match it")
+            raise ValueError(
+                f"a config with algorithm {config.algorithm} cannot be fitted: its FDEs would no longer match those of "
+                "fastembed"
+            )
         if config.d_proj is not None and config.d_proj < 2:
-            raise ValueError(f"d_proj={config.d_proj} has no room for the mean's direction; use at least 2")
+            raise ValueError(f"d_proj={config.d_proj} has no room for the mean's direction: use at least 2")
         if getattr(sample_tokens, "ndim", None) == 2:
             sample_tokens = [sample_tokens]
         sample = to_batch(sample_tokens, dim=config.dim, what="sample").values
@@ -101,70 +107,71 @@ class FDEEncoder:
     @classmethod
     def _fitted(cls, config: FDEConfig, mean: Float32, threads: int | None) -> FDEEncoder:
         if not mean.any():
-            raise ValueError("the sample's mean is zero: there is no common direction, use FDEEncoder(config)")
+            raise ValueError("the sample's mean is zero, so there is no common direction: use FDEEncoder(config)")
         encoder = cls(config, threads=threads)
-        # through its shortest decimal form, so that to_dict() is short and gives back these very bits
+        # rounded to the shortest decimals, so that to_dict() is short and restores exactly the same bits
         encoder.mean = np.array([float(str(x)) for x in mean], np.float32)
         encoder.mean.flags.writeable = False
         return encoder
 
     @property
     def token_dim(self) -> int:
-        """Width of the token vectors it takes, ``config.dim``."""
+        """Width of the token vectors that the encoder takes: ``config.dim``."""
         return self.config.dim
 
     @property
     def dim(self) -> int:
-        """Dimensions of an FDE, ``config.fde_dim``."""
+        """Number of dimensions of an FDE: ``config.fde_dim``."""
         return self.config.fde_dim
 
     @property
     def document_norm(self) -> float | None:
-        """Length of every document's FDE: 1 where they are scaled (``config.normalize``), else None, as it varies."""
+        """Length of a document's FDE: 1 where FDEs are scaled (``config.normalize``), else None because it varies."""
         return 1.0 if self.config.normalize else None
 
     @cached_property
     def fingerprint(self) -> str:
-        """The config's, or one of the config and the fitted mean."""
+        """32 hex digits: the config's fingerprint, or for a fitted encoder that of the config and the mean together."""
         if self.mean is None:
             return self.config.fingerprint
         return fingerprint_of({"config": self.config.to_dict(), "mean": _decimals(self.mean)})
 
     def encode_documents(self, docs: Any, mask: ArrayLike | None = None) -> Float32:
-        """FDEs of documents.
+        """Computes the FDEs of documents.
 
         Args:
             docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.
-                Matrices may be float16, float32 or float64 arrays, torch tensors or nested lists.
-            mask: (n, t), 1 or True for real tokens.
+                Matrices can be float16, float32 or float64 arrays, torch tensors or nested lists.
+            mask: (n, t) mask of a padded array, 1 or True for real tokens.
 
         Returns:
-            (n, fde_dim) float32, row i for document i.
+            (n, fde_dim) float32 FDEs; row i belongs to document i.
 
         Raises:
-            InvalidTokens: a document is empty, of another width, not numeric, or has a token that is NaN, infinite or
-                all zeros (padding). The message and ``position`` name it; nothing is returned in part.
+            InvalidTokens: a document is empty, has vectors of another width, is not numeric, or has a token that is
+                NaN, infinite or all zeros (padding). The message and ``position`` name the document; no FDEs are
+                returned.
         """
         return self._encode(docs, mask, "document")
 
     def encode_queries(self, queries: Any, mask: ArrayLike | None = None) -> Float32:
-        """FDEs of queries, (n, fde_dim) float32; input and errors as for :meth:`encode_documents`.
+        """Computes the FDEs of queries, (n, fde_dim) float32; input and errors are those of :meth:`encode_documents`.
 
-        Never scaled. Keep the query augmentation ([MASK] tokens) if the model was trained with it.
+        FDEs of queries are never scaled. Keep the query augmentation ([MASK] tokens) if the model was trained with it.
         """
         return self._encode(queries, mask, "query")
 
     def encode_document(self, tokens: ArrayLike) -> Float32:
-        """FDE (fde_dim,) of one (n, dim) matrix."""
+        """Computes the (fde_dim,) FDE of one document, given as an (n, dim) matrix."""
         return self._encode([to_matrix(tokens, dim=self.token_dim, what="document")], None, "document")[0]
 
     def encode_query(self, tokens: ArrayLike, weights: ArrayLike | None = None) -> Float32:
-        """FDE (fde_dim,) of one (n, dim) matrix.
+        """Computes the (fde_dim,) FDE of one query.
 
         Args:
-            tokens: (n, dim) token vectors.
-            weights: (n,) factors of the tokens' contributions; None: 1 each. A token's partition depends on the token
-                alone, so this is not the FDE of scaled tokens where the encoder was fitted.
+            tokens: (n, dim) token vectors of the query.
+            weights: (n,) factors of the tokens' contributions; None: 1 each. Weights do not change the partition of a
+                token, so with a fitted encoder the result is not the FDE of scaled tokens.
         """
         matrix = to_matrix(tokens, dim=self.token_dim, what="query")
         if weights is None:
@@ -172,19 +179,19 @@ class FDEEncoder:
         return weighted_sum(weights, self._encode([row[None] for row in matrix], None, "query"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON values; :func:`encoder_from_dict` rebuilds the encoder."""
+        """Describes the whole encoder in JSON values; :func:`encoder_from_dict` rebuilds it."""
         content: dict[str, Any] = {"type": "fde", "fingerprint": self.fingerprint, "config": self.config.to_dict()}
         if self.mean is not None:
             content["mean"] = _decimals(self.mean)
         return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the encoder to a file for :func:`load_encoder`; nothing in it is executed when loaded."""
+        """Writes the encoder to a file for :func:`load_encoder`; loading executes nothing from the file."""
         save_encoder(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FDEEncoder:
-        """The encoder that :meth:`save` wrote; errors as :func:`load_encoder`'s."""
+        """Reads the encoder that :meth:`save` wrote; errors are those of :func:`load_encoder`."""
         from muvera_core.encoder import load_encoder
 
         encoder = load_encoder(path)
@@ -232,7 +239,7 @@ class FDEEncoder:
 
     @cached_property
     def _kernel_arguments(self) -> tuple[Any, ...]:
-        """The matrices in the kernel's layouts: see _simd.py for panels, _draws.py for what they are."""
+        """The matrices in the layouts of the kernel: _draws.py explains the matrices, _simd.py the panels."""
         config, draws = self.config, draw(self.config, self.mean)
         n = config.r_reps * config.k_sim
         hyperplanes = draws.hyperplanes.reshape(n, config.dim)
@@ -240,7 +247,7 @@ class FDEEncoder:
         padded = -(-n // LANES) * LANES
         limits = np.full(padded, np.float32(3e38))  # no padded hyperplane is ever passed
         limits[:n] = thresholds
-        # float32 rounding of g . x - threshold, relative to max |x_i|, with half an ulp counted as a whole one
+        # bound of the float32 rounding of g . x - threshold, relative to max |x_i|; half an ulp counts as a whole one
         if draws.flips is None:  # d + 2 roundings, each relative to the sum of |g_i x_i|
             rounding = (config.dim + 2) * np.abs(hyperplanes).sum(axis=1).max(initial=0)
             hash_panels = panels(hyperplanes.T[None]).reshape(padded // LANES, config.dim, LANES)
@@ -248,7 +255,7 @@ class FDEEncoder:
             rounding = (draws.flips.shape[1] * np.log2(config.dim) + 2) * config.dim**2
             hash_panels = np.zeros((0, config.dim, LANES), np.float32)
         margin = np.float32(rounding * 2.0**-23)
-        # a token far shorter than the mean: the rounding of the thresholds themselves
+        # the rounding of the thresholds themselves matters for tokens that are far shorter than the mean
         slack = np.float32(2.0**-22 * np.abs(thresholds).max()) if n else np.float32(0)
         return (
             np.column_stack([hyperplanes, thresholds]),
@@ -276,7 +283,7 @@ def _projection_arguments(config: FDEConfig, draws: Draws) -> tuple[Any, ...]:
 
 
 def _decimals(values: Float32) -> list[float]:
-    """Shortest decimals that give back the same float32."""
+    """The shortest decimals that read back as the same float32 values."""
     return [float(str(x)) for x in values]
 
 

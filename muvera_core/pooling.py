@@ -1,4 +1,4 @@
-"""Token pooling: fewer token vectors a document, before anything is encoded or stored."""
+"""Token pooling: fewer token vectors per document, before documents are encoded or stored."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ _CHUNK_TOKENS = 2048
 
 
 def pool_tokens(docs: Any, factor: int, mask: ArrayLike | None = None, *, threads: int | None = None) -> TokenBatch:
-    """Merges each document's similar tokens, down to one in ``factor``.
-
-    "Token Pooling" (Clavie, Chaffin and Adams, arXiv 2409.14683): Ward's hierarchical clustering of the tokens' unit
-    vectors, cut at ``ceil(n / factor)`` clusters; a cluster becomes the mean of its unit vectors, scaled to unit
-    length. Clusters are in the order of their first tokens, and of equally near pairs the one with the earliest tokens
-    is merged, so equal documents give equal results. Time and memory grow with the square of a document's tokens.
+    """Merges similar tokens of each document, so that one token in ``factor`` remains.
 
     Pool documents, never queries. docs/encoders.md has measurements.
 
+    The method is "Token Pooling" (Clavie, Chaffin and Adams, arXiv 2409.14683): Ward's hierarchical clustering of the
+    tokens' unit vectors, cut at ``ceil(n / factor)`` clusters. A cluster becomes the mean of its unit vectors, scaled
+    to unit length. Clusters are in the order of their first tokens. Of equally near pairs, the one with the earliest
+    tokens is merged, so equal documents give equal results. Time and memory grow with the square of the number of
+    tokens of a document.
+
     Args:
         docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.
-        factor: 2 to 9 as a rule; 1 leaves every token, scaled to unit length.
-        mask: (n, t), 1 or True for real tokens.
-        threads: at most so many; None: one per core this process may use.
+        factor: number of tokens that become one on average, usually 2 to 9; 1 keeps every token, scaled to unit length.
+        mask: (n, t) mask of a padded array, 1 or True for real tokens.
+        threads: maximum number of threads; None: one for each core that this process may use.
 
     Returns:
-        float32 tokens of unit length, ``ceil(n_i / factor)`` for document i.
+        Batch of float32 tokens of unit length, ``ceil(n_i / factor)`` for document i.
 
     Raises:
-        InvalidTokens: as for :meth:`FDEEncoder.encode_documents`.
-        ValueError: factor is less than 1.
+        InvalidTokens: a document cannot be pooled, for the reasons of :meth:`FDEEncoder.encode_documents`.
+        ValueError: ``factor`` is less than 1.
+        TypeError: ``factor`` is not an integer.
         ModuleNotFoundError: numba is not installed.
     """
     if isinstance(factor, bool) or not hasattr(factor, "__index__"):

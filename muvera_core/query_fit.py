@@ -1,4 +1,4 @@
-"""A correction of query vectors towards exact MaxSim, fitted to document vectors that stay as they are."""
+"""A correction of query vectors towards exact MaxSim. Vectors of documents do not change."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ Float64 = npt.NDArray[np.float64]
 Half = npt.NDArray[np.float16]
 
 _ALGORITHM = "query-fit-1"
-_SAMPLE, _WEIGHTS = 20, 21  # roles of random streams, beside those of encoders
-_RIDGE = 0.01  # of the features, as a share of their mean square
-# of the prior, as multiples of the mean squared length of a centred document vector
+_SAMPLE, _WEIGHTS = 20, 21  # roles of random streams, in addition to those of encoders
+_RIDGE = 0.01  # ridge of the features, as a share of their mean square
+# ridges of the prior to choose from, as multiples of the mean squared length of a centred document vector
 _RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-# share of the error of the best ridge that a larger, safer one may add
+# a larger, safer ridge is preferred if its error is at most this share above that of the best
 _SLACK = 0.02
-# tokens whose plain vectors are held at a time
+# number of tokens whose plain vectors are in memory at a time
 _SLICE = 512
-# relative difference between the vector of a query and the sum of those of its tokens that rounding explains
+# largest relative difference by rounding between the vector of a query and the sum of its tokens' vectors
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """How a fit did on documents and queries that it has not seen, by exact dot products with the stored vectors.
+    """Recall of a fit on held-out documents and queries, by exact dot products with the stored vectors.
 
     Recall is the share of the exact MaxSim top 10 (of the held-out documents) among the first candidates.
 
     Attributes:
-        fitted_documents: number of documents that the fit has seen.
+        fitted_documents: number of documents used for the fit.
         judged_documents: number of held-out documents, among which the candidates are ranked.
-        fitted_queries: number of queries that the fit has seen.
+        fitted_queries: number of queries used for the fit.
         judged_queries: number of held-out queries.
         origin: where the queries come from: ``"given"``, or ``"documents"`` (tokens of documents that are in neither
             group).
@@ -69,7 +69,7 @@ class FitReport:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FitReport:
-        """The report of which ``dataclasses.asdict`` made the content, also after a way through JSON."""
+        """Rebuilds a report from the dictionary of ``dataclasses.asdict``, also after a round trip through JSON."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**values)
 
@@ -93,13 +93,13 @@ class FitReport:
 
 
 class _State(NamedTuple):
-    """What a fit keeps, as it is saved.
+    """The saved state of a fit.
 
     Attributes:
-        weights: (d, f) of the features relu(x @ weights - thresholds).
-        thresholds: (f,).
-        down: (f, r) from a query's features to the directions that are corrected.
-        up: (r, dim) from these to the query's vector.
+        weights: (d, f) weights of the features relu(x @ weights - thresholds).
+        thresholds: (f,) thresholds of the features.
+        down: (f, r) matrix from a query's features to the directions that are corrected.
+        up: (r, dim) matrix from these directions to the query's vector.
         gain: (1,) factor of the plain vector.
     """
 
@@ -113,20 +113,21 @@ class _State(NamedTuple):
 class QueryFit:
     """Corrects the query vectors of one encoder, so that they rank the stored documents more like MaxSim.
 
-    A query's corrected vector is its plain vector times a constant, plus a sum over its tokens of a fitted function:
-    random features of the token, times a matrix of low rank. The matrix is the ridge regression of what the plain
-    vector gets wrong about MaxSim with sample documents, so that documents unlike those of the sample keep the plain
-    estimate. Documents are not encoded again.
+    ``fit_queries`` of a store makes a fit, measures it, and returns it only if it helps. Documents are not encoded
+    again.
+
+    The corrected vector of a query is its plain vector multiplied by a constant, plus a correction for each token:
+    random features of the token, multiplied by a matrix of low rank. The matrix is a ridge regression of the errors
+    that the plain vectors make for the sample's documents. Documents unlike those of the sample therefore keep the
+    plain estimate.
 
     Differences between the dot products of one query estimate differences of its MaxSim scores, whatever the scale of
-    the encoder's own dot products. Their level says nothing.
-
-    ``fit_queries`` of a store makes one, measures it, and gives it back only where it helps.
+    the encoder's own dot products. The dot products themselves do not estimate the scores.
 
     Attributes:
         encoder_fingerprint: fingerprint of the encoder whose queries are corrected.
         ridge: weight of the plain vector as the prior, relative to the mean squared length of a centred vector.
-        report: what was measured on held-out documents and queries; None: nothing was.
+        report: measurements on held-out documents and queries; None: not measured.
     """
 
     def __init__(self, state: _State, encoder_fingerprint: str, ridge: float, report: FitReport | None = None) -> None:
@@ -153,26 +154,26 @@ class QueryFit:
         seed: int = 42,
         threads: int | None = None,
     ) -> QueryFit:
-        """A fit to documents and their stored vectors.
+        """Fits a correction to documents and their stored vectors.
 
         Args:
-            encoder: encoder of the vectors; a query's vector must be the sum of its tokens' (as FDEs are).
+            encoder: encoder of the vectors. Its vector of a query must be the sum of the tokens' vectors, as with FDEs.
             documents: n token matrices, in any form that encoders take.
-            vectors: (n, dim) their vectors as the database compares them.
-            queries: token matrices of queries, whose tokens are fitted to as well; at most half of ``sample_tokens``.
+            vectors: (n, dim) vectors of the documents, as the database compares them.
+            queries: token matrices of queries, whose tokens are also fitted to; at most half of ``sample_tokens``.
             rank: rank of the correction; the saved state is proportional to it.
             features: number of random features of a token.
             sample_tokens: number of tokens to fit to.
             ridge: weight of the plain vector as the prior, relative to the mean squared length of a centred vector;
-                None: the largest of some with which each document is predicted from the others nearly as well as with
-                the best.
+                None: chosen by predicting each document from the others: of several values, the largest that is nearly
+                as good as the best.
             seed: seed of all randomness.
-            threads: maximum number of threads; None: one a core.
+            threads: maximum number of threads; None: one for each core that this process may use.
 
         Raises:
             InvalidTokens: tokens cannot be encoded.
             ValueError: an argument is out of range, shapes differ, documents or vectors are all alike, or the encoder's
-                query vectors are no sums over tokens.
+                query vectors are not sums over tokens.
         """
         for name, value, least in (
             ("rank", rank, 1),
@@ -222,7 +223,7 @@ class QueryFit:
         matrix = _Regression(phi, targets, stored - stored.mean(axis=0))
         ridge = matrix.best_ridge() if ridge is None else ridge
         down, up = matrix.reduced(ridge, rank)
-        balance = np.sqrt(np.abs(up).max() / np.abs(down).max())  # float16 holds both best where they are as large
+        balance = np.sqrt(np.abs(up).max() / np.abs(down).max())  # float16 rounds both least if they are equally large
         state = _State(
             weights,
             thresholds,
@@ -239,7 +240,7 @@ class QueryFit:
 
     @property
     def dim(self) -> int:
-        """Dimensions of a query's vector."""
+        """Number of dimensions of a query's vector."""
         return int(self._up.shape[1])
 
     @property
@@ -249,7 +250,7 @@ class QueryFit:
 
     @property
     def fingerprint(self) -> str:
-        """Stable hex id of everything that was fitted, bit by bit, and of the encoder that is corrected."""
+        """Stable hex id that depends on every bit of the fitted state and on the encoder that is corrected."""
         digest = hashlib.sha256()
         for name, array in self._state._asdict().items():
             digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
@@ -258,12 +259,12 @@ class QueryFit:
         return fingerprint_of(content)
 
     def encode_queries(self, encoder: Encoder, queries: Any, mask: ArrayLike | None = None) -> Float32:
-        """Corrected vectors of queries, (n, dim) float32, each of which depends on its query alone.
+        """Computes the corrected vectors of queries, (n, dim) float32; each depends only on its query.
 
         Args:
-            encoder: the encoder that the fit corrects.
-            queries: as for ``encoder.encode_queries``.
-            mask: as for ``encoder.encode_queries``.
+            encoder: encoder that the fit corrects.
+            queries: queries in any form that ``encoder.encode_queries`` takes.
+            mask: (n, t) mask of a padded array, 1 or True for real tokens.
 
         Raises:
             InvalidTokens: a query cannot be encoded.
@@ -277,11 +278,11 @@ class QueryFit:
         return corrected
 
     def encode_query(self, encoder: Encoder, tokens: ArrayLike, weights: ArrayLike | None = None) -> Float32:
-        """Corrected vector of one query, (dim,) float32.
+        """Computes the corrected vector of one query, (dim,) float32.
 
         Args:
-            encoder: the encoder that the fit corrects; with ``weights``, one whose ``encode_query`` takes them.
-            tokens: (n, token_dim) token vectors.
+            encoder: encoder that the fit corrects; with ``weights``, one whose ``encode_query`` takes weights.
+            tokens: (n, token_dim) token vectors of the query.
             weights: (n,) factors of the tokens' contributions; None: 1 each.
 
         Raises:
@@ -304,11 +305,11 @@ class QueryFit:
     def _check_encoder(self, encoder: Encoder) -> None:
         if encoder.fingerprint != self.encoder_fingerprint:
             raise ValueError(
-                f"this fit corrects queries of encoder {self.encoder_fingerprint}, not of {encoder.fingerprint}"
+                f"this fit corrects queries of encoder {self.encoder_fingerprint}, not of encoder {encoder.fingerprint}"
             )
 
     def with_report(self, report: FitReport) -> QueryFit:
-        """The same fit, with what was measured."""
+        """The same fit with the given measurements."""
         return QueryFit(self._state, self.encoder_fingerprint, self.ridge, report)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -324,7 +325,7 @@ class QueryFit:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> QueryFit:
-        """The fit that :meth:`save` wrote; nothing in the file is executed.
+        """Reads the fit that :meth:`save` wrote; nothing in the file is executed.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -334,7 +335,7 @@ class QueryFit:
         try:
             content, arrays = _archive.read(path, "query_fit")
             if content["algorithm"] != _ALGORITHM:
-                raise ValueError(f"it is of version {content['algorithm']!r}, this library reads {_ALGORITHM!r}")
+                raise ValueError(f"it has version {content['algorithm']!r}, but this library reads {_ALGORITHM!r}")
             report = content["report"]
             if report is not None:
                 report = FitReport.from_dict(report)
@@ -373,19 +374,19 @@ class _Regression:
         with np.errstate(all="ignore"):
             errors = [self._error(ridge) for ridge in _RIDGES]
         if not np.isfinite(errors).all():
-            raise ValueError("token vectors or documents' vectors are too long or too short for float32: scale them")
+            raise ValueError("token vectors or vectors of documents are too long or too short for float32: scale them")
         limit = min(errors) + _SLACK * abs(min(errors))
         return max(ridge for ridge, error in zip(_RIDGES, errors, strict=True) if error <= limit)
 
     def _error(self, ridge: float) -> float:
-        """Squared error of predictions of each document from the others, but for what no ridge changes."""
+        """Squared error of predictions of each document from the others, without a constant that no ridge changes."""
         inverse = 1 / (self._values + ridge * self._unit)
         diagonal = self._basis**2 @ inverse
         out = self._rows - (self._rotated * inverse) @ self._basis.T / diagonal
         return float(np.einsum("ij,ij->", out, self._gram @ out) - 2 * np.einsum("ij,ij->", out, self._products))
 
     def reduced(self, ridge: float, rank: int) -> tuple[Float64, Float64]:
-        """(f, r) and (r, dim): the regression, less what changes the predictions for the documents least."""
+        """The regression as (f, r) and (r, dim) matrices: of its directions, the r that matter most for predictions."""
         shrunk = self._rotated / (self._values + ridge * self._unit)
         predictions = self._lower.T @ (shrunk * self._values)  # (f, n) in a basis of the documents
         leading = np.linalg.svd(predictions, full_matrices=False)[0][:, :rank]
@@ -410,8 +411,8 @@ def _check_sums(encoder: Encoder, sample: Float32) -> None:
     apart = encoder.encode_queries([x[None] for x in tokens]).sum(axis=0)
     if np.linalg.norm(together - apart) > _ROUNDING * np.linalg.norm(apart):
         raise ValueError(
-            f"encoder {encoder.fingerprint} cannot be corrected: its query vectors are not sums over tokens, as those "
-            "of FDEs are; a regression encoder is fitted to MaxSim already"
+            f"encoder {encoder.fingerprint} cannot be corrected: its query vectors are not sums over tokens, as FDEs "
+            "are; a regression encoder is already fitted to MaxSim"
         )
 
 

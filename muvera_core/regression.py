@@ -1,4 +1,4 @@
-"""An encoding that is fitted to a sample of the collection: more recall than an FDE in fewer dimensions."""
+"""An encoder that is fitted to a sample of the collection: higher recall than an FDE in fewer dimensions."""
 
 from __future__ import annotations
 
@@ -31,33 +31,34 @@ from muvera_core.tokens import (
 )
 
 _ALGORITHM = "regression-1"
-# of a generator's documents that are held at a time
+# number of tokens of a generator's documents that are in memory at a time
 _SLICE_TOKENS = 1 << 16
 
 
 class RegressionEncoder:
     """Encodes token matrices so that ``query_vector @ document_vector`` approximates their MaxSim score.
 
-    The largest dot product of a token x with a document's tokens is a function of x, and a linear one of enough
-    nonlinear features of x: phi(x) @ w, with w from a ridge regression over sample tokens of the collection. Then
-    MaxSim is the sum of phi over the query's tokens, times w: LEMUR's idea (arXiv 2601.21853) with random features and
-    a closed form. Of some thousand features, the ``dim - 1`` directions are kept in which the sample's documents
-    differ most. One more coordinate makes every document a unit vector (graphs rank such vectors well) without
-    changing a dot product, and a random rotation spreads everything evenly over the coordinates (so that codes of few
-    bits lose little).
+    ``fit`` makes an encoder. New documents need no new fit while they are similar to those of the sample. Encoding a
+    document takes two matrix products, the larger one with the sample: 20 to 80 times the time of an FDE. The result
+    depends only on the document or query, not on the rest of the batch or on ``threads``. Where numba is not
+    installed, numpy computes it, and may round differently in other batches.
 
-    ``fit`` makes one; new documents need no other fit while they are like those of the sample. A document costs two
-    matrix products, the larger with the sample: some 20 to 80 times an FDE. The result depends on the
-    document or query alone: not on the batch around it, nor on ``threads``. Where numba is not installed, numpy
-    computes it, and rounds differently in other batches.
+    The largest dot product of a token x with a document's tokens is a function of x. With enough nonlinear features
+    phi(x), it is nearly linear in them: phi(x) @ w, where w comes from a ridge regression over sample tokens of the
+    collection. MaxSim is then the sum of phi over the query's tokens, multiplied by w. This is LEMUR's idea (arXiv
+    2601.21853), with random features and a closed form. Of some thousand features, the encoder keeps the ``dim - 1``
+    directions in which the sample's documents differ most. An additional coordinate makes every document a unit vector
+    (graphs rank such vectors well) without changing dot products. A random rotation spreads everything evenly over the
+    coordinates, so that codes of few bits lose little.
 
-    Queries are of unit length too. A dot product is MaxSim less that of the query with the average document, times a
-    factor that depends on the query: it ranks documents of one query, may be negative, and says nothing across queries.
-    A document more than 1.25 times further from the average than any of the sample's is scaled to unit length without
-    the further coordinate: its direction is right, its scores are too near 0 by that factor.
+    Vectors of queries have unit length too. A dot product is the document's MaxSim score minus that of the average
+    document, multiplied by a factor that depends on the query. It ranks the documents of one query, can be negative,
+    and cannot be compared between queries. A document more than 1.25 times as far from the average as any of the
+    sample's is scaled to unit length without the additional coordinate: its direction is right, but its scores are too
+    near 0 by that factor.
 
     Attributes:
-        threads: at most so many are used.
+        threads: maximum number of threads.
     """
 
     def __init__(self, fitted: Fitted, *, threads: int | None = None) -> None:
@@ -82,37 +83,39 @@ class RegressionEncoder:
         references: int = 2000,
         threads: int | None = None,
     ) -> RegressionEncoder:
-        """An encoder for collections like the sample.
+        """Fits an encoder for collections whose documents are similar to the sample.
 
-        Equal arguments give an encoder of the same fingerprint with the same numpy, on the same kind of machine with
-        the same number of threads. Elsewhere BLAS rounds differently: fit once, save, and load where it is needed.
-        Where the sample is torch tensors on a GPU, the products of the fit are computed there, in float32 and float64.
+        Fit once, save the encoder, and load it where it is needed. Equal arguments give an encoder with the same
+        fingerprint only with the same numpy, on the same kind of machine, with the same number of threads; elsewhere
+        BLAS rounds differently. If the sample is torch tensors on a GPU, the products of the fit are computed there, in
+        float32 and float64.
 
         Args:
-            sample: documents of the collection, as they will be encoded (pooled, if they are), some thousands with at
-                least ``sample_tokens`` tokens in all, in any form that :meth:`encode_documents` takes. Held in memory
-                meanwhile.
-            dim: dimensions of a vector: 256, 512 or 1,024 as a rule. More than 1,024 gain little.
+            sample: some thousand documents of the collection with at least ``sample_tokens`` tokens in all, as they
+                will be encoded (pooled if the collection's are), in any form that :meth:`encode_documents` takes. They
+                are kept in memory during the fit.
+            dim: number of dimensions of a vector, usually 256, 512 or 1,024. More than 1,024 gain little.
             seed: seed of all randomness, at least 0.
-            queries: queries like those to come, in any form that :meth:`encode_queries` takes; None: there are none.
-                All of their tokens are fitted to, but at most ``sample_tokens // 2``, which are then drawn at random;
-                documents' tokens are the rest. Where queries are encoded differently from documents (markers, [MASK]
-                tokens) and there are none yet, pass the texts of some documents, encoded as queries.
-            centres: number of k-means centres of the sample's tokens that documents are compared with, 2,000 as a
-                rule; None: they are compared with all tokens that are fitted to. The time of a document is proportional
+            queries: queries similar to the expected ones, in any form that :meth:`encode_queries` takes; None: no
+                queries. The fit uses their tokens, or ``sample_tokens // 2`` of them drawn at random if there are more,
+                and fills up with tokens of documents. Where queries are encoded differently from documents (markers,
+                [MASK] tokens) and there are no queries yet, pass the texts of some documents, encoded as queries.
+            centres: number of k-means centres of the sample's tokens with which documents are compared, usually 2,000;
+                None: documents are compared with all tokens of the fit. The time to encode a document is proportional
                 to this number.
             sample_tokens: number of tokens to fit to. The memory of a fit is proportional to it, and without
-                ``centres`` the time of a document too.
+                ``centres`` also the time to encode a document.
             features: number of features of a token, at least ``dim - 1``.
             ridge: regularisation, as a share of the mean squared feature.
-            references: number of documents, drawn from the sample, that decide the average and the directions that are
-                kept. Where the sample has at most half as many, parts of its documents help to decide the directions.
-            threads: maximum number of threads; None: one per core this process may use.
+            references: number of documents, drawn from the sample, that determine the average and the directions to
+                keep. Where the sample has at most half as many, parts of its documents also help to determine the
+                directions.
+            threads: maximum number of threads; None: one for each core that this process may use.
 
         Raises:
-            InvalidTokens: a document of the sample or a query is empty, of another width, not finite, or has an
-                all-zero token.
-            ValueError: an argument is out of range, ``queries`` is empty, the sample's documents are all alike, or its
+            InvalidTokens: a document of the sample or a query is empty, has vectors of another width, is not finite, or
+                has an all-zero token.
+            ValueError: an argument is out of range, ``queries`` is empty, all documents of the sample are alike, or its
                 token vectors have a typical length below 0.001 or above 1,000.
         """
         for name, value, least in (
@@ -128,7 +131,7 @@ class RegressionEncoder:
         if not 0 < ridge < np.inf:
             raise ValueError(f"ridge must be positive, got {ridge}")
         if getattr(sample, "ndim", None) == 2:
-            raise InvalidTokens("the sample must be documents; one matrix of tokens does not say which is whose")
+            raise InvalidTokens("the sample is one matrix of tokens: pass a list with one matrix for each document")
         if isinstance(sample, Iterator):
             sample = list(sample)
         device = _gpu(sample)
@@ -140,7 +143,7 @@ class RegressionEncoder:
         if queries is not None:
             asked = to_batch(queries, dim=batch.dim, what="query")
             if len(asked) == 0:
-                raise ValueError("queries is empty; leave it out where there are none")
+                raise ValueError("queries is empty: pass None if there are no queries")
             _check_values(asked, "query")
         threads = threads or default_threads()
         by: Arithmetic = Processor(threads)
@@ -164,22 +167,22 @@ class RegressionEncoder:
 
     @property
     def token_dim(self) -> int:
-        """Width of the token vectors it takes, that of the sample's."""
+        """Width of the token vectors that the encoder takes: that of the sample."""
         return int(self._fitted.sample.shape[1])
 
     @property
     def dim(self) -> int:
-        """Dimensions of the vectors it gives."""
+        """Number of dimensions of an encoded vector."""
         return int(self._fitted.documents.shape[1])
 
     @property
     def document_norm(self) -> float:
-        """Length of every document's vector: 1."""
+        """Length of a document's vector: 1."""
         return 1.0
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of everything that was fitted, bit by bit."""
+        """32 hex digits that depend on every bit of the fitted state."""
         digest = hashlib.sha256()
         for name, array in self._fitted._asdict().items():
             digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
@@ -187,40 +190,43 @@ class RegressionEncoder:
         return fingerprint_of({"algorithm": _ALGORITHM, "state": digest.hexdigest()})
 
     def encode_documents(self, docs: Any, mask: ArrayLike | None = None) -> Float32:
-        """Vectors of documents, each of unit length.
+        """Computes the vectors of documents, which have unit length.
 
         Args:
-            docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.
-                Matrices may be float16, float32 or float64 arrays, torch tensors or nested lists. Of a generator, some
-                65,536 tokens are held at a time. Torch tensors on a GPU are encoded there, and may differ from the
-                processor's results by rounding.
-            mask: (n, t), 1 or True for real tokens.
+            docs: a :class:`TokenBatch`, an iterable of (n_i, token_dim) matrices, or an (n, t, token_dim) array with
+                ``mask``. Matrices can be float16, float32 or float64 arrays, torch tensors or nested lists. Of a
+                generator, about 65,536 tokens are in memory at a time. Torch tensors on a GPU are encoded there; the
+                results can differ from those of the CPU by rounding.
+            mask: (n, t) mask of a padded array, 1 or True for real tokens.
 
         Returns:
-            (n, dim) float32, row i for document i.
+            (n, dim) float32 vectors; row i belongs to document i.
 
         Raises:
-            InvalidTokens: a document is empty, of another width, not numeric, or has a token that is NaN, infinite or
-                all zeros (padding). The message and ``position`` name it; nothing is returned in part.
+            InvalidTokens: a document is empty, has vectors of another width, is not numeric, or has a token that is
+                NaN, infinite or all zeros (padding). The message and ``position`` name the document; no vectors are
+                returned.
         """
         return self._encode(docs, mask, "document", self._encode_documents)
 
     def encode_queries(self, queries: Any, mask: ArrayLike | None = None) -> Float32:
-        """Vectors of queries, (n, dim) float32, of unit length; input and errors as for :meth:`encode_documents`.
+        """Computes the vectors of queries, (n, dim) float32 of unit length.
+
+        Input and errors are those of :meth:`encode_documents`.
 
         Keep the query augmentation ([MASK] tokens) if the model was trained with it.
         """
         return self._encode(queries, mask, "query", self._encode_queries)
 
     def encode_document(self, tokens: ArrayLike) -> Float32:
-        """Vector (dim,) of one (n, dim) matrix."""
+        """Computes the (dim,) vector of one document, given as an (n, token_dim) matrix."""
         return self.encode_documents([tokens])[0]
 
     def encode_query(self, tokens: ArrayLike, weights: ArrayLike | None = None) -> Float32:
-        """Vector (dim,) of one (n, dim) matrix, of unit length.
+        """Computes the (dim,) vector of one query, which has unit length.
 
         Args:
-            tokens: (n, dim) token vectors.
+            tokens: (n, token_dim) token vectors of the query.
             weights: (n,) factors of the tokens' contributions; None: 1 each.
         """
         if weights is None:
@@ -231,16 +237,19 @@ class RegressionEncoder:
         return _of_unit_length(weighted_sum(weights, each)[None])[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """What it is, without its state (tens of MB): a collection keeps the fingerprint, :meth:`save` everything."""
+        """Describes the encoder in JSON values, without its state, which takes tens of MB.
+
+        Collections keep this description; only :meth:`save` writes the state.
+        """
         return {"type": "regression", "fingerprint": self.fingerprint, "token_dim": self.token_dim, "dim": self.dim}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the encoder to a file for :func:`load_encoder`; nothing in it is executed when loaded."""
+        """Writes the encoder to a file for :func:`load_encoder`; loading executes nothing from the file."""
         save_encoder(path, self.to_dict(), self._fitted._asdict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RegressionEncoder:
-        """The encoder that :meth:`save` wrote; errors as :func:`load_encoder`'s."""
+        """Reads the encoder that :meth:`save` wrote; errors are those of :func:`load_encoder`."""
         from muvera_core.encoder import load_encoder
 
         encoder = load_encoder(path)
@@ -252,7 +261,7 @@ class RegressionEncoder:
         return f"RegressionEncoder({self.token_dim} -> {self.dim}, fingerprint {self.fingerprint})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_fitted": self._fitted, "threads": self.threads}  # the kernels' copies are made again
+        return {"_fitted": self._fitted, "threads": self.threads}  # copies for the kernels are made again
 
     def _encode(self, docs: Any, mask: ArrayLike | None, what: str, encode: Callable[[Located], Float32]) -> Float32:
         if mask is None and isinstance(docs, Iterator):
@@ -280,7 +289,7 @@ class RegressionEncoder:
         return vectors
 
     def _encode_queries(self, located: Located) -> Float32:
-        # codes cut a query's coordinates off at the documents' range (int8), so it is no longer than they are
+        # int8 codes clip a query's coordinates to the range of the documents', so it must not be longer than they are
         return _of_unit_length(self._query_sums(located))
 
     def _query_sums(self, located: Located) -> Float32:
@@ -301,18 +310,18 @@ def _of_unit_length(vectors: Float32) -> Float32:
 
 
 def _on_gpu(tensor: Any) -> bool:
-    """Whether it is a torch tensor on another device than the processor."""
+    """Whether this is a torch tensor on a device other than the CPU."""
     return hasattr(tensor, "detach") and str(tensor.device.type) not in ("cpu", "meta")
 
 
 def _gpu(docs: Any) -> Any:
-    """The device of documents that are torch tensors on another device than the processor, else None."""
+    """The device of documents that are torch tensors on a device other than the CPU; None for all others."""
     first = docs[0] if isinstance(docs, Sequence) and len(docs) else docs
     return first.device if _on_gpu(first) else None
 
 
 def _slices(docs: Iterator[ArrayLike], dim: int, what: str) -> Iterator[Located]:
-    """The documents of an iterator, some at a time; errors count from its start."""
+    """The documents of an iterator in slices; positions in errors count from its start."""
     held: list[Tokens] = []
     tokens = first = 0
     for position, matrix in enumerate(docs):
@@ -352,7 +361,9 @@ def _check(fitted: Fitted) -> None:
 
 def _build(content: Mapping[str, Any], state: SavedArrays) -> RegressionEncoder:
     if not state:
-        raise ValueError("the state of a regression encoder is too big to travel; it is in the file that save() wrote")
+        raise ValueError(
+            "a regression encoder is too large to be kept with a collection: load it from the file that save() wrote"
+        )
     missing = sorted(set(Fitted._fields) - set(state))
     if missing:
         raise ValueError(f"the saved state of a regression encoder has no {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Exact MaxSim (Chamfer) scores: what an FDE approximates and what reranking computes."""
+"""Exact MaxSim (Chamfer) scores, which FDEs approximate and reranking computes."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from muvera_core._plain import has_numba
 from muvera_core._plain import maxsim as plain_maxsim
 from muvera_core.tokens import ArrayLike, Located, to_matrices, to_matrix
 
-# of one kernel call: long against the tenth of a millisecond that handing work to a thread can take
+# tokens of one kernel call: enough work that the 0.1 ms to hand it to a thread does not matter
 _CHUNK_TOKENS = 8192
 
 
 def maxsim(
     query_tokens: ArrayLike, docs: Any, mask: ArrayLike | None = None, *, threads: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """Sum over the query's tokens of the largest dot product with the document's tokens, for every document.
+    """Computes the MaxSim score of every document.
 
-    Documents may be stored as float16 (half the memory and memory traffic); products and sums are float32.
+    For each query token, MaxSim takes the largest dot product with the document's tokens; the score is the sum of
+    these. Documents can be float16, which halves memory and memory traffic; products and sums are float32.
 
     Args:
-        query_tokens: (m, dim).
+        query_tokens: (m, dim) token vectors of the query.
         docs: a :class:`TokenBatch`, an iterable of (n_i, dim) matrices, or an (n, t, dim) array with ``mask``.
-        mask: (n, t), 1 or True for real tokens.
-        threads: at most so many; None: one per core this process may use.
+        mask: (n, t) mask of a padded array, 1 or True for real tokens.
+        threads: maximum number of threads; None: one for each core that this process may use.
 
     Returns:
-        (n,) float32.
+        (n,) float32 scores, in the order of the documents.
 
     Raises:
-        InvalidTokens: as for :meth:`FDEEncoder.encode_documents`.
+        InvalidTokens: the query or a document cannot be scored, for the reasons of
+            :meth:`FDEEncoder.encode_documents`.
     """
     query = to_matrix(query_tokens, dim=None, what="query").astype(np.float32)
     located_query = Located([query], "query")

@@ -1,4 +1,4 @@
-"""Token matrices in, in whatever form an embedding model emits them: one ragged float batch out."""
+"""Token matrices: checks and conversions of all the forms in which embedding models return them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Tokens: TypeAlias = npt.NDArray[Any]  # float32 or float16
-#: numpy array, torch tensor, nested list ...: whatever ``numpy.asarray`` or torch's ``.numpy()`` makes an array of
+#: numpy array, torch tensor, nested list, and whatever else ``numpy.asarray`` or torch's ``.numpy()`` can convert
 ArrayLike: TypeAlias = Any
 
 
@@ -17,7 +17,7 @@ class InvalidTokens(ValueError):
     """Token matrices that cannot be encoded.
 
     Attributes:
-        position: index of the document or query in its batch, None where the whole batch is meant.
+        position: index of the document or query in its batch; None where the error concerns the whole batch.
     """
 
     def __init__(self, message: str, position: int | None = None) -> None:
@@ -26,10 +26,10 @@ class InvalidTokens(ValueError):
 
 
 class TokenBatch:
-    """Token matrices of different lengths, one after the other.
+    """Token matrices of different lengths, concatenated in one array.
 
     Args:
-        values: (n_tokens, dim) float32 or float16, C-contiguous; kept, not copied.
+        values: (n_tokens, dim) float32 or float16 token vectors of all matrices; not copied if C-contiguous.
         offsets: (n + 1,) integers from 0 to n_tokens; matrix i is ``values[offsets[i]:offsets[i + 1]]``.
 
     Raises:
@@ -63,20 +63,20 @@ class TokenBatch:
 
     @classmethod
     def from_list(cls, arrays: Iterable[ArrayLike]) -> TokenBatch:
-        """Joins (n_i, dim) matrices; float16 is kept when all are float16, everything else becomes float32.
+        """Joins (n_i, dim) matrices: to float16 if all are float16, otherwise to float32.
 
         Raises:
-            InvalidTokens: a matrix is empty, of another width or not numeric; the message names its position.
+            InvalidTokens: a matrix is empty, has another width or is not numeric; the message names its position.
         """
         return to_batch(arrays, what="position")
 
     @classmethod
     def from_padded(cls, array: ArrayLike, mask: ArrayLike) -> TokenBatch:
-        """The real tokens of a padded batch.
+        """Takes the real tokens of a padded batch.
 
         Args:
-            array: (n, t, dim).
-            mask: (n, t), True or 1 for a real token, as tokenizers and models give it.
+            array: (n, t, dim) padded batch of token vectors.
+            mask: (n, t) mask as tokenizers and models return it, True or 1 for a real token.
 
         Raises:
             InvalidTokens: the shapes do not fit, mask holds anything but 0 and 1, or a row has no real token.
@@ -85,7 +85,10 @@ class TokenBatch:
         if padded.ndim != 3:
             raise InvalidTokens(f"a padded batch has shape (n, t, dim), got {padded.shape}")
         if real.shape != padded.shape[:2]:
-            raise InvalidTokens(f"mask has shape {real.shape}, the batch {padded.shape}: it must be {padded.shape[:2]}")
+            raise InvalidTokens(
+                f"mask has shape {real.shape}, but a batch of shape {padded.shape} needs a mask of shape "
+                f"{padded.shape[:2]}"
+            )
         if real.dtype != np.bool_:
             if not np.isin(real, (0, 1)).all():
                 raise InvalidTokens("mask must hold 1 (or True) for real tokens and 0 for padding, nothing else")
@@ -103,7 +106,7 @@ class TokenBatch:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(n,) number of tokens of each matrix."""
+        """(n,) numbers of tokens of the matrices."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -114,11 +117,11 @@ class TokenBatch:
     @overload
     def __getitem__(self, index: slice) -> TokenBatch: ...
     def __getitem__(self, index: int | slice) -> Tokens | TokenBatch:
-        """Matrix i, or the batch of a contiguous slice; both are views."""
+        """Matrix i, or a batch of the matrices in a contiguous slice; both are views."""
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                raise ValueError(f"a slice of a TokenBatch is contiguous, step {step} is not")
+                raise ValueError(f"slices of a TokenBatch must be contiguous (step 1), got step {step}")
             offsets = self.offsets[start : max(start, stop) + 1]
             return TokenBatch(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
         i = range(len(self))[index]
@@ -129,7 +132,7 @@ class TokenBatch:
 
 
 def to_batch(docs: Any, mask: ArrayLike | None = None, *, dim: int | None = None, what: str = "document") -> TokenBatch:
-    """What :func:`to_matrices` takes, joined."""
+    """Converts documents in any form that :func:`to_matrices` takes to one batch."""
     found = to_matrices(docs, mask, dim=dim, what=what)
     if isinstance(found, TokenBatch):
         return found
@@ -141,14 +144,14 @@ def to_batch(docs: Any, mask: ArrayLike | None = None, *, dim: int | None = None
 def to_matrices(
     docs: Any, mask: ArrayLike | None = None, *, dim: int | None = None, what: str = "document"
 ) -> TokenBatch | list[Tokens]:
-    """Checks shapes and dtypes, not values, and copies only what needs conversion.
+    """Checks shapes and dtypes of documents, but not their values, and copies only what needs conversion.
 
     Args:
-        docs: TokenBatch, (n, t, dim) with mask, or iterable of (n_i, dim) matrices: also an object array, or a column
-            of pandas, polars or pyarrow.
-        mask: (n, t) for a padded batch.
-        dim: the width that is expected, None for that of the first.
-        what: noun for messages.
+        docs: a TokenBatch, an (n, t, dim) array with ``mask``, or an iterable of (n_i, dim) matrices. The iterable can
+            also be an object array, or a column of pandas, polars or pyarrow.
+        mask: (n, t) mask of a padded batch.
+        dim: expected width of the token vectors; None: that of the first document.
+        what: noun for one document in messages.
     """
     if mask is not None:
         docs = TokenBatch.from_padded(docs, mask)
@@ -156,12 +159,14 @@ def to_matrices(
         if dim is not None and docs.dim != dim:
             raise InvalidTokens(f"the batch has token vectors of width {docs.dim}, expected {dim}")
         return docs
-    # one dimension: an object array of matrices, or a column of pandas or polars, of which every cell is a matrix
+    # a one-dimensional array can be an object array of matrices, or a column of pandas or polars with a matrix per cell
     if hasattr(docs, "ndim") and hasattr(docs, "shape") and (docs.ndim != 1 or _is_numeric(docs)):
         if docs.ndim == 1:
             raise InvalidTokens(f"got a {tuple(docs.shape)} array of numbers where a batch of matrices is expected")
         if docs.ndim == 2:
-            raise InvalidTokens(f"got one {docs.shape} matrix where a batch is expected: put it into a list")
+            raise InvalidTokens(
+                f"got one {docs.shape} matrix where a batch of matrices is expected: put it into a list"
+            )
         raise InvalidTokens(
             f"got a {tuple(docs.shape)} array: pass mask=, an {tuple(docs.shape[:2])} array with 1 for real tokens "
             "(all ones if nothing is padded), or a list of matrices"
@@ -178,9 +183,9 @@ def to_matrices(
 
 
 def to_matrix(tokens: ArrayLike, *, dim: int | None, what: str, position: int | None = None) -> Tokens:
-    """One (n, dim) matrix as float32, or as the float16 it is; values are not checked."""
+    """Converts one (n, dim) matrix to float32 unless it is float16; values are not checked."""
     matrix = _to_numpy(tokens, what, position)
-    if matrix.ndim == 3 and matrix.shape[0] == 1:  # a model's batch of one
+    if matrix.ndim == 3 and matrix.shape[0] == 1:  # a model returned a batch of one
         matrix = matrix[0]
     if matrix.ndim == 1 and not matrix.size:
         raise InvalidTokens(f"{what} has no tokens", position)
@@ -196,7 +201,7 @@ def to_matrix(tokens: ArrayLike, *, dim: int | None, what: str, position: int | 
 
 
 def weighted_sum(weights: ArrayLike, contributions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(dim,) sum of (n, dim) contributions of tokens, each times its weight.
+    """The (dim,) sum of the (n, dim) contributions of tokens, each multiplied by its weight.
 
     Raises:
         ValueError: the weights are not n finite numbers.
@@ -213,13 +218,13 @@ def _to_numpy(tokens: ArrayLike, what: str, position: int | None = None) -> Toke
     try:
         array = _stacked(np.asarray(_detached(tokens)))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTokens(f"{what} is no array of numbers: {error}", position) from error
+        raise InvalidTokens(f"{what} is not an array of numbers: {error}", position) from error
     if array.dtype in (np.float16, np.float32):
         return array
     # bfloat16 of the ml_dtypes package is a void type to numpy, but converts
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise InvalidTokens(f"{what} has dtype {array.dtype}, expected floating point", position)
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is reported with its place
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which a later check reports
         return array.astype(np.float32)
 
 
@@ -230,10 +235,10 @@ def _is_numeric(docs: Any) -> bool:
 
 
 def _stacked(array: npt.NDArray[Any], depth: int = 2) -> npt.NDArray[Any]:
-    """An object array of rows, as pandas reads a list of vectors, as the array of numbers that it means.
+    """Converts an object array of rows, which pandas makes of a list of vectors, to an array of numbers.
 
     Raises:
-        ValueError: rows of different widths, or one is missing.
+        ValueError: rows have different widths, or a value is missing.
     """
     if array.dtype != object:
         return array
@@ -245,7 +250,7 @@ def _stacked(array: npt.NDArray[Any], depth: int = 2) -> npt.NDArray[Any]:
 
 
 def _detached(tokens: ArrayLike) -> ArrayLike:
-    """What numpy takes: torch tensors (on any device, of any graph, bfloat16 too) and cells of pyarrow converted."""
+    """Converts torch tensors (on any device, in any graph, also bfloat16) and cells of pyarrow to what numpy takes."""
     if hasattr(tokens, "as_py"):
         return getattr(tokens, "values", None) if hasattr(tokens, "values") else tokens.as_py()
     if hasattr(tokens, "detach") and hasattr(tokens, "cpu"):
@@ -259,12 +264,12 @@ def _describe(thing: Any) -> str:
 
 
 class Located:
-    """Where the tokens of checked matrices lie in memory: what the kernels read, without joining them.
+    """Memory addresses of the tokens of checked matrices, so that the kernels read them without joining them.
 
     Attributes:
-        addresses: (n,) int64, of the first token.
-        offsets: (n + 1,) int64, running number of tokens.
-        half: float16 values; else float32.
+        addresses: (n,) int64 addresses of the first tokens of the matrices.
+        offsets: (n + 1,) int64 running numbers of tokens.
+        half: whether values are float16; otherwise they are float32.
     """
 
     def __init__(self, matrices: TokenBatch | Sequence[Tokens], what: str, first: int = 0) -> None:
@@ -287,7 +292,7 @@ class Located:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(n,) tokens of each matrix."""
+        """(n,) numbers of tokens of the matrices."""
         return np.diff(self.offsets)
 
     def checked(self) -> Iterator[npt.NDArray[np.float32]]:
@@ -307,7 +312,7 @@ class Located:
             yield tokens
 
     def bad_token(self, not_finite: bool, position: int, token: int) -> InvalidTokens:
-        """The error for a token that a kernel has refused; positions count from ``first``."""
+        """The error for a token that a kernel rejected; positions count from ``first``."""
         position += self._first
         where = f"{self._what} {position}, token {token}"
         if not_finite:
@@ -318,7 +323,10 @@ class Located:
 
 
 def first_bad_token(batch: TokenBatch) -> tuple[bool, int, int] | None:
-    """Whether the first token that is NaN, infinite or all zeros is not finite, its matrix and its place there."""
+    """Finds the first token that is NaN, infinite or all zeros: whether it is not finite, its matrix and its position.
+
+    None if all tokens are finite and not zero.
+    """
     finite = np.asarray(np.isfinite(batch.values).all(axis=1))
     bad = np.flatnonzero(~finite | ~batch.values.any(axis=1))
     if not len(bad):

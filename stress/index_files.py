@@ -1,11 +1,11 @@
-"""Mutated index files through the readers of PLAID-family indexes.
+"""Feeds mutated index files to the readers of PLAID-family indexes.
 
 python -m stress.index_files --mutants 1000000 --seed 1 --workers 2 --out findings
 
-Starts from the indexes of tests/data/plaid. A mutant goes through the reader of its file, or, in one case of twelve,
-the index is opened with it and documents are read. Mutants that reach new lines, or are refused from a new place, are
-mutated further. A finding is anything but documents or an error of this library: another exception, a warning of
-another kind, a crash, a hang, memory over the limit, and any import, written file or process.
+Starts from the indexes of tests/data/plaid. Most mutants are read only by the reader of their file; for one in twelve,
+the whole index is opened and documents are read. Mutants that reach new lines, or are rejected at a new line, are
+mutated further. The expected results are documents or an error of this library. Everything else is a finding: another
+exception, a warning of another kind, a crash, a hang, memory over the limit, and any import, written file or process.
 Findings are kept in --out, with the files that show them.
 """
 
@@ -164,7 +164,7 @@ class Lines:
 
 
 def check_documents(path: Path, rng: Random) -> None:
-    """Opens the index and reads some documents; what it gives must be what it promises."""
+    """Opens the index and reads some documents, which must be as the reader promises."""
     index = open_index(path)
     n = len(index.lengths)
     starts = {0, rng.randrange(n) if n else 0}
@@ -378,7 +378,7 @@ def _watched(seed: int, number: int, end: int, memory: int, limit: float, out: P
 
 
 def _seconds(pid: int | None) -> float:
-    """The processor's time of a process, 0 when it is gone."""
+    """CPU seconds of a process, 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -408,8 +408,10 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=1_000_000, help="number of mutants of all workers together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--memory", type=int, default=512, help="megabytes a worker may take beyond its start")
-    parser.add_argument("--hang", type=float, default=60.0, help="processor's seconds after which a mutant hangs")
+    parser.add_argument(
+        "--memory", type=int, default=512, help="megabytes that a worker may use in addition to those at its start"
+    )
+    parser.add_argument("--hang", type=float, default=60.0, help="CPU seconds after which a mutant counts as a hang")
     parser.add_argument("--minutes", type=float, default=60.0, help="end after this time, however many are done")
     parser.add_argument("--out", type=Path, default=Path("index-file-findings"))
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Clients and servers killed at random moments of loads, backfills and migrations: what is lost, doubled, misreported.
+"""Kills clients and servers at random moments of loads, backfills and migrations, and checks that nothing is lost.
 
 python -m stress.kills --kills 100 --seed 1 --out kills.jsonl          # WEAVIATE_BIN names a Weaviate server
 
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60.0, help="end after this time, however many are done")
     parser.add_argument("--stores", nargs="+", default=["edge", "weaviate", "milvus-lite"])
-    parser.add_argument("--who", nargs="+", default=["client", "server"], help="what is killed")
+    parser.add_argument("--who", nargs="+", default=["client", "server"], help="kinds of processes to kill")
     parser.add_argument("--out", type=Path, default=Path("kills.jsonl"))
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -1,12 +1,12 @@
-"""Reads and writes at the same time for a bounded time: errors, growth of memory, recall at the end.
+"""Reads and writes concurrently for a limited time, and reports errors, growth of memory, and recall at the end.
 
 python -m stress.mixed --store edge --threads 8 --minutes 60 --seed 1
 python -m stress.mixed --store weaviate --tasks 8 --minutes 60       # asyncio; WEAVIATE_BIN names a Weaviate server
 
-Every worker owns a share of the ids: it writes, replaces and deletes documents of its own, so that what must be there
-in the end is known, and searches and counts among all. A search must give no document twice, in the order of scores. In
-the end every document is compared with what was last acknowledged. Before and after, searches are compared with exact
-MaxSim.
+Every worker owns a share of the ids. It writes, replaces and deletes only its own documents, so that the expected state
+at the end is known, and searches and counts all documents. A search must return hits in the order of their scores, and
+no document twice. At the end, every document is compared with the last acknowledged write. Searches before and after
+are compared with exact MaxSim.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class End:
 
 
 def threads(store: Any, shares: list[Share], end: End) -> None:
-    """Every share in a thread of its own, over one store."""
+    """Runs every share in its own thread, with one store."""
 
     def work(share: Share) -> None:
         while not end():
@@ -150,7 +150,7 @@ def threads(store: Any, shares: list[Share], end: End) -> None:
 
 
 async def tasks(store: Any, shares: list[Share], end: End) -> None:
-    """Every share in a task of its own, over one asynchronous store."""
+    """Runs every share in its own task, with one asynchronous store."""
 
     async def work(share: Share) -> None:
         while not end():
@@ -257,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=["edge", "weaviate", "milvus-lite", "local"], default="edge")
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--tasks", type=int, default=0, help="tasks of asyncio in the place of threads; 0: threads")
+    parser.add_argument("--tasks", type=int, default=0, help="number of asyncio tasks instead of threads; 0: threads")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Generates every blocking store, ``store.py``, from the asynchronous one beside it, ``async_store.py``.
+"""Generates every blocking store, ``store.py``, from the asynchronous ``async_store.py`` in the same folder.
 
 The keywords ``async`` and ``await`` go, and names lose their ``Async`` (``AsyncIterator``, ``run_async``), in the code
 and in its docstrings; ruff then orders imports and formats. ``python tools/make_sync.py`` writes; ``--check`` fails

@@ -1,4 +1,4 @@
-"""Evidence on one's own data: what the vectors are like, what an encoding keeps, what to choose, what it will take."""
+"""Measurements on your own data: properties of the vectors, recall of encodings, recommended settings, and sizes."""
 
 from muvera_adapters.evidence.diagnosis import Diagnosis, diagnose
 from muvera_adapters.evidence.encoder_choices import EncoderChoice, default_encoders

@@ -1,4 +1,4 @@
-"""What a sample of token vectors is like, and which encoding fits it."""
+"""``diagnose``: properties of a sample of token vectors, and the kind of encoding that fits them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from muvera_core.tokens import to_batch
 Float64 = npt.NDArray[np.float64]
 Verdict = Literal["fde", "fit", "pool", "regression"]
 
-# eight tokens in each of 32 partitions. Pooling by 2 then cost .01 to .02 of recall and halved what reranking reads; it
-# did not raise recall (documents joined to 300 to 900 tokens, docs/tuning.md)
+# eight tokens in each of 32 partitions. Pooling by 2 then cost .01 to .02 of recall and halved what reranking reads. It
+# did not raise recall (measured on documents joined to 300 to 900 tokens, docs/tuning.md)
 POOL_FROM = 256
 _CANDIDATES = 100
 # correlations and recall at a fixed number of candidates are measured with at most this number of queries
@@ -46,19 +46,19 @@ class Spread:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Spread:
-        """Of numbers."""
+        """The quantiles of numbers."""
         low, p5, median, p95, high = np.percentile(values, (0, 5, 50, 95, 100))
         return cls(float(low), float(p5), float(median), float(values.mean()), float(p95), float(high))
 
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """How a hash spreads tokens over the 32 partitions of a repetition; means over 20 repetitions.
+    """How evenly a hash distributes tokens over the 32 partitions of a repetition; means over 20 repetitions.
 
     Attributes:
-        fullest: share of all tokens in the fullest partition (even: 1/32).
-        effective: partitions that would be as uneven if tokens were spread evenly (exponential of the entropy).
-        occupied: partitions that a document's tokens fall into.
+        fullest: share of all tokens in the fullest partition (1/32 if the distribution is even).
+        effective: effective number of partitions, the exponential of the entropy (32 if the distribution is even).
+        occupied: number of partitions with tokens of a document.
     """
 
     fullest: float
@@ -68,43 +68,44 @@ class Occupancy:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What :func:`diagnose` found.
+    """Result of :func:`diagnose`.
 
     Attributes:
-        documents: in the sample.
-        tokens: of them.
-        dim: of a token.
-        token_counts: of documents.
-        empty_rows: tokens that are all zeros (padding); encoders refuse them.
-        bad_rows: tokens with a NaN or an infinite value; likewise.
-        duplicate_rows: tokens equal to an earlier one of their document.
-        norms: of tokens.
-        unit_norm: all norms are 1 to a thousandth.
-        mean_cosine: of pairs of tokens of different documents.
-        mean_norm2: squared norm of the mean of the normalised tokens: how anisotropic they are, 0 to 1.
-        mean_share: of the variance around the origin that the mean's direction takes.
-        dims_for: dimensions that hold 50, 90 and 99 % of the variance around the mean.
-        effective_dims: squared sum over sum of squares of the variances.
-        plain: occupancy of the hash of an FDE.
-        fitted: of the hash of a fitted one.
-        queries: that were used.
-        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
-        maxsim_spread: standard deviation over documents of MaxSim a query token, mean over queries: what ranks.
-        fde_correlation: of MaxSim with its estimate by an FDE of 20 x 32 x 16 = 10,240 dimensions, over documents; mean
-            over queries.
-        fitted_correlation: by a fitted one.
-        candidates: that the next two are about: 100, or half the sample.
-        fde_recall: of the exact top 10 among the candidates, by the FDE.
-        fitted_recall: by the fitted one.
-        target: recall of the exact top 10 that the verdict is about.
-        scanned: FDEs that :func:`recommend` tries, compared in float32 without an index; in ``prefetch`` the
-            candidates that each needs for the target.
+        documents: number of documents in the sample.
+        tokens: number of tokens in the sample.
+        dim: width of a token vector.
+        token_counts: quantiles of the number of tokens of a document.
+        empty_rows: number of all-zero tokens (padding), which encoders reject.
+        bad_rows: number of tokens with a NaN or infinite value, which encoders reject.
+        duplicate_rows: number of tokens that equal an earlier token of the same document.
+        norms: quantiles of the norms of tokens.
+        unit_norm: whether all norms are 1, to a thousandth.
+        mean_cosine: mean cosine of pairs of tokens of different documents.
+        mean_norm2: squared norm of the mean of the normalised tokens, 0 to 1: a measure of anisotropy.
+        mean_share: share of the variance around the origin in the direction of the mean.
+        dims_for: numbers of dimensions that hold 50, 90 and 99 % of the variance around the mean.
+        effective_dims: effective number of dimensions, (sum of variances)**2 / (sum of squared variances).
+        plain: occupancy of the partitions of a plain FDE.
+        fitted: occupancy of the partitions of a fitted FDE.
+        queries: number of queries used.
+        queries_are: ``"given"``, or ``"pseudo"`` if they were drawn from documents.
+        maxsim_spread: standard deviation over documents of MaxSim per query token, mean over queries. Differences of
+            this size decide the ranking.
+        fde_correlation: correlation over documents of MaxSim with its estimate by a plain FDE of 20 x 32 x 16 = 10,240
+            dimensions, mean over queries.
+        fitted_correlation: correlation of MaxSim with its estimate by a fitted FDE of this size.
+        candidates: number of candidates for the next two values: 100, or half of the sample.
+        fde_recall: recall of the exact top 10 among the candidates of the plain FDE.
+        fitted_recall: recall of the exact top 10 among the candidates of the fitted FDE.
+        target: recall of the exact top 10 that the verdict is based on.
+        scanned: the FDEs that :func:`recommend` tries, compared in float32 without an index; ``prefetch`` of each is
+            the number of candidates that it needs for the target.
         verdict: ``"fde"``, ``"fit"``, ``"pool"`` or ``"regression"``.
         advice: the verdict in words.
-        reasons: for it.
-        problems: with the data itself.
-        notes: what a reader must know.
-        seed: of all sampling.
+        reasons: reasons for the verdict.
+        problems: problems of the data itself.
+        notes: remarks that are needed to interpret the results.
+        seed: seed of all sampling.
     """
 
     documents: int
@@ -155,21 +156,22 @@ def diagnose(
     seed: int = 42,
     progress: bool = False,
 ) -> Diagnosis:
-    """Looks at a sample of documents, with queries where there are any, and says which kind of encoding fits.
+    """Examines a sample of documents, and queries if there are any, and says which kind of encoding fits.
 
-    The verdict is the first step of :func:`recommend` with the same arguments, by the same rule: what has no chance in
-    float32 without an index is not tried with codes. Codes and an index may still need more candidates, or a larger
-    encoding of the kind.
+    The verdict is the first step of :func:`recommend` with the same arguments, by the same rule: an encoding that
+    misses the target in float32 without an index is not tried with codes. With codes and an index, the encoding may
+    need more candidates or a larger size.
 
     Args:
         documents: token matrices, in any form that encoders take; all-zero and non-finite tokens are counted, and left
             out of everything else.
-        queries: likewise, or :class:`Queries`, at least 4; None: pseudo-queries drawn from the documents.
-        recall: target, of the exact top 10.
-        max_prefetch: most candidates to rerank; never more than half of the documents.
-        sample: documents, drawn from those given, that everything but counts is measured on; at least 20.
-        seed: of all sampling.
-        progress: show bars.
+        queries: at least 4 queries, in any form that encoders take or as :class:`Queries`; None: pseudo-queries drawn
+            from the documents.
+        recall: target recall of the exact top 10.
+        max_prefetch: maximum number of candidates to rerank; never more than half of the documents.
+        sample: number of documents, drawn from those given, to measure on, at least 20; only counts use all documents.
+        seed: seed of all sampling.
+        progress: whether to show progress bars.
 
     Raises:
         InvalidInput: fewer than 20 documents with tokens that can be encoded, too few queries, or a target that is not
@@ -244,9 +246,9 @@ def diagnose(
 
 _ADVICE: dict[Verdict, str] = {
     "fde": "An FDE fits: FDEEncoder(FDEConfig(dim)), which needs nothing of your data.",
-    "fit": "Use FDEEncoder.fit(config, sample): the vectors share a direction, in which a plain FDE drowns.",
-    "pool": "Pool the tokens of each document first, and diagnose what is left: the documents are long, so reranking "
-    "reads much, and pooling by 2 costs little recall.",
+    "fit": "Use FDEEncoder.fit(config, sample): the vectors share a direction, so a plain FDE loses recall.",
+    "pool": "Pool the tokens of each document first, and repeat the diagnosis: the documents are long, so reranking "
+    "reads a lot, and pooling by 2 costs little recall.",
     "regression": "Use RegressionEncoder.fit(sample): no FDE of 10,240 dimensions or fewer ranks these vectors well.",
 }
 
@@ -268,8 +270,8 @@ def _verdict(d: Diagnosis) -> tuple[Verdict, list[str]]:
     )
     asked = "queries" if d.queries_are == "given" else "pseudo-queries"
     correlation = (
-        f"over documents, the estimate of a plain FDE correlates with MaxSim by {d.fde_correlation:.2f}, that of a "
-        f"fitted one by {d.fitted_correlation:.2f} ({d.queries} {asked})"
+        f"over documents, the correlation with MaxSim is {d.fde_correlation:.2f} for the estimate of a plain FDE and "
+        f"{d.fitted_correlation:.2f} for that of a fitted one ({d.queries} {asked})"
     )
     needed = f"compared in float32, for a recall of {d.target:g} " + ", ".join(
         f"{s.encoder} {f'needs {s.prefetch} candidates' if s.prefetch else f'has {s.note}'}" for s in d.scanned
@@ -287,18 +289,18 @@ def _verdict(d: Diagnosis) -> tuple[Verdict, list[str]]:
 def _problems(d: Diagnosis) -> list[str]:
     found = []
     if d.bad_rows:
-        found.append(f"{d.bad_rows:,} tokens have NaN or infinite values: encoders and databases refuse them.")
+        found.append(f"{d.bad_rows:,} tokens have NaN or infinite values: encoders and databases reject them.")
     if d.empty_rows:
         found.append(f"{d.empty_rows:,} tokens are all zeros: padding; pass mask= with a padded batch, or drop them.")
     if d.duplicate_rows > 0.01 * d.tokens:
         found.append(
-            f"{d.duplicate_rows:,} tokens ({d.duplicate_rows / d.tokens:.0%}) repeat one of their document: MaxSim "
-            "does not need them, and they weigh in the mean of their partition."
+            f"{d.duplicate_rows:,} tokens ({d.duplicate_rows / d.tokens:.0%}) repeat a token of their document: MaxSim "
+            "does not need them, and they distort the mean of their partition."
         )
     if not d.unit_norm:
         found.append(
-            f"norms run from {d.norms.min:.3g} to {d.norms.max:.3g}: where the model compares by cosine, normalise "
-            "tokens; under dot product long tokens win."
+            f"norms range from {d.norms.min:.3g} to {d.norms.max:.3g}: normalise the tokens if the model compares by "
+            "cosine; with dot product, long tokens win."
         )
     return found
 
@@ -316,9 +318,9 @@ def _duplicates(batch: TokenBatch) -> int:
 
 
 def _encoders(documents: TokenBatch, seed: int) -> tuple[FDEEncoder, FDEEncoder]:
-    # what the limits of the verdict were measured with
+    # the limits of the verdict were measured with these sizes
     config = FDEConfig(documents.dim, r_reps=20, k_sim=5, d_proj=min(16, documents.dim), seed=seed)
-    # of one dimension, the mean's direction leaves nothing to project
+    # tokens of one dimension cannot be fitted: the mean's direction leaves nothing to project
     return FDEEncoder(config), FDEEncoder.fit(config, documents) if documents.dim > 1 else FDEEncoder(config)
 
 

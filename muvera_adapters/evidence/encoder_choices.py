@@ -1,4 +1,4 @@
-"""Encoders that are worth trying on a sample, each with the code that makes it."""
+"""Encoders to try on a sample, each with the code that makes it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from muvera_adapters.stores.shared_direction import FIT_FROM
 from muvera_core import Encoder, FDEConfig, FDEEncoder, RegressionEncoder, TokenBatch
 
-#: dimensions of the FDEs
+#: numbers of dimensions of the FDEs to try
 FDE_DIMS = (640, 2_560, 10_240)
 REGRESSION_DIMS = (256, 512)
-# a sixth of the time of a document, at nearly the same recall (docs/encoders.md)
+# with so many centres, encoding a document takes a sixth of the time, at nearly the same recall (docs/encoders.md)
 _CENTRES = 2_000
 
 
@@ -36,7 +36,7 @@ class EncoderChoice:
 
 
 def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
-    """FDEs of three sizes, fitted where the tokens share a direction and plain elsewhere; regression encoders of two.
+    """FDEs of three sizes, fitted if the tokens share a direction, and regression encoders of two sizes.
 
     :func:`diagnose`, :func:`tune` and :func:`recommend` all choose from this list.
 
@@ -48,7 +48,7 @@ def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
     fitted = documents.dim > 1 and squared_mean_norm(documents) >= FIT_FROM
     for size in FDE_DIMS:
         config = FDEConfig.of_size(documents.dim, size, float(documents.lengths.mean()), seed=seed)
-        # the sizes themselves: the code makes this encoder even where the rule of of_size() changes
+        # sizes are written out, so that the code makes this encoder even if a later version changes of_size()
         sizes = f"r_reps={config.r_reps}, k_sim={config.k_sim}, d_proj={config.d_proj}"
         text = f"FDEConfig(dim={config.dim}, {sizes}, seed={seed})"
         name, code, make = f"FDE {config.fde_dim:,}", f"FDEEncoder({text})", partial(_plain, config)
@@ -62,7 +62,7 @@ def default_encoders(documents: TokenBatch, seed: int) -> list[EncoderChoice]:
 
 
 def squared_mean_norm(documents: TokenBatch) -> float:
-    """Squared norm of the mean of the normalised tokens, 0 to 1: how much of a direction they share."""
+    """Squared norm of the mean of the normalised tokens, 0 to 1: how strongly they share a direction."""
     values = documents.values.astype(np.float32)
     mean = (values / np.linalg.norm(values, axis=1, keepdims=True)).mean(axis=0, dtype=np.float64)
     return float(mean @ mean)

@@ -1,4 +1,4 @@
-"""How much of the exact MaxSim ranking an encoding keeps: by itself, through an index, and in a live collection."""
+"""Recall of the exact MaxSim ranking by an encoding: in float32, through an index, and in a live collection."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
     from muvera_adapters.stores.protocol import Store
 
 TOPS = (1, 10, 100)
-#: number of candidates at which encoders and codes are compared, and of the examples; the nearest measured one is taken
+#: number of candidates for comparisons and examples; the nearest measured number is used
 SHOWN = 100
 _EXAMPLE_TOP = 10
 CANDIDATES = (10, 20, 50, 100, 200, 500, 1000)
-# queries whose scores of all documents are in memory at a time
+# number of queries whose scores for all documents are in memory at a time
 _BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a number of candidates gives.
+    """Results for one number of candidates.
 
     Attributes:
-        candidates: that the first stage hands to the second.
-        recall: share of the exact top k among the candidates, by k; what exact reranking of them gives.
-        reranked: the same, of the hits that the two stages returned; empty where nothing was reranked.
-        latency: of the two stages, where a database answered.
+        candidates: number of candidates of the first stage.
+        recall: recall of the exact top k among the candidates, by k; exact reranking of them gives the same recall.
+        reranked: recall of the exact top k in the hits of both stages, by k; empty if nothing was reranked.
+        latency: latency of both stages; None if no database was measured.
         quality: measures of the reranked hits by judgements.
     """
 
@@ -62,16 +62,17 @@ class Curve:
     """One way of finding candidates.
 
     Attributes:
-        name: of the encoder and what was searched.
-        how: ``"brute force"``: encodings compared with all others in float32; ``"index"``: a real index of the
-            sample, with quantized encodings; ``"collection"``: the live one.
-        encoder: what it is.
-        dim: of the encoding.
-        fingerprint: of the encoder.
-        quantization: of the encodings in the index.
-        bytes_per_document: ``compared`` by the first stage (in memory), ``encoding`` as stored, ``tokens``.
-        alone: quality of the first stage's own ranking by judgements.
-        points: by number of candidates.
+        name: name of the encoder and of what was searched.
+        how: what was searched. ``"brute force"``: all encodings in float32; ``"index"``: a real index of the sample,
+            with quantized encodings; ``"collection"``: the live collection.
+        encoder: short description of the encoder.
+        dim: number of dimensions of the encoding.
+        fingerprint: fingerprint of the encoder.
+        quantization: quantization of the encodings in the index; None: not quantized.
+        bytes_per_document: bytes of a document by name: ``compared`` (read by the first stage, in memory), ``encoding``
+            (as stored) and ``tokens``.
+        alone: quality of the first stage's ranking by judgements, without reranking.
+        points: results by number of candidates.
         settings: type, sizes and seed of the encoder.
     """
 
@@ -106,17 +107,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query, rank by rank.
+    """The ranking of one query, for illustration.
 
     Attributes:
-        kind: ``"gained"``: the query for which reranking improves most on the first stage's own order; ``"lost"``: the
-            one for which most of the exact top is missing among the candidates.
+        kind: ``"gained"``: the query for which reranking improves most on the first stage's order; ``"lost"``: the
+            query with the most documents of the exact top missing among the candidates.
         query: id of the query, or its position.
-        curve: name of the curve that it is of.
+        curve: name of the curve that the example belongs to.
         candidates: number of candidates.
-        alone: share of the exact top in as many places of the first stage's own order.
-        reranked: share of the exact top after reranking.
-        places: the exact top.
+        alone: share of the exact top k among the first k documents of the first stage.
+        reranked: share of the exact top k after reranking.
+        places: documents of the exact top k.
     """
 
     kind: Literal["gained", "lost"]
@@ -130,24 +131,24 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What :func:`evaluate` and :func:`evaluate_store` measured.
+    """Result of :func:`evaluate` and :func:`evaluate_store`.
 
     Attributes:
-        documents: that were searched.
-        tokens: of them; None where only the database knows.
-        queries: how many.
-        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
-        truth: where the exact ranking comes from, in words.
-        exact_latency: of the exact ranking.
+        documents: number of documents searched.
+        tokens: number of their tokens; None if only the database knows it.
+        queries: number of queries.
+        queries_are: ``"given"``, or ``"pseudo"`` if they were drawn from documents.
+        truth: origin of the exact ranking (the ground truth), in words.
+        exact_latency: latency of the exact ranking.
         exact_quality: measures of the exact ranking by judgements.
-        curves: what was measured.
-        notes: what a reader must know.
-        seed: of the bootstrap.
+        curves: the measured ways of finding candidates.
+        notes: remarks that are needed to interpret the results.
+        seed: seed of the bootstrap.
         source: what was measured, in words.
-        began: date and time at which the measurement began, ISO 8601 in UTC.
-        seconds: how long it took.
+        began: date and time of the start of the measurement, ISO 8601 in UTC.
+        seconds: duration of the measurement.
         machine: processor, system and versions, by name.
-        examples: a query gained and a query lost, of the last curve; fewer where there is none.
+        examples: one query gained and one query lost, from the last curve; fewer if there is no such query.
     """
 
     documents: int
@@ -184,27 +185,27 @@ def evaluate(
     seed: int = 42,
     progress: bool = False,
 ) -> Evaluation:
-    """Measures encoders on a sample, against exact MaxSim over all of it.
+    """Measures encoders on a sample, against exact MaxSim over the whole sample.
 
-    Recall on a sample is higher than on the whole collection at the same number of candidates, as there are fewer
-    documents to confuse: measure the collection itself with :func:`evaluate_store`.
+    With the same number of candidates, recall on a sample is higher than on the whole collection, because fewer
+    documents compete. Measure the collection itself with :func:`evaluate_store`.
 
     Args:
-        encoders: one, or several by name.
+        encoders: one encoder, or several by name.
         documents: token matrices, in any form that encoders take.
-        queries: :class:`Queries` (also of ``pseudo_queries``), or token matrices.
-        judgements: of :func:`read_judgements`.
-        document_ids: as in the judgements; None: positions.
-        quantizations: of the indexes to measure through of the embedded engine; ``()``: none; None: what its store
-            chooses for the encoder, if it is installed.
-        tops: k of recall of the exact top k.
+        queries: queries as :class:`Queries` (such as those of ``pseudo_queries``), or as token matrices.
+        judgements: relevance judgements, from :func:`read_judgements`.
+        document_ids: ids of the documents, as in the judgements; None: their positions.
+        quantizations: presets of the indexes of the embedded engine to measure; ``()``: no index; None: the preset that
+            its store chooses for the encoder, if the engine is installed.
+        tops: values of k for the recall of the exact top k.
         candidates: numbers of candidates; those above the number of documents are left out.
-        seed: of the bootstrap.
-        progress: show bars.
+        seed: seed of the bootstrap.
+        progress: whether to show progress bars.
 
     Raises:
-        MissingExtra: an index without ``edge``, judgements without ``eval``.
-        InvalidInput: no queries, or numbers that do not fit.
+        MissingExtra: an index needs the extra ``edge``, or judgements need ``eval``.
+        InvalidInput: there are no queries, or numbers do not fit.
     """
     check_installed(judgements)
     if quantizations:
@@ -243,7 +244,7 @@ def evaluate(
                     curve, last = _searched(
                         label, "index", store, quantization, asked, exact, depths, tops, judge, seed
                     )
-                # what the store says of tokens is an estimate
+                # the store only estimates the bytes of tokens
                 curve.bytes_per_document["tokens"] = 2 * batch.values.size / len(batch)
                 curves.append(curve)
                 bar.update()
@@ -252,7 +253,7 @@ def evaluate(
         tokens=len(batch.values),
         queries=len(asked),
         queries_are=asked.origin,
-        truth=f"exact MaxSim over all {len(batch):,} documents of the sample, computed here",
+        truth=f"exact MaxSim over all {len(batch):,} documents of the sample, computed in this process",
         exact_latency=Latency.of(seconds),
         exact_quality=judge(exact),
         curves=curves,
@@ -275,25 +276,25 @@ def evaluate_store(
     seed: int = 42,
     progress: bool = False,
 ) -> Evaluation:
-    """Measures a live collection with the searches that its users make.
+    """Measures a live collection with searches as users make them.
 
     Args:
-        store: of any database; nothing is written to it.
-        queries: as for :func:`evaluate`.
-        judgements: by the collection's document ids.
-        truth: ``"exact_search"``: MaxSim by the database over everything, which may take seconds a query;
-            ``"sample"``: for collections too large for that. A random sample of the documents is read, and the
-            collection's *encoder* is measured on the sample, here (:func:`evaluate`); of the live collection only the
-            latency is measured then, and its index and quantization are not.
-        sample: documents of the sample.
-        tops: k of recall of the exact top k.
+        store: store of any database; nothing is written to it.
+        queries: queries as :class:`Queries` (such as those of ``pseudo_queries``), or as token matrices.
+        judgements: relevance judgements, with the document ids of the collection.
+        truth: source of the exact ranking. ``"exact_search"``: the database scores all documents by MaxSim, which may
+            take seconds per query. ``"sample"``: for collections too large for that. A random sample of the documents
+            is read, and the collection's *encoder* is measured on the sample in this process (:func:`evaluate`). Only
+            the latency of the live collection is then measured, and not its index and quantization.
+        sample: number of documents of the sample.
+        tops: values of k for the recall of the exact top k.
         candidates: numbers of candidates.
-        seed: of the bootstrap and the sample.
-        progress: show bars.
+        seed: seed of the bootstrap and the sample.
+        progress: whether to show progress bars.
 
     Raises:
-        InvalidInput: no documents, no stored tokens, or no queries.
-        MuveraError: of the database.
+        InvalidInput: there are no documents, no stored tokens, or no queries.
+        MuveraError: the database reports an error.
     """
     check_installed(judgements)
     run = _Run()
@@ -320,7 +321,7 @@ def evaluate_store(
         tokens=None,
         queries=len(asked),
         queries_are=asked.origin,
-        truth=f"exact_search of the collection {store.name}: MaxSim by {info.engine} over all {count:,} of it",
+        truth=f"exact_search of the collection {store.name}: MaxSim by {info.engine} over all {count:,} documents",
         exact_latency=Latency.of(seconds),
         exact_quality=judge(exact),
         curves=[curve],
@@ -332,12 +333,12 @@ def evaluate_store(
 
 
 def sample_of(store: Store, n: int, seed: int, *, progress: bool = False) -> tuple[list[DocumentId], TokenBatch]:
-    """Ids and tokens of n random documents of a collection that have tokens; the same for the same seed and collection.
+    """Ids and tokens of n random documents that have tokens; the same for the same seed and collection.
 
-    All ids are read, but tokens of the sample only.
+    All ids are read, but tokens only for the sample.
 
     Raises:
-        InvalidInput: none has tokens.
+        InvalidInput: no document has tokens.
     """
     listed = progress_bar(store.scroll(page_size=1000), desc="list ids", total=store.count(), disable=not progress)
     ids = [document.id for document in listed]
@@ -354,7 +355,7 @@ def sample_of(store: Store, n: int, seed: int, *, progress: bool = False) -> tup
 
 
 def describe(encoder: Encoder) -> str:
-    """A short name."""
+    """A short name of an encoder."""
     inner: Any = encoder
     if isinstance(encoder, Remembering):
         inner = encoder.encoder
@@ -365,11 +366,11 @@ def describe(encoder: Encoder) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the first stage of a curve found.
+    """The candidates that the first stage of a curve found.
 
     Attributes:
         curve: name of the curve.
-        rankings: ids, or positions, for each query, as many as the largest number of candidates.
+        rankings: for each query, the ids or positions of the candidates, as many as the largest number to measure.
     """
 
     curve: str
@@ -377,14 +378,14 @@ class Found:
 
 
 class _Run:
-    """When and where something is measured."""
+    """Time and machine of a measurement."""
 
     def __init__(self) -> None:
         self._began = datetime.now(timezone.utc)
         self._start = time.perf_counter()
 
     def facts(self, source: str) -> dict[str, Any]:
-        """Values of an :class:`Evaluation`."""
+        """The values for an :class:`Evaluation`."""
         return {
             "source": source,
             "began": self._began.isoformat(timespec="seconds"),
@@ -415,7 +416,7 @@ def _processor() -> str:
 
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:
-    """Type, sizes and seed of an encoder: short values only, no state."""
+    """Type, sizes and seed of an encoder, without its state."""
     inner: Any = encoder.encoder if isinstance(encoder, Remembering) else encoder
     content = inner.to_dict()
     flat = {**content, **content.get("config", {})}
@@ -426,7 +427,7 @@ def settings_of(encoder: Encoder) -> dict[str, Any]:
 def _examples(
     last: Found, exact: Sequence[Ranking], queries: Queries, names: Ranking | None, depths: Sequence[int]
 ) -> list[Example]:
-    """The query with the largest gain by reranking, and the one with the largest loss, if any."""
+    """The query with the largest gain by reranking, and the query with the largest loss, if there are any."""
     n = min(depths, key=lambda depth: abs(depth - SHOWN))
     top = min(_EXAMPLE_TOP, min(map(len, exact)))
     places = positions([ranking[:n] for ranking in last.rankings], exact)
@@ -456,7 +457,7 @@ def _examples(
 
 
 class _Judge:
-    """Quality of rankings of ids by the judgements given, if any; with ``names``, ids are positions in it."""
+    """Quality of rankings by the given judgements, if any; with ``names``, rankings are of positions in it."""
 
     def __init__(self, queries: Queries, judgements: Judgements | None, names: Ranking | None) -> None:
         self._queries = queries
@@ -512,7 +513,7 @@ def _brute_force(
 
 
 def brute_force(encoder: Encoder, documents: TokenBatch, queries: TokenBatch, k: int) -> list[list[DocumentId]]:
-    """Positions of the k best documents of each query by the encodings' float32 dot product; ties by position."""
+    """Positions of the k best documents for each query by float32 dot products of encodings; ties by position."""
     encoded, asked = encoder.encode_documents(documents), encoder.encode_queries(queries)
     rankings: list[list[DocumentId]] = []
     for start in range(0, len(asked), _BLOCK):
@@ -534,7 +535,7 @@ def _searched(
     seed: int,
     progress: bool = False,
 ) -> tuple[Curve, Found]:
-    """Both stages at every number of candidates, as users search."""
+    """Measures both stages at every number of candidates, as users search."""
     info, points, alone = store.info(), [], {}
     first: Sequence[Ranking] = []
     limit = min(len(exact[0]), max(*tops, 10))
@@ -550,7 +551,7 @@ def _searched(
                 judge(hits),
             )
         )
-        alone = judge(first)  # the last is the longest
+        alone = judge(first)  # the last one has the most candidates
     count = max(1, info.documents)
     compared = info.code_bytes or info.fde_bytes
     curve = Curve(
@@ -573,7 +574,7 @@ def _searched(
 
 
 def _recall(places: Any, tops: Sequence[int], seed: int, candidates: float = np.inf) -> dict[int, Interval]:
-    # of fewer documents than k, the top k is no measure of anything
+    # the top k means nothing with fewer than k documents
     return {k: Interval.of(recalls(places, k, candidates), seed) for k in tops if k <= places.shape[1]}
 
 
@@ -611,9 +612,9 @@ def _on_sample(
     asked = ask(partial(store.search, limit=10, prefetch=200, with_payload=False), queries.tokens)
     live = Latency.of(asked[1])
     note = (
-        f"The truth is a random sample of {len(documents):,} of the {count:,} documents of {store.name}: the recall "
-        "here is that of its encoder on the sample, computed in this process. With as many candidates it is lower "
-        f"over the whole collection. Its own index was not measured but for latency: {live.p50_ms:.1f} ms (p50) and "
+        f"The recall is that of the encoder on a random sample of {len(documents):,} of the {count:,} documents of "
+        f"{store.name}, computed in this process. With the same number of candidates, it is lower over the whole "
+        f"collection. Of the collection's own index, only the latency was measured: {live.p50_ms:.1f} ms (p50) and "
         f"{live.p95_ms:.1f} ms (p95) with 200 candidates."
     )
     return replace(

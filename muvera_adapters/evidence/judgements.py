@@ -1,4 +1,4 @@
-"""Relevance judgements, and rankings measured by them (with ir-measures)."""
+"""Relevance judgements, and the quality of rankings by them (with ir-measures)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import TypeAlias
 from muvera_adapters.errors import InvalidInput, MissingExtra
 from muvera_adapters.results import DocumentId
 
-#: query id -> document id -> grade, both as text
+#: query id -> document id -> grade; ids are text
 Judgements: TypeAlias = Mapping[str, Mapping[str, int]]
 
 
 def read_judgements(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
-    """Judgements of a TREC qrels file (query, iteration, document, grade) or of a TSV or BEIR file.
+    """Reads judgements from a TREC qrels file (query, iteration, document, grade), or from a TSV or BEIR file.
 
-    TSV: query, document and, when there is a third column, grade (else 1), separated by tabs; a first line without a
-    grade in its grade column is a header.
+    The columns of a TSV file are query, document and an optional grade (1 without it), separated by tabs. A first line
+    without a number in the grade column is a header.
 
     Raises:
-        InvalidInput: the file is missing, has no judgements, or has a line that is none; the message names the line.
+        InvalidInput: the file is missing, has no judgements, or has a line that is not a judgement; the message names
+            the line.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -42,7 +43,7 @@ def read_judgements(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
         except ValueError:
             if number == 1:
                 continue
-            raise InvalidInput(f"{os.fspath(path)}, line {number}: the grade {grade!r} is no number") from None
+            raise InvalidInput(f"{os.fspath(path)}, line {number}: the grade {grade!r} is not a number") from None
         if number == 1 and len(parts) == 2 and "id" in query.lower() and "id" in document.lower():
             continue
         found.setdefault(query, {})[document] = value
@@ -52,10 +53,10 @@ def read_judgements(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
 
 
 def check_installed(judgements: Judgements | None) -> None:
-    """Checks, before anything is measured, that rankings can be judged.
+    """Checks that rankings can be judged, before anything is measured.
 
     Raises:
-        MissingExtra: there are judgements, and ir-measures is not installed.
+        MissingExtra: there are judgements, but ir-measures is not installed.
     """
     if judgements is not None and find_spec("ir_measures") is None:
         raise MissingExtra("ir-measures", "eval")
@@ -64,12 +65,12 @@ def check_installed(judgements: Judgements | None) -> None:
 def quality(
     found: Sequence[Sequence[DocumentId]], query_ids: Sequence[str], judgements: Judgements
 ) -> dict[str, float]:
-    """nDCG@10, RR@10 and R@100 by ir-measures, means over the judged queries; empty when none is judged.
+    """Computes nDCG@10, RR@10 and R@100 with ir-measures, as means over the judged queries; empty if none is judged.
 
     Args:
         found: a ranking for each query, best first.
-        query_ids: of the queries.
-        judgements: of any queries.
+        query_ids: ids of the queries.
+        judgements: judgements, possibly also of other queries.
 
     Raises:
         MissingExtra: ir-measures is not installed.

@@ -1,4 +1,4 @@
-"""A real index (a graph over quantized encodings) of a sample, in a temporary directory."""
+"""A real index of a sample (a graph over quantized encodings), in a temporary directory."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def have_index() -> bool:
 
 
 def no_index() -> str:
-    """Why nothing is measured through an index, in words."""
+    """The reason why nothing is measured through an index, in words."""
     return f"{local_spec().package} is not installed"
 
 
 def quantizations() -> Sequence[str]:
-    """Presets of the embedded engine that are worth trying; none where it is not installed."""
+    """Presets of the embedded engine to try; none if the engine is not installed."""
     return _engine().quantizations if have_index() else ()
 
 
 def auto_quantization(dim: int) -> str:
-    """The preset that the embedded engine's store chooses for encodings of so many dimensions."""
+    """The preset that the embedded engine's store chooses for encodings of ``dim`` dimensions."""
     return local_spec().auto_quantization(dim, "directory")
 
 
@@ -49,9 +49,9 @@ def first_stage_bytes(dim: int, quantization: str | None) -> float:
 def local_index(
     encoder: Encoder, documents: TokenBatch, quantization: str | None, *, store_tokens: bool
 ) -> Iterator[Store]:
-    """A collection of the documents, whose ids are their positions; it is deleted at the end.
+    """A collection of the documents, with their positions as ids. It is deleted at the end of the context.
 
-    The graph is built and used however few the documents are.
+    The graph is built and used even for few documents.
 
     Raises:
         MissingExtra: the embedded engine is not installed.
@@ -73,9 +73,9 @@ def _engine() -> LocalIndex:
 
 
 class Remembering:
-    """An encoder that encodes each matrix once, for several indexes over the same documents.
+    """Wraps an encoder so that it encodes each matrix only once, for several indexes over the same documents.
 
-    Documents and queries that it has seen are found by their content; everything else of it is the encoder's.
+    Documents and queries that were encoded before are found by their content.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -99,7 +99,7 @@ class Remembering:
 
     @property
     def document_norm(self) -> float | None:
-        """The encoder's, where it knows."""
+        """The ``document_norm`` of the wrapped encoder, None if it has none."""
         norm: float | None = getattr(self.encoder, "document_norm", None)
         return norm
 

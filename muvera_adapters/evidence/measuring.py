@@ -1,4 +1,4 @@
-"""Recall of the exact MaxSim ranking, with its uncertainty, and latency: the one place where they are measured."""
+"""Measurement of recall of the exact MaxSim ranking, with its uncertainty, and of latency."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over queries and what it may be for other queries of the same kind.
+    """A mean over queries, with its 95 % bootstrap interval (percentiles of the means of resampled queries).
 
     Attributes:
-        mean: over the queries.
-        low: lower end of the 95 % bootstrap interval (percentiles of the means of resampled queries).
-        high: upper end.
+        mean: mean over the queries.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     mean: float
@@ -37,24 +37,24 @@ class Interval:
 
     @classmethod
     def of(cls, values: Float64, seed: int) -> Interval:
-        """Of one value a query."""
+        """The interval for ``values``, one for each query."""
         low, high = np.percentile(bootstrap(values, seed), (2.5, 97.5))
         return cls(float(values.mean()), float(low), float(high))
 
 
 def bootstrap(values: Float64, seed: int) -> Float64:
-    """(2000,) means of ``values`` (one a query) over resampled queries; the same for the same seed."""
+    """(2000,) means of ``values`` (one for each query) over resampled queries; the same for the same seed."""
     chosen = np.random.default_rng(seed).integers(len(values), size=(_RESAMPLES, len(values)))
     return values[chosen].mean(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Of queries asked one after the other, milliseconds.
+    """Latency of sequential queries in milliseconds.
 
     Attributes:
-        p50_ms: median.
-        p95_ms: 95th percentile.
+        p50_ms: median latency.
+        p95_ms: 95th percentile of latency.
     """
 
     p50_ms: float
@@ -62,14 +62,14 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Latency:
-        """Of the seconds of each query."""
+        """The latency from the seconds of each query."""
         p50, p95 = 1000 * np.percentile(seconds, (50, 95))
         return cls(float(p50), float(p95))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How one way of searching did.
+    """Recall, success and latency of one way of searching.
 
     Attributes:
         recall_at_10: mean share of the exact top 10 that was found.
@@ -87,13 +87,13 @@ class Measured:
 def exact_top(
     queries: TokenBatch, documents: TokenBatch, ids: Ranking, k: int, *, progress: bool = False
 ) -> list[list[DocumentId]]:
-    """Ids of the k best documents of each query by MaxSim over all, computed here; ties by position."""
+    """Ids of the k best documents for each query by exact MaxSim, computed in this process; ties by position."""
     search = exact_search(documents, ids, k)
     return ask(search, queries, warm_up=False, progress="exact MaxSim" if progress else None)[0]
 
 
 def exact_search(documents: TokenBatch, ids: Ranking, k: int) -> Callable[[Tokens], list[Hit]]:
-    """A search that scores every document here."""
+    """A search that scores every document in this process."""
 
     def search(query: Tokens) -> list[Hit]:
         scores = maxsim(query, documents)
@@ -103,7 +103,7 @@ def exact_search(documents: TokenBatch, ids: Ranking, k: int) -> Callable[[Token
 
 
 def positions(found: Sequence[Ranking], exact: Sequence[Ranking]) -> Float64:
-    """(queries, k) place of each exact result in what was found, from 0; infinite where it was not found.
+    """(queries, k) positions of the exact results in the rankings found, from 0; infinite where not found.
 
     k is the length of the shortest exact ranking.
     """
@@ -127,13 +127,13 @@ def ask(
     warm_up: bool = True,
     progress: str | None = None,
 ) -> tuple[list[list[DocumentId]], list[float]]:
-    """Ids found and seconds taken for every query, one after the other.
+    """Runs all queries one after the other, and returns the ids found and the seconds taken for each.
 
     Args:
-        search: of one query.
-        queries: to ask.
-        warm_up: ask the first once before.
-        progress: what a bar says; None: no bar.
+        search: searches for one query.
+        queries: queries to run.
+        warm_up: whether to run the first query once before the measurement.
+        progress: text of a progress bar; None: no bar.
     """
     if warm_up:
         search(queries[0])

@@ -23,12 +23,12 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "path",
-    "svg.hashsalt": "muvera",  # the same figure gives the same file
+    "svg.hashsalt": "muvera",  # so that the same figure gives the same file
 }
 
 
 def recall_by_candidates(evaluation: Evaluation, k: int) -> str:
-    """Recall of the exact top k by number of candidates, with its interval; one line a curve."""
+    """Recall of the exact top k by number of candidates, with its interval; one line for each curve."""
     figure, axes = _axes("candidates", f"recall of the exact top {k}")
     axes.set_xscale("log")
     for i, curve in enumerate(evaluation.curves):
@@ -47,8 +47,8 @@ def recall_by_candidates(evaluation: Evaluation, k: int) -> str:
 
 
 def recall_by_bytes(evaluation: Evaluation, k: int, candidates: int) -> str:
-    """Recall of the exact top k at one number of candidates by bytes that the first stage compares a document."""
-    figure, axes = _axes("bytes a document that the first stage compares", f"recall of the exact top {k}")
+    """Recall of the exact top k at one number of candidates, by the bytes per document that the first stage reads."""
+    figure, axes = _axes("bytes per document that the first stage reads", f"recall of the exact top {k}")
     axes.set_xscale("log")
     shown = []
     for i, curve in enumerate(evaluation.curves):
@@ -64,13 +64,13 @@ def recall_by_bytes(evaluation: Evaluation, k: int, candidates: int) -> str:
     _plain_ticks(axes, sorted({round(x) for x in shown}))
     axes.set_title(f"at {candidates:,} candidates; bars: 95 % interval over queries", fontsize=9, loc="left")
     axes.margins(x=0.2)
-    # beside the points, which lie anywhere
+    # outside the axes, because points can be anywhere in them
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False)
     return _svg(figure)
 
 
 def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
-    """Recall of the exact top k by median latency; None where no database was asked."""
+    """Recall of the exact top k by median latency; None if no database was measured."""
     curves = [(i, c) for i, c in enumerate(evaluation.curves) if any(p.latency for p in c.points)]
     if not curves:
         return None
@@ -84,7 +84,7 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
         colour, _ = _look(evaluation, i)
         x = [p.latency.p50_ms for p in points if p.latency]
         axes.plot(x, [p.reranked[k].mean for p in points], "o-", color=colour, label=curve.name, markersize=3)
-        # curves lie close to each other: the labels of every second one are above its points
+        # curves are close to each other, so every second one has its labels above its points
         offset = (3, 4) if len(labelled) % 2 else (3, -9)
         labelled.append(list(zip(x, [p.reranked[k].mean for p in points], [p.candidates for p in points], strict=True)))
         for place, recall, candidates in _apart(labelled[-1]):
@@ -92,18 +92,18 @@ def recall_by_latency(evaluation: Evaluation, k: int) -> str | None:
             axes.annotate(f"{candidates:,}", (place, recall), **note)
     exact = evaluation.exact_latency.p50_ms
     axes.axvline(exact, color="#7a828c", linestyle=":", label=f"exact MaxSim over all, {exact:.1f} ms")
-    axes.set_title("beside each point: candidates", fontsize=9, loc="left")
+    axes.set_title("numbers at the points: candidates", fontsize=9, loc="left")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_ylim(top=1.01)
-    # below, as the lines lie anywhere
+    # below the axes, because lines can be anywhere in them
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False)
     return _svg(figure)
 
 
 def _apart(points: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
-    """The points (latency, recall, candidates) whose labels do not cover each other; the last is always one."""
+    """The points (latency, recall, candidates) whose labels do not overlap, always with the last point."""
     found: list[tuple[float, float, int]] = []
     for point in reversed(points):
         near = any(abs(math.log10(x / point[0])) < 0.06 and abs(y - point[1]) < 0.03 for x, y, _ in found)
@@ -128,7 +128,7 @@ def _axes(x: str, y: str) -> tuple[Any, Any]:
 
 
 def _look(evaluation: Evaluation, i: int) -> tuple[str, str]:
-    """One colour an encoder; brute force is dashed, what a database answered is not."""
+    """Colour and line style of a curve: one colour for each encoder, and dashed lines for brute force."""
     curve: Curve = evaluation.curves[i]
     encoders = list(dict.fromkeys(c.fingerprint for c in evaluation.curves))
     colour = _COLOURS[encoders.index(curve.fingerprint) % len(_COLOURS)]
@@ -146,7 +146,7 @@ def _svg(figure: Any) -> str:
     out = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    # what precedes the element belongs to a file of its own; the size is the page's
+    # the header before the element is for standalone files; the page sets the size
     svg = out.getvalue()[out.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     return re.sub(

@@ -1,4 +1,4 @@
-"""Queries to measure with: those of the user, or pseudo-queries drawn from documents."""
+"""Queries for measurements: those of the user, or pseudo-queries drawn from documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from muvera_adapters.stores.checks import without_zero_rows
 from muvera_core import TokenBatch
 from muvera_core.tokens import to_batch
 
-#: how many pseudo-queries are drawn where no number is given
+#: default number of pseudo-queries
 PSEUDO_QUERIES = 200
 PSEUDO_NOTE = (
     "These are pseudo-queries: random tokens of one document each, perturbed. Real queries are worded differently from "
@@ -29,9 +29,9 @@ class Queries:
     """Token matrices of queries.
 
     Attributes:
-        tokens: of all of them.
-        ids: one a query, as in judgements.
-        origin: ``"given"``, or ``"pseudo"``: drawn from documents by :func:`pseudo_queries`.
+        tokens: token matrices of all queries.
+        ids: ids of the queries, as in judgements.
+        origin: ``"given"``, or ``"pseudo"`` if they were drawn from documents by :func:`pseudo_queries`.
     """
 
     tokens: TokenBatch
@@ -43,39 +43,39 @@ class Queries:
 
     @property
     def label(self) -> str:
-        """For tables and titles: how many, and whether they are real."""
+        """Number of queries, and whether they are pseudo-queries, for tables and titles."""
         return f"{len(self)} queries" if self.origin == "given" else f"{len(self)} pseudo-queries"
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results must know about them."""
+        """Remarks about the queries that are needed to interpret results."""
         return [PSEUDO_NOTE] if self.origin == "pseudo" else []
 
     def choose(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Queries:
-        """Those at ``positions``, in that order."""
+        """The queries at ``positions``, in that order."""
         tokens = TokenBatch.from_list(self.tokens[int(i)] for i in positions)
         return Queries(tokens, [self.ids[int(i)] for i in positions], self.origin)
 
     def halves(self, seed: int) -> tuple[Queries, Queries]:
-        """Two random halves, to choose with and to report on; the same for the same seed.
+        """Two random halves, one for choosing settings and one for reporting; the same for the same seed.
 
         Raises:
-            InvalidInput: fewer than four queries.
+            InvalidInput: there are fewer than four queries.
         """
         if len(self) < 4:
-            raise InvalidInput(f"{len(self)} queries cannot be split into two halves worth measuring; give more")
+            raise InvalidInput(f"{len(self)} queries cannot be split into two halves: give at least 4")
         order = np.random.default_rng(seed).permutation(len(self))
         middle = (len(self) + 1) // 2
         return self.choose(np.sort(order[:middle])), self.choose(np.sort(order[middle:]))
 
 
 def as_queries(queries: Any, ids: Sequence[Any] | None = None) -> Queries:
-    """Queries in any form that encoders take, named by ``ids`` or by their positions."""
+    """Converts queries in any form that encoders take; their ids are ``ids``, or their positions."""
     if isinstance(queries, Queries):
         return queries
     tokens = to_batch(queries, what="query")
     if len(tokens) == 0:
-        raise InvalidInput("there are no queries; without any, use pseudo_queries(documents)")
+        raise InvalidInput("there are no queries: give some, or use pseudo_queries(documents)")
     names = [str(i) for i in (range(len(tokens)) if ids is None else ids)]
     if len(names) != len(tokens):
         raise InvalidInput(f"{len(names)} query ids, {len(tokens)} queries: the numbers must be equal")
@@ -86,33 +86,34 @@ def check_width(queries: Queries, documents: TokenBatch) -> None:
     """Raises InvalidInput where the token vectors of queries are not as wide as those of documents."""
     if queries.tokens.dim != documents.dim:
         raise InvalidInput(
-            f"queries have token vectors of width {queries.tokens.dim}, documents of width {documents.dim}: give "
-            "queries of the model that made the documents' tokens"
+            f"queries have token vectors of width {queries.tokens.dim}, documents of width {documents.dim}: encode "
+            "the queries with the model of the documents"
         )
 
 
 def pseudo_queries(
     documents: TokenBatch, n: int = PSEUDO_QUERIES, *, tokens: int = 16, noise: float = 1.5, seed: int = 42
 ) -> Queries:
-    """Queries for those who have none: tokens of a random document each, moved away from where they were.
+    """Makes queries from documents, for users without queries: each has perturbed tokens of one random document.
 
-    A token moves by a random multiple (up to ``noise``) of half the difference between two random tokens of other
-    documents, so that it stays where this model's tokens lie, and keeps its length.
+    A random multiple (up to ``noise``) of half the difference between two random tokens of other documents is added to
+    each token, which is then scaled to its old length. The tokens therefore stay in the region of the model's tokens.
 
     Args:
-        documents: to draw from.
-        n: how many; no document is used twice while there are others.
-        tokens: at most so many tokens a query; a random number between a quarter of it and all.
-        noise: 0 leaves the tokens as they are; at 1.5, recall of pseudo-queries of the sample is that of its questions.
-        seed: of all choices.
+        documents: documents from which tokens are drawn.
+        n: number of queries; documents are used twice only if there are fewer than this.
+        tokens: maximum number of tokens of a query; each has a random number between a quarter of it and this maximum.
+        noise: strength of the perturbation; 0: none. At 1.5, pseudo-queries of the sample have the recall of its
+            questions.
+        seed: seed of all random choices.
 
     Raises:
-        InvalidInput: no documents, or numbers out of range.
+        InvalidInput: there are too few documents, or a number is out of range.
     """
     if len(documents) < 2 or n < 1 or tokens < 1 or noise < 0:
         raise InvalidInput(
-            f"pseudo-queries need two documents, n and tokens of at least 1 and noise of at least 0; got "
-            f"{len(documents)} documents, n={n}, tokens={tokens}, noise={noise}"
+            f"pseudo-queries need at least 2 documents, n and tokens of at least 1, and noise of at least 0; got "
+            f"{len(documents)} documents, n={n}, tokens={tokens} and noise={noise}"
         )
     rng = np.random.default_rng(seed)
     sources = np.concatenate([rng.permutation(len(documents)) for _ in range(-(-n // len(documents)))])[:n]

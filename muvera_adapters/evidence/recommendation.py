@@ -1,4 +1,4 @@
-"""The encoder, codes and number of candidates for a collection like a sample, in under a minute."""
+"""``recommend``: the encoder, codes and number of candidates for a collection, from a sample, in under a minute."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ from muvera_core.tokens import first_bad_token, to_batch
 
 SAMPLE = 5_000
 _MOST_QUERIES = 300
-# the margin supposes a bell curve, which the recalls of few queries near 1 are not: with 28 queries it held a target of
-# .95 in .975 of 400 draws, and one of .98 in .8 (docs/tuning.md)
+# the margin assumes normally distributed recalls, which those of few queries near 1 are not: with 28 queries it held a
+# target of .95 in .975 of 400 draws, and a target of .98 in .8 (docs/tuning.md)
 _LEAST_EXPECTED_MISSES = 1.25
-# times k: among half of fewer documents, the exact top k is found by chance
+# multiple of k: among half of fewer documents, the exact top k is often found by chance
 _LEAST_DOCUMENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What :func:`recommend` found.
+    """Result of :func:`recommend`.
 
     Attributes:
-        encoder: encoder, ready for use.
-        quantization: preset of the embedded engine for the codes; None: no codes, where no index is installed.
-        prefetch: number of candidates to rerank in the collection. Where that is larger than what was searched, it is
-            projected from ``measured_prefetch`` (:func:`~muvera_adapters.evidence.target_recall.grown`).
-        measured_prefetch: number of candidates that ``recall`` was measured with.
-        recall: recall of the exact top k after reranking, of queries that had no part in the choice.
-        bytes_per_document: bytes in memory in the first stage: codes, and links of a graph.
-        target: recall wanted.
+        encoder: the recommended encoder, ready for use.
+        quantization: preset of the embedded engine for the codes; None: no codes, because no index is installed.
+        prefetch: number of candidates to rerank in the collection. If the collection is larger than the documents
+            measured, it is projected from ``measured_prefetch``
+            (:func:`~muvera_adapters.evidence.target_recall.grown`).
+        measured_prefetch: number of candidates with which ``recall`` was measured.
+        recall: recall of the exact top k after reranking, on queries that were not used for the choice.
+        bytes_per_document: bytes of a document in memory in the first stage: codes, and links of a graph.
+        target: target recall.
         k: number of documents of the exact ranking that recall counts.
-        reached: whether the target was reached by the queries that chose, with the margin that makes other queries
-            reach it in 19 of 20 cases.
+        reached: whether the queries used for the choice reached the target, with a margin so that other queries reach
+            it in 19 of 20 cases.
         held: whether ``recall`` is at least the target.
-        documents: number of documents that were searched.
+        documents: number of documents searched.
         collection: number of documents of the collection.
-        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
-        chosen_with: number of queries that the choice was made with.
-        reported_on: number of queries of ``recall``.
-        setting: the chosen one of ``tried``.
-        tried: all settings that were looked at, by size; ``note`` says why one was not measured.
-        warnings: what a user must know.
+        queries_are: ``"given"``, or ``"pseudo"`` if they were drawn from documents.
+        chosen_with: number of queries used for the choice.
+        reported_on: number of queries used for ``recall``.
+        setting: the chosen setting, one of ``tried``.
+        tried: all settings considered, by size; ``note`` says why one was not measured.
+        warnings: warnings for the user.
         seed: seed of all randomness.
     """
 
@@ -81,11 +82,11 @@ class Recommendation:
 
     @property
     def code(self) -> str:
-        """Python that makes the recommended collection of ``ids`` and ``documents`` and asks it ``query_tokens``."""
+        """Python code that fills the recommended collection with ``ids`` and ``documents`` and searches it."""
         return code_of(self.setting, self.prefetch, self.k)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; of the encoder what its ``to_dict()`` gives."""
+        """The result in JSON values; the encoder as its ``to_dict()`` describes it."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
         content |= {name: asdict(content[name]) for name in ("recall", "setting")}
         content["tried"] = [asdict(setting) for setting in self.tried]
@@ -152,39 +153,41 @@ def recommend(
 ) -> Recommendation:
     """Chooses encoder, codes and number of candidates for documents like these, and measures the choice.
 
-    The queries are split in two. With the first half, encodings that need nothing but the collection (FDEs of three
-    sizes, fitted where the tokens share a direction) are compared in float32; those that can reach the target are
-    searched through a real index with codes, the smallest first, until one reaches it. If none does, or none is small
-    enough, regression encoders are tried, which must be saved. The number of candidates has a margin: as many other
-    queries reach the target in 19 of 20 cases. ``recall`` of the result is that of the second half.
+    The queries are split into two halves. With the first half, FDEs of three sizes (fitted if the tokens share a
+    direction) are compared in float32. Those that can reach the target are searched through a real index with codes,
+    the smallest first, until one reaches it. If none does, or none is small enough, regression encoders are tried,
+    which the user must save. The number of candidates has a margin, so that as many other queries reach the target in
+    19 of 20 cases. ``recall`` of the result is measured with the second half.
 
     Args:
-        documents: token matrices, in any form that encoders take: all, or a sample.
-        queries: queries like those to come, in any form that encoders take or :class:`Queries`, of which at most 300
-            are used; None: pseudo-queries drawn from the documents.
-        recall: target, above 0 and at most 1.
-        bytes_per_document: most bytes of a document in memory in the first stage. What fits and reaches the target
-            with the fewest candidates is chosen. None: the smallest that reaches the target.
+        documents: token matrices of all documents or of a sample, in any form that encoders take.
+        queries: queries similar to the expected ones, in any form that encoders take or as :class:`Queries`, of which
+            at most 300 are used; None: pseudo-queries drawn from the documents.
+        recall: target recall, above 0 and at most 1.
+        bytes_per_document: maximum bytes of a document in memory in the first stage. Of the settings within this limit
+            that reach the target, the one with the fewest candidates is chosen. None: the smallest setting that reaches
+            the target.
         k: number of documents of the exact ranking that recall counts.
-        max_prefetch: most candidates to rerank; never more than half of the documents.
+        max_prefetch: maximum number of candidates to rerank; never more than half of the documents.
         encoders: encoders to try; None: those of :func:`default_encoders`.
-        travels: whether to try only encoders that the collection keeps whole, so that none must be saved.
-        quantizations: presets of the embedded engine to try; None: those worth trying. Empty: brute force over float32.
+        travels: whether to try only encoders that the collection keeps completely, so that the user need not save one.
+        quantizations: presets of the embedded engine to try; None: its usual ones; empty: brute force over float32.
         sample: number of documents, drawn from those given, to measure on.
-        collection: number of documents of the collection, where those given are a sample of it; None: there are no
-            more. A larger collection needs more candidates than what was measured: ``prefetch`` is projected to it,
-            and :func:`tune_prefetch` finds how many are needed once it is filled.
+        collection: number of documents of the collection if those given are a sample of it; None: they are all. A
+            larger collection needs more candidates than the sample, so ``prefetch`` is projected to its size. Measure
+            it with :func:`tune_prefetch` after the collection is filled.
         seed: seed of all randomness.
-        progress: whether to show bars.
+        progress: whether to show progress bars.
 
     Returns:
-        The choice. Where nothing reaches the target, it is the one with the highest recall, and a warning says so.
+        The choice. If no setting reaches the target, it is the one with the highest recall, and a warning says so.
 
     Raises:
         MissingExtra: quantizations are given and the embedded engine is not installed.
-        InvalidInput: numbers out of range, too few documents or queries, or nothing is as small as
-            ``bytes_per_document``; the message has the least.
-        InvalidTokens: a document is empty, of another width, or has a token that is not finite or all zeros.
+        InvalidInput: a number is out of range, there are too few documents or queries, or no setting is as small as
+            ``bytes_per_document``; the message has the smallest size.
+        InvalidTokens: a document is empty, has vectors of another width, or has a token that is not finite or all
+            zeros.
     """
     if sample < 1 or seed < 0:
         raise WrongUsage(f"sample must be at least 1 and seed at least 0, got {sample} and {seed}")
@@ -202,15 +205,15 @@ def recommend(
     warnings = []
     if len(batch) < size:
         warnings.append(
-            f"Measured on {len(batch):,} of {size:,} documents; prefetch is projected to all of them. Confirm it with "
-            "tune_prefetch() once the collection is filled."
+            f"Measured on {len(batch):,} of {size:,} documents; prefetch is projected to all of them. Check it with "
+            "tune_prefetch() when the collection is filled."
         )
     asked = queries_for(batch, queries, seed)
     warnings += asked.notes
     if quantizations is None:
         quantizations = known_quantizations()
         if not quantizations:
-            warnings.append(f"{no_index()}: measured in float32 without an index, so nothing is known of codes.")
+            warnings.append(f"{no_index()}, so everything was measured in float32 without codes and an index.")
     elif quantizations:
         local_spec().check_installed()
     trials = Trials(
@@ -241,13 +244,13 @@ def recommend(
     reached, held = setting.prefetch is not None, setting.held_out.mean >= recall
     if not reached:
         warnings.append(
-            f"Nothing reaches a recall of {recall:g} with at most {trials.steps[-1]} candidates; this is the best. "
-            "Allow more candidates or bytes, or ask for less."
+            f"Nothing reaches a recall of {recall:g} with at most {trials.steps[-1]} candidates; this setting has the "
+            "highest recall. Allow more candidates or bytes, or lower the target."
         )
     elif not held:
         warnings.append(
-            f"The target {recall:g} is missed on the queries that had no part in the choice. Take more candidates, or "
-            "measure with more queries."
+            f"The target {recall:g} is missed on the held-out queries. Take more candidates, or measure with more "
+            "queries."
         )
     if len(batch) < _LEAST_DOCUMENTS * k:
         warnings.append(
@@ -255,7 +258,7 @@ def recommend(
             f"{_LEAST_DOCUMENTS * k}."
         )
     if len(trials.first) * (1 - recall) < _LEAST_EXPECTED_MISSES:
-        warnings.append(f"{len(trials.first)} queries are too few to rely on a recall of {recall:g}; give more.")
+        warnings.append(f"{len(trials.first)} queries are too few to rely on a recall of {recall:g}: give more.")
     if not setting.travels:
         warnings.append("The collection does not keep this encoder: save it with encoder.save(path).")
     candidates = setting.prefetch or trials.steps[-1]
@@ -283,7 +286,7 @@ def recommend(
 
 
 def drawn(documents: TokenBatch, sample: int, seed: int) -> TokenBatch:
-    """A random sample of documents, in their order; all of them where there are no more."""
+    """A random sample of the documents, in their order; all documents if there are no more than ``sample``."""
     if len(documents) <= sample:
         return documents
     chosen = np.sort(np.random.default_rng(seed).permutation(len(documents))[:sample])
@@ -291,7 +294,7 @@ def drawn(documents: TokenBatch, sample: int, seed: int) -> TokenBatch:
 
 
 def queries_for(documents: TokenBatch, queries: Any, seed: int) -> Queries:
-    """At most 300 of the queries, or pseudo-queries of the documents where there are none."""
+    """At most 300 of the given queries; pseudo-queries of the documents if none are given."""
     if queries is None:
         return pseudo_queries(documents, PSEUDO_QUERIES, seed=seed)
     asked = as_queries(queries)

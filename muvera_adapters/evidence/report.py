@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page without anything to load, with Markdown and JSON twins."""
+"""Reports of an evaluation: one self-contained HTML page, and the same as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Table:
     """A table of text.
 
     Attributes:
-        heading: what it is about.
-        text: how to read it.
+        heading: heading of the table.
+        text: explanation of the table.
         header: titles of the columns.
-        rows: cells.
-        left: number of columns with words; numbers follow.
+        rows: cells by row.
+        left: number of leading columns with words; the others have numbers.
     """
 
     heading: str
@@ -43,9 +43,9 @@ def write_report(
     """Writes ``evaluation.html``, ``.md`` and ``.json`` into a directory, replacing files of these names.
 
     Args:
-        evaluation: what was measured.
-        directory: made if missing.
-        title: of the page.
+        evaluation: result to report.
+        directory: directory of the files; it is created if missing.
+        title: title of the page.
 
     Returns:
         The path of the HTML page.
@@ -68,7 +68,7 @@ def write_report(
 
 
 def check_report(directory: str | os.PathLike[str]) -> None:
-    """Checks, before anything is measured, that a report can be written.
+    """Checks that a report can be written, before anything is measured.
 
     Raises:
         MissingExtra: ``eval`` is not installed.
@@ -86,7 +86,7 @@ def check_report(directory: str | os.PathLike[str]) -> None:
 
 
 def html(evaluation: Evaluation, title: str) -> str:
-    """The page.
+    """The report as an HTML page.
 
     Raises:
         MissingExtra: ``eval`` is not installed.
@@ -112,7 +112,7 @@ def html(evaluation: Evaluation, title: str) -> str:
 
 
 def markdown(evaluation: Evaluation, title: str) -> str:
-    """The same without figures."""
+    """The report as Markdown, without figures."""
     lines = [f"# {title}", "", ", ".join(f"{name}: {value}" for name, value in _facts(evaluation)) + "."]
     lines += ["", *(f"- {name}: {value}" for name, value in origin(evaluation))]
     for note in evaluation.notes:
@@ -125,7 +125,7 @@ def markdown(evaluation: Evaluation, title: str) -> str:
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """Everything measured, as tables: the ways compared, each by number of candidates, quality, examples, settings."""
+    """All results as tables: the comparison, each curve by number of candidates, quality, examples and settings."""
     found = [_compared(evaluation), *(_by_candidates(evaluation, curve) for curve in evaluation.curves)]
     found += [_sizes(evaluation), *_qualities(evaluation), *map(_example, evaluation.examples)]
     return [*found, _settings(evaluation)]
@@ -147,9 +147,10 @@ def _compared(evaluation: Evaluation) -> Table:
         rows.append([curve.name, f"{curve.bytes_per_document['compared']:,.0f}", recall, latency])
     exact = evaluation.exact_latency
     text = (
-        f"Recall: share of the exact top {k} among {n:,} candidates, which exact reranking then returns, and its 95 % "
-        "bootstrap interval over queries. Bytes: what the first stage reads of a document, in memory. Latency of both "
-        f"stages; exact MaxSim over everything takes {exact.p50_ms:.1f} ms (p50) and {exact.p95_ms:.1f} ms (p95)."
+        f"Recall: share of the exact top {k} among {n:,} candidates, which is also the recall after exact reranking, "
+        "with its 95 % bootstrap interval over queries. Bytes: bytes per document that the first stage reads, in "
+        "memory. Latency: of both stages; exact MaxSim over everything takes "
+        f"{exact.p50_ms:.1f} ms (p50) and {exact.p95_ms:.1f} ms (p95)."
     )
     return Table(f"At {n:,} candidates", text, ["way", "bytes", f"recall of the top {k}", "p50 ms"], rows)
 
@@ -160,13 +161,15 @@ def _by_candidates(evaluation: Evaluation, curve: Curve) -> Table:
     header = ["candidates", *(f"top {k}" for k in tops), *(["p50 ms", "p95 ms"] if timed else [])]
     rows = []
     for p in curve.points:
-        # of fewer candidates than k, the top k says nothing
+        # recall of the top k means nothing with fewer than k candidates
         cells = [show(p.recall[k]) if k in p.recall and p.candidates >= k else "" for k in tops]
         times = [f"{p.latency.p50_ms:.1f}", f"{p.latency.p95_ms:.1f}"] if p.latency else [""] * 2 * timed
         rows.append([f"{p.candidates:,}", *cells, *times])
-    text = "Share of the exact top among the candidates, and its 95 % interval over queries; empty: too few candidates."
+    text = (
+        "Share of the exact top among the candidates, with its 95 % interval over queries. Empty: too few candidates."
+    )
     if timed:
-        text += " Median and 95th percentile of the latency of both stages."
+        text += " Latency: median and 95th percentile, both stages."
     return Table(f"Recall: {curve.name}", text, header, rows, left=0)
 
 
@@ -176,10 +179,10 @@ def _sizes(evaluation: Evaluation) -> Table:
         for c in evaluation.curves
     ]
     text = (
-        "Compared: what the first stage reads of every document it looks at, in memory. Encoding: as stored. Tokens: "
-        "read of the candidates when they are reranked. Graph links are not counted."
+        "Compared: bytes that the first stage reads of each document that it compares, in memory. Encoding: bytes of "
+        "the stored encoding. Tokens: bytes that reranking reads of each candidate. Graph links are not counted."
     )
-    return Table("Bytes of a document", text, ["way", "dimensions", "compared", "encoding", "tokens"], rows)
+    return Table("Bytes per document", text, ["way", "dimensions", "compared", "encoding", "tokens"], rows)
 
 
 def _example(example: Example) -> Table:
@@ -187,14 +190,14 @@ def _example(example: Example) -> Table:
     rows = [[f"{p.exact}", f"{p.document}", _rank(p.first_stage), _rank(p.two_stages)] for p in example.places]
     n, top = example.candidates, len(example.places)
     text = (
-        f"Query {example.query}, {example.curve}: the first {top} places of the first stage's own order have "
+        f"Query {example.query}, {example.curve}: the first {top} documents of the first stage have "
         f"{example.alone:.0%} of the exact top {top}; after exact reranking of {n:,} candidates it is "
         f"{example.reranked:.0%}. "
     )
     if example.kind == "gained":
-        text += "It is the query that reranking improves most."
+        text += "Reranking improves this query most."
     else:
-        text += "It is the query that misses most; a dash marks documents that are not among the candidates."
+        text += "This query misses most. A dash marks documents that are not among the candidates."
     return Table(kind, text, ["exact rank", "document", "first stage", "two stages"], rows, left=2)
 
 
@@ -209,7 +212,7 @@ def _settings(evaluation: Evaluation) -> Table:
         own = curve.settings
         more = ", ".join(f"{name} {value}" for name, value in own.items() if name not in skipped)
         rows.append([curve.encoder, f"{own.get('token_dim', '')}", curve.fingerprint, more or "state in a file"])
-    text = "Encoders that were measured: width of the token vectors, fingerprint, and settings."
+    text = "The measured encoders: width of the token vectors, fingerprint, and settings."
     return Table("Encoders", text, ["encoder", "width", "fingerprint", "settings"], rows, left=4)
 
 
@@ -230,7 +233,7 @@ def _qualities(evaluation: Evaluation) -> list[Table]:
             for p in curve.points
             if p.quality
         ]
-    text = "By the judgements given, computed by ir-measures."
+    text = "Quality by the given judgements, computed with ir-measures."
     return [Table("Quality by judgements", text, ["", *names], rows)]
 
 
@@ -248,7 +251,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def origin(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """What was measured, when and where, as names and values."""
+    """Source, time and machine of the measurement, as names and values."""
     where = ", ".join(
         f"{name} {value}" if name not in ("processor", "system") else value
         for name, value in evaluation.machine.items()
@@ -278,13 +281,13 @@ def _figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     found.append(
         (
             "Recall by bytes",
-            "What a smaller or quantized encoding costs in recall.",
+            "Recall that a smaller or quantized encoding loses.",
             plots.recall_by_bytes(evaluation, k, shown),
         )
     )
     latency = plots.recall_by_latency(evaluation, k)
     if latency is not None:
-        found.append(("Recall by latency", "Both stages, as the index answered them one at a time.", latency))
+        found.append(("Recall by latency", "Latency of both stages, with one query at a time.", latency))
     return found
 
 

@@ -1,6 +1,6 @@
-"""Sizes and times of collections that are not there yet, in any database.
+"""Estimates of the size and the times of a collection before it is filled, for any database.
 
-Each database's folder has the formulas and the measurements.
+The folder of each database has the formulas and the measurements.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from muvera_adapters.stores.times import PlannedTime, planned_time
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The size of a collection of N documents, and what it takes to fill and search it.
+    """Estimated size of a collection of N documents, and the time to fill and search it.
 
     Attributes:
-        database: name of the database, such as the targets of it begin with.
+        database: name of the database, with which its targets begin.
         target: the target that was asked for, or the form of targets that stands for the database.
         layout: ``"two stages"``, or ``"a vector per token"``: every token is a node of a graph.
         quantization: preset of the encodings; ``"none"`` without codes.
         documents: number of documents.
         parts: parts of the collection.
-        time: projected processor time; None: of this database and layout nothing was measured.
+        time: projected CPU time; None: not measured for this database and layout.
     """
 
     database: str
@@ -40,12 +40,12 @@ class Estimate:
 
     @property
     def ram(self) -> int:
-        """Bytes of all parts in memory."""
+        """Bytes in memory of all parts."""
         return ram_of(self.parts)
 
     @property
     def disk(self) -> int:
-        """Bytes of all parts on disk."""
+        """Bytes on disk of all parts."""
         return disk_of(self.parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,23 +63,26 @@ def estimate(
     quantization: str = AUTO,
     tokens_as: str = AUTO,
 ) -> list[Estimate]:
-    """Sizes and times of collections as the stores of this library make them, each followed by a vector per token.
+    """Estimates sizes and times of the collections that stores make, and for comparison of a vector per token.
 
-    Sizes are those of one copy, without replicas, payloads and the process itself, once indexing has finished. While
-    it indexes, a database may need twice as much. Times are those of processors, projected from the nearest
-    collection that was measured. They tell minutes from hours; other machines differ.
+    Sizes are for one copy after indexing, without replicas, payloads and the process itself. During indexing, a
+    database may need twice as much. Times are CPU times, projected from the most similar collection that was measured.
+    Other machines differ, so take them as orders of magnitude.
 
     Args:
         documents: number of documents.
         tokens_per_document: mean number of tokens of a document.
         dim: dimensions of an encoding.
         token_dim: dimensions of a token vector.
-        databases: names of databases, or targets; a name stands for the first form of its targets. None: all.
-        quantization: preset of the encodings; ``"auto"``: what each store chooses.
-        tokens_as: way of storing tokens, as ``tokens=`` of ``create``; ``"auto"``: what each store does by itself.
+        databases: names of databases, or targets; a name stands for the first form of its targets. None: all databases.
+        quantization: preset of the encodings; ``"auto"``: the preset that each store chooses.
+        tokens_as: way of storing tokens, as ``tokens=`` of ``create``; ``"auto"``: the default of each store.
+
+    Returns:
+        For each database, an estimate for two stages and one for a vector per token.
 
     Raises:
-        InvalidInput: an unknown name, or a number below 1.
+        InvalidInput: a name is unknown, or a number is below 1.
     """
     if documents < 1 or tokens_per_document < 1 or dim < 1 or token_dim < 1:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Whether a number of candidates reaches a target recall, judged cautiously where queries are few."""
+"""Decides whether a number of candidates reaches a target recall, with a margin that is larger for fewer queries."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import numpy as np
 from muvera_adapters.errors import InvalidInput, WrongUsage
 from muvera_adapters.evidence.measuring import Float64
 
-_STEPS = (1, 1.5, 2, 3, 5, 7)  # of a decade of numbers of candidates
-#: what a search reranks unless it is told otherwise
+_STEPS = (1, 1.5, 2, 3, 5, 7)  # numbers of candidates to try in each decade
+#: default number of candidates of a search
 MAX_PREFETCH = 200
-#: power of the number of documents with which candidates for the same recall grow (docs/tuning.md has its source)
+#: for the same recall, candidates grow with the number of documents to this power (docs/tuning.md has its source)
 GROWTH = 1 / 3
 _NORMAL = 1.6449  # one-sided 95 % quantile
 
 
 def lower_bound(values: Float64) -> float:
-    """Recall that the mean of as many other queries of the kind exceeds in 19 of 20 cases, from one value a query.
+    """Recall that the mean over as many other queries of the same kind exceeds in 19 of 20 cases.
 
-    The one-sided 95 % prediction limit of a mean. Both means vary, that of these queries and that of the others.
+    This is the one-sided 95 % prediction limit of a mean. It takes into account that the mean of the given ``values``
+    (one for each query) and the mean of the other queries both vary.
     """
     n = len(values)
     if n < 2:
@@ -28,7 +29,7 @@ def lower_bound(values: Float64) -> float:
 
 
 def reaches(values: Float64, target: float) -> bool:
-    """Whether recall, of one value a query, can be relied on to reach the target for other queries of the kind."""
+    """Whether other queries can be expected to reach the target too, from the recall of each query."""
     return lower_bound(values) >= target - 1e-9
 
 
@@ -39,19 +40,20 @@ def grid(k: int, most: int) -> list[int]:
 
 
 def grid_of_sample(k: int, max_prefetch: int, documents: int) -> list[int]:
-    """Numbers of candidates to try on a sample: at most half of its documents, as more would tell nothing."""
+    """Numbers of candidates to try on a sample: at most half of its documents, as larger numbers mean nothing."""
     return grid(k, max(k, min(max_prefetch, documents // 2)))
 
 
 def grown(prefetch: int, sample: int, collection: int) -> int:
-    """Number of candidates for a collection of which a sample needs ``prefetch``, rounded up to one that is tried.
+    """Projects the number of candidates from a sample to its collection, rounded up to a number of the grid.
 
-    A projection: as the power :data:`GROWTH` of the number of documents.
+    The number grows with the number of documents to the power :data:`GROWTH`.
 
     Args:
         prefetch: number of candidates that the sample needs.
         sample: number of documents of the sample.
-        collection: number of documents of the collection. No more than the sample: ``prefetch`` is enough.
+        collection: number of documents of the collection; if it is not larger than the sample, the result is
+            ``prefetch``.
     """
     if collection <= sample:
         return prefetch
@@ -60,13 +62,13 @@ def grown(prefetch: int, sample: int, collection: int) -> int:
 
 
 def check(target: float, k: int, max_prefetch: int, documents: int) -> None:
-    """Raises InvalidInput for numbers that cannot be tuned to (WrongUsage where no documents would help)."""
+    """Raises InvalidInput if there are too few documents, and WrongUsage for numbers that are out of range."""
     if not 0 < target <= 1:
         raise WrongUsage(f"the target is a recall above 0 and at most 1, got {target}")
     if k < 1 or max_prefetch < k:
         raise WrongUsage(f"k must be at least 1 and max_prefetch at least k, got {k} and {max_prefetch}")
     if documents <= k:
-        raise InvalidInput(f"the exact top {k} of {documents} documents tells nothing; give more documents")
+        raise InvalidInput(f"the exact top {k} of {documents} documents tells nothing: give more documents")
 
 
 def _student(freedom: int) -> float:

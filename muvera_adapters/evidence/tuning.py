@@ -1,5 +1,6 @@
-"""Which encoder, quantization and number of candidates keep a recall, chosen on one half of the queries and reported on
-the other.
+"""``tune``: the encoder, quantization and number of candidates for a target recall.
+
+They are chosen with one half of the queries and reported on the other.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from muvera_core.tokens import to_batch
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What :func:`tune` found.
+    """Result of :func:`tune`.
 
     Attributes:
-        target: recall wanted.
-        k: of the exact top k.
-        max_bytes: the limit, or None.
-        max_prefetch: the largest number of candidates allowed.
-        documents: that were searched.
-        queries_are: ``"given"``, or ``"pseudo"``: drawn from documents.
-        chosen_with: queries of the first half.
-        reported_on: queries of the held-out half.
-        settings: everything tried.
-        pareto: settings that reach the target, none of which has another that needs neither more bytes nor more
-            candidates, nor an encoder to save where it needs none; by bytes.
-        recommended: the one of these that :func:`recommend` would choose: of the encoders that travel with the
-            collection, if any is among them, the one with the fewest bytes, or under ``max_bytes`` with the fewest
-            candidates; or None.
-        held: the recommended setting reached the target on the held-out queries; None: nothing is recommended.
-        verdict: in words.
-        notes: what a reader must know.
-        seed: of encoders, split and bootstrap.
+        target: target recall.
+        k: number of documents of the exact ranking that recall counts.
+        max_bytes: maximum bytes of a document in the first stage, or None.
+        max_prefetch: maximum number of candidates.
+        documents: number of documents searched.
+        queries_are: ``"given"``, or ``"pseudo"`` if they were drawn from documents.
+        chosen_with: number of queries of the first half.
+        reported_on: number of queries of the held-out half.
+        settings: all settings that were tried.
+        pareto: settings that reach the target and are not dominated by another, by bytes. A setting dominates another
+            if it needs no more bytes, no more candidates, and no saved encoder where the other needs none.
+        recommended: the setting of ``pareto`` that :func:`recommend` would choose; None if there is none. Encoders that
+            the collection keeps completely come first. Of these, it has the fewest bytes, or with ``max_bytes`` the
+            fewest candidates.
+        held: whether the recommended setting reached the target on the held-out queries; None: nothing is recommended.
+        verdict: the recommendation in words.
+        notes: remarks that are needed to interpret the results.
+        seed: seed of encoders, split and bootstrap.
     """
 
     target: float
@@ -62,7 +63,7 @@ class Tuning:
 
     @property
     def code(self) -> str:
-        """Python that makes the recommended collection of ``ids`` and ``documents`` and asks it ``query_tokens``."""
+        """Python code that fills the recommended collection with ``ids`` and ``documents`` and searches it."""
         best = self.recommended
         return "" if best is None or best.prefetch is None else code_of(best, best.prefetch, self.k)
 
@@ -86,36 +87,37 @@ def tune(
 ) -> Tuning:
     """Measures every encoder with every quantization; :func:`recommend` makes the same choice sooner.
 
-    The queries are split in two. With the first half, every encoder is measured by brute force, and those that may
-    be worth it through a real index (a graph over quantized encodings), whose losses are thereby included;
-    the number of candidates is the least with which the recall of as many other queries reaches the target in 19 of 20
-    cases. The recommended setting, and the other Pareto ones, are then measured on the second half, which had no part
-    in the choice.
+    The queries are split into two halves. With the first half, every encoder is measured by brute force. Encoders that
+    can reach the target are also measured through a real index (a graph over quantized encodings), so its losses are
+    included. The number of candidates is the smallest with which as many other queries reach the target in 19 of 20
+    cases. The recommended setting and the other Pareto settings are then measured on the second half, which was not
+    used for the choice.
 
     Args:
-        documents: token matrices, in any form that encoders take: all, or a sample. A larger collection needs more
-            candidates; :func:`tune_prefetch` finds how many.
-        queries: :class:`Queries` (also of ``pseudo_queries``), or token matrices; at least 4, better 100.
-        target: recall of the exact top k after reranking, above 0 and at most 1.
-        k: of the exact top k.
-        max_bytes: of a document in memory in the first stage.
-        max_prefetch: most candidates to rerank.
+        documents: token matrices of all documents or of a sample, in any form that encoders take. A larger collection
+            needs more candidates; measure it with :func:`tune_prefetch`.
+        queries: at least 4 queries, better 100, as :class:`Queries` (such as those of ``pseudo_queries``) or as token
+            matrices.
+        target: target recall of the exact top k after reranking, above 0 and at most 1.
+        k: number of documents of the exact ranking that recall counts.
+        max_bytes: maximum bytes of a document in memory in the first stage; None: no limit.
+        max_prefetch: maximum number of candidates to rerank.
         encoders: encoders to try; None: those of :func:`default_encoders`.
-        quantizations: presets of the embedded engine to try; None: those worth trying, or none (brute force over
-            float32) where the engine is not installed.
-        seed: of encoders, split and bootstrap.
-        progress: show bars.
+        quantizations: presets of the embedded engine to try; None: its usual ones, or brute force over float32 if the
+            engine is not installed.
+        seed: seed of encoders, split and bootstrap.
+        progress: whether to show progress bars.
 
     Raises:
         MissingExtra: quantizations are given and the embedded engine is not installed.
-        InvalidInput: numbers out of range, too few queries or documents.
+        InvalidInput: a number is out of range, or there are too few queries or documents.
     """
     batch, asked = to_batch(documents), as_queries(queries)
     notes = list(asked.notes)
     if quantizations is None:
         quantizations = known_quantizations()
         if not quantizations:
-            notes.append(f"{no_index()}: measured by brute force in float32, without an index.")
+            notes.append(f"{no_index()}, so everything was measured by brute force in float32, without an index.")
     elif quantizations:
         local_spec().check_installed()
     trials = Trials(
@@ -151,10 +153,10 @@ def tune(
 
 
 def code_of(setting: Setting, prefetch: int, k: int) -> str:
-    """Python that makes a collection of ``ids`` and ``documents`` with this setting and asks it ``query_tokens``."""
+    """Python code that fills a collection of this setting with ``ids`` and ``documents`` and searches it."""
     regression = setting.code.startswith("Regression")
     classes = "RegressionEncoder" if regression else "FDEConfig, FDEEncoder"
-    # too big to travel with the collection
+    # such an encoder is too large to be kept with the collection
     saved = 'encoder.save("encoder.npz")  # load_encoder("encoder.npz") is needed to open the collection again\n'
     module, _, store = local_spec().store.partition(":")
     quantization = f'"{setting.quantization}"' if setting.quantization else "None"
@@ -173,8 +175,8 @@ def code_of(setting: Setting, prefetch: int, k: int) -> str:
 def _verdict(best: Setting | None, held: bool | None, target: float, k: int, reported_on: int) -> str:
     if best is None or best.held_out is None:
         return (
-            f"No setting reaches a recall of {target:g} within the limits. Allow more candidates or bytes, or ask for "
-            "less; the list of settings says what each has."
+            f"No setting reaches a recall of {target:g} within the limits. Allow more candidates or bytes, or lower "
+            "the target; the list of settings has the recall of each."
         )
     what = f"{best.encoder}, {best.quantization or 'float32'}, prefetch={best.prefetch}"
     recall = f"recall of the exact top {k} on {reported_on} held-out queries {best.held_out.mean:.3f}"
@@ -182,6 +184,6 @@ def _verdict(best: Setting | None, held: bool | None, target: float, k: int, rep
     if held:
         return f"{what} holds the target {target:g}: {recall} {spread}."
     return (
-        f"{what} was chosen, and MISSES the target {target:g} on held-out queries: {recall} {spread}. Take more "
+        f"{what} was chosen, but MISSES the target {target:g} on held-out queries: {recall} {spread}. Take more "
         "candidates or a larger setting, or measure with more queries."
     )

@@ -1,4 +1,4 @@
-"""``tune_prefetch``: how many candidates a live collection needs."""
+"""``tune_prefetch``: the number of candidates that a live collection needs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PrefetchTuning:
-    """What :func:`tune_prefetch` found.
+    """Result of :func:`tune_prefetch`.
 
     Attributes:
-        target: recall wanted.
-        k: of the exact top k.
-        prefetch: the candidates needed, or None when even the most allowed do not suffice.
-        chosen: recall, at ``prefetch`` (or at the most allowed), of the queries it was chosen with.
-        held_out: of the other half.
-        held: ``held_out`` reached the target; None: no ``prefetch``.
+        target: target recall.
+        k: number of documents of the exact ranking that recall counts.
+        prefetch: number of candidates needed; None if even the maximum is not enough.
+        chosen: recall with ``prefetch`` candidates (or the maximum) on the half of the queries used for the choice.
+        held_out: recall on the other half.
+        held: whether ``held_out`` reached the target; None if there is no ``prefetch``.
         tried: recall of the first half by number of candidates.
-        verdict: in words.
-        notes: what a reader must know.
-        seed: of the split and the bootstrap.
+        verdict: the result in words.
+        notes: remarks that are needed to interpret the results.
+        seed: seed of the split and the bootstrap.
     """
 
     target: float
@@ -60,20 +60,22 @@ def tune_prefetch(
     seed: int = 42,
     progress: bool = False,
 ) -> PrefetchTuning:
-    """How many candidates a live collection needs, against its ``exact_search``; nothing is written.
+    """Finds the number of candidates that a live collection needs, compared with its ``exact_search``.
+
+    Nothing is written to the collection.
 
     Args:
-        store: of any database.
-        queries: as for :func:`tune`.
-        target: recall of the exact top k after reranking.
-        k: of the exact top k.
-        max_prefetch: most candidates to try.
-        seed: of the split and the bootstrap.
-        progress: show bars.
+        store: store of any database.
+        queries: at least 4 queries, better 100, as :class:`Queries` or as token matrices.
+        target: target recall of the exact top k after reranking.
+        k: number of documents of the exact ranking that recall counts.
+        max_prefetch: maximum number of candidates to try.
+        seed: seed of the split and the bootstrap.
+        progress: whether to show progress bars.
 
     Raises:
-        InvalidInput: numbers out of range, too few queries, or no documents with tokens.
-        MuveraError: of the database.
+        InvalidInput: a number is out of range, there are too few queries, or no documents have tokens.
+        MuveraError: the database reports an error.
     """
     asked, count = as_queries(queries), store.count()
     check(target, k, max_prefetch, count)
@@ -98,13 +100,13 @@ def tune_prefetch(
     held_out = Interval.of(_two_stage(store, second, truth[1], k, at), seed)
     held = None if prefetch is None else held_out.mean >= target
     if prefetch is None:
-        verdict = f"Out of reach: {at:,} candidates give a recall of {tried[at].mean:.3f}, wanted is {target:g}."
+        verdict = f"Out of reach: {at:,} candidates give a recall of {tried[at].mean:.3f}; the target is {target:g}."
     elif held:
         verdict = f"prefetch={prefetch} holds: recall {held_out.mean:.3f} on {len(second)} held-out queries."
     else:
         verdict = (
-            f"prefetch={prefetch} was chosen, and MISSES the target on {len(second)} held-out queries: recall "
-            f"{held_out.mean:.3f}, wanted is {target:g}. Take more candidates, or measure with more queries."
+            f"prefetch={prefetch} was chosen, but MISSES the target {target:g} on {len(second)} held-out queries: "
+            f"recall {held_out.mean:.3f}. Take more candidates, or measure with more queries."
         )
     return PrefetchTuning(target, k, prefetch, tried[at], held_out, held, tried, verdict, list(asked.notes), seed)
 

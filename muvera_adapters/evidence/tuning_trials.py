@@ -1,4 +1,4 @@
-"""Settings (an encoder and its codes), measured with one half of the queries, and the rule that chooses one of them."""
+"""Trials of settings (an encoder and its codes) with one half of the queries, and the rule that chooses a setting."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ _Recall: TypeAlias = Callable[[Queries, Sequence[Ranking], int], Float64]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One encoder and quantization.
+    """One encoder with one quantization.
 
     Attributes:
         encoder: name of the encoder.
         code: Python expression that makes the encoder.
-        dim: dimensions of an encoding.
-        quantization: preset of the embedded engine; None: brute force over float32, where no index is installed.
-        bytes_per_document: bytes in memory in the first stage: codes, and links of the graph.
-        travels: whether a collection keeps the whole encoder; if not, the user must save it.
-        scanned: candidates needed when all encodings are compared in float32; None: out of reach.
-        prefetch: candidates needed for the target; None: out of reach, or not measured.
-        chosen: recall of the half of the queries that ``prefetch`` was chosen with; if the target is out of reach, with
-            the most candidates.
-        held_out: recall of the other half.
-        note: why there is no ``prefetch``, else empty.
+        dim: number of dimensions of an encoding.
+        quantization: preset of the embedded engine; None: brute force over float32, because no index is installed.
+        bytes_per_document: bytes of a document in memory in the first stage: codes, and links of the graph.
+        travels: whether a collection keeps the complete encoder; if not, the user must save it.
+        scanned: number of candidates needed when all encodings are compared in float32; None: the target is out of
+            reach.
+        prefetch: number of candidates needed for the target; None: out of reach, or not measured.
+        chosen: recall on the half of the queries with which ``prefetch`` was chosen; if the target is out of reach,
+            recall with the maximum number of candidates.
+        held_out: recall on the other half.
+        note: reason why there is no ``prefetch``; empty if there is one.
     """
 
     encoder: str
@@ -53,14 +54,14 @@ class Setting:
 
 
 def best_setting(settings: Iterable[Setting], max_bytes: float | None = None) -> Setting | None:
-    """The setting to recommend, by the one rule of ``diagnose``, ``tune`` and ``recommend``.
+    """The setting to recommend, by the common rule of ``diagnose``, ``tune`` and ``recommend``.
 
-    Only settings of at most ``max_bytes`` that were measured count. Of those that reach the target, encoders that
-    travel with the collection come first. Among these, without a limit the smallest wins, and with a limit the one that
-    needs the fewest candidates. Where none reaches the target, the one with the highest recall wins.
+    Only measured settings of at most ``max_bytes`` are considered. Of those that reach the target, encoders that the
+    collection keeps completely come first. Among these, the smallest is chosen, or with ``max_bytes`` the one that
+    needs the fewest candidates. If no setting reaches the target, the one with the highest recall is chosen.
 
     Returns:
-        The setting, which has no ``prefetch`` where the target is out of reach; None: nothing was measured.
+        The setting, which has no ``prefetch`` if the target is out of reach; None: nothing was measured.
     """
     within = [s for s in settings if s.chosen is not None and (max_bytes is None or s.bytes_per_document <= max_bytes)]
     reaching = [s for s in within if s.prefetch is not None]
@@ -86,9 +87,9 @@ class Trial:
     """A setting to measure.
 
     Attributes:
-        setting: setting, with what is known of it.
-        encoder: encoder that makes its encodings.
-        least: candidates that it needs by brute force; through an index it needs no fewer.
+        setting: the setting, with the results known so far.
+        encoder: encoder of the setting.
+        least: number of candidates that it needs by brute force; through an index, it needs at least as many.
     """
 
     setting: Setting
@@ -96,7 +97,7 @@ class Trial:
     least: int
 
     def is_no_worse(self, setting: Setting, candidates: int) -> bool:
-        """Whether it needs neither more bytes nor more candidates than ``setting``, nor more care of its encoder."""
+        """Whether it needs no more bytes and candidates than ``setting``, and no saved encoder unless that does too."""
         own = self.setting
         return (
             own.prefetch is not None
@@ -107,20 +108,20 @@ class Trial:
 
 
 class Trials:
-    """All settings, measured with the first half of the queries, and reported on the second.
+    """All settings, measured with the first half of the queries and reported on the second.
 
     Args:
         documents: documents to search.
-        queries: queries, which are split in two by the seed.
-        target: recall wanted.
+        queries: queries, which are split into two halves at random.
+        target: target recall.
         k: number of documents of the exact ranking that recall counts.
-        max_prefetch: most candidates.
-        max_bytes: most bytes of a document in the first stage, or None.
+        max_prefetch: maximum number of candidates.
+        max_bytes: maximum bytes of a document in the first stage; None: no limit.
         seed: seed of the split and of intervals.
-        progress: whether to show bars.
+        progress: whether to show progress bars.
 
     Raises:
-        InvalidInput: numbers out of range, too few queries or documents.
+        InvalidInput: a number is out of range, or there are too few queries or documents.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Trials:
         """Measures an encoder by brute force in float32, and plans its settings if it can reach the target.
 
         Returns:
-            What the encoder itself can do, without codes and without an index.
+            The result of the encoder without codes and without an index.
 
         Raises:
             InvalidInput: the encoder cannot be made for these documents.
@@ -186,23 +187,23 @@ class Trials:
             if self._max_bytes is not None and size > self._max_bytes:
                 self._given_up.append(replace(setting, note=f"larger than {self._max_bytes:,.0f} bytes"))
             elif least is None:
-                # through an index its recall would be no higher
+                # through an index, its recall would not be higher
                 self._trials.append(Trial(replace(setting, chosen=recall), encoder, self.steps[-1]))
             else:
                 self._trials.append(Trial(setting, encoder, least))
         return alone
 
     def planned(self) -> list[Trial]:
-        """Settings that are not measured yet, the one that would be preferred first."""
+        """Settings that are not measured yet, the preferred ones first."""
         left = [trial for trial in self._trials if trial.setting.chosen is None and not trial.setting.note]
         return sorted(left, key=lambda trial: _preference(trial.setting, trial.least, self._max_bytes))
 
     def run(self, trial: Trial, *, report: bool = False) -> None:
-        """Measures a setting, unless one that was measured is no worse.
+        """Measures a setting, unless a measured setting is at least as good.
 
         Args:
             trial: setting to measure.
-            report: whether to ask the second half of the queries too, if it reaches the target.
+            report: whether to run the second half of the queries too, if the setting reaches the target.
         """
         setting = trial.setting
         for other in self._trials:
@@ -223,13 +224,13 @@ class Trials:
         trial.setting = setting
 
     def report(self, trial: Trial) -> None:
-        """Asks the second half of the queries, with the setting's number of candidates."""
+        """Runs the second half of the queries with the setting's number of candidates."""
         if trial.setting.held_out is None:
             with self._searched(trial) as recall:
                 self._report(trial, recall)
 
     def pareto(self) -> list[Trial]:
-        """Settings that reach the target, each better than every other in bytes, candidates or care; by size."""
+        """Settings that reach the target and are not dominated by another (see ``Tuning.pareto``), by size."""
         found: list[Trial] = []
         reaching = [trial for trial in self._trials if trial.setting.prefetch is not None]
         for trial in sorted(reaching, key=_by_size):
@@ -239,10 +240,10 @@ class Trials:
         return found
 
     def choose(self) -> Trial | None:
-        """Measures settings, the preferred ones first, until none that is left can be better; both halves are asked.
+        """Measures settings with both halves, the preferred ones first, until no other setting can be better.
 
         Returns:
-            The best one by :func:`best_setting`; None: none is small enough.
+            The best setting by :func:`best_setting`; None: none is small enough.
         """
         for trial in self.planned():
             best = best_setting(self.settings(), self._max_bytes)
@@ -273,14 +274,14 @@ class Trials:
 
     @contextmanager
     def _searched(self, trial: Trial) -> Iterator[_Recall]:
-        """Recall of queries with a number of candidates, one value a query."""
+        """A function for the recall of queries with a number of candidates, one value for each query."""
         if trial.setting.quantization is None:
             yield lambda queries, exact, n: recalls(self._by_scan(trial.encoder, queries, exact, n), self._k)
             return
         with local_index(trial.encoder, self._documents, trial.setting.quantization, store_tokens=False) as store:
 
             def recall(queries: Queries, exact: Sequence[Ranking], n: int) -> Float64:
-                # reranking is exact, so what is among the candidates is in the result
+                # reranking is exact, so every document of the exact top among the candidates is in the result
                 search = partial(store.search, limit=n, rerank="none", with_payload=False)
                 found, _ = ask(search, queries.tokens, warm_up=False)
                 return recalls(positions(found, exact), self._k)

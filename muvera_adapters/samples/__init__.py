@@ -1,4 +1,4 @@
-"""Data that comes with the package, for the quickstart, the tests and the benchmarks."""
+"""Sample data that comes with the package, for the quickstart, the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Question:
     """A question and the documents that answer it.
 
     Attributes:
-        text: in English.
-        relevant: ids of right answers.
+        text: the question, in English.
+        relevant: ids of the documents that answer it.
     """
 
     text: str
@@ -31,14 +31,14 @@ class Question:
 class Sample:
     """Docstrings of the Python standard library, as a PLAID index written by colbert-ai 0.2.22 (2 bits a dimension).
 
-    Token vectors: all-MiniLM-L6-v2's last hidden state of "name. docstring", reduced to 128 dims and scaled to unit
-    length. No text is kept: a document's text is the docstring of the Python that runs.
+    Token vectors are the last hidden state of all-MiniLM-L6-v2 for "name. docstring", reduced to 128 dimensions and
+    scaled to unit length. The sample has no texts: the text of a document is the docstring in the running Python.
 
     Attributes:
-        source: the index.
-        ids: dotted names, by position.
-        questions: 55.
-        queries: their tokens.
+        source: the documents, in a PLAID index.
+        ids: ids of the documents by position: dotted names of Python.
+        questions: 55 questions.
+        queries: token matrices of the questions.
     """
 
     source: Source
@@ -48,7 +48,7 @@ class Sample:
 
 
 def load_pydocs() -> Sample:
-    """Opens the sample; nothing is decoded yet."""
+    """Opens the sample; documents are decoded only when they are read."""
     directory = Path(__file__).parent / "pydocs"
     ids = json.loads((directory / "ids.json").read_text(encoding="utf-8"))
     questions = json.loads((directory / "queries.json").read_text(encoding="utf-8"))
@@ -63,12 +63,12 @@ def load_pydocs() -> Sample:
 
 
 def anisotropic(tokens: TokenBatch, mean: npt.NDArray[np.float32], strength: float) -> TokenBatch:
-    """Tokens as of a model whose vectors share a direction: made by adding a multiple of it, at unit length.
+    """Imitates the tokens of a model whose vectors share a direction: adds the direction and scales to unit length.
 
     Args:
-        tokens: of documents or queries.
+        tokens: tokens of documents or queries.
         mean: (dim,) the direction, such as the mean of the documents' tokens; its length does not matter.
-        strength: times a unit vector; 1.5 turns the sample's squared mean norm of .08 into .77.
+        strength: length of the vector to add; 1.5 raises the sample's squared mean norm from .08 to .77.
     """
     moved = tokens.values + np.float32(strength) * mean / np.linalg.norm(mean)
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
@@ -76,7 +76,7 @@ def anisotropic(tokens: TokenBatch, mean: npt.NDArray[np.float32], strength: flo
 
 
 def docstring(name: str) -> str | None:
-    """The docstring of a dotted name of the standard library, None where this Python has none."""
+    """The docstring of a dotted name of the standard library; None if this Python has none."""
     try:
         text = getattr(pydoc.locate(name), "__doc__", None)
     except pydoc.ErrorDuringImport:  # a module of another platform

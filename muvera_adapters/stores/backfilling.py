@@ -1,4 +1,4 @@
-"""Backfills that all databases share: FDEs of stored tokens are written, read again and compared."""
+"""Backfills, shared by all databases: FDEs of stored tokens are written, read again and compared."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _ROUNDS = 5
 # another seed gives about 0; tokens stored with less precision than they were encoded with stay above 0.95
 _SAME_ENCODER = 0.95
 _SAME_TOKENS = 0.999
-# tokens are rounded after they were encoded, which moves a few of them to other partitions: random roundings show how
-# much that can change the FDE. Three times as much is allowed; half as much again where the rounding moves so many
-# tokens that all draws are alike
+# tokens are rounded after they were encoded, which moves a few of them to other partitions. Random roundings show how
+# much this can change the FDE. Three times this change is allowed, or 1.5 times where the rounding moves so many tokens
+# that all random roundings change the FDE by about the same amount
 _ROUNDINGS = 32
 _FINE, _COARSE, _COARSE_FROM = 3.0, 1.5, 0.05
 _FLOAT16_STEP = 2.0**-11
-# of the encoder's length
+# allowed difference of the median length of FDEs, as a share of the encoder's length
 _SAME_LENGTH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document that has tokens, as it was read.
+    """A document with tokens, as it was read from the database.
 
     Attributes:
-        key: the database's key.
-        id: the user's id.
-        tokens: token matrix (n, token_dim).
-        fde: FDE (dim,), None where there is none or none was asked for.
-        problem: why the tokens cannot be read, which are empty then; "" where they can.
+        key: key of the document in the database.
+        id: id of the document, as the user gave it.
+        tokens: (n, token_dim) token matrix; empty if it cannot be read.
+        fde: (dim,) FDE, None where it is missing or was not requested.
+        problem: reason why the tokens cannot be read; "" if they can.
     """
 
     key: Any
@@ -60,13 +60,13 @@ class BackfillAccess:
     Attributes:
         collection: the collection that is filled.
         check: check of a token matrix; it raises InvalidInput for one that cannot be encoded, and is told whose it is.
-        sample: at most so many documents that have tokens, with the FDEs that are there.
-        read: documents of these keys, without FDEs; those that are gone or have no tokens are left out.
-        write: writes FDEs by key and gives the number written; documents deleted meanwhile are left out.
-        page: next page of all documents that have tokens, with the FDEs that are there, and the cursor of the page
-            after it (None: there is none); it is given the cursor, None for the first page.
+        sample: reads at most the given number of documents that have tokens, with their FDEs as far as they have one.
+        read: reads documents by key, without FDEs; deleted documents and those without tokens are left out.
+        write: writes FDEs by key and returns the number written; documents that were deleted meanwhile are left out.
+        page: reads the next page of all documents that have tokens, with their FDEs as far as they have one. It takes
+            the cursor of the page (None for the first) and returns that of the next one (None: this is the last).
         same: whether tokens that were read twice are equal.
-        exclusive: nobody else can write.
+        exclusive: whether nobody else can write to the collection.
     """
 
     collection: Described
@@ -87,23 +87,23 @@ async def backfill_passes(
     *,
     refresh: bool = False,
 ) -> None:
-    """Repeats passes until one writes nothing, and then compares FDEs with tokens: all, or those of a sample.
+    """Repeats passes until one writes nothing, and then compares FDEs with tokens: of all documents, or of a sample.
 
-    So documents that others add meanwhile are done too, and a run after a kill does only what is left. A sample with
-    FDEs of other tokens leads to a comparison of all.
+    Documents that others add meanwhile are therefore filled too, and a run after a crash only does what is left. If the
+    FDE of a document of the sample does not match its tokens, all documents are compared.
 
     Args:
         access: reads and writes of the database.
-        one_pass: goes through all documents that may lack an FDE and gives the number of FDEs written; it is given the
-            progress bar.
-        report: report of the backfill, which is filled in.
-        progress: show a bar.
-        refresh: compare all documents.
+        one_pass: fills all documents that may lack an FDE and returns the number of FDEs written; it takes the progress
+            bar.
+        report: report of the backfill, which this function fills in.
+        progress: whether to show a progress bar.
+        refresh: whether to compare all documents.
     """
     without_tokens = report.without_tokens
     with progress_bar(total=report.remaining, unit="doc", desc="backfill", disable=not progress) as bar:
         while True:
-            report.without_tokens = without_tokens  # a pass counts documents of all-zero tokens, each pass anew
+            report.without_tokens = without_tokens  # every pass counts documents with only all-zero tokens again
             if not await one_pass(bar):
                 break
     access.collection.seen.without_fde.forget()
@@ -113,7 +113,7 @@ async def backfill_passes(
 
 
 def encodable(access: BackfillAccess, documents: Sequence[Stored], report: BackfillReport) -> list[Stored]:
-    """Those whose tokens can be encoded; the report says why others cannot, or counts them as without tokens."""
+    """The documents whose tokens can be encoded; the report gets the reasons of the others, or counts their number."""
     good = []
     for document in documents:
         if document.problem:
@@ -138,14 +138,14 @@ def count_padded(documents: Sequence[Stored]) -> int:
 
 
 def encode(access: BackfillAccess, documents: Sequence[Stored]) -> npt.NDArray[np.float32]:
-    """(n, dim) FDEs."""
+    """(n, dim) FDEs of documents."""
     return encode_stored(
         access.collection.encoder, [document.tokens for document in documents], cosine=access.collection.cosine
     )
 
 
 async def estimate(access: BackfillAccess, documents: Sequence[Stored], read: float, report: BackfillReport) -> None:
-    """Bytes and seconds of what remains, from some documents and the seconds that reading them took."""
+    """Estimates bytes and seconds of the remaining work from some documents and the seconds to read them."""
     report.fde_bytes = 4 * access.collection.encoder.dim * report.remaining
     documents = encodable(access, documents, BackfillReport())
     if not documents:
@@ -156,15 +156,15 @@ async def estimate(access: BackfillAccess, documents: Sequence[Stored], read: fl
     each = (seconds() - compiled) / len(documents)
     floats = float(np.mean([document.tokens.size for document in documents]))
     report.read_bytes = int(4 * floats * report.remaining)
-    # reading, encoding, and a write that is taken to last as long as the reading
+    # time to read, encode and write; writing is assumed to take as long as reading
     report.seconds = report.remaining * (each + 2 * read / len(documents))
 
 
 async def fill(access: BackfillAccess, documents: Sequence[Stored], report: BackfillReport) -> int:
-    """Writes the FDEs of documents; returns how many.
+    """Writes the FDEs of documents and returns their number.
 
-    A writer may replace a document between our reading and our writing, whose new tokens would then stand beside the
-    old FDE. So tokens are read again after the write, until they are those that were encoded.
+    Another writer may replace a document between the read and the write here, so that its new tokens would have the old
+    FDE. Tokens are therefore read again after the write, until they equal those that were encoded.
     """
     wrote = 0
     documents = encodable(access, documents, report)
@@ -186,14 +186,14 @@ async def fill(access: BackfillAccess, documents: Sequence[Stored], report: Back
 
 
 async def check_adopted(access: BackfillAccess, *, by_cosine: bool = False) -> int:
-    """How many documents of a sample have FDEs, which someone else wrote.
+    """Checks FDEs that another program wrote, and returns how many documents of a sample have one.
 
     Args:
         access: reads of the database.
         by_cosine: whether FDEs are compared by cosine, so that their lengths do not matter.
 
     Raises:
-        EncoderMismatch: they are not of this encoder, or of another length than its FDEs.
+        EncoderMismatch: the FDEs are not of this encoder, or have another length.
     """
     documents = [each for each in (await access.sample(_SAMPLE)) if each.fde is not None]
     documents = encodable(access, documents, BackfillReport())
@@ -204,8 +204,8 @@ async def check_adopted(access: BackfillAccess, *, by_cosine: bool = False) -> i
     similarity = float(np.median(cosines(stored, ours)))
     if similarity < _SAME_ENCODER and not await _explained_by_rounding(access, documents, ours, similarity):
         raise EncoderMismatch(
-            f"{access.collection.name}: the vectors {access.collection.fde!r} are not what encoder "
-            f"{access.collection.encoder.fingerprint} makes of the stored tokens (median cosine of {len(documents)} "
+            f"{access.collection.name}: the vectors {access.collection.fde!r} are not the FDEs of encoder "
+            f"{access.collection.encoder.fingerprint} for the stored tokens (median cosine of {len(documents)} "
             f"documents: {similarity:.3f}); was another seed, size or library used?"
         )
     if not by_cosine:
@@ -216,7 +216,7 @@ async def check_adopted(access: BackfillAccess, *, by_cosine: bool = False) -> i
 async def _explained_by_rounding(
     access: BackfillAccess, documents: Sequence[Stored], ours: npt.NDArray[np.float32], similarity: float
 ) -> bool:
-    """Whether FDEs differ no more from those of the stored tokens than the store's rounding of tokens explains."""
+    """Whether the store's rounding of tokens explains the difference between FDEs and those of the stored tokens."""
     if not access.collection.token_error:
         return False
     again = await Compute(partial(_encode_unrounded, access, documents, np.random.default_rng(0)))
@@ -224,7 +224,7 @@ async def _explained_by_rounding(
 
 
 def _check_length(collection: Described, stored: npt.NDArray[np.float32], ours: npt.NDArray[np.float32]) -> None:
-    """Raises EncoderMismatch where the lengths of stored FDEs (n, dim) are not those of the encoder's."""
+    """Raises EncoderMismatch if stored (n, dim) FDEs have another length than those of the encoder."""
     lengths, expected = np.linalg.norm(stored, axis=1), np.linalg.norm(ours, axis=1)
     ratio = float(np.median(lengths / np.maximum(expected, np.float32(1e-30))))
     if abs(ratio - 1) > _SAME_LENGTH:
@@ -232,17 +232,17 @@ def _check_length(collection: Described, stored: npt.NDArray[np.float32], ours: 
         raise EncoderMismatch(
             f"{collection.name}: the vectors {collection.fde!r} have the direction of FDEs of encoder "
             f"{collection.encoder.fingerprint}, but a median length of {np.median(lengths):.4g} instead of "
-            f"{np.median(expected):.4g}: pass an encoder with normalize={unit}, as they were made with"
+            f"{np.median(expected):.4g}: pass an encoder with normalize={unit}, as for the stored FDEs"
         )
 
 
 async def verify(access: BackfillAccess, report: BackfillReport, progress: bool = False) -> int:
-    """Documents of a sample whose FDE is that of their tokens.
+    """Compares the FDEs of a sample with the tokens, and returns how many documents match.
 
-    Where it is not, all documents are compared and stale FDEs are written again, and then another sample is taken.
+    If one does not match, all documents are compared, stale FDEs are written again, and another sample is taken.
 
     Raises:
-        MuveraError: that sample disagrees, too.
+        MuveraError: a document of that sample does not match either.
     """
     for last in (False, True):
         documents = [each for each in (await access.sample(_SAMPLE)) if each.fde is not None]
@@ -259,13 +259,13 @@ async def verify(access: BackfillAccess, report: BackfillReport, progress: bool 
     ids = ", ".join(repr(each.id) for each in stale[:5])
     raise MuveraError(
         f"{access.collection.name}: documents were replaced while their FDEs were compared, among them {ids}; their "
-        "FDEs are those of the old tokens: repeat backfill(refresh=True), and pause writers if this comes again"
+        "FDEs are those of the old tokens: repeat backfill(refresh=True), and pause writers if this happens again"
     )
 
 
 async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: bool) -> None:
     """Compares the FDE of every document with its tokens, and writes the FDEs that are stale or missing."""
-    scratch = BackfillReport()  # documents that cannot be encoded have been counted by the passes
+    scratch = BackfillReport()  # the passes have already counted documents that cannot be encoded
     with progress_bar(unit="doc", desc="refresh", disable=not progress) as bar:
         cursor = None
         while True:
@@ -275,7 +275,7 @@ async def refresh_all(access: BackfillAccess, report: BackfillReport, progress: 
             lacking = [each for each in documents if each.fde is None]
             stale = await _stale(access, [each for each in documents if each.fde is not None])
             if stale:
-                LOG.info("%d documents have the FDE of other tokens, and get it anew", len(stale))
+                LOG.info("%d documents have FDEs that do not match their tokens; these are written again", len(stale))
             report.refreshed += await fill(access, stale, report)
             report.written += await fill(access, lacking, report)
             if cursor is None:
@@ -289,8 +289,8 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
 
     Args:
         access: reads of the database.
-        limit: number of documents to read; None: all of them.
-        progress: show a bar.
+        limit: maximum number of documents to read; None: all of them.
+        progress: whether to show a progress bar.
     """
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit must be at least 1, got {limit}")
@@ -315,7 +315,7 @@ async def verify_all(access: BackfillAccess, limit: int | None, progress: bool) 
 
 
 async def _stale(access: BackfillAccess, documents: Sequence[Stored]) -> list[Stored]:
-    """Documents whose FDE is that of other tokens, beyond what rounding tokens after encoding explains."""
+    """Documents whose FDE does not match their tokens, where rounding of the tokens does not explain the difference."""
     if not documents:
         return []
     ours = await Compute(partial(encode, access, documents))
@@ -345,14 +345,14 @@ def _is_float16(tokens: npt.NDArray[Any]) -> bool:
 def _encode_unrounded(
     access: BackfillAccess, documents: Sequence[Stored], draws: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """(n, dim) FDEs of random tokens that are about as far from the stored ones as those that were given."""
+    """(n, dim) FDEs of random tokens that could have been rounded to the stored tokens."""
     error = access.collection.token_error
     tokens = [_unrounded(each.tokens, error, draws) for each in documents]
     return encode_stored(access.collection.encoder, tokens, cosine=access.collection.cosine)
 
 
 def _unrounded(tokens: npt.NDArray[Any], error: float, draws: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Random tokens that may have been rounded to these: to the same float16 values where ``error`` is 0."""
+    """Random tokens that could have been rounded to ``tokens``: to the same float16 values where ``error`` is 0."""
     if not error:
         values: npt.NDArray[np.float32] = tokens * (
             1 + _FLOAT16_STEP * draws.uniform(-1, 1, tokens.shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Checks of documents and queries before anything is sent, and what passed them: the same in all stores."""
+"""Checks of documents and queries before anything is sent to the database, shared by all stores."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from muvera_core.tokens import ArrayLike, to_matrices, to_matrix
 
 K = TypeVar("K")
 
-#: what becomes of all-zero token vectors of new documents
+#: what to do with all-zero token vectors of new documents: refuse the documents, or drop the vectors
 ZeroRows: TypeAlias = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
 class Intake(Generic[K]):
-    """What one database takes, as functions that raise InvalidInput for what it cannot store.
+    """Conversions and checks for one database; they raise InvalidInput for documents that it cannot store.
 
     Attributes:
-        key: the database's key of an id at a position, and what the payload must keep to give the id back.
-        payload: the payload as it is stored, from the user's as plain JSON values and its position.
-        check_tokens: check of a token matrix (n, token_dim); its second argument says whose it is.
-        size: bytes of a document on the way to the database, from its token matrix and stored payload.
-        integers: least and largest integer of a payload.
-        vectors: names of the vectors that can be written beside the library's own; None: only the database knows them.
-        vector_size: bytes of such a vector on the way to the database.
+        key: converts an id at a position to the database's key, and to the value that the payload must keep to restore
+            the id.
+        payload: converts a payload of plain JSON values, given with its position, to the stored payload.
+        check_tokens: checks a token matrix (n, token_dim); its second argument names the document for messages.
+        size: bytes of a document in a request, from its token matrix and stored payload.
+        integers: smallest and largest integer of a payload.
+        vectors: names of the vectors that can be written in addition to the library's own; None: only the database
+            knows them.
+        vector_size: bytes of such a vector in a request.
     """
 
     key: Callable[[DocumentId, int], tuple[K, Mapping[str, Any]]]
@@ -49,17 +51,17 @@ class Intake(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[K]):
-    """Documents that can be written.
+    """Documents that passed the checks and can be written.
 
     Attributes:
-        ids: ids as the user gave them.
-        keys: the database's key of each.
-        payloads: payload of each as it is stored, with what is needed to give the id back.
-        tokens: token matrix (n_i, token_dim) of each, normalised where the collection compares by cosine.
-        sizes: bytes of each on the way to the database.
-        vectors: other vectors of each, by name, in the database's own types.
+        ids: ids of the documents, as the user gave them.
+        keys: keys of the documents in the database.
+        payloads: stored payloads of the documents, with the values needed to restore ids.
+        tokens: token matrices (n_i, token_dim), normalised if the collection compares by cosine.
+        sizes: bytes of each document in a request.
+        vectors: other vectors of each document by name, in the types of the database's client.
         zero_rows: number of all-zero token vectors that were left out.
-        unfit: position -> reason of documents that cannot be written, because of a value in their payload.
+        unfit: position -> reason of documents that cannot be written because of a value in their payload.
     """
 
     ids: list[DocumentId]
@@ -82,21 +84,21 @@ def prepare(
     vectors: Mapping[str, Sequence[Any]] | None = None,
     zero_rows: ZeroRows = "refuse",
 ) -> Prepared[K]:
-    """Documents for one write.
+    """Checks and converts the documents of one write.
 
     Args:
         collection: the collection to write to.
         ids: ids of the documents.
         tokens: token matrices of the documents.
         payloads: payloads of the documents, or None.
-        intake: what the database takes.
-        vectors: other vectors by name, one entry a document (None: none).
-        zero_rows: whether all-zero token vectors are refused, or left out and counted.
+        intake: conversions and checks of the database.
+        vectors: other vectors by name, with one entry for each document (None: no vector).
+        zero_rows: whether documents with all-zero token vectors are refused, or these vectors dropped and counted.
 
     Raises:
-        InvalidInput: lengths differ, an id is not valid or given twice, a payload has other types than JSON, a vector
-            is unknown or the library's own, or tokens cannot be encoded or exceed a limit of the database; the message
-            says where.
+        InvalidInput: lengths differ, an id is not valid or given twice, a payload has a type that cannot be stored, a
+            vector is unknown or the library's own, or tokens cannot be encoded or exceed a limit of the database. The
+            message names the document.
     """
     if zero_rows not in get_args(ZeroRows):
         raise InvalidInput(f"zero_rows must be 'refuse' or 'drop', got {zero_rows!r}")
@@ -133,10 +135,10 @@ def prepare(
 def query_matrix(
     collection: Described, query_tokens: ArrayLike, check: Callable[[npt.NDArray[Any], str], None], what: str = "query"
 ) -> npt.NDArray[np.float32]:
-    """A checked (m, token_dim) float32 query, normalised where tokens are compared by cosine.
+    """Checks a query and returns it as (m, token_dim) float32, normalised where tokens are compared by cosine.
 
     Raises:
-        InvalidInput: wrong shape, or tokens that ``check`` rejects.
+        InvalidInput: the shape is wrong, or ``check`` rejects a token.
     """
     try:
         matrix = to_matrix(query_tokens, dim=collection.encoder.token_dim, what=what).astype(np.float32)
@@ -155,26 +157,26 @@ def check_weights(weights: ArrayLike, count: int, what: str = "query") -> npt.ND
     """Weights of the ``count`` tokens of a query, (count,) float64.
 
     Raises:
-        InvalidInput: they are not ``count`` finite numbers of at least 0, one of them above 0.
+        InvalidInput: the weights are not ``count`` finite numbers of at least 0, or all of them are 0.
     """
     try:
         given = np.asarray(weights, np.float64)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{what}: weights must be numbers, one for each token") from error
     if given.shape != (count,):
-        raise InvalidInput(f"{what} has {count} tokens, and its weights have the shape {given.shape}: pass one a token")
-    # float32 keeps these, and their sums
+        raise InvalidInput(f"{what} has {count} tokens, but its weights have shape {given.shape}: pass one for each")
+    # float32 can represent these weights and their sums
     bad = ~((given == 0) | ((given >= 1e-30) & (given <= 1e30)))
     if bad.any():
         token = int(np.argmax(bad))
-        raise InvalidInput(f"{what}: the weight of token {token} is {given[token]}: pass 0, or 1e-30 to 1e30")
+        raise InvalidInput(f"{what}: the weight of token {token} is {given[token]}; it must be 0, or 1e-30 to 1e30")
     if not given.any():
         raise InvalidInput(f"{what}: all weights are 0, so that nothing is searched for")
     return given
 
 
 def need_fde(collection: Described) -> None:
-    """Raises InvalidInput where there are no FDEs to search or to write yet."""
+    """Raises InvalidInput if the collection has no FDEs yet."""
     if not collection.has_fde:
         raise InvalidInput(
             f"{collection.name} was adopted and has no FDEs in {collection.fde!r} yet: run backfill() first"
@@ -182,7 +184,7 @@ def need_fde(collection: Described) -> None:
 
 
 def need_tokens(collection: Described, why: str = "") -> str:
-    """Name of the stored token matrices; raises InvalidInput where there are none, with ``why`` behind the message."""
+    """Name of the stored token matrices; raises InvalidInput if there are none; ``why`` ends the message."""
     if collection.tokens is None:
         raise InvalidInput(f"{collection.name} stores no tokens{why}")
     return collection.tokens
@@ -191,10 +193,10 @@ def need_tokens(collection: Described, why: str = "") -> str:
 def take(
     ids: Sequence[DocumentId], tokens: Any, payloads: Sequence[Mapping[str, Any] | None] | None, token_dim: int
 ) -> tuple[list[DocumentId], TokenBatch | list[npt.NDArray[Any]]]:
-    """Ids and as many (n_i, token_dim) matrices.
+    """Checks that there are equal numbers of ids, (n_i, token_dim) matrices and payloads; returns ids and matrices.
 
     Raises:
-        InvalidInput: ``tokens`` are not matrices of that width, or the numbers of ids, matrices and payloads differ.
+        InvalidInput: ``tokens`` are not matrices of this width, or the numbers differ.
     """
     try:
         matrices = to_matrices(tokens, dim=token_dim)
@@ -212,12 +214,12 @@ def take(
 def check_vectors(
     vectors: Mapping[str, Sequence[Any]] | None, count: int, known: Collection[str] | None, own: Sequence[str | None]
 ) -> list[dict[str, Any]]:
-    """Other vectors of each of ``count`` documents, by name; a document has none of those that are None for it.
+    """Other vectors of each of ``count`` documents by name, without the entries that are None.
 
     Args:
-        vectors: vectors by name, one entry a document.
+        vectors: vectors by name, with one entry for each document.
         count: number of documents.
-        known: names that the collection has; None: only the database knows them.
+        known: names of the vectors of the collection; None: only the database knows them.
         own: names of the library's own vectors.
 
     Raises:
@@ -226,7 +228,7 @@ def check_vectors(
     each: list[dict[str, Any]] = [{} for _ in range(count)]
     if vectors is not None and not isinstance(vectors, Mapping):
         raise InvalidInput(
-            f"vectors must be a dictionary of one list a name, with an entry for each document; got a {_named(vectors)}"
+            f"vectors must be a dictionary of lists by name, with an entry for each document; got a {_named(vectors)}"
         )
     for name, values in (vectors or {}).items():
         if name in own:
@@ -245,7 +247,7 @@ def check_vectors(
 
 
 def numbers_in(value: Any) -> int:
-    """Numbers in a vector of the database's own type: an array, nested lists, indices with values."""
+    """Number of numbers in a vector of any type of the clients: an array, nested lists, indices with values."""
     if hasattr(value, "size") and hasattr(value, "shape"):
         return int(value.size)
     if isinstance(value, Mapping):
@@ -258,13 +260,13 @@ def numbers_in(value: Any) -> int:
 
 
 def check_encoder_type(encoder: Any) -> None:
-    """Raises InvalidInput for what is not an encoder, in particular for the config of one."""
+    """Raises InvalidInput for anything but an encoder, with advice for the config of one."""
     if isinstance(encoder, FDEConfig):
-        raise InvalidInput("got an FDEConfig where an encoder is due: wrap it: FDEEncoder(config)")
+        raise InvalidInput("expected an encoder, got an FDEConfig: pass FDEEncoder(config)")
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):
         raise InvalidInput(
-            f"got a {_named(encoder)} where an encoder is due: pass FDEEncoder(FDEConfig(dim)), or what load_encoder() "
-            "gives"
+            f"expected an encoder, got a {_named(encoder)}: pass FDEEncoder(FDEConfig(dim)), or an encoder from "
+            "load_encoder()"
         )
 
 
@@ -272,20 +274,20 @@ def check_dimensions(encoder: Encoder, most: int, database: str) -> None:
     """Raises InvalidInput for an encoder with more than the ``most`` dimensions that the database stores."""
     if encoder.dim > most:
         raise InvalidInput(
-            f"the encoder gives {encoder.dim} dimensions, {database} takes at most {most}: use fewer repetitions, a "
+            f"the encoder has {encoder.dim} dimensions, {database} takes at most {most}: use fewer repetitions, a "
             "smaller k_sim or d_proj, or d_final"
         )
 
 
 def check_client(client: Any, kind: type | tuple[type, ...], others: Mapping[type, str] | None = None) -> None:
-    """Raises InvalidInput for a client of another kind than the store works with.
+    """Raises InvalidInput for a client of a class that the store does not work with.
 
-    A wrapper that has the public methods of such a client is taken for one.
+    A wrapper with the public methods of a right class is accepted.
 
     Args:
-        client: what was given as the client.
-        kind: class of the clients that the store works with; of several, the first is named.
-        others: classes of clients that another store works with, and the name of that store.
+        client: the client that was given.
+        kind: class of the clients that the store works with; of several, messages name the first.
+        others: classes of clients that another store works with, each with the name of that store.
     """
     for other, store in (others or {}).items():
         if isinstance(client, other):
@@ -309,7 +311,7 @@ def has_zero_rows(matrix: npt.NDArray[Any]) -> bool:
 
 
 def without_zero_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The tokens that are not all zeros (padding, which adds nothing to MaxSim); the matrix itself where none is."""
+    """The matrix without all-zero tokens (padding, which adds nothing to MaxSim); itself if there are none."""
     present = matrix.any(axis=1)
     return matrix if present.all() else matrix[present]
 
@@ -317,15 +319,15 @@ def without_zero_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _dropped(
     ids: Sequence[DocumentId], matrices: TokenBatch | list[npt.NDArray[Any]]
 ) -> tuple[list[npt.NDArray[Any]], int]:
-    """Matrices without all-zero rows, and the number of these rows.
+    """The matrices without all-zero rows, and the number of these rows.
 
     Raises:
-        InvalidInput: nothing is left of a document.
+        InvalidInput: a document has only all-zero rows.
     """
     kept = [without_zero_rows(matrices[i]) for i in range(len(matrices))]
     for position, matrix in enumerate(kept):
         if not len(matrix):
-            raise InvalidInput(f"document {position} (id {ids[position]!r}) has no tokens that are not all zeros")
+            raise InvalidInput(f"document {position} (id {ids[position]!r}) has only all-zero tokens")
     return kept, sum(len(matrices[i]) - len(kept[i]) for i in range(len(kept)))
 
 
@@ -342,9 +344,9 @@ def normalised(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def encode_stored(encoder: Encoder, matrices: Sequence[npt.NDArray[Any]], *, cosine: bool) -> npt.NDArray[np.float32]:
-    """(n, dim) FDEs of stored tokens, which count as normalised where they are compared by ``cosine``.
+    """(n, dim) FDEs of stored tokens, which are normalised first where they are compared by ``cosine``.
 
-    All-zero rows are left out, as databases store padding too; every matrix must have another row, and no NaN.
+    All-zero rows (padding that others stored) are left out; every matrix must have at least one other row, and no NaN.
     """
     present = [without_zero_rows(matrix) for matrix in matrices]
     return encoder.encode_documents([normalised(matrix) for matrix in present] if cosine else present)
@@ -357,16 +359,16 @@ def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArr
 
 
 def is_plain(matrix: npt.NDArray[Any], limit: float) -> bool:
-    """One pass tells that no token is zero or not finite, and no value above ``limit``; else the checks below tell."""
+    """A quick check: True if no token is zero or not finite, and no value above ``limit``; False means unknown."""
     with np.errstate(over="ignore", invalid="ignore"):
         floats = matrix.astype(np.float32, copy=False)
         squares = np.einsum("ij,ij->i", floats, floats)
-    # NaN fails every comparison, and over- and underflow are looked at by those checks
+    # NaN fails every comparison; after over- or underflow, the slow checks decide
     return bool(squares.min() > 0 and squares.max() < limit)
 
 
 def check_finite(matrix: npt.NDArray[Any], where: str) -> float:
-    """The largest absolute value.
+    """The largest absolute value of a matrix.
 
     Raises:
         InvalidInput: a value is NaN or infinite.
@@ -401,5 +403,5 @@ def check_encodable(matrix: npt.NDArray[Any], where: str) -> None:
 
 
 def json_of(payload: Mapping[str, Any]) -> str:
-    """A payload of plain JSON values as text; :func:`prepare` has made it so."""
+    """A payload of plain JSON values (as from :func:`prepare`) as JSON text."""
     return json.dumps(payload)

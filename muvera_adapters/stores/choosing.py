@@ -1,4 +1,4 @@
-"""``create(encoder="auto", sample=...)``: the encoder and the codes for documents like a sample."""
+"""The choice of encoder and codes from a sample of documents, for ``create(encoder="auto", sample=...)``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EncoderOption: TypeAlias = Encoder | Literal["auto"]
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What ``create`` is to use.
+    """The encoder and codes that ``create`` uses.
 
     Attributes:
         encoder: encoder of the collection.
@@ -38,33 +38,33 @@ async def choose(
 def chosen(
     encoder: EncoderOption, sample: Any, quantization: Any, bits: Mapping[str, float], auto: Sequence[str]
 ) -> Chosen:
-    """What was given; for ``"auto"`` what :func:`muvera_adapters.evidence.recommend` chooses for the sample.
+    """The given encoder and codes; for ``"auto"``, those that :func:`muvera_adapters.evidence.recommend` chooses.
 
-    Only encoders that the collection keeps whole are chosen. The target is a recall of .95 with the candidates that a
-    search takes by default. Codes are measured by those of the embedded engine with as many bits.
+    Only encoders that the collection keeps completely are chosen. The target is a recall of .95 with the default number
+    of candidates of a search. Codes are measured with those of the embedded engine that have as many bits.
 
     Args:
         encoder: encoder, or ``"auto"``.
         sample: documents to choose for; None with any other encoder.
-        quantization: codes that ``create`` was asked for: a preset, ``"auto"``, or a value that is not measured.
+        quantization: the argument of ``create``: a preset, ``"auto"``, or another value, which is not measured.
         bits: bits of one dimension by preset of the database.
-        auto: presets to choose from where the quantization is ``"auto"``.
+        auto: presets to choose from if the quantization is ``"auto"``.
 
     Raises:
-        InvalidInput: ``"auto"`` without a sample, a sample without ``"auto"``, or a sample that cannot be chosen for.
+        InvalidInput: ``"auto"`` was given without a sample, a sample without ``"auto"``, or the sample is not usable.
 
     Warns:
-        UserWarning: nothing reaches the target; the best is used.
+        UserWarning: no encoder reaches the target; the one with the highest recall is used.
     """
     if not isinstance(encoder, str):
         if sample is not None:
-            raise InvalidInput("sample= is for encoder='auto': the encoder was given, so there is nothing to choose")
+            raise InvalidInput("sample= is for encoder='auto': leave it out, because an encoder was given")
         return Chosen(encoder, quantization)
     if encoder != "auto":
         raise InvalidInput(f"encoder must be an encoder or 'auto', got {encoder!r}")
     if sample is None:
         raise InvalidInput("encoder='auto' needs sample=: some thousand documents of the collection, as token matrices")
-    # heavy, and above the stores: it measures with one of them
+    # imported here, because it is large and itself imports a store to measure with
     from muvera_adapters.databases import local_spec
     from muvera_adapters.evidence import recommend
     from muvera_adapters.evidence.local_index import quantizations
@@ -81,7 +81,7 @@ def chosen(
             f"encoder='auto': on the sample, no encoder reaches a recall of {found.target:g} with "
             f"{found.measured_prefetch} candidates; {found.setting.encoder} is used, with a recall of "
             f"{found.recall.mean:.3f}. "
-            "muvera_adapters.evidence.recommend() shows what else there is",
+            "muvera_adapters.evidence.recommend() shows the other settings",
             stacklevel=2,
         )
     return Chosen(found.encoder, tried.get(found.quantization or "", quantization))

@@ -1,4 +1,4 @@
-"""What is known of a collection in every database, and what operations learn of it."""
+"""Descriptions of collections, and the facts that operations learn about them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from muvera_adapters.stores.shared_direction import DirectionOfTokens
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_core import Encoder
 
-# what another writer does may go unnoticed for so long
+# seconds for which changes by other writers may go unnoticed
 _COUNTED_FOR = 30.0
 
 
 @dataclass(slots=True)
 class Counted:
-    """A number of documents, which is used for 30 seconds.
+    """A number of documents that is cached for 30 seconds.
 
     Attributes:
-        value: the number at the last count; None before the first, and where the count failed.
-        at: time of that count (:func:`~muvera_adapters.stores.operations.seconds`); None: count again.
+        value: result of the last count; None before the first count, and if it failed.
+        at: time of the last count (:func:`~muvera_adapters.stores.operations.seconds`); None: count again.
     """
 
     value: int | None = None
@@ -28,43 +28,43 @@ class Counted:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the number can be used."""
+        """Whether the number can be used without counting again."""
         return self.at is not None and seconds() - self.at < _COUNTED_FOR
 
     def keep(self, value: int | None) -> None:
-        """Takes the result of a count, None where it failed."""
+        """Stores the result of a count; None: it failed."""
         self.value, self.at = value, seconds()
 
     def forget(self) -> None:
-        """Makes the next user count again: documents were written or deleted."""
+        """Forces a new count, because documents were written or deleted."""
         self.at = None
 
 
 @dataclass(slots=True)
 class BatchLimit:
-    """How many items the database was seen to take in one request.
+    """The number of items that the database takes in one request, as learned from rejected requests.
 
     Attributes:
-        most: number that it accepted where it refused twice as many; None: nothing was refused for its number.
+        most: number that was accepted when twice as many were rejected; None: nothing was rejected for its number.
     """
 
     most: int | None = None
 
     def learn(self, accepted: int) -> None:
-        """More than ``accepted`` items were refused, and all of them were accepted in smaller requests."""
+        """Lowers the limit: more than ``accepted`` items were rejected, but accepted in smaller requests."""
         self.most = accepted if self.most is None else min(self.most, accepted)
 
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """What operations learn of a collection while they run; threads share it, and any of it may be learned again.
+    """Facts that operations learn about a collection; threads share them, and all can be learned again.
 
     Attributes:
-        fde_length: typical length of the stored FDEs, None while it is not known.
+        fde_length: typical length of the stored FDEs; None: not known yet.
         without_fde: number of documents without an FDE.
-        warned: whether documents without an FDE have been warned of.
-        direction: how much the tokens of the first documents written share a direction.
-        written_at_once: number of documents that one write may have.
+        warned: whether a warning about documents without an FDE was given.
+        direction: how strongly the tokens of the first documents written share a direction.
+        written_at_once: maximum number of documents in one write.
     """
 
     fde_length: float | None = None
@@ -75,19 +75,19 @@ class Seen:
 
 
 class Described(Protocol):
-    """What is known of a collection; each database adds its own attributes.
+    """The description of a collection; each database adds its own attributes.
 
     Attributes:
         name: name of the collection.
         encoder: encoder of its FDEs.
         fde: name of the vector with the FDEs.
-        tokens: name of the token matrices, None where none are stored.
-        has_fde: FDEs can be searched and written (False: adopted, and not backfilled yet).
-        cosine: tokens are compared by cosine, so queries and FDEs are made of tokens of unit length.
+        tokens: name of the token matrices; None: no tokens are stored.
+        has_fde: whether FDEs can be searched and written (False: adopted, and not backfilled yet).
+        cosine: whether tokens are compared by cosine; queries and FDEs are then made from tokens of unit length.
         token_error: typical length of the rounding of a stored token, relative to the token's length
             (:mod:`~muvera_adapters.stores.token_precision`).
-        model: model of its tokens, None where nobody named it.
-        seen: what operations have learned of it.
+        model: model of the tokens; None: nobody named it.
+        seen: facts that operations have learned about the collection.
     """
 
     @property

@@ -1,8 +1,8 @@
-"""Conditions on payloads in no database's words: each store makes a filter of its own of them (``filter_of``).
+"""Database-independent conditions on payloads; ``filter_of`` of each store converts them to filters.
 
-:func:`matches` defines what a condition means. A comparison of a key that is missing does not hold, so its negation
-does. Numbers are equal across types (2 and 2.0), and never equal to booleans. Lists are compared by ``contains`` only;
-what the other operators do with a list is the database's own.
+:func:`matches` defines the meaning of a condition. A comparison of a missing key does not hold, so its negation holds.
+Numbers of different types can be equal (2 and 2.0), but numbers never equal booleans. Only ``contains`` is defined for
+lists; what the other operators do with lists depends on the database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from muvera_adapters.stores.payloads import at_path
 
 #: value of a payload that can be compared
 Scalar: TypeAlias = str | int | float | bool
-#: ``text``: the text at the key has the value in it, as it is spelled; ``empty``: missing or null
+#: ``text``: the text at the key contains the value, with the same upper and lower case; ``empty``: missing or null
 Operator: TypeAlias = Literal["==", "in", ">", ">=", "<", "<=", "contains", "text", "empty"]
 
 ORDERED = (">", ">=", "<", "<=")
@@ -31,13 +31,13 @@ class Compare:
 
     Attributes:
         key: key of the payload; dots lead into nested dictionaries.
-        operator: how to compare.
-        value: for ``==`` and ``contains`` a scalar, for ``in`` a sequence of scalars, for orders a number or a
-            ``datetime`` (without a zone: UTC; it is compared with dates in ISO 8601), for ``text`` a text, for
-            ``empty`` None.
+        operator: comparison operator.
+        value: value to compare with. For ``==`` and ``contains``: a scalar; for ``in``: a sequence of scalars; for
+            ``>``, ``>=``, ``<`` and ``<=``: a number or a ``datetime`` (UTC if it has no time zone; it is compared with
+            dates in ISO 8601); for ``text``: a text; for ``empty``: None.
 
     Raises:
-        InvalidInput: there is no such operator, or the value does not suit it.
+        InvalidInput: the operator does not exist, or the value has the wrong type for it.
     """
 
     key: str
@@ -46,9 +46,9 @@ class Compare:
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
-            raise InvalidInput(f"the key of a condition is a text with at least one character, got {self.key!r}")
+            raise InvalidInput(f"the key of a condition must be a text that is not empty, got {self.key!r}")
         if self.operator not in get_args(Operator):
-            raise InvalidInput(f"no operator {self.operator!r}; there are {', '.join(get_args(Operator))}")
+            raise InvalidInput(f"unknown operator {self.operator!r}; operators are {', '.join(get_args(Operator))}")
         if not self._suits():
             raise InvalidInput(f"{self.key!r}: {self.value!r} is not a value for the operator {self.operator!r}")
 
@@ -66,21 +66,21 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Documents of these ids."""
+    """The id of the document is one of these."""
 
     ids: Sequence[DocumentId]
 
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """All conditions hold; with none, every document passes."""
+    """All conditions hold; without conditions, every document passes."""
 
     conditions: Sequence[Condition]
 
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """At least one condition holds; with none, no document passes."""
+    """At least one condition holds; without conditions, no document passes."""
 
     conditions: Sequence[Condition]
 
@@ -116,12 +116,12 @@ def unsupported(condition: Compare, reason: str) -> Unsupported:
 
 
 def moment(value: datetime) -> str:
-    """A time as ISO 8601 with its zone."""
+    """A time as ISO 8601 text with its time zone."""
     return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).isoformat()
 
 
 def parsed(text: str) -> datetime | None:
-    """The time that a text in ISO 8601 names, with its zone (UTC where it has none); None for any other text."""
+    """The time of an ISO 8601 text with its time zone (UTC if it has none); None for any other text."""
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00") if text.endswith("Z") else text)
     except ValueError:

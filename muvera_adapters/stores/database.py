@@ -1,4 +1,4 @@
-"""What the rest of the package knows of a database: its ``DatabaseSpec``, and the targets that it parses."""
+"""``DatabaseSpec``, the description of a database for the rest of the package, and the targets of databases."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from muvera_core import Encoder
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A database named by one line of text, such as ``scheme:http://localhost:1234`` or ``scheme:directory``.
+    """A database, given as text such as ``scheme:http://localhost:1234`` or ``scheme:directory``.
 
     Attributes:
         scheme: name of the database.
         location: URL, directory or file.
         place: kind of the location.
-        options: options of the URL, which were its query string.
-        store_options: those of them that the store's class methods take.
+        options: options from the query string of the URL.
+        store_options: the options among these that the store's class methods take.
         text: the target as it was written.
     """
 
@@ -37,7 +37,7 @@ class Target:
 
     @property
     def is_server(self) -> bool:
-        """Several processes and threads may use the database at the same time."""
+        """Whether the database is a server, which several processes and threads can use at the same time."""
         return self.place == "server"
 
     def __str__(self) -> str:
@@ -59,13 +59,13 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class LocalIndex:
-    """What measurements on a sample need of an embedded engine.
+    """Functions of an embedded engine for measurements on a sample.
 
     Attributes:
-        create: makes an empty collection in a directory, from ``(directory, name, encoder, quantization,
-            store_tokens)``. Its index is built and used however few the documents are. The store is a context manager.
-        quantizations: presets worth trying, those with the most bits first.
-        first_stage_bytes: bytes of one document in memory in the first stage, from ``(dim, quantization)``; with the
+        create: creates an empty collection in a directory, from ``(directory, name, encoder, quantization,
+            store_tokens)``. Its index is built and used even for few documents. The store is a context manager.
+        quantizations: presets to try, those with the most bits first.
+        first_stage_bytes: bytes of one document in memory in the first stage, from ``(dim, quantization)``; for the
             quantization None, without an index.
     """
 
@@ -75,24 +75,24 @@ class LocalIndex:
 
 
 def quantization_option(preset: str) -> dict[str, Any]:
-    """Options of ``create`` for a preset."""
+    """Keyword arguments of ``create`` for a preset."""
     return {"quantization": None if preset == NO_CODES else preset}
 
 
 def close(client: Any) -> None:
-    """Closes a client that has a method ``close``."""
+    """Closes a client, if it has a method ``close``."""
     client.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A collection of a database, whoever made it.
+    """A collection of a database, created by this library or by another program.
 
     Attributes:
         name: name of the collection.
-        documents: number of its documents; None: the database does not say.
-        has_fde: whether this library keeps its state there, with the FDEs.
-        multivectors: widths of its token matrices by their names; 0: unknown.
+        documents: number of documents; None: the database does not say.
+        has_fde: whether the collection has FDEs and the state of this library.
+        multivectors: widths of the token matrices by name; 0: unknown.
     """
 
     name: str
@@ -103,46 +103,46 @@ class Listed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseSpec:
-    """Everything that commands, migrations and estimates know of a database.
+    """The description of a database, for commands, migrations and estimates.
 
-    A module with a spec must import quickly: functions import the database's client where they use it.
+    A module with a spec must import quickly: its functions import the database's client only where they use it.
 
     Attributes:
         scheme: name of the database, with which its targets begin.
         title: name of the database in sentences.
         forms: ways to write a target; the first stands for the database in estimates.
-        package: package on PyPI that has the client.
-        module: module that the client is imported as.
-        extra: extra of this distribution that installs the package; None: another distribution's.
+        package: package of the client on PyPI.
+        module: name of the module to import for the client.
+        extra: extra of this distribution that installs the package; None: another distribution installs it.
         secret: environment variable with the secret, or None.
-        parse: makes a target from a location; raises ``WrongUsage`` for one that is not valid.
-        connect: makes the client of a target; raises ``StoreUnavailable`` where the database cannot be reached or
-            opened. An engine without a client gives the directory. It is called only after ``check_installed``.
+        parse: makes a target from a location; raises ``WrongUsage`` for an invalid one.
+        connect: makes the client of a target; raises ``StoreUnavailable`` if the database cannot be reached or opened.
+            For an engine without a client, it returns the directory. It is called only after ``check_installed``.
         disconnect: closes the client.
         store: class of the store as ``"module:Class"``. Its class methods ``create``, ``open`` and ``adopt`` take
-            ``(client, name, encoder)`` and ``model=``, ``create`` also ``"auto"`` with ``sample=``, and
-            ``quantization=`` (a preset, None for no codes, or ``"auto"``, its default), ``adopt`` also
+            ``(client, name, encoder)`` and ``model=``. ``create`` also takes ``"auto"`` with ``sample=``, and
+            ``quantization=`` (a preset, None for no codes, or ``"auto"``, its default). ``adopt`` also takes
             ``tokens_vector=`` and ``fde_vector=``. A store that is a context manager is closed with its database.
-        retries: these methods take ``retry=`` and ``write_retry=``.
+        retries: whether these methods take ``retry=`` and ``write_retry=``.
         store_options: options of a target's URL that these methods and ``token_dim`` take by keyword, as text. Commands
             have an option ``--NAME`` for each.
-        token_dim: finds the width of the token vectors that a collection has in a vector, from ``(client, collection,
-            vector)`` and the store options. The collection may be one that this library did not make. Raises
-            ``CollectionNotFound``, or ``SchemaMismatch`` where there is no such vector, or no document from which its
-            width can be told.
-        collections: lists the collections of a client, in any order; raises ``MuveraError``. None: it cannot.
+        token_dim: finds the width of the token vectors in a vector of a collection, from ``(client, collection,
+            vector)`` and the store options. The collection may be one that another program created. Raises
+            ``CollectionNotFound``, or ``SchemaMismatch`` if there is no such vector, or no document that shows its
+            width.
+        collections: lists the collections of a client, in any order; raises ``MuveraError``. None: not supported.
         quantizations: bits of one dimension by preset; ``"none"`` has 0.
         auto_quantization: the preset that ``create`` chooses for ``quantization="auto"``, from the dimensions of an
-            encoding and the place of the database; of a server, the choice of its newest version.
-        token_presets: words that ``create`` takes as ``tokens=``.
+            encoding and the place of the database; for a server, the choice with its newest version.
+        token_presets: values that ``create`` takes as ``tokens=``.
         two_stages: parts of a collection that ``create`` makes with the given quantization and way of storing tokens,
-            and otherwise its defaults.
+            and otherwise with its defaults.
         per_token: parts of a collection with one graph node for each token.
-        times: times of real collections in two stages, from which those of others are projected; empty: not measured.
+        times: measured times of real collections in two stages, from which others are projected; empty: not measured.
         backfill_options: those of ``into``, ``alias`` and ``leave_out`` that the store's ``backfill`` takes.
-        repairs: whether stores have ``repair(progress=...)``, which indexes again what a killed server has lost
-            from its indexes, and gives the number of these documents.
-        local_index: what measurements on a sample need; None: the database does not serve for them.
+        repairs: whether stores have ``repair(progress=...)``, which indexes documents again that are missing from
+            indexes after a server crash, and returns their number.
+        local_index: functions for measurements on a sample; None: the database is not used for them.
     """
 
     scheme: str
@@ -172,14 +172,14 @@ class DatabaseSpec:
 
     @property
     def targets(self) -> list[str]:
-        """Forms of the targets, for help texts."""
+        """The forms of targets, for help texts."""
         return [f"{self.scheme}:{form.location}" for form in self.forms]
 
     def check_installed(self) -> None:
-        """Imports the client.
+        """Checks that the client can be imported.
 
         Raises:
-            MissingExtra: it is not installed.
+            MissingExtra: the client is not installed.
         """
         try:
             importlib.import_module(self.module)
@@ -233,7 +233,7 @@ def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()
     Args:
         spec: database of the server.
         location: URL.
-        options: names that the query string may have, beside the spec's ``store_options``.
+        options: names of options that the query string may have, in addition to the spec's ``store_options``.
 
     Raises:
         WrongUsage: the URL is not valid, has other options, or has a secret in it.
@@ -260,10 +260,10 @@ def server_target(spec: DatabaseSpec, location: str, options: Sequence[str] = ()
 
 
 def number_option(target: Target, name: str) -> int | None:
-    """Option of a URL that is a whole number; None where it is not given.
+    """The value of a URL option that is a whole number; None if it is not given.
 
     Raises:
-        WrongUsage: it is not a whole number.
+        WrongUsage: the value is not a whole number.
     """
     value = target.options.get(name)
     if value is None:
@@ -278,9 +278,9 @@ def unreachable(spec: DatabaseSpec, target: Target, error: Exception, hint: str 
 
     Args:
         spec: database of the server.
-        target: where the server should be.
-        error: what the client said.
-        hint: further advice for the user.
+        target: target of the server.
+        error: exception of the client.
+        hint: additional advice for the user.
     """
     advice = [f"a secret is read from {spec.secret}"] if spec.secret else []
     advice += [hint] if hint else []

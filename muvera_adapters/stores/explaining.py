@@ -1,4 +1,4 @@
-"""Explanations of scores, which all stores share: the tokens are read by id and compared here."""
+"""Explanations of scores, shared by all stores: tokens are read by id and compared in this process."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ async def explain(
     Args:
         collection: the collection of the documents.
         query_tokens: tokens of the query, (m, token_dim).
-        documents: ids, and hits: one, or several in any mixture. A hit that has its tokens is not read.
+        documents: an id or a hit, or a list of ids and hits. Documents of hits with tokens are not read.
         check: raises InvalidInput for a query that the database cannot take.
-        read: gives the documents with these ids with their tokens, None for each that is not there.
-        weights: weight of each query token, (m,); None: 1.
-        best: number of document tokens to name for each query token.
+        read: reads documents with their tokens by id, None for ids that do not exist.
+        weights: (m,) weights of the query tokens; None: 1 each.
+        best: number of document tokens to return for each query token.
 
     Raises:
         InvalidInput: the query cannot be encoded, a weight or ``best`` is out of range, an id is not valid, the
@@ -93,7 +93,7 @@ def _explain_all(
 
 
 def _matrix(collection: Described, one: Hit | Document, position: int) -> npt.NDArray[np.float32]:
-    """The tokens as MaxSim compares them; all-zero ones (padding) count as they are stored."""
+    """The tokens as MaxSim compares them; all-zero tokens (padding) are kept, as they are stored."""
     where = f"document {position} (id {one.id!r})"
     try:
         matrix = to_matrix(one.tokens, dim=collection.encoder.token_dim, what=where)

@@ -1,4 +1,4 @@
-"""Candidates that several searches bring: names of the searches, who found what, and fused ranks."""
+"""Candidates of several searches: names of the searches, which search found which document, and fused ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 #: name of the search over FDEs in ``Hit.found_by``
 FDE = "fde"
 
-#: constant of reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009)
+#: default constant k of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)
 RANK_CONSTANT = 60
 
 
@@ -22,12 +22,12 @@ RANK_CONSTANT = 60
 class RRF:
     """Reciprocal rank fusion: the score of a document is the sum over the lists of weight / (k + rank).
 
-    Ranks begin at 1. A list in which a document is missing adds nothing.
+    Ranks begin at 1. A list that does not have the document adds nothing.
 
     Args:
-        weights: weight of each list: first that of the FDEs (of MaxSim, where candidates are reranked), then one for
-            each entry of ``also``. None: 1 each.
-        k: the larger, the less the first ranks count.
+        weights: weights of the lists: first that of the ranking by FDEs (by MaxSim if candidates are reranked), then
+            one for each entry of ``also``. None: 1 each.
+        k: constant that is added to ranks; with a larger one, the first ranks differ less in their scores.
 
     Raises:
         InvalidInput: a weight is negative, NaN or infinite, all are 0, or ``k`` is below 1.
@@ -41,7 +41,7 @@ class RRF:
             raise InvalidInput(f"k of RRF must be an integer of at least 1, got {self.k!r}")
         if self.weights is None:
             return
-        problem = f"weights of RRF must be numbers of at least 0, one above 0, got {self.weights!r}"
+        problem = f"weights of RRF must be numbers of at least 0, and not all 0, got {self.weights!r}"
         try:
             given = () if isinstance(self.weights, str) else tuple(float(weight) for weight in self.weights)
         except (TypeError, ValueError) as error:
@@ -59,12 +59,12 @@ class Candidates(Generic[K]):
 
     @classmethod
     def of(cls, searched: Sequence[str | None], lists: Sequence[Sequence[K]]) -> Candidates[K]:
-        """Candidates of the search over FDEs, the first of ``lists``, and of further ones, by what each searches."""
+        """Makes the candidates from ``lists``: first that of the search over FDEs, then those of further searches."""
         return cls(dict(zip([FDE, *list_names(searched)], lists, strict=True)))
 
     @property
     def further(self) -> list[Sequence[K]]:
-        """Lists of the searches beside that over FDEs."""
+        """Lists of the further searches, without that over FDEs."""
         return list(self.lists.values())[1:]
 
     def found_by(self) -> dict[K, tuple[str, ...]]:
@@ -81,8 +81,8 @@ class Candidates(Generic[K]):
 
 
 def fused(lists: Sequence[Sequence[K]], rrf: RRF) -> list[tuple[K, float]]:
-    """Keys of all lists with their fused scores, best first; of equal ones the first seen."""
-    # a query of a batch may have no further searches
+    """Keys of all lists with their fused scores, best first; equal scores in the order of the lists."""
+    # in a batch, some queries may have no further searches
     weights = [1.0] * len(lists) if rrf.weights is None else [float(weight) for weight in rrf.weights][: len(lists)]
     scores: dict[K, float] = {}
     for weight, keys in zip(weights, lists, strict=True):
@@ -92,7 +92,7 @@ def fused(lists: Sequence[Sequence[K]], rrf: RRF) -> list[tuple[K, float]]:
 
 
 def list_names(vectors: Sequence[str | None]) -> list[str]:
-    """Names of the searches of ``also``: what each searches, or its position where that is unknown or not unique."""
+    """Names of the searches of ``also``: the vector or property of each, or its position if unknown or not unique."""
     return [
         f"also[{i}]" if name in (None, "", FDE) or vectors.count(name) > 1 else str(name)
         for i, name in enumerate(vectors)

@@ -1,7 +1,7 @@
-"""The best hits of each value of a payload key, over reranked candidates: the same in all stores.
+"""The best reranked hits for each value of a payload key, computed in this process for all stores.
 
-Databases group what their first stage finds, or repeat a search with other filters until groups are full, so that their
-groups are not those of the reranked candidates.
+Databases can group too, but they group the results of the first stage, or repeat a search with other filters until
+groups are full. Their groups are therefore not those of the reranked candidates.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from muvera_adapters.stores.searching import SearchOptions, most_candidates
 
 O = TypeVar("O", bound=SearchOptions)  # noqa: E741
 
-# candidates are doubled so often where they have too few groups
+# how often the number of candidates is doubled at most, if there are too few groups
 _DOUBLINGS = 2
 
 _MISSING = object()
 
 
 async def grouped(search: Callable[[O], Operation[list[Hits]]], options: O, most: int | None = None) -> list[Hits]:
-    """Hits of each query in groups; without ``group_by``, what ``search`` finds.
+    """Hits of each query in groups; without ``group_by``, the hits of ``search``.
 
-    All candidates are ranked. Where they have fewer groups than wanted, the search is repeated with twice as many, at
-    most two times.
+    All candidates are ranked. If they have fewer groups than wanted, the search is repeated with twice as many
+    candidates, at most two times.
 
     Args:
-        search: searches with other options.
-        options: ``limit`` and ``offset`` count groups.
-        most: largest ``prefetch`` of the database, None: no limit.
+        search: searches with the given options.
+        options: options of the search; ``limit`` and ``offset`` count groups.
+        most: largest ``prefetch`` of the database; None: no limit.
 
     Raises:
-        InvalidInput: no candidate has the key, or payloads are chosen in a way that may leave it out.
+        InvalidInput: no candidate has the key, or ``with_payload`` is of a kind that may leave it out.
     """
     key = options.group_by
     if key is None:
@@ -67,12 +67,12 @@ async def grouped(search: Callable[[O], Operation[list[Hits]]], options: O, most
 
 
 def _is_all(hits: Hits, depth: int) -> bool:
-    """Whether a deeper first stage would not find more."""
+    """Whether more candidates would not give more hits."""
     return hits.timings.candidates is not None and hits.timings.candidates < depth
 
 
 def _sum(first: Timings, second: Timings) -> Timings:
-    """Times and requests of both; the rest is that of the second."""
+    """Sums of times and requests of both searches; other values are those of the second."""
     times: dict[str, Any] = {}
     for name in ("encode", "first_stage", "second_stage", "payload"):
         both = (getattr(first, name), getattr(second, name))
@@ -117,7 +117,7 @@ def _page(hits: Hits, groups: Sequence[Group], o: SearchOptions, root: str, spen
 
 
 def _shown(hit: Hit, names: Sequence[Any] | None, root: str) -> Hit:
-    """A hit whose payload has, of the root of the group's key, only what ``names`` ask for; None: no payload."""
+    """The hit with only the requested part of the payload at the root of the group's key; names None: no payload."""
     if names is None:
         return replace(hit, payload=None)
     if root in names:

@@ -1,4 +1,4 @@
-"""Ids for databases that take only integers and UUIDs: a deterministic mapping that can be reversed."""
+"""Ids for databases that take only integers and UUIDs: a deterministic and reversible mapping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from muvera_adapters.errors import InvalidInput
 from muvera_adapters.results import DocumentId
 
-#: payload key of what the user's id was, where the point's own id does not tell
+#: payload key of the user's id, if it cannot be told from the id of the point
 ID_KEY = "_muvera_id"
 
 _HYPHENS = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -22,14 +22,14 @@ _NAMESPACE = uuid.UUID("6f1d2a34-8a57-5c0e-9d2b-3b1f7c9e4a10")
 
 
 def to_point_id(document_id: DocumentId, position: int) -> tuple[int | str, str | bool | None]:
-    """The point's id and what to keep under ID_KEY (None: nothing).
+    """The id of the point, and the value to keep under ID_KEY (None: nothing).
 
-    Integers are used as they are, and so are strings that are UUIDs in any of the usual spellings: with or without
-    hyphens, in capitals, in braces, as a URN. All spellings of a UUID name the same point. Other strings become a UUID
-    made of them.
+    Integers are used as they are. So are strings that are UUIDs in any of the usual spellings: with or without hyphens,
+    in capitals, in braces, or as a URN. All spellings of a UUID give the same point. Other strings are hashed to a
+    UUID.
 
     Raises:
-        InvalidInput: negative or over 64 bits, or no integer, string or UUID.
+        InvalidInput: the id is a negative integer or has more than 64 bits, or it is not an integer, string or UUID.
     """
     if isinstance(document_id, uuid.UUID):
         return str(document_id), True
@@ -41,11 +41,11 @@ def to_point_id(document_id: DocumentId, position: int) -> tuple[int | str, str 
     if isinstance(document_id, bool) or not hasattr(document_id, "__index__"):
         raise InvalidInput(
             f"id {document_id!r} at position {position} is a {type(document_id).__name__}; "
-            "ids are integers, strings or UUIDs"
+            "ids must be integers, strings or UUIDs"
         )
     number = document_id.__index__()
     if not 0 <= number < 2**64:
-        raise InvalidInput(f"id {number} at position {position} is outside 0 .. 2**64 - 1; use a string for such ids")
+        raise InvalidInput(f"id {number} at position {position} is outside 0 .. 2**64 - 1: use a string for such ids")
     return number, None
 
 
@@ -60,7 +60,7 @@ def from_point_id(point_id: int | str | uuid.UUID, payload: Mapping[str, Any] | 
 
 
 def spelled_uuid(text: str) -> str | None:
-    """The canonical spelling of a UUID that is spelled as databases accept it; None for any other text."""
+    """The canonical spelling of a UUID in any spelling that databases accept; None for any other text."""
     if len(text) < 32:
         return None
     match = _UUID.fullmatch(text)

@@ -1,4 +1,4 @@
-"""What this library keeps with a collection: its encoder, which vectors are its own, and the token model if named."""
+"""The state of this library in a collection: the encoder, the names of its vectors, and the token model if named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def new_state(encoder: Encoder, fde: str, tokens: str | None, model: TokenModel 
 
 
 def kept_model(state: Mapping[str, Any]) -> TokenModel | None:
-    """The token model that a state names; None where it names none."""
+    """The token model in a state; None if it has none."""
     model = state.get("model")
     return None if model is None else TokenModel(model["name"], model.get("prompts") or {})
 
@@ -27,15 +27,15 @@ def kept_model(state: Mapping[str, Any]) -> TokenModel | None:
 def adopted_model(
     name: str, state: Mapping[str, Any] | None, given: TokenModel | None
 ) -> tuple[TokenModel | None, dict[str, Any] | None]:
-    """The token model of an adopted collection, and the state to write because it is named only now (None: as it is).
+    """The token model of an adopted collection, and a state to write if it lacks the model (None: write nothing).
 
     Args:
         name: name of the collection.
-        state: state that the collection keeps; None: it keeps none.
-        given: model that ``adopt`` was told.
+        state: stored state of the collection; None: there is none.
+        given: model that was given to ``adopt``.
 
     Raises:
-        ModelMismatch: the collection keeps another model.
+        ModelMismatch: the collection has another model.
     """
     kept = None if state is None else kept_model(state)
     check_model(name, kept, given)
@@ -49,21 +49,21 @@ def _with_model(state: Mapping[str, Any], model: TokenModel | None) -> dict[str,
 
 
 def read_state(name: str, state: Any) -> Mapping[str, Any]:
-    """The state that a collection keeps, after checking it.
+    """Checks the stored state of a collection and returns it.
 
     Raises:
-        CollectionNotFound: nothing of this library is kept there.
-        MuveraError: another version of it wrote the state.
+        CollectionNotFound: the collection has no state of this library.
+        MuveraError: another version of this library wrote the state.
     """
     if not isinstance(state, Mapping) or not isinstance(state.get("encoder"), Mapping):
-        raise CollectionNotFound(f"{name} was not made by this library: take it over with adopt()")
+        raise CollectionNotFound(f"{name} was not created by this library: use adopt() to take it over")
     if state.get("version") != _VERSION:
         raise MuveraError(f"{name} was written by another version of this library (state {state.get('version')!r})")
     return state
 
 
 def differences(kept: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The fields in which two encoders differ, from what their ``to_dict()`` gave."""
+    """The fields in which two encoders differ, from their ``to_dict()``."""
     ours, theirs = _fields(kept), _fields(given)
     different = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     named = [f"{key}={_short(ours.get(key))} there, {_short(theirs.get(key))} given" for key in different]
@@ -87,18 +87,18 @@ def _short(value: Any) -> str:
 
 
 def choose_encoder(name: str, kept: Mapping[str, Any], given: Encoder | None) -> Encoder:
-    """The given encoder, which must equal the kept one; without a given encoder, the kept one is rebuilt.
+    """The given encoder, which must equal the stored one; without a given encoder, the stored one is rebuilt.
 
     Raises:
         InvalidInput: ``given`` is not an encoder.
-        EncoderMismatch: the two differ, with the fields that do, or the kept one can only be loaded from a file.
+        EncoderMismatch: the encoders differ (the message has the fields), or the stored one must be loaded from a file.
     """
     fingerprint = kept.get("fingerprint")
     if given is not None:
         check_encoder_type(given)
         if given.fingerprint != fingerprint:
             raise EncoderMismatch(
-                f"{name} was filled by encoder {fingerprint}, the one given is {given.fingerprint}: "
+                f"{name} was filled by encoder {fingerprint}, but the given encoder is {given.fingerprint}: "
                 f"{differences(kept, given.to_dict())}; their vectors cannot be compared"
             )
         return given
@@ -106,6 +106,6 @@ def choose_encoder(name: str, kept: Mapping[str, Any], given: Encoder | None) ->
         return encoder_from_dict(kept)
     except (ValueError, KeyError) as error:
         raise EncoderMismatch(
-            f"the encoder {fingerprint} of {name} cannot be rebuilt from what the collection keeps ({error}); "
-            "pass it, loaded with muvera_core.load_encoder(path)"
+            f"the encoder {fingerprint} of {name} cannot be rebuilt from the collection ({error}): "
+            "load it with muvera_core.load_encoder(path) and pass it"
         ) from error

@@ -1,8 +1,8 @@
-"""Operations of stores, and the runners that carry them out: blocking or on an event loop, with retries.
+"""Operations of stores, and the functions that run them with retries, blocking or on an event loop.
 
-An operation is a coroutine that awaits requests; the class of a request types its reply. An operation never learns who
-runs it, so a blocking store, an asynchronous one and an embedded engine share every decision. Operations are run by
-:func:`run` and :func:`run_async` alone: asyncio itself cannot await a request.
+An operation is a coroutine that awaits requests; the class of a request determines the type of its reply. Operations do
+not know how they are run, so blocking stores, asynchronous stores and embedded engines share all logic. Only
+:func:`run` and :func:`run_async` can run operations: asyncio itself cannot await a request.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from muvera_adapters.errors import InvalidInput, StoreUnavailable
 from muvera_adapters.logs import LOG, short
 
-#: seconds that a search may wait for its database in all, where the caller does not say
+#: default number of seconds that a search may wait for its database in all
 SEARCH_SECONDS = 10.0
-#: further seconds for each query of a batch but the first
+#: additional seconds for each query of a batch after the first
 QUERY_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Operation: TypeAlias = Coroutine[Any, Any, T]
 
 
 class Request(Generic[T]):
-    """Something that an operation asks of its runner; awaiting it gives the reply, a ``T``."""
+    """A request of an operation to its runner; awaiting it returns the reply, a ``T``."""
 
     __slots__ = ()
 
@@ -43,23 +43,23 @@ class Request(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Compute(Request[T]):
-    """CPU-bound work, which :func:`run_async` executes in a worker thread. Reply: the result of ``call()``."""
+    """CPU-bound work, which :func:`run_async` runs in a worker thread. The reply is the result of ``call()``."""
 
     call: Callable[[], T]
 
 
 @dataclass(frozen=True, slots=True)
 class Pause(Request[None]):
-    """A wait of some seconds."""
+    """A pause of some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Together(Request[list[T]]):
-    """Operations of which at most ``at_once`` are in progress at a time. Reply: their results, in order.
+    """Operations that run concurrently, at most ``at_once`` at a time. The reply is the list of results, in order.
 
-    The first error ends it; operations that have not begun by then never do.
+    The first error ends the request; operations that have not begun by then are not started.
     """
 
     operations: Sequence[Operation[T]]
@@ -78,18 +78,18 @@ def seconds() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a request is repeated after the database was unreachable, overloaded, or asked to come back later.
+    """Retries of a request after the database was unreachable or overloaded, or asked to wait.
 
-    Every request of this library may be repeated: ids are given. The pause before the second attempt is
-    ``first_pause``, each further one is twice as long, and none is longer than ``longest_pause``. Each is multiplied by
-    a random number between 0.5 and 1. Where the database says how long to wait (429), that is the pause.
+    Repeating a request is always safe, because ids are given by the user. The pause before the second attempt is
+    ``first_pause``. Each further pause is twice as long, up to ``longest_pause``. Each is multiplied by a random number
+    between 0.5 and 1. If the database says how long to wait (429), the pause has that length.
 
     Args:
-        attempts: maximum number of attempts, the first included; 1: no repetition.
+        attempts: maximum number of attempts, including the first; 1: no retries.
         first_pause: seconds before the second attempt.
-        max_wait: seconds from the first failure on, pauses and further attempts included, after which no attempt
+        max_wait: seconds after the first failure, including pauses and further attempts, after which no new attempt
             begins.
-        longest_pause: seconds of the longest pause that this library chooses.
+        longest_pause: maximum seconds of a pause, unless the database asks for a longer one.
     """
 
     attempts: int = 4
@@ -102,11 +102,11 @@ class Retry:
             raise InvalidInput(f"attempts must be at least 1 and times at least 0, got {self}")
 
 
-#: retries of reads where no others are given: the pauses take 1.75 to 3.5 seconds in all
+#: default retries of reads; the pauses take 1.75 to 3.5 seconds in all
 DEFAULT_RETRY = Retry()
-#: retries of bulk writes where no others are given: 104 to 120 seconds, in which a server restarts
+#: default retries of bulk writes; they take 104 to 120 seconds, long enough for a server to restart
 DEFAULT_WRITE_RETRY = Retry(attempts=30, max_wait=120.0)
-#: for a request whose failure is the answer
+#: no retries, for requests whose failure is the answer
 ONCE = Retry(attempts=1)
 
 
@@ -115,15 +115,15 @@ class _TimeIsOver(StoreUnavailable):
 
 
 class Deadline:
-    """The seconds that one call of a store may wait for its database: requests, repetitions and pauses.
+    """The time limit of one call of a store for requests, retries and pauses.
 
-    The time in which this machine computes is added again: it cannot be interrupted, and a first call may compile.
+    Time of computations in this process does not count: they cannot be interrupted, and a first call may compile code.
 
     Args:
         limit: seconds in all; None or infinity: no limit.
         database: name and address of the database, for the error.
-        interrupts: whether a request is given up when the time is over. Embedded engines work in the caller's thread,
-            so for them the time is looked at between requests only.
+        interrupts: whether a request is abandoned when the time is over. Embedded engines work in the caller's thread,
+            so for them the time is only checked between requests.
 
     Raises:
         InvalidInput: ``limit`` is not a number above 0.
@@ -141,15 +141,15 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds that are left, at least 0; infinity without a limit."""
+        """Remaining seconds, at least 0; infinity without a limit."""
         return max(0.0, self._end - seconds())
 
     def postpone(self, computed: float) -> None:
-        """Adds the seconds in which this machine computed."""
+        """Extends the limit by the seconds of a computation in this process."""
         self._end += computed
 
     def error(self, last: BaseException | None = None) -> StoreUnavailable:
-        """The error of a call whose time is over; ``last`` is what its last request ended with."""
+        """The error of a call whose time is over; ``last`` is the error of its last request."""
         because = f"; at last: {last}" if last is not None else ""
         return _TimeIsOver(
             f"{self._database or 'the database'} did not answer within {self.limit:g} s (timeout=){because}",
@@ -167,7 +167,7 @@ def deadline_of(operation: Operation[Any], limit: float | None, database: str, *
 
 
 def search_limit(timeout: float | None, queries: int = 1) -> float:
-    """Seconds that a search for so many queries may take; ``timeout`` where the caller gave one."""
+    """Time limit of a search in seconds: ``timeout`` if given, otherwise the default for ``queries`` queries."""
     return SEARCH_SECONDS + QUERY_SECONDS * max(0, queries - 1) if timeout is None else timeout
 
 
@@ -179,16 +179,16 @@ async def timed(operation: Operation[Any]) -> float:
 
 
 def run(operation: Operation[T], send: Callable[[Any], Any], retry: Retry, deadline: Deadline | None = None) -> T:
-    """The result of an operation.
+    """Runs an operation and returns its result.
 
     Args:
-        operation: what to do.
-        send: carries one request out, blocking, and returns its reply.
-        retry: how often to repeat a request.
-        deadline: limit of the whole operation; None: none.
+        operation: operation to run.
+        send: sends one request, blocking, and returns its reply.
+        retry: retries of each request.
+        deadline: time limit of the whole operation; None: no limit.
 
     Raises:
-        StoreUnavailable: the time is over, or repeating has not helped.
+        StoreUnavailable: the time is over, or retries did not help.
     """
     deadline = Deadline() if deadline is None else deadline
     steps = _resilient(operation, retry, deadline)
@@ -222,7 +222,7 @@ async def run_async(
     retry: Retry,
     deadline: Deadline | None = None,
 ) -> T:
-    """As :func:`run`, on an event loop: ``send`` is awaited, and CPU-bound work runs in a worker thread."""
+    """Like :func:`run`, on an event loop: ``send`` is awaited, and CPU-bound work runs in a worker thread."""
     deadline = Deadline() if deadline is None else deadline
     steps = _resilient(operation, retry, deadline)
     reply, error = None, None
@@ -250,9 +250,10 @@ async def run_async(
 
 
 def _send_until(deadline: Deadline, send: Callable[[Any], Any], request: Any) -> Any:
-    """The reply, if it comes in time; the request is sent in a thread, which is otherwise left to the client's limit.
+    """Sends a request in a thread and returns the reply if it comes in time; otherwise the thread is abandoned.
 
-    No blocking client keeps to a limit by itself: pauses of their own retries, and connecting, come on top.
+    No blocking client keeps a time limit reliably, because retries with pauses and connecting are not included in it.
+    An abandoned thread ends when the client's own limit is reached.
     """
     reply: Future[Any] = Future()
     context = contextvars.copy_context()  # the client's instrumentation looks for the caller's span
@@ -316,7 +317,7 @@ async def _gather(
 
 
 def _resilient(operation: Operation[T], retry: Retry, deadline: Deadline) -> Generator[Any, Any, T]:
-    """The same operation, which sees an error only when repeating has not helped."""
+    """Wraps an operation so that it sees an error only after retries did not help."""
     reply: Any = None
     error: BaseException | None = None
     while True:
@@ -350,7 +351,7 @@ def _attempts(request: Any, retry: Retry, deadline: Deadline) -> Generator[Any, 
         except StoreUnavailable as error:
             if attempt > 1:
                 waited += seconds() - began
-            # spread out, so that clients that failed together do not return together
+            # random, so that clients that failed at the same time do not retry at the same time
             own = min(pause, retry.longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311
             wait = own if error.retry_after is None else error.retry_after
             if not error.transient or attempt == retry.attempts or waited + wait > retry.max_wait:

@@ -1,4 +1,4 @@
-"""Payloads as stores keep them: plain JSON values, by one table for all databases.
+"""Conversion of payloads to plain JSON values, the same for all databases.
 
 | value | what is stored |
 |---|---|
@@ -10,8 +10,8 @@
 | `uuid.UUID` | text, with hyphens |
 | objects with `latitude` and `longitude` | `{"lat": ..., "lon": ...}` |
 
-Anything else is refused with its key, and so are NaN, infinite numbers, integers outside the database's range, text
-with half a surrogate pair (UTF-8 cannot encode it), and nesting deeper than 100 levels.
+All other values are rejected with an error that names the key. So are NaN, infinite numbers, integers outside the
+database's range, text with half a surrogate pair (UTF-8 cannot encode it), and nesting deeper than 100 levels.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ import numpy as np
 
 from muvera_adapters.errors import InvalidInput
 
-#: integers that a database keeps unless its adapter says otherwise
+#: default range of the integers that a database can store
 INTEGERS = (-(2**63), 2**63 - 1)
 
 _DEEPEST = 100
-# types of which some values can be stored, and others cannot
+# types that can be stored except for some values
 _JSON_TYPES = (str, int, float, np.integer, np.floating, np.datetime64, date, time)
 
 
 class UnstorableValue(InvalidInput):
-    """A value of a type that JSON has, and that no database keeps: it is the document's fault, not the call's."""
+    """A value that cannot be stored although its type can; an upsert then reports only this document as failed."""
 
 
 def to_stored(payload: Mapping[str, Any], where: str, integers: tuple[int, int] = INTEGERS) -> dict[str, Any]:
-    """A payload as plain JSON values.
+    """Converts a payload to plain JSON values.
 
     Args:
         payload: payload as the user gave it.
-        where: whose it is: "document 3 (id 'x')".
-        integers: least and largest integer that the database keeps.
+        where: the document, for messages: "document 3 (id 'x')".
+        integers: smallest and largest integer that the database can store.
 
     Raises:
         UnstorableValue: a text, number or date cannot be stored; the message names the key.
@@ -63,7 +63,7 @@ def to_stored(payload: Mapping[str, Any], where: str, integers: tuple[int, int] 
 
 
 def to_plain(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """A payload that was read from a database, as plain JSON values; what is not in the table stays as it is."""
+    """Converts a payload that was read from a database to plain JSON values; other values stay as they are."""
     converted: dict[str, Any] = _plain(payload, "", None, lambda value, path, problem: value, 0)
     return converted
 
@@ -85,7 +85,7 @@ def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
         pairs = enumerate(zip(expected, found, strict=True))
         differences = (first_difference(a, b, f"{path}[{i}]") for i, (a, b) in pairs)
         return next((each for each in differences if each is not None), None)
-    # True equals 1 in Python, but is another value in JSON; 2.0 and 2 are the same number there
+    # in Python, True == 1, but in JSON they are different values; 2.0 and 2 are the same number in both
     same = expected == found and isinstance(expected, bool) == isinstance(found, bool)
     return None if same else f"key {path!r}: {_short(expected)} became {_short(found)}"
 
@@ -101,7 +101,7 @@ def _plain(
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        text = str.__str__(value)  # an enumeration of text shows its name otherwise
+        text = str.__str__(value)  # str() of a text enumeration would give its name
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             return refuse(value, path, "the text has half a surrogate pair, which UTF-8 cannot encode")
         return text
@@ -140,7 +140,7 @@ def _converted(
         # pandas' NaT is a datetime that is not equal to itself
         return value.isoformat() if value == value else refuse(value, path, "NaT is not a date")
     if isinstance(value, np.ndarray):
-        # element by element where an element may be anything, or where tolist() makes integers of dates
+        # element by element if elements can be of any type, or if tolist() would convert dates to integers
         elements = list(value) if value.dtype.kind in "OMm" and value.ndim else value.tolist()
         return _plain(elements, path, integers, refuse, depth + 1)
     latitude, longitude = getattr(value, "latitude", None), getattr(value, "longitude", None)
@@ -152,7 +152,7 @@ def _converted(
 
 
 def at_path(payload: Mapping[str, Any], path: str, missing: Any = None) -> Any:
-    """Value at a path of keys with dots, which lead into nested dictionaries; ``missing`` where there is none."""
+    """Value at a path of keys with dots, which lead into nested dictionaries; ``missing`` if there is none."""
     value: Any = payload
     for name in path.split("."):
         if not isinstance(value, Mapping) or name not in value:

@@ -1,4 +1,4 @@
-"""What the stores of all databases have in common."""
+"""The protocol of a store: the methods that the stores of all databases have in common."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from muvera_core.tokens import ArrayLike
 class Store(Protocol):
     """A collection of documents that is searched in two stages.
 
-    Each database's store takes more arguments, by keyword, in that database's own types. ``create``, ``open`` and
-    ``adopt`` are class methods whose first argument is the database's client, so they are not part of the protocol:
-    see :class:`~muvera_adapters.databases.Database`. Every method raises
+    The stores of some databases take more keyword arguments, in the types of the database's client. ``create``,
+    ``open`` and ``adopt`` are class methods whose first argument is the client, so they are not part of the protocol:
+    see :class:`~muvera_adapters.databases.Database`. All errors of the methods are subclasses of
     :class:`~muvera_adapters.errors.MuveraError`.
     """
 
@@ -45,17 +45,17 @@ class Store(Protocol):
 
     @property
     def fde_name(self) -> str:
-        """Name of the vector with the FDEs, under which other programs can write them."""
+        """Name of the vector that holds the FDEs; other programs can write FDEs under this name."""
         ...
 
     @property
     def tokens_name(self) -> str | None:
-        """Name of the token matrices; None where none are stored."""
+        """Name of the token matrices; None if the collection stores no tokens."""
         ...
 
     @property
     def model(self) -> TokenModel | None:
-        """Model of the tokens, as ``create`` or ``adopt`` was told; None: nobody named it."""
+        """Model of the tokens, as given to ``create`` or ``adopt``; None: nobody named it."""
         ...
 
     def upsert(
@@ -71,17 +71,20 @@ class Store(Protocol):
     ) -> WriteReport:
         """Encodes and writes n documents.
 
-        A document that is there gets the new tokens and FDE, the payload keys that its payload names and the vectors
-        that ``vectors`` names. Everything else of it stays.
+        A document that exists gets the new tokens and FDE, the payload keys that its payload names, and the vectors
+        that ``vectors`` names. Its other payload keys and vectors do not change.
 
         Args:
             ids: n integers, strings or UUIDs.
             tokens: n token matrices (n_i, token_dim), in any form that ``encoder.encode_documents`` takes.
-            payloads: n dictionaries (None: nothing), or None; :mod:`muvera_adapters.stores.payloads` has the types.
-            progress: show a bar.
-            vectors: other vectors of the collection by name, n entries each (None: none), in the database's own types.
-            replace: whether documents that are there lose what the call does not name.
-            zero_rows: ``"refuse"`` documents with all-zero token vectors, or ``"drop"`` these vectors and count them.
+            payloads: n dictionaries, with None for a document without a payload; None: no payloads.
+                :mod:`muvera_adapters.stores.payloads` lists the types of values.
+            progress: whether to show a progress bar.
+            vectors: other vectors of the collection by name: n entries each, in the types of the database's client,
+                with None for a document without that vector.
+            replace: whether existing documents lose the payload keys and vectors that the call does not name.
+            zero_rows: what to do with all-zero token vectors: ``"refuse"`` the documents, or ``"drop"`` the vectors and
+                count them.
         """
         ...
 
@@ -108,39 +111,41 @@ class Store(Protocol):
         stop_after: int | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """Finds the best documents of ``prefetch`` candidates.
+        """Finds candidates by their FDEs, and returns those with the highest MaxSim scores.
 
         Args:
             query_tokens: (m, token_dim) token vectors of the query.
-            limit: maximum number of hits.
+            limit: maximum number of hits to return.
             prefetch: number of candidates that the first stage finds.
-            rerank: ``"native"``, ``"client"``, ``"none"`` or ``"auto"``.
-            filter: condition on the payload, in the database's own type.
-            offset: number of hits to leave out.
-            score_threshold: least score of a hit.
-            with_payload: return payloads.
-            with_tokens: return the stored tokens.
-            with_fde_score: return the encoder's estimate of reranked hits too.
-            count_missing: count the documents that have no FDE, for ``Hits.without_fde`` and a warning; at most every
-                30 seconds, beside the search.
+            rerank: where candidates are scored by MaxSim: ``"native"`` in the database, ``"client"`` in this process,
+                ``"none"`` nowhere, ``"auto"`` where it is best.
+            filter: condition on the payload, in the types of the database's client.
+            offset: number of hits to skip.
+            score_threshold: lowest score of a hit.
+            with_payload: whether to return payloads.
+            with_tokens: whether to return the stored tokens.
+            with_fde_score: whether to return the encoder's estimate also for reranked hits.
+            count_missing: whether to count the documents without an FDE, for ``Hits.without_fde`` and a warning. The
+                count runs in parallel to the search, at most every 30 seconds.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`.
-            also: further searches for candidates, in the database's own types. Their documents and those of the FDEs
-                are reranked together. Each search brings at most ``prefetch`` of them, or as many as its own limit.
-                ``filter`` holds for all searches.
-            fusion: ``"rrf"``, or an :class:`~muvera_adapters.RRF`: hits are ranked by their ranks in the lists of
-                ``also`` and in that by MaxSim (with ``rerank="none"``, by FDEs). None: by MaxSim alone.
+            also: further searches for candidates, in the types of the database's client. Their candidates and those of
+                the FDEs are reranked together. Each search adds at most ``prefetch`` candidates, or as many as its own
+                limit. ``filter`` applies to all searches.
+            fusion: ``"rrf"`` or an :class:`~muvera_adapters.RRF` to fuse the ranks in the lists of ``also`` with the
+                ranks by MaxSim (with ``rerank="none"``, by FDEs). None: hits are ranked by MaxSim alone.
             weights: (m,) weights of the query's tokens in both stages, at least 0; None: 1 each.
-            group_by: payload key, or path of keys with dots, of whose values the best hits are returned; ``limit`` and
-                ``offset`` count values then. See ``Hits.groups``.
-            group_size: maximum number of hits of one value.
-            stop_after: with ``rerank="client"``, the number of candidates in a row without one of the best hits, after
-                which no more tokens are fetched; None: all candidates are scored. ``rerank="auto"`` becomes client.
-            timeout: seconds to wait for the database in all: requests, retries and pauses. None: 10 seconds, and in
-                :meth:`search_batch` another for each query after the first; ``math.inf``: no limit. Embedded engines
-                cannot be interrupted: there it is looked at between requests only.
+            group_by: payload key, or path of keys with dots. The search returns the best hits for each of its values,
+                and ``limit`` and ``offset`` count values. See ``Hits.groups``.
+            group_size: maximum number of hits for one value.
+            stop_after: with ``rerank="client"``, number of consecutive candidates that do not change the best hits,
+                after which no more candidates are scored; None: all candidates are scored. With this argument,
+                ``rerank="auto"`` means ``"client"``.
+            timeout: maximum seconds to wait for the database, retries and pauses included. None: 10 seconds, and in
+                :meth:`search_batch` one more for each query after the first; ``math.inf``: no limit. Embedded engines
+                cannot be interrupted, so for them the time is only checked between requests.
 
         Raises:
-            StoreUnavailable: the database did not answer within ``timeout`` seconds, or repeating has not helped.
+            StoreUnavailable: the database did not answer within ``timeout`` seconds, or retries did not help.
         """
         ...
 
@@ -153,25 +158,26 @@ class Store(Protocol):
         weights: ArrayLike | None = None,
         query_fit: QueryFit | None = None,
     ) -> Any:
-        """The first stage of :meth:`search`, in the database's own type, for a query of the caller's own.
+        """Builds the first stage of :meth:`search`, in the types of the database's client, for a query that you write.
 
-        Scores of the database are those of an FDE that was scaled, so only their order is that of ``fde_score``.
+        The FDE in it is scaled. The scores of the database therefore have the order of ``fde_score``, but not its
+        values.
 
         Args:
             query_tokens: (m, token_dim) token vectors of the query.
             limit: number of candidates.
-            filter: condition on the payload, in the database's own type.
+            filter: condition on the payload, in the types of the database's client.
             weights: (m,) weights of the query's tokens; None: 1 each.
             query_fit: correction of the query's FDE, from :meth:`fit_queries`.
         """
         ...
 
     def point_id(self, document_id: DocumentId) -> Any:
-        """The database's own id of a document, as ``upsert`` writes it."""
+        """The id under which the database stores a document."""
         ...
 
     def document_id(self, point: Any) -> DocumentId:
-        """The id that ``upsert`` was given, from what the database's own client returns for a document."""
+        """The id that was given to ``upsert``, from a document as the database's client returns it."""
         ...
 
     def search_batch(
@@ -216,7 +222,7 @@ class Store(Protocol):
         weights: ArrayLike | None = None,
         timeout: float | None = None,
     ) -> Hits:
-        """MaxSim over every document; arguments are those of :meth:`search`, but ``timeout=None`` means no limit."""
+        """Scores every document by MaxSim; arguments are those of :meth:`search`, but ``timeout=None`` is no limit."""
         ...
 
     def explain(
@@ -228,18 +234,18 @@ class Store(Protocol):
         best: int = 1,
         timeout: float | None = None,
     ) -> list[Explanation | None]:
-        """The document token that each query token matches, its similarity, and its share of the score.
+        """Explains scores: the document token that each query token matches, its similarity and its share of the score.
 
         Args:
             query_tokens: (m, token_dim) token vectors of the query.
-            ids_or_hits: ids, and hits of a search: one, or several in any mixture. Hits that have their tokens are not
+            ids_or_hits: an id or a hit of a search, or a list of ids and hits. Documents of hits with tokens are not
                 read again.
-            weights: weight of each query token, m numbers of at least 0; None: all are 1.
-            best: number of document tokens to name for each query token.
-            timeout: seconds to wait for the database in all; None: no limit.
+            weights: (m,) weights of the query's tokens, at least 0; None: 1 each.
+            best: number of document tokens to return for each query token.
+            timeout: maximum seconds to wait for the database; None: no limit.
 
         Returns:
-            One explanation for each document, in their order. None for an id that is not there, and for a document
+            One explanation for each document, in the same order. None for an id that does not exist, and for a document
             without tokens.
         """
         ...
@@ -247,25 +253,31 @@ class Store(Protocol):
     def get(
         self, ids: Sequence[DocumentId], *, with_tokens: bool = False, timeout: float | None = None
     ) -> list[Document | None]:
-        """Documents in the order of ``ids``, None where there is none; ``timeout`` as for :meth:`exact_search`."""
+        """Reads documents in the order of ``ids``, None for ids that do not exist.
+
+        ``timeout`` is the maximum number of seconds to wait for the database; None: no limit.
+        """
         ...
 
     def scroll(self, *, filter: Any = None, with_tokens: bool = False, page_size: int = 100) -> Iterator[Document]:
-        """All documents in a fixed order, read in pages of ``page_size``."""
+        """Yields all documents in a fixed order; they are read in pages of ``page_size``."""
         ...
 
     def count(self, *, filter: Any = None, timeout: float | None = None) -> int:
-        """Exact number of documents; ``timeout`` as for :meth:`exact_search`."""
+        """Counts documents exactly.
+
+        ``timeout`` is the maximum number of seconds to wait for the database; None: no limit.
+        """
         ...
 
     def filter_of(self, condition: Condition) -> Any:
-        """The filter of a condition in no database's words, in the database's own type, for ``filter=``.
+        """Converts a database-independent condition to a filter of the database, for ``filter=``.
 
         Args:
-            condition: condition of :mod:`muvera_adapters.stores.conditions`, which says what it means.
+            condition: condition of :mod:`muvera_adapters.stores.conditions`, which defines its meaning.
 
         Raises:
-            Unsupported: the database's filters cannot express it; the message names the operator.
+            Unsupported: the database's filters cannot express the condition; the message names the operator.
         """
         ...
 
@@ -273,9 +285,9 @@ class Store(Protocol):
         """Deletes documents; pass exactly one of ids and filter.
 
         Args:
-            ids: ids of the documents.
-            filter: condition on the payload, in the database's own type.
-            everything: whether a filter without conditions, or none, is meant to delete all documents.
+            ids: ids of the documents to delete.
+            filter: condition on the payload of the documents to delete, in the types of the database's client.
+            everything: confirms that all documents are to be deleted, without a filter or by one without conditions.
         """
         ...
 
@@ -283,9 +295,9 @@ class Store(Protocol):
         """Computes the FDEs of documents that have none, from their stored tokens.
 
         Args:
-            progress: show a bar.
-            dry_run: write nothing; the report has numbers, sizes and an estimate of the time.
-            refresh: compare the FDE of every document with its tokens, and write those again that are stale.
+            progress: whether to show a progress bar.
+            dry_run: whether to write nothing and only report numbers, sizes and an estimate of the time.
+            refresh: whether to compare the FDE of every document with its tokens and rewrite those that are stale.
         """
         ...
 
@@ -293,8 +305,8 @@ class Store(Protocol):
         """Compares FDEs with the stored tokens; nothing is written.
 
         Args:
-            limit: number of documents to read; None: all of them.
-            progress: show a bar.
+            limit: maximum number of documents to read; None: all of them.
+            progress: whether to show a progress bar.
         """
         ...
 
@@ -307,45 +319,45 @@ class Store(Protocol):
         seed: int = 42,
         progress: bool = False,
     ) -> QueryFit:
-        """Learns a correction of query FDEs from a sample of the collection; nothing is written.
+        """Fits a correction of query FDEs to a sample of the collection; nothing is written.
 
         Args:
-            queries: at least 20 queries, each (m_i, token_dim); None: they are made of tokens of documents.
+            queries: at least 20 queries, each (m_i, token_dim); None: queries are made from tokens of documents.
             documents: maximum number of documents to read, drawn at random.
             rank: rank of the correction.
-            seed: seed of all choices.
-            progress: show a bar.
+            seed: seed of all random choices.
+            progress: whether to show a progress bar.
 
         Raises:
-            NoGain: recall is not higher on documents and queries that the fit has not seen.
-            Unsupported: no tokens are stored, or the encoder cannot be corrected.
+            NoGain: recall on held-out documents and queries is not higher with the correction.
+            Unsupported: the collection stores no tokens, or the encoder cannot be corrected.
         """
         ...
 
     def remove_fde(self) -> None:
-        """Removes the FDEs and what this library keeps with the collection; the collection can be adopted again.
+        """Removes the FDEs and this library's state from the collection, which can be adopted again.
 
         Raises:
-            Unsupported: the database cannot drop a vector; the rest has been removed.
+            Unsupported: the database cannot drop a vector; everything else has been removed.
         """
         ...
 
     def wait_indexed(self, timeout: float | None = None) -> int | None:
-        """Returns when nothing is left to index.
+        """Waits until nothing is left to index.
 
         Args:
-            timeout: seconds to wait at most; None: no limit.
+            timeout: maximum seconds to wait; None: no limit.
 
         Raises:
-            StoreUnavailable: the timeout has passed.
+            StoreUnavailable: indexing has not finished after ``timeout`` seconds.
         """
         ...
 
     def ping(self, timeout: float = 5.0) -> float:
-        """Seconds that the cheapest request takes which needs the database and the collection; it is not repeated.
+        """Measures the seconds of a cheap request that needs the database and the collection. It is not retried.
 
         Args:
-            timeout: seconds to wait for the answer.
+            timeout: maximum seconds to wait for the answer.
 
         Raises:
             StoreUnavailable: the database did not answer within ``timeout`` seconds, or cannot be reached.
@@ -354,7 +366,7 @@ class Store(Protocol):
         ...
 
     def info(self) -> StoreInfo:
-        """Numbers, sizes and state of the collection."""
+        """Returns numbers, sizes and the state of the collection."""
         ...
 
     def drop(self) -> None:
@@ -362,5 +374,5 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends the use of the store; a client of the caller stays open."""
+        """Closes the store; a client that the caller passed stays open."""
         ...

@@ -1,4 +1,4 @@
-"""Fits of query FDEs to what a collection stores: documents are read, and nothing is written."""
+"""Fits of query FDEs to the documents of a collection; documents are read, and nothing is written."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from muvera_core import FitReport, QueryFit, maxsim
 
 Float32 = npt.NDArray[np.float32]
 
-#: numbers of candidates among which recall is measured
+#: numbers of candidates for which recall is measured
 CANDIDATES = (20, 100, 200)
 
 # below these, the held-out halves are too small to tell a gain from chance
 _LEAST_DOCUMENTS, _LEAST_QUERIES = 100, 20
 _READ = 32
-# tokens of a query that is made of a document's
+# smallest and largest number of tokens of a query that is made from a document
 _FEW, _MANY = 4, 32
 _TOP = 10
 
@@ -39,10 +39,10 @@ class FitAccess:
     Attributes:
         collection: the collection that is read.
         check: check of a token matrix; it raises InvalidInput for one that cannot be encoded, and is told whose it is.
-        keys: next page of keys of documents and the cursor of the page after it (None: there is none); it is given the
-            cursor, None for the first page. Some documents may have no tokens or no FDE.
-        read: documents of these keys that have tokens, with the FDEs that are there.
-        cosine: FDEs are compared by cosine.
+        keys: reads the next page of keys of documents, which may have no tokens or no FDE. It takes the cursor of the
+            page (None for the first) and returns that of the next one (None: this is the last).
+        read: reads documents by key, without those that have no tokens, with their FDEs as far as they have one.
+        cosine: whether FDEs are compared by cosine.
     """
 
     collection: Described
@@ -60,21 +60,21 @@ async def fit_queries(
     seed: int,
     progress: bool,
 ) -> QueryFit:
-    """A fit to half of the documents that were read, with what it gains on the others.
+    """Fits to half of the documents read, and measures the gain on the other half.
 
     Args:
         access: reads of the database.
-        queries: queries, each (m_i, token_dim), of which a random half is fitted to and the other half judges; None:
-            they are made of tokens of documents.
+        queries: queries, each (m_i, token_dim). A random half is used for the fit, and the other half to judge it.
+            None: queries are made from tokens of documents.
         documents: maximum number of documents to read, drawn at random.
         rank: rank of the correction.
-        seed: seed of all choices.
-        progress: show a bar.
+        seed: seed of all random choices.
+        progress: whether to show a progress bar.
 
     Raises:
         Unsupported: no tokens are stored, or the encoder cannot be corrected.
         InvalidInput: there are too few documents or queries, there are no FDEs yet, or queries cannot be encoded.
-        NoGain: the fit does not gain on what it has not seen.
+        NoGain: recall on held-out documents and queries is not higher with the correction.
     """
     collection = access.collection
     if collection.tokens is None:
@@ -91,8 +91,8 @@ async def fit_queries(
         given = [query.tokens for query in checked]
     if given is not None and len(given) < _LEAST_QUERIES:
         raise InvalidInput(
-            f"{len(given)} queries are too few to fit to one half and to judge by the other: give at least "
-            f"{_LEAST_QUERIES}, or none, so that queries are made of tokens of documents"
+            f"{len(given)} queries are too few, as one half is for the fit and the other to judge it: give at least "
+            f"{_LEAST_QUERIES}, or none to make queries from tokens of documents"
         )
     stored = await _sample(access, documents, seed, progress)
     if len(stored) < _LEAST_DOCUMENTS:
@@ -104,7 +104,7 @@ async def fit_queries(
 
 
 async def _sample(access: FitAccess, count: int, seed: int, progress: bool) -> list[Stored]:
-    """Random documents that have tokens and FDEs; keys of all documents are read, and documents only when chosen."""
+    """Reads random documents that have tokens and FDEs; keys are read for all documents, tokens only for the sample."""
     draws, seen, cursor = np.random.default_rng([seed, 1]), 0, None
     chosen: list[Any] = []
     while True:
@@ -179,20 +179,20 @@ def _fit_and_judge(
     )
     if not report.gained:
         raise NoGain(
-            f"{access.collection.name}: the corrected queries do not find more than the plain ones: {report}. Where "
-            "the intervals are wide, fit to more queries and documents",
+            f"{access.collection.name}: the corrected queries do not find more than the plain ones: {report}. If the "
+            "intervals are wide, fit to more queries and documents",
             report,
         )
     return fit.with_report(report)
 
 
 def _query_of(tokens: Float32, draws: np.random.Generator) -> Float32:
-    """Some tokens of a document that is not among those that are ranked."""
+    """A query from some tokens of a document that is not ranked."""
     return tokens[draws.permutation(len(tokens))[: int(draws.integers(_FEW, _MANY + 1))]]
 
 
 def _counts(documents: int) -> tuple[int, ...]:
-    """Numbers of candidates that are fewer than the documents."""
+    """Numbers of candidates that are smaller than the number of documents."""
     return tuple(count for count in CANDIDATES if count < documents)
 
 

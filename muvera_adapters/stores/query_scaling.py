@@ -1,8 +1,8 @@
-"""Query FDEs scaled to the length of document FDEs, in which form databases get them, and scores scaled back.
+"""Scaling of query FDEs to the length of document FDEs before they are sent, and of scores back.
 
-Some int8 codes clip a query's coordinates at the range of the documents'. A query FDE is 15 to 96 times as long
-as a document FDE of unit length, so its scores by codes would be far below the exact ones, and documents without codes
-would be ranked before those with codes.
+Some int8 codes clip the coordinates of a query to the range of the documents' coordinates. A query FDE is 15 to 96
+times as long as a document FDE of unit length. Without scaling, its scores by codes would be far below the exact ones,
+so documents without codes would be ranked before those with codes.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from muvera_core import Encoder, QueryFit
 
 Float32 = npt.NDArray[np.float32]
 
-#: stored FDEs that are read to learn their length; each is up to 0.2 MB of JSON
+#: number of stored FDEs that are read to learn their length; each has up to 0.2 MB of JSON
 SAMPLE = 5
 
-# a threshold that a database compares is lowered by this share, as scaling rounds; the exact one is compared here
+# thresholds for the database are lowered by this share, because scaling rounds; the exact one is checked afterwards
 _SLACK = 1e-5
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class QueryFDE:
-    """A query's FDE as a database gets it.
+    """The FDE of a query as it is sent to a database.
 
     Attributes:
-        vector: (dim,) float32.
-        factor: a score that the database computes with ``vector``, times this, is the one of the query's own FDE.
+        vector: (dim,) float32 scaled FDE.
+        factor: factor from scores of ``vector`` to scores of the unscaled FDE.
     """
 
     vector: Float32
     factor: float = 1.0
 
     def score(self, sent: float) -> float:
-        """The score of the query's own FDE, from the one of ``vector``."""
+        """Converts a score of ``vector`` to the score of the unscaled FDE."""
         return sent * self.factor
 
     def threshold(self, least: float | None) -> float | None:
-        """What to ask the database for, so that no score of at least ``least`` is missing; a few may be below it."""
+        """Threshold for the database that returns all scores of at least ``least``, and perhaps some below it."""
         if least is None:
             return None
         scaled = least / self.factor
@@ -57,12 +57,12 @@ class QueryFDE:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query that was checked.
+    """A query that passed the checks.
 
     Attributes:
-        tokens: (m, token_dim) float32, of unit length where the collection compares by cosine.
+        tokens: (m, token_dim) float32 tokens, of unit length if the collection compares by cosine.
         weights: (m,) float32 weights above 0; None: 1 each.
-        also: further searches of the first stage, in the database's own types.
+        also: further searches of the first stage, in the types of the database's client.
     """
 
     tokens: Float32
@@ -71,12 +71,12 @@ class Query:
 
     @property
     def scored(self) -> Float32:
-        """Tokens whose MaxSim is the weighted one."""
+        """Tokens multiplied by their weights, so that their MaxSim is the weighted MaxSim."""
         return self.tokens if self.weights is None else self.tokens * self.weights[:, None]
 
     @property
     def weight(self) -> float:
-        """Sum of the weights."""
+        """Sum of the weights of all tokens."""
         return float(len(self.tokens)) if self.weights is None else float(self.weights.sum())
 
 
@@ -88,18 +88,18 @@ async def encode(
     cosine: bool = False,
     fit: QueryFit | None = None,
 ) -> list[QueryFDE]:
-    """FDEs of queries, scaled.
+    """Computes scaled FDEs of queries.
 
     Args:
         collection: the collection to search; its ``seen.fde_length`` is set when it becomes known.
-        queries: the queries.
-        read: gives at most so many stored FDEs (dim,), any of them.
-        cosine: FDEs are compared by cosine, where a query's length has no effect: nothing is scaled.
+        queries: the queries to encode.
+        read: reads at most the given number of stored (dim,) FDEs, of any documents.
+        cosine: whether FDEs are compared by cosine; nothing is scaled then, because lengths have no effect.
         fit: correction of the encoder's query FDEs.
     """
     fdes = await Compute(partial(_encoded, collection.encoder, queries, fit))
     if not cosine and collection.seen.fde_length is None:
-        # not a part of the Encoder protocol: other people's encoders need not have it
+        # not part of the Encoder protocol, so encoders of users may not have it
         collection.seen.fde_length = getattr(collection.encoder, "document_norm", None)
         if collection.seen.fde_length is None:
             collection.seen.fde_length = typical_length(await read(SAMPLE))
@@ -126,16 +126,16 @@ def _encoded(encoder: Encoder, queries: Sequence[Query], fit: QueryFit | None) -
 
 
 def scaled(fde: Float32, length: float | None) -> QueryFDE:
-    """A query's FDE (dim,) with that length; None, or an FDE of zeros: as it is."""
+    """The (dim,) FDE of a query, scaled to ``length``; without a length, and for an FDE of zeros, unscaled."""
     own = float(np.linalg.norm(fde.astype(np.float64)))
-    # of that length already, but for rounding
+    # the FDE already has this length, up to rounding
     if length is None or own == 0 or abs(own - length) < _ROUNDING * length:
         return QueryFDE(fde)
     return QueryFDE((fde * (length / own)).astype(np.float32), own / length)
 
 
 def typical_length(fdes: Sequence[Float32]) -> float | None:
-    """Median length of those that are not zero; None where there are none."""
+    """Median length of the FDEs that are not zero; None if there are none."""
     lengths = [float(np.linalg.norm(fde.astype(np.float64))) for fde in fdes]
     present = [length for length in lengths if 0 < length < np.inf]
     return float(np.median(present)) if present else None

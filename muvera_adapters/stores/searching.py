@@ -1,4 +1,4 @@
-"""Searches that all stores share: options, their checks, exact scores of stored tokens, and the final list of hits."""
+"""Searches, shared by all stores: options and their checks, exact scores of stored tokens, and the list of hits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from muvera_core.tokens import ArrayLike
 
 
 class Scored(Protocol):
-    """Something with a score."""
+    """An object with a score."""
 
     @property
     def score(self) -> float: ...  # noqa: D102
@@ -37,31 +37,32 @@ S = TypeVar("S", bound=Scored)
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
-#: how lists of candidates are fused
+#: method to fuse lists of candidates
 Fusion: TypeAlias = Literal["rrf"] | RRF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """Arguments of a search, which the stores document; a database's own ones are added by a subclass.
+    """Arguments of a search, as documented by the stores; subclasses add those of a database.
 
     Attributes:
         limit: maximum number of hits to return.
-        prefetch: candidates of the first stage.
-        rerank: how candidates are scored.
-        filter: filter of the database's own type.
-        offset: hits to skip.
+        prefetch: number of candidates of the first stage.
+        rerank: where candidates are scored.
+        filter: filter in the types of the database's client.
+        offset: number of hits to skip.
         score_threshold: lowest score of a hit.
-        payload: which payload keys hits show: True, False, or a selection.
-        tokens: hits show their token matrices.
-        query_fit: correction of query FDEs, None for the plain ones.
-        also: further searches of the first stage, for each query a sequence in the database's own types, or None.
-        fusion: how ranks of several lists make the score, None for MaxSim alone.
-        weights: weights of each query's tokens, or None.
-        group_by: payload key whose values make groups.
+        payload: payload keys to return with hits: True, False, or a selection.
+        tokens: whether to return token matrices with hits.
+        query_fit: correction of query FDEs; None: no correction.
+        also: further searches of the first stage: for each query a sequence in the types of the database's client, or
+            None.
+        fusion: fusion of the ranks of several lists; None: ranking by MaxSim alone.
+        weights: weights of the tokens of each query, or None.
+        group_by: payload key whose values form groups.
         group_size: maximum number of hits of a group.
-        stop_after: candidates in a row without a change of the best hits, after which no more are scored here.
-        all_candidates: ``prefetch`` is the depth of the first stage even where ``limit`` is larger.
+        stop_after: number of consecutive candidates without a change of the best hits, after which scoring stops.
+        all_candidates: whether the first stage finds exactly ``prefetch`` candidates even if ``limit`` is larger.
     """
 
     limit: int = 10
@@ -83,27 +84,27 @@ class SearchOptions:
 
     @property
     def rrf(self) -> RRF | None:
-        """The fusion with its numbers, None for MaxSim alone."""
+        """The fusion with its parameters; None: ranking by MaxSim alone."""
         return RRF() if isinstance(self.fusion, str) else self.fusion
 
     @property
     def has_also(self) -> bool:
-        """Whether a query has further searches."""
+        """Whether any query has further searches."""
         return self.also is not None and any(searches is not None and len(searches) > 0 for searches in self.also)
 
     @property
     def has_weights(self) -> bool:
-        """Whether a query has weights."""
+        """Whether any query has weights."""
         return self.weights is not None and any(weights is not None for weights in self.weights)
 
     @property
     def wanted(self) -> int:
-        """Hits to rank, those that the offset skips included."""
+        """Number of hits to rank, including those that the offset skips."""
         return self.offset + self.limit
 
     @property
     def candidates(self) -> int:
-        """Candidates of the first stage, which must bring what is skipped too."""
+        """Number of candidates of the first stage, at least as many as hits to rank."""
         return self.prefetch if self.all_candidates else max(self.prefetch, self.wanted)
 
 
@@ -111,7 +112,7 @@ def check_options(collection: Described, options: SearchOptions, most: int | Non
     """Checks numbers and the query fit; ``most`` is the database's limit and ``because`` its name.
 
     Raises:
-        InvalidInput: a number is out of range, or tokens are wanted and not stored.
+        InvalidInput: a number is out of range, or tokens are requested but not stored.
         EncoderMismatch: the query fit corrects another encoder.
     """
     if options.tokens:
@@ -151,8 +152,8 @@ def _check_fit(collection: Described, options: SearchOptions) -> None:
     fit = options.query_fit
     if not isinstance(fit, QueryFit):
         raise InvalidInput(
-            f"query_fit must be a QueryFit, got a {type(fit).__name__}: pass what fit_queries() or QueryFit.load() "
-            "gives"
+            f"query_fit must be a QueryFit, got a {type(fit).__name__}: pass the result of fit_queries() or "
+            "QueryFit.load()"
         )
     if fit.encoder_fingerprint != collection.encoder.fingerprint:
         raise EncoderMismatch(
@@ -164,7 +165,7 @@ def _check_fit(collection: Described, options: SearchOptions) -> None:
 
 
 def check_rerank(collection: Described, rerank: str, modes: Sequence[str]) -> None:
-    """Raises InvalidInput for a mode that is not one of ``modes``, or that needs tokens where none are stored."""
+    """Raises InvalidInput for a mode that is not one of ``modes``, or that needs tokens if none are stored."""
     if rerank not in modes:
         known = ", ".join(repr(mode) for mode in modes[:-1])
         raise WrongUsage(f"rerank must be {known} or {modes[-1]!r}, got {rerank!r}")
@@ -173,29 +174,29 @@ def check_rerank(collection: Described, rerank: str, modes: Sequence[str]) -> No
 
 
 def needs_client(collection: Described, options: SearchOptions) -> bool:
-    """Whether only scores that are computed here can do what is asked for, so that ``rerank="auto"`` must mean it."""
+    """Whether an option needs scores of this process, so that ``rerank="auto"`` must mean ``"client"``."""
     return options.stop_after is not None or (options.has_weights and collection.cosine)
 
 
 def limit_of(search: Any, candidates: int) -> int:
-    """Maximum number of candidates of a further search: its own limit, or ``candidates`` where it has none."""
+    """Maximum number of candidates of a further search: its own limit, or ``candidates`` if it has none."""
     limit = getattr(search, "limit", None)
     return candidates if limit is None else int(limit)
 
 
 def most_candidates(options: SearchOptions, depth: int) -> int:
-    """Largest number of candidates that all searches of a query may bring, where that over FDEs brings ``depth``."""
+    """Maximum number of candidates of all searches of a query, if the search over FDEs finds ``depth``."""
     each = () if options.also is None else options.also
     return depth + max((sum(limit_of(search, depth) for search in searches or ()) for searches in each), default=0)
 
 
 def check_also(options: SearchOptions, check: Callable[[Any, str], None] | None = None) -> int:
-    """Checks further searches, and gives the largest number of candidates of a query.
+    """Checks further searches, and returns the maximum number of candidates of a query.
 
     Args:
         options: options of the search.
-        check: raises InvalidInput for a further search that is not valid, given what to call it in the message; None:
-            the client checks them.
+        check: raises InvalidInput for an invalid further search; its second argument names the search for messages.
+            None: the client checks searches.
 
     Raises:
         InvalidInput: ``also`` is not a list, an entry is not valid, or the weights of ``fusion`` do not fit.
@@ -220,7 +221,7 @@ def check_also(options: SearchOptions, check: Callable[[Any, str], None] | None 
 
 
 def check_mode(collection: Described, options: SearchOptions, mode: str) -> None:
-    """Checks options that a mode of reranking, which is not ``"auto"`` any more, cannot have.
+    """Checks that the options are possible with a mode of reranking other than ``"auto"``.
 
     Raises:
         InvalidInput: an option has no effect, or no meaning, in this mode.
@@ -229,16 +230,16 @@ def check_mode(collection: Described, options: SearchOptions, mode: str) -> None
     if mode == "native_muvera" and (options.has_also or options.fusion is not None):
         raise InvalidInput("rerank='native_muvera' makes its own candidates: leave also and fusion out")
     if options.fusion is not None and not options.has_also:
-        raise InvalidInput("fusion joins the FDEs' ranks with those of other searches: name these with also")
+        raise InvalidInput("fusion joins the ranks of FDEs with those of other searches: pass these as also")
     if options.has_also and mode == "none" and options.fusion is None:
         raise InvalidInput(
-            "scores of the searches in also have other scales than those of FDEs: pass fusion='rrf', or rerank"
+            "scores of the searches in also have other scales than those of FDEs: pass fusion='rrf', or use reranking"
         )
     if options.stop_after is not None and mode != "client":
         raise InvalidInput(f"stop_after needs rerank='client', as {mode!r} does not score candidates one after another")
     if options.has_weights and collection.cosine and mode != "client" and mode != "none":
         raise Unsupported(
-            f"{collection.name} compares tokens by cosine, which undoes weights: use rerank='client' with them"
+            f"{collection.name} compares tokens by cosine, which removes weights: use rerank='client' with weights"
         )
 
 
@@ -248,16 +249,16 @@ def check_queries(
     options: SearchOptions,
     check: Callable[[npt.NDArray[Any], str], None],
 ) -> list[Query]:
-    """The queries, each with its weights and further searches; tokens with weight 0 are left out.
+    """Checks queries, and returns each with its weights and further searches; tokens with weight 0 are left out.
 
     Raises:
-        InvalidInput: a query cannot be encoded, weights do not fit it, or ``also`` is not a list; the message names
-            its position where there are several.
+        InvalidInput: a query cannot be encoded, its weights do not fit, or ``also`` is not a list; if there are several
+            queries, the message names the position.
     """
     for name in ("also", "weights"):
         given = getattr(options, name)
         if given is not None and len(given) != len(queries):
-            raise InvalidInput(f"{name} has {len(given)} entries for {len(queries)} queries: pass one a query")
+            raise InvalidInput(f"{name} has {len(given)} entries for {len(queries)} queries: pass one for each")
     checked = []
     for i, tokens in enumerate(queries):
         what = f"query {i}" if len(queries) > 1 else "query"
@@ -283,14 +284,14 @@ async def search_each(
     cosine: bool = False,
     fit: QueryFit | None = None,
 ) -> list[Hits]:
-    """Hits of every query, in a database without a request for several.
+    """Searches for every query separately, for databases without a request for several queries.
 
     Args:
         collection: the collection to search.
         queries: the queries.
-        one: searches for a query, given its FDE; it fills the timings in but for ``encode`` and ``requests``.
-        at_once: maximum number of searches in progress at a time.
-        read: gives at most so many stored FDEs (dim,), any of them.
+        one: searches for one query, given its FDE, and sets the timings except ``encode`` and ``requests``.
+        at_once: maximum number of concurrent searches.
+        read: reads at most the given number of stored (dim,) FDEs, of any documents.
         cosine: whether FDEs are compared by cosine.
         fit: correction of the encoder's query FDEs.
 
@@ -310,7 +311,7 @@ async def search_each(
 async def timed_each(
     searches: Sequence[Callable[[Timings], Operation[Hits]]], at_once: int, encode: float = 0.0
 ) -> list[Hits]:
-    """Hits of each search, which fills the stages of its timings in; ``encode`` is the time that encoding has taken."""
+    """Runs searches, each of which sets the stages of its timings; ``encode`` is the time that encoding took."""
     each: list[Operation[Hits]] = []
     for search in searches:
         timings = Timings(encode=encode)
@@ -321,7 +322,7 @@ async def timed_each(
 async def first_lists(
     timings: Timings, nearest: Request[list[R]], further: Sequence[Request[list[R]]]
 ) -> list[list[R]]:
-    """Rows of the search over FDEs and of further ones, which are in progress at the same time."""
+    """Rows of the search over FDEs and of further searches, which run concurrently."""
     with Stage(timings, "first_stage"):
         if not further:
             return [await nearest]
@@ -332,16 +333,17 @@ async def first_lists(
 async def with_missing(
     collection: Described, search: Operation[list[Hits]], count: Operation[int], *, wanted: bool, at_once: int = 2
 ) -> list[Hits]:
-    """Hits of a search, with the number of documents that no search finds (``Hits.without_fde``).
+    """Hits of a search, with the number of documents without an FDE (``Hits.without_fde``).
 
-    The number is counted beside the search, and again only after 30 seconds. :class:`MissingFDEs` is warned of once.
+    The count runs in parallel to the search, and is repeated only after 30 seconds. The warning :class:`MissingFDEs` is
+    given once.
 
     Args:
-        collection: the collection to search; ``seen`` keeps the number, which operations that write make it forget.
+        collection: the collection to search; its ``seen`` caches the number until an operation writes.
         search: the search.
         count: counts documents without an FDE.
-        wanted: whether the number is wanted (``count_missing``); if not, nothing is counted.
-        at_once: 1 for a database that counts after the search.
+        wanted: whether to count (``count_missing``).
+        at_once: 1: the database counts after the search and not in parallel.
     """
     seen = collection.seen
     if not wanted or seen.without_fde.is_fresh:
@@ -353,7 +355,7 @@ async def with_missing(
             found, _ = await Together(both, at_once)
         except BaseException:
             if inspect.getcoroutinestate(cast(Any, count)) == inspect.CORO_CREATED:
-                count.close()  # the search failed before it was its turn
+                count.close()  # the search failed before the count began
             raise
     if wanted:
         for hits in found:
@@ -363,11 +365,11 @@ async def with_missing(
 
 
 async def missing_fdes(collection: Described, count: Operation[int]) -> int | None:
-    """Number of documents without an FDE, which is kept in ``seen``; None where the database does not tell it."""
+    """Number of documents without an FDE, cached in ``seen``; None if the database cannot count them."""
     try:
         missing: int | None = await count
-    except MuveraError as error:  # a search must not fail because of it
-        LOG.info("documents of %s without an FDE are not counted: %s", collection.name, short(error))
+    except MuveraError as error:  # a search must not fail because of the count
+        LOG.info("documents of %s without an FDE could not be counted: %s", collection.name, short(error))
         missing = None
     collection.seen.without_fde.keep(missing)
     return missing
@@ -391,22 +393,22 @@ def check_at_once(at_once: int) -> None:
 
 
 def above_threshold(scored: Sequence[S], options: SearchOptions) -> list[S]:
-    """Those whose score reaches the threshold, in the order given."""
+    """The hits whose score reaches the threshold, in the given order."""
     if options.score_threshold is None:
         return list(scored)
     return [one for one in scored if one.score >= options.score_threshold]
 
 
 def final_ranking(reranked: Sequence[S], unscored: Sequence[S], options: SearchOptions) -> list[S]:
-    """Reranked candidates, best first as given, and then candidates without tokens while there is room."""
+    """Reranked candidates in the given order, followed by candidates without tokens as far as ``limit`` allows."""
     best = above_threshold(reranked, options)[: options.wanted]
-    # scores of candidates without tokens are on another scale, so a threshold cannot admit them
+    # scores of candidates without tokens have another scale, so no threshold can be compared with them
     room = [] if options.score_threshold is not None else list(unscored)
     return [*best, *room][options.offset : options.wanted]
 
 
 def fused_page(lists: Sequence[Sequence[K]], options: SearchOptions) -> list[tuple[K, float]]:
-    """Keys and scores of the hits to show, by fused ranks of the lists."""
+    """Keys and scores of the hits to return, by fused ranks of the lists."""
     assert options.rrf is not None
     ranking = fused(lists, options.rrf)
     if options.score_threshold is not None:
@@ -420,10 +422,10 @@ async def score_in_slices(
     wanted: int,
     stop_after: int | None,
 ) -> dict[K, float]:
-    """Scores of candidates, which are given best first by the first stage.
+    """Scores candidates, which are given in the order of the first stage.
 
-    With ``stop_after``, they are scored in slices of so many (the first has at least ``wanted``), until a whole slice
-    brings none of the best ``wanted``.
+    With ``stop_after``, they are scored in slices of this size (the first has at least ``wanted``), until no candidate
+    of a slice is among the best ``wanted``.
     """
     if stop_after is None:
         return await score(candidates)
@@ -444,8 +446,8 @@ def maxsim_of_stored(
 ) -> npt.NDArray[np.float32]:
     """(n,) MaxSim scores of a query (m, dim) with stored matrices (n_i, dim), normalised first under ``cosine``.
 
-    Tokens that others stored may be all zeros (padding), which databases score as they are. A document with NaN or
-    infinite values has the score -inf.
+    Tokens that other programs stored may be all zeros (padding); they are scored like all others, as databases do. A
+    document with NaN or infinite values has the score -inf.
     """
     if not len(matrices):
         return np.empty(0, np.float32)

@@ -1,4 +1,4 @@
-"""Token vectors that share a direction, in which a plain FDE loses recall: measured while they are written."""
+"""Detection of token vectors that share a direction while they are written, because a plain FDE loses recall there."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from muvera_core import FDEEncoder, TokenBatch
 if TYPE_CHECKING:
     from muvera_adapters.stores.collection import Described
 
-# docs/tuning.md has the measurements: from a squared mean norm of .23 on the fitted FDE was ahead on both collections
-# (recall at 20 candidates .804 to .775, .794 to .758), below it neither was
+# from a squared mean norm of .23 on, fitted FDEs had higher recall on both collections (at 20 candidates .804 instead
+# of .775, and .794 instead of .758); below it, on neither (docs/tuning.md has the measurements)
 FIT_FROM = 0.2
-# neighbours are alike: of the sample, whose value is .07, 8 neighbours reach .39 and 32 reach .27, but 64 at most .17
+# neighbouring documents are similar: in the sample, whose value is .07, 8 neighbours reach .39 and 32 reach .27, but 64
+# reach at most .17
 _LEAST_DOCUMENTS = 64
 _MOST_DOCUMENTS = 128
 _TOKENS = 32
 
 
 class DirectionOfTokens:
-    """A running estimate of how much the tokens of the first documents share a direction.
+    """A running estimate of how strongly the tokens of the first documents share a direction.
 
-    It is the squared norm of the mean of the tokens at unit length, without the pairs of tokens of one document, so
-    that few documents do not raise it. At most 128 documents of 32 tokens are looked at; threads may share it.
+    The estimate is the squared norm of the mean of the tokens at unit length. Pairs of tokens of the same document are
+    left out, so that few documents do not raise it. At most 128 documents of 32 tokens are used. Threads can share an
+    estimate.
     """
 
     def __init__(self) -> None:
@@ -39,11 +41,11 @@ class DirectionOfTokens:
         self._counts: list[int] = []
         self._known: set[bytes] = set()
         self._lock = Lock()
-        #: whether an estimate was given, so that nothing more is looked at
+        #: whether an estimate was returned, so that no more tokens are used
         self.settled = False
 
     def add(self, matrices: Sequence[npt.NDArray[Any]] | TokenBatch) -> float | None:
-        """The estimate, once: as soon as enough different documents were seen.
+        """Adds tokens, and returns the estimate once, as soon as there are enough different documents.
 
         Args:
             matrices: finite token matrices (n_i, token_dim).
@@ -66,7 +68,7 @@ class DirectionOfTokens:
         rows = matrix[_spread(len(matrix), _TOKENS)].astype(np.float64)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = (rows / np.where(norms > 0, norms, 1)).sum(axis=0)
-        # a document that is written again and again says nothing of the collection
+        # a document that is written repeatedly says nothing about the collection
         if norms.any() and rows.tobytes() not in self._known:
             self._known.add(rows.tobytes())
             self._sums.append(rows)
@@ -74,15 +76,15 @@ class DirectionOfTokens:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` positions, at equal distances."""
+    """At most ``most`` of ``count`` positions, evenly spaced."""
     return [int(i) for i in np.linspace(0, count - 1, min(count, most)).round()]
 
 
 async def warn_of_shared_direction(collection: Described, matrices: Sequence[npt.NDArray[Any]] | TokenBatch) -> None:
-    """Warns once of tokens that are written through a plain FDE and share a direction (:class:`SharedDirection`).
+    """Warns once if tokens share a direction and the encoder is a plain FDE (:class:`SharedDirection`).
 
     Args:
-        collection: the collection that is written to; its ``seen`` keeps what was measured.
+        collection: the collection that is written to; its ``seen`` keeps the estimate.
         matrices: finite token matrices (n_i, token_dim) of the documents that are written.
     """
     encoder, direction = collection.encoder, collection.seen.direction

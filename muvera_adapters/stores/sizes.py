@@ -1,6 +1,6 @@
-"""The size model: what the parts of a collection take, in memory and on disk. Each database's folder has its formulas.
+"""The size model: memory and disk space of the parts of a collection. Each database's folder has its formulas.
 
-Sizes are those of one copy, without replicas, payloads and the process itself, once indexing has finished.
+Sizes are for one copy after indexing, without replicas, payloads and the process itself.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Literal, TypeAlias
 
 from muvera_adapters.stores.token_precision import ROUNDINGS, TokenPrecision
 
-#: where a database keeps its data: behind a URL, in a directory, or in a file
+#: location of a database: a URL, a directory, or a file
 Place: TypeAlias = Literal["server", "directory", "file"]
 
-#: what a part holds; "other": graphs, ids, logs
+#: kind of data in a part; "other": graphs, ids, logs
 Holds: TypeAlias = Literal["encodings", "codes", "tokens", "other"]
 
-#: presets that every database has: no codes, and those that the store chooses
+#: presets of every database: no codes, and the codes that the store chooses
 NO_CODES, AUTO = "none", "auto"
 
 #: source of a part that was not compared with a real collection
@@ -26,7 +26,7 @@ FORMULA = "formula"
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A collection that is not there yet.
+    """A collection to estimate, which does not exist yet.
 
     Attributes:
         documents: number of documents.
@@ -34,8 +34,8 @@ class Planned:
         dim: dimensions of an encoding.
         token_dim: dimensions of a token vector.
         quantization: preset of the codes of the encodings, or ``"none"``.
-        place: where the database keeps its data.
-        tokens_as: preset of how tokens are stored; ``"auto"``: as the store's ``create`` does by itself.
+        place: location of the database's data.
+        tokens_as: way of storing tokens; ``"auto"``: the default of the store's ``create``.
     """
 
     documents: int
@@ -47,7 +47,7 @@ class Planned:
     tokens_as: str = AUTO
 
     def token_bytes(self, precision: TokenPrecision) -> float:
-        """Bytes of all token matrices, stored in this way."""
+        """Bytes of all token matrices at this precision."""
         rounding = ROUNDINGS[precision]
         return self.token_values * rounding.bits / 8 + self.documents * self.tokens * rounding.beside
 
@@ -59,11 +59,11 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one part of a collection takes.
+    """The size of one part of a collection.
 
     Attributes:
         name: name of the part.
-        ram: bytes that must be in memory for searches to be fast.
+        ram: bytes that must be in memory for fast searches.
         disk: bytes on disk.
         formula: bytes of one document or token, in words.
         source: origin of the formula, as listed in the documentation of the database's ``database`` module.
@@ -100,12 +100,12 @@ def code_bytes(dim: int, bits: float, beside: int = 0) -> float:
 
 
 def token_precision(planned: Planned, default: TokenPrecision) -> TokenPrecision:
-    """How tokens are stored; ``default``: as the store does by itself."""
+    """The way of storing tokens; ``default`` is that of the store for ``"auto"``."""
     return next((each for each in ROUNDINGS if each == planned.tokens_as), default)
 
 
 def bytes_formula(dimensions: str, bits: float) -> str:
-    """Bytes of ``dimensions`` values of so many bits, in words."""
+    """Bytes of ``dimensions`` values with ``bits`` bits each, in words."""
     if bits == 8:
         return dimensions
     return f"{bits / 8:g} * {dimensions}" if bits > 8 else f"{dimensions} / {8 / bits:g}"
@@ -119,5 +119,5 @@ def token_formula(precision: TokenPrecision) -> str:
 
 
 def link_bits(nodes: float) -> int:
-    """Bits that tell one node of a graph from the others."""
+    """Number of bits of a node's number in a graph with ``nodes`` nodes."""
     return max(1, math.ceil(math.log2(nodes))) if nodes > 1 else 1

@@ -1,7 +1,7 @@
-"""The time model: what a collection takes to fill, index and search, by the nearest one that was measured.
+"""The time model: time to fill, index and search a collection, projected from the most similar measured collection.
 
-Times are processor time, of client and database together, since that is the same where other programs run. Each
-database's folder has its measurements; they come from ``benchmarks/scale.py``. Other machines take other times.
+Times are CPU times of client and database together, because these do not depend on other programs on the machine. Each
+database's folder has its measurements, which come from ``benchmarks/scale.py``. Other machines take other times.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class MeasuredTime:
         token_dim: dimensions of a token vector.
         dim: dimensions of an encoding.
         quantization: preset of the codes.
-        load_s: processor seconds to encode and write all documents, one writer.
-        build_s: processor seconds to build the index after that; 0: it grows with the load.
-        search_ms: processor milliseconds of a search of :data:`CANDIDATES` candidates, one client.
-        place: where the database keeps its data.
+        load_s: CPU seconds to encode and write all documents, with one writer.
+        build_s: CPU seconds to build the index after the load; 0: it is built during the load.
+        search_ms: CPU milliseconds of a search with :data:`CANDIDATES` candidates, with one client.
+        place: location of the database's data.
     """
 
     documents: int
@@ -46,18 +46,19 @@ class MeasuredTime:
 
     @property
     def values(self) -> float:
-        """Number of values written for a document."""
+        """Number of values that are written for a document."""
         return self.tokens * self.token_dim + self.dim
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTime:
-    """Times of a collection that is not there yet, projected from a measured one.
+    """Times of a collection that does not exist yet, projected from a measured one.
 
     Attributes:
-        load_s: processor seconds to encode and write all documents, one writer.
-        build_s: processor seconds to build the index after that.
-        search_ms: least and most processor milliseconds of a search of :data:`CANDIDATES` candidates, one client.
+        load_s: CPU seconds to encode and write all documents, with one writer.
+        build_s: CPU seconds to build the index after the load.
+        search_ms: lower and upper limit of the CPU milliseconds of a search with :data:`CANDIDATES` candidates, with
+            one client.
         measured: the collection that was measured.
     """
 
@@ -68,15 +69,16 @@ class PlannedTime:
 
 
 def planned_time(planned: Planned, measured: Sequence[MeasuredTime]) -> PlannedTime | None:
-    """Projects the times of the measured collection that is nearest in documents and dimensions.
+    """Projects the times of the measured collection with the most similar numbers of documents and dimensions.
 
-    The load grows with the values that are written, the index with documents, their logarithm and the dimensions of an
-    encoding; a load that builds the index grows with both. A search grows with the logarithm of documents. Of a search,
-    only the part that compares tokens takes longer with longer documents. How large this part is was not measured: the
-    limits are none of it and all of it.
+    The time of the load is proportional to the number of values written. The time of the index is proportional to the
+    number of documents, its logarithm, and the dimensions of an encoding. A load that builds the index grows with both.
+    The time of a search is proportional to the logarithm of the number of documents. With longer documents, only the
+    part of a search that compares tokens takes longer. The size of this part was not measured, so the limits assume
+    that it is nothing or everything.
 
     Returns:
-        None where nothing was measured.
+        The projected times; None if nothing was measured.
     """
     here = [each for each in measured if each.place == planned.place]
     if not here:

@@ -1,4 +1,4 @@
-"""Where the time of a search goes: seconds of its stages, and the requests it makes."""
+"""Measurement of the stages of a search in seconds, and of the number of its requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from muvera_adapters.stores.operations import Compute, Operation, Pause, Togethe
 
 T = TypeVar("T")
 
-# a tuple, as a union would be made anew for every request
+# a tuple, because a union would be created again for every request
 _NOT_SENT = (Compute, Pause)
 
 
@@ -31,7 +31,7 @@ class Stage:
 
 
 class Counting(Coroutine[Any, Any, T]):
-    """An operation whose requests are counted in ``timings``; repetitions after an error are not."""
+    """An operation whose requests are counted in ``timings``, without retries."""
 
     __slots__ = ("_operation", "_parts", "_timings")
 
@@ -40,11 +40,11 @@ class Counting(Coroutine[Any, Any, T]):
         self._parts: list[Timings] = []
 
     def send(self, value: Any) -> Any:
-        """Goes on with the reply to the last request."""
+        """Continues with the reply to the last request."""
         return self._step(self._operation.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Goes on with the error of the last request."""
+        """Continues with the error of the last request."""
         return self._step(self._operation.throw, *error)
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Counting(Coroutine[Any, Any, T]):
             self._parts = []
         request = go_on(*value)
         if isinstance(request, Together):
-            # threads must not add to one number
+            # separate counters, because threads must not add to the same one
             self._parts = [Timings() for _ in request.operations]
             each = [Counting(part, own) for part, own in zip(request.operations, self._parts, strict=True)]
             return Together(each, request.at_once)

@@ -1,4 +1,4 @@
-"""Writes that all stores share: batches by bytes, isolation of rejected documents, reports, waiting."""
+"""Writes, shared by all stores: batches by bytes, isolation of rejected documents, reports, and waiting."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class WriteAccess(Generic[W]):
 
     Attributes:
         batch_bytes: bytes of one batch; a larger document is sent alone.
-        items: documents i to j as the database takes them, from i, j and their FDEs (j - i, dim).
-        write: writes items, all or none of them, and raises Rejected for all; or gives position -> error of the items
-            that the database rejected while it wrote the others. It is told whether this is the last batch.
-        unfit: position -> reason of FDEs (n, dim) that the collection's datatype cannot hold.
+        items: converts documents i to j to the database's types, from i, j and their (j - i, dim) FDEs.
+        write: writes items. It raises Rejected if the database wrote none of them, or returns position -> error of the
+            items that were rejected while the others were written. It is told whether this is the last batch.
+        unfit: finds the FDEs (n, dim) that the collection's datatype cannot hold, as position -> reason.
         advice: what to do after an interruption.
-        halved: errors of ``write`` that reject a whole batch, which is then halved; none where ``write`` does that.
+        halved: errors of ``write`` that reject a whole batch, which is then halved; none if ``write`` itself does that.
     """
 
     batch_bytes: int
@@ -49,7 +49,7 @@ class WriteAccess(Generic[W]):
 async def upsert(prepared: Prepared[K], collection: Described, access: WriteAccess[W], progress: bool) -> WriteReport:
     """Encodes and writes documents, batch after batch; every document is in the report as written or as failed.
 
-    :class:`~muvera_adapters.errors.SharedDirection` is warned of once in a store.
+    The warning :class:`~muvera_adapters.errors.SharedDirection` is given once for each store.
 
     Raises:
         WriteInterrupted: the database cannot be reached any more.
@@ -86,17 +86,17 @@ async def halving(
     errors: tuple[type[MuveraError], ...] = (Rejected,),
     limit: BatchLimit | None = None,
 ) -> dict[int, MuveraError]:
-    """Position -> error of the items that the database rejects individually, isolated by halving the batch.
+    """Writes items, and isolates those that the database rejects by halving the batch; returns position -> error.
 
-    Where it rejects every one of n items, about n requests are sent: after a half of which all items are rejected, the
-    following go one by one until one is accepted.
+    If the database rejects all n items, about n requests are sent: after a half in which all items are rejected, the
+    following items are sent one by one until one is accepted.
 
     Args:
-        write: writes items; raises one of ``errors`` where the database rejects the whole request, or returns position
-            -> error where it rejects single items.
-        items: what to write.
+        write: writes items; raises one of ``errors`` if the database rejects the whole request, or returns position ->
+            error if it rejects single items.
+        items: items to write.
         errors: errors that reject a request.
-        limit: number of items that a request may have, as far as it is known; what is learned of it is kept there.
+        limit: number of items that a request may have, as far as it is known; this function updates it.
     """
     limit = BatchLimit() if limit is None else limit
     if not items:
@@ -108,7 +108,7 @@ async def halving(
     except errors as error:
         if len(items) == 1:
             return {0: error}
-        LOG.info("%d documents are refused together, and sent in halves: %s", len(items), short(error))
+        LOG.info("%d documents were rejected together, and are sent again in halves: %s", len(items), short(error))
     half = len(items) // 2
     first = await halving(write, items[:half], errors, limit)
     rest = items[half:]
@@ -149,8 +149,8 @@ def check_named(
 
     Args:
         ids: ids of the documents.
-        chosen: filter of the documents; it may be None beside ``everything``.
-        everything: whether a filter that matches all documents is meant.
+        chosen: filter of the documents; it may be None if ``everything`` is true.
+        everything: confirms that all documents are to be deleted.
         matches_all: whether ``chosen`` has no conditions, so that it matches all documents.
     """
     if ids is not None and (chosen is not None or everything):
@@ -162,12 +162,12 @@ def check_named(
 
 
 async def wait_until_idle(name: str, poll: Callable[[], Operation[tuple[S, str | None]]], timeout: float | None) -> S:
-    """The state of a collection as soon as it is idle.
+    """Waits until a collection is idle, and returns its state.
 
     Args:
         name: name of the collection.
-        poll: gives the state and what the collection is doing ("indexing"), None when it is idle.
-        timeout: seconds, None for no limit.
+        poll: returns the state, and the current activity of the collection ("indexing"; None: idle).
+        timeout: maximum seconds to wait; None: no limit.
 
     Raises:
         StoreUnavailable: the collection is still busy after ``timeout`` seconds.
@@ -186,7 +186,7 @@ async def wait_until_idle(name: str, poll: Callable[[], Operation[tuple[S, str |
 
 
 def slices(sizes: Sequence[int], target: int) -> Iterator[tuple[int, int]]:
-    """Ranges i, j whose sizes sum to at most ``target``; one that is larger goes alone."""
+    """Ranges i, j whose sizes sum to at most ``target``; a larger item is alone in its range."""
     start, total = 0, 0
     for i, size in enumerate(sizes):
         if total + size > target and i > start:
@@ -206,7 +206,7 @@ def interrupted(
 ) -> WriteInterrupted:
     """The error of a write that was interrupted in the batch that begins at position ``begun`` of ``ids``.
 
-    A part of that batch may have been written: all of it is counted as not acknowledged.
+    A part of that batch may have been written; all its documents count as not acknowledged.
     """
     report.written = begun - sum(document_id in report.failed for document_id in ids[:begun])
     for document_id in ids[begun:]:

@@ -1,7 +1,7 @@
 """The contract of a store, as pytest tests that run against any store (extra ``testing``).
 
-To test your own store, import the tests into a module of your test suite, beside a fixture ``session`` that yields a
-:class:`Session` with an empty database::
+To test your own store, import the tests into a module of your test suite that also has a fixture ``session``, which
+yields a :class:`Session` with an empty database::
 
     import pytest
 
@@ -16,8 +16,8 @@ To test your own store, import the tests into a module of your test suite, besid
 ``muvera_adapters.testing.corpus`` has the documents and queries of the tests, and computes the expected answers with
 numpy. Its ``DIM`` is the width of the tokens in every collection that the tests create.
 
-Importing this package registers the tests for pytest's assertion rewriting, so that a failed ``assert`` shows both
-sides in your suite too. Nothing else is needed for that.
+Importing this package registers the tests for pytest's assertion rewriting, so that a failed ``assert`` also shows both
+sides in your suite.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What a store under test provides: a way to start its database, and to read and write it without the store."""
+"""The interface to a store under test: it starts the database, and reads and writes it without the store."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ import numpy as np
 
 
 class CannotStart(Exception):
-    """The database cannot be started here; the message says what to install or set."""
+    """The database cannot be started on this machine; the message says what to install or set."""
 
 
 class Session(Protocol):
-    """A running database without collections of other tests.
+    """A running database, without collections of other tests.
 
-    Names of collections are those that the test chooses; a session may add a prefix.
+    Tests choose the names of collections; a session may add a prefix.
     """
 
     def create(self, name: str, encoder: Any, **options: Any) -> Any:
-        """A store with a new collection; ``options`` are ``store_tokens`` and what the methods below return."""
+        """Creates a collection and returns its store; ``options``: ``store_tokens`` and those of the methods below."""
 
     def open(self, name: str, encoder: Any = None, **options: Any) -> Any:
-        """A store with a collection that the library made or adopted; ``options`` are those of all stores."""
+        """Opens a collection that the library created or adopted; ``options`` are those of all stores."""
 
     def adopt(self, name: str, encoder: Any, **options: Any) -> Any:
-        """A store with a collection of :meth:`foreign`."""
+        """Adopts a collection of :meth:`foreign` and returns its store."""
 
     def equals(self, key: str, value: Any) -> Any:
-        """A filter of the database's own type: the payload has ``value`` at ``key``."""
+        """A filter in the types of the database's client: the payload has ``value`` at ``key``."""
 
     def exact(self) -> dict[str, Any]:
-        """Options of ``create`` and ``backfill`` that keep FDEs exact: as float32, not quantized."""
+        """Options of ``create`` and ``backfill`` with which FDEs are exact: float32 and not quantized."""
 
     def fdes_are_float16(self) -> bool:
-        """Whether FDEs are stored as float16 without options of ``create``."""
+        """Whether FDEs are stored as float16 if ``create`` gets no options."""
 
     def token_presets(self) -> Sequence[str]:
-        """Words that ``create`` takes as ``tokens=`` in this session."""
+        """Values of ``tokens=`` that ``create`` takes in this session."""
 
     def scores_natively(self) -> bool:
         """Whether the database computes MaxSim itself (``rerank="native"``)."""
 
     def backfills_in_place(self) -> bool:
-        """Whether the database can add a vector to a collection.
+        """Whether the database can add a vector to an existing collection.
 
         If not, ``backfill`` of a store from :meth:`adopt` must fill a copy, which the session uses from then on.
         """
 
     def has_other_vectors(self) -> bool:
-        """Whether a document can have a vector of another model beside its FDE and tokens."""
+        """Whether a document can have a vector of another model in addition to its FDE and tokens."""
 
     def near_dense(self, vector: np.ndarray, limit: int, filter: Any = None) -> Any:
-        """An entry of ``also`` that searches "dense" of :meth:`foreign`, among the documents that pass a filter."""
+        """An entry of ``also`` that searches "dense" of :meth:`foreign`, among documents that pass the filter."""
 
     def removes_fdes(self) -> bool:
-        """Whether the database can drop a vector; if not, ``remove_fde`` undoes the rest and raises ``Unsupported``."""
+        """Whether the database can drop a vector; if not, ``remove_fde`` removes the rest, raising ``Unsupported``."""
 
     def takes_uuids(self) -> bool:
-        """Whether ids of the database are UUIDs, of which it accepts several spellings."""
+        """Whether ids of the database are UUIDs, which it accepts in several spellings."""
 
     def empty_filter(self) -> Any:
-        """A filter of the database's own type that has no conditions; None where there is none."""
+        """A filter without conditions, in the types of the database's client; None if there is no such filter."""
 
     def over_limits(self) -> list[tuple[np.ndarray, str]]:
-        """Token matrices that the database cannot store, each with a pattern that the error message must match."""
+        """Token matrices over the limits of the database, each with a pattern that the error message must match."""
 
     def foreign(
         self,
@@ -87,33 +87,34 @@ class Session(Protocol):
             name: name of the collection.
             ids: ids of the documents, each of which has the payload ``{"n": id}``.
             tokens: token matrices (n_i, DIM), stored in the multivector "colbert".
-            cosine: whether "colbert" has cosine distance; otherwise dot product.
-            fdes: (n, fde_dim) FDEs, stored in the vector "fde"; None: there is no such vector.
-            dense: (n, 4) vectors of another model, stored in the vector "dense"; None: there is no such vector.
+            cosine: whether "colbert" has cosine distance; otherwise it has dot product.
+            fdes: (n, fde_dim) FDEs, stored in the vector "fde"; None: no such vector.
+            dense: (n, 4) vectors of another model, stored in the vector "dense"; None: no such vector.
         """
 
     def foreign_id(self, number: int) -> Any:
-        """The id by which a store names the document that :meth:`foreign` made with the id ``number``."""
+        """The id that a store has for the document that :meth:`foreign` created with the id ``number``."""
 
     def foreign_write(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
-        """Replaces or adds documents of such a collection without the library; tests reopen stores afterwards."""
+        """Adds or replaces documents of a :meth:`foreign` collection; tests reopen stores afterwards."""
 
     def foreign_tokens(self, name: str, ids: Sequence[int], tokens: Sequence[np.ndarray]) -> None:
-        """Replaces the tokens of such documents and nothing else, so that FDEs stay; tests reopen stores."""
+        """Replaces only the tokens of documents, so that FDEs stay; tests reopen stores afterwards."""
 
     def without_tokens(self, name: str, document_id: int, fde: np.ndarray) -> None:
-        """Adds a document with an FDE and the payload ``{"n": document_id}`` only; tests reopen stores afterwards."""
+        """Adds a document with an FDE and the payload ``{"n": document_id}`` but no tokens; tests reopen stores."""
 
     def indexing(self) -> dict[str, Any]:
-        """Options of ``create`` by which 1,300 documents are indexed and 300 more are not before ``index_rest``."""
+        """Options of ``create`` with which 1,300 documents are indexed, and 300 more only after :meth:`index_rest`."""
 
     def index_rest(self, name: str) -> None:
-        """Has the database index whatever is left when ``wait_indexed`` is called next."""
+        """Makes the database index everything that is left when ``wait_indexed`` is called next."""
 
     def unindexed(self, added: int, total: int) -> int | None:
-        """What ``info()`` says after ``added`` of ``total`` documents were written to an indexed collection.
+        """Expected ``info().unindexed`` after ``added`` of ``total`` documents were written to an indexed collection.
 
-        ``added`` where they really have no index and no codes then, 0 where the database indexes whatever it takes.
+        This is ``added`` if these documents have no index and no codes yet, and 0 if the database indexes every
+        document as it is written.
         """
 
     def content(self, name: str) -> dict[Any, tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
@@ -126,8 +127,8 @@ class Engine:
 
     Attributes:
         name: name of the store in the ids of tests.
-        start: takes an empty directory and returns a context manager of a session; one of the two raises
-            :class:`CannotStart` where the database is missing.
+        start: takes an empty directory and returns a context manager of a session. The call or the context manager
+            raises :class:`CannotStart` if the database is not installed.
     """
 
     name: str
@@ -135,7 +136,7 @@ class Engine:
 
 
 class Blocking:
-    """An asynchronous store with the methods of a synchronous one, so that both run the same tests.
+    """Gives an asynchronous store blocking methods, so that it runs the same tests as a synchronous one.
 
     ``store`` is the asynchronous store, and ``loop`` the event loop that runs its methods.
     """

@@ -121,7 +121,7 @@ def test_fastembed():
     config = FDEConfig.fastembed(128, k_sim=4, dim_proj=8, r_reps=10, random_seed=1)
     assert (config.k_sim, config.d_proj, config.r_reps, config.seed, config.normalize) == (4, 8, 10, 1, False)
     assert FDEConfig.fastembed(16).d_proj is None  # dim_proj == dim: fastembed does not project
-    with pytest.raises(ValueError, match="fastembed refuses"):
+    with pytest.raises(ValueError, match="fastembed does not allow"):
         FDEConfig.fastembed(8)
 
 

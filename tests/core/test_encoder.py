@@ -73,7 +73,7 @@ def test_damaged_descriptions(encoder, change, message):
 
 @pytest.mark.parametrize("content", [None, "fde", 5, [{}]])
 def test_what_is_no_description_is_refused(content):
-    with pytest.raises(ValueError, match=f"must be what to_dict.. gives, got {type(content).__name__}"):
+    with pytest.raises(ValueError, match=f"must be what to_dict.. gives, got a {type(content).__name__}"):
         encoder_from_dict(content)
 
 
@@ -96,12 +96,12 @@ def test_files_that_are_no_encoder(tmp_path, capsys):
     }
     for data in damaged.values():
         path.write_bytes(data)
-        with pytest.raises(ValueError, match="is no saved encoder"):
+        with pytest.raises(ValueError, match="is not a saved encoder"):
             load_encoder(path)
     np.savez(path, encoder=np.array([_Evil()], dtype=object))
-    with pytest.raises(ValueError, match="is no saved encoder"):
+    with pytest.raises(ValueError, match="is not a saved encoder"):
         load_encoder(path)
     np.savez(path, other=np.zeros(3))
-    with pytest.raises(ValueError, match="is no saved encoder"):
+    with pytest.raises(ValueError, match="is not a saved encoder"):
         load_encoder(path)
     assert capsys.readouterr().out == ""

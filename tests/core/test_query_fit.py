@@ -100,7 +100,7 @@ def test_a_fit_is_repeatable_and_its_fingerprint_names_the_encoder(data, fit):
 
 def test_another_encoder_is_refused(fit, data):
     other = FDEEncoder(FDEConfig(dim=128, r_reps=5, k_sim=3, d_proj=8, normalize=False, seed=7))
-    with pytest.raises(ValueError, match=f"{ENCODER.fingerprint}, not of {other.fingerprint}"):
+    with pytest.raises(ValueError, match=f"{ENCODER.fingerprint}, not of encoder {other.fingerprint}"):
         fit.encode_queries(other, data[2])
 
 

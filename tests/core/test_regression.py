@@ -316,7 +316,7 @@ def test_file_gives_back_the_same_encoder(encoder, tmp_path):
 
 def test_the_description_alone_does_not_rebuild_it(encoder):
     content = json.loads(json.dumps(encoder.to_dict()))
-    with pytest.raises(ValueError, match="too big to travel"):
+    with pytest.raises(ValueError, match="too large to be kept with a collection"):
         encoder_from_dict(content)
 
 

@@ -120,7 +120,7 @@ class TestErrors:
                 gaussian(0, 4, DIM).reshape(2, 2, DIM),
                 r"document 150 must be an \(n, dim\) matrix, got shape \(2, 2, 16\)",
             ),
-            ([[1.0] * DIM, [1.0] * 3], "document 150 is no array of numbers"),
+            ([[1.0] * DIM, [1.0] * 3], "document 150 is not an array of numbers"),
             (np.full((2, DIM), "x"), "document 150 has dtype <U1"),
             (np.ones((2, DIM), complex), "document 150 has dtype complex128"),
             (np.ones((2, DIM), bool), "document 150 has dtype bool"),
@@ -293,8 +293,8 @@ class TestObjectsAndColumns:
     @pytest.mark.parametrize(
         ("given", "says"),
         [
-            ([None], "document 0 is no array of numbers: a value is missing"),
-            ([[[1.0], None]], "document 0 is no array of numbers"),
+            ([None], "document 0 is not an array of numbers: a value is missing"),
+            ([[[1.0], None]], "document 0 is not an array of numbers"),
             ([np.array([["1.0"]], object)], "document 0 has dtype <U3"),
             ([[]], "document 0 has no tokens"),
             (np.arange(3.0), r"got a \(3,\) array of numbers where a batch of matrices"),

@@ -1,4 +1,4 @@
-"""What every store must do, compared with numpy on the same vectors.
+"""Tests of everything that every store must do; answers are compared with numpy on the same vectors.
 
 Import everything into a test module that has a fixture ``session`` (see :mod:`muvera_adapters.testing`).
 """

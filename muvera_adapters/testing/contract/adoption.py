@@ -1,4 +1,4 @@
-"""Collections of other programs: adoption, backfill, a second encoder, and the way back."""
+"""Tests with collections of other programs: adoption, backfill, a second encoder, and removal of FDEs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from muvera_core import FDEConfig, FDEEncoder
 
 
 class TestAdoption:
-    """A collection of another program gets two-stage search and keeps what it had. What does not fit is an error."""
+    """A collection of another program gets two-stage search and keeps its data; one that does not fit is an error."""
 
     @pytest.mark.parametrize("cosine", [False, True])
     def test_an_existing_collection_gets_two_stage_search(self, session: Session, cosine: bool) -> None:
@@ -55,7 +55,7 @@ class TestAdoption:
         assert after.keys() == before.keys()
         for point, (payload, vectors) in before.items():
             assert after[point][0] == payload
-            # local mode normalises again whatever it writes under cosine distance
+            # local mode normalises vectors again when it writes them under cosine distance
             assert np.allclose(after[point][1]["colbert"], vectors["colbert"], rtol=0, atol=1e-6 if cosine else 0)
             assert after[point][1].keys() == {"colbert", "fde"}
         assert session.open("pages").search(QUERIES[0], 3, COUNT) == session.adopt("pages", ENCODER).search(
@@ -63,7 +63,7 @@ class TestAdoption:
         )
 
     def test_a_vector_that_backfill_adds_has_the_codes_of_create(self, session: Session) -> None:
-        """``backfill`` chooses codes as ``create`` does for a new FDE vector, and leaves those of one that is there."""
+        """``backfill`` chooses codes for a new FDE vector as ``create`` does, and keeps those of an existing one."""
         created = session.create("created", ENCODER)
         created.upsert(IDS, DOCUMENTS)
         session.foreign("without", IDS, DOCUMENTS)
@@ -77,9 +77,9 @@ class TestAdoption:
         assert session.open("with").info().code_bytes == codes == 0
 
     def test_documents_added_later_are_like_those_backfilled(self, session: Session) -> None:
-        """An upsert after the backfill gives a document the FDE that the backfill gives it."""
+        """An upsert after a backfill gives a document the same FDE as the backfill would."""
         longest = max(IDS, key=lambda i: len(DOCUMENTS[i]))
-        # under cosine distance it is the same document, however long its vectors are
+        # under cosine distance, the lengths of vectors do not matter, so this is the same document
         scaled = DOCUMENTS[longest] * np.linspace(1, 5, len(DOCUMENTS[longest]))[:, None]
         session.foreign("pages", IDS, DOCUMENTS, cosine=True)
         store = session.adopt("pages", ENCODER)
@@ -112,7 +112,7 @@ class TestAdoption:
         session.foreign("pages", IDS[:50], DOCUMENTS[:50])
         assert session.adopt("pages", ENCODER).backfill().written == 50
         assert session.open("pages").backfill().written == 0
-        session.foreign_write("pages", IDS[45:60], DOCUMENTS[45:60])  # 45 to 49 are replaced, which drops their FDE
+        session.foreign_write("pages", IDS[45:60], DOCUMENTS[45:60])  # replaces 45 to 49, which removes their FDEs
         store = session.open("pages")
         assert store.info().without_fde == 15
         assert store.backfill().written == 15
@@ -124,7 +124,7 @@ class TestAdoption:
         broken[0, 3] = np.inf
         try:
             session.foreign("pages", [10, 11, 12, 13, 14], [*DOCUMENTS[:4], broken])
-        except Exception as error:  # whatever a client raises
+        except Exception as error:  # clients raise different exceptions
             pytest.skip(f"the database stores no infinite values: {error}")
         report = session.adopt("pages", ENCODER).backfill()
         assert report.written == 4
@@ -176,10 +176,10 @@ class TestAdoption:
 
 
 class TestInAndOutAgain:
-    """An adoption can be repeated with another encoder, and undone."""
+    """A collection can be adopted again with another encoder, and an adoption can be undone."""
 
     def test_a_second_encoder_beside_the_first(self, session: Session) -> None:
-        """``adopt`` with another ``fde_vector`` adds FDEs of another encoder beside those that are there."""
+        """``adopt`` with another ``fde_vector`` adds FDEs of another encoder and keeps the first ones."""
         if not session.backfills_in_place():
             pytest.skip("the database cannot add a vector")
         session.foreign("pages", IDS, DOCUMENTS)
@@ -195,7 +195,7 @@ class TestInAndOutAgain:
         assert all({"colbert", "fde", "fde_v2"} <= vectors.keys() for _, vectors in content.values())
 
     def test_an_adoption_can_be_undone(self, session: Session) -> None:
-        """``remove_fde`` leaves the collection as it was, so far as the database can drop a vector."""
+        """``remove_fde`` restores the collection as it was before, if the database can drop a vector."""
         if not session.backfills_in_place():
             pytest.skip("the database cannot add a vector")
         session.foreign("pages", IDS[:20], DOCUMENTS[:20])

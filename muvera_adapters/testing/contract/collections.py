@@ -1,4 +1,4 @@
-"""Collections that the store makes itself, and the encoders that they belong to."""
+"""Tests of collections that the store creates, and of their encoders."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from muvera_core import FDEConfig, FDEEncoder, RegressionEncoder, load_encoder
 
 
 class TestCollections:
-    """Collections are created, opened, described and dropped, and are protected from any encoder but their own."""
+    """Collections are created, opened, described and dropped, and cannot be used with the wrong encoder."""
 
     def test_open_rebuilds_the_encoder_and_finds_the_same(self, session: Session, filled: Any) -> None:
-        """``open`` without an encoder rebuilds it from the collection, and finds the same."""
+        """``open`` without an encoder rebuilds it from the collection, and searches find the same documents."""
         expected = filled.search(QUERIES[1], 5, 30)
         opened = session.open("filled")
         assert opened.encoder.fingerprint == ENCODER.fingerprint
@@ -42,7 +42,7 @@ class TestCollections:
         assert session.open("filled", ENCODER).search(QUERIES[1], 5, 30) == expected
 
     def test_a_fitted_encoder_travels_with_the_collection(self, session: Session) -> None:
-        """A fitted FDE encoder is kept with the collection, its state included."""
+        """A fitted FDE encoder is kept with the collection, including its state."""
         fitted = FDEEncoder.fit(CONFIG, np.concatenate(DOCUMENTS) + 0.3)
         session.create("fitted", fitted).upsert(IDS[:9], DOCUMENTS[:9])
         opened = session.open("fitted")
@@ -50,7 +50,7 @@ class TestCollections:
         assert np.array_equal(opened.encoder.encode_query(QUERIES[0]), fitted.encode_query(QUERIES[0]))
 
     def test_an_encoder_is_chosen_for_a_sample(self, session: Session) -> None:
-        """``create`` with ``encoder="auto"`` makes a collection that keeps its encoder and a recall of .95."""
+        """``create`` with ``encoder="auto"`` makes a collection with a recall of .95, which keeps its encoder."""
         documents, queries, _ = sample()
         documents = documents[:800]
         store = session.create("chosen", "auto", sample=documents)
@@ -88,7 +88,7 @@ class TestCollections:
         assert OTHER_ENCODER.fingerprint in str(caught.value)
 
     def test_create_never_touches_what_is_there(self, session: Session, filled: Any) -> None:
-        """``create`` of a name that is taken raises ``CollectionExists`` and changes nothing."""
+        """``create`` with the name of an existing collection raises ``CollectionExists`` and changes nothing."""
         with pytest.raises(CollectionExists):
             session.create("filled", OTHER_ENCODER)
         assert session.open("filled", ENCODER).count() == COUNT
@@ -99,7 +99,7 @@ class TestCollections:
             session.open("nothing")
 
     def test_what_others_made_must_be_adopted(self, session: Session) -> None:
-        """``open`` of a collection that another program made raises ``CollectionNotFound``, naming ``adopt``."""
+        """``open`` of a collection of another program raises ``CollectionNotFound``, which names ``adopt``."""
         session.foreign("theirs", IDS[:3], DOCUMENTS[:3])
         with pytest.raises(CollectionNotFound, match=r"adopt|missing"):
             session.open("theirs")
@@ -112,16 +112,16 @@ class TestCollections:
         assert session.create("filled", OTHER_ENCODER).count() == 0
 
     def test_ping_tells_how_long_an_answer_takes(self, session: Session, filled: Any) -> None:
-        """``ping`` returns seconds, and raises where the collection cannot be reached."""
+        """``ping`` returns seconds, and raises an error if the collection cannot be reached."""
         assert 0 < filled.ping() < 5
         gone = session.create("gone", ENCODER)
-        assert 0 < gone.ping(30.0) < 30, "an empty collection answers too"
+        assert 0 < gone.ping(30.0) < 30, "an empty collection must answer too"
         gone.drop()
         with pytest.raises(MuveraError):
             gone.ping()
 
     def test_a_time_limit_is_a_number_of_seconds(self, filled: Any) -> None:
-        """Reads take ``timeout`` in seconds, and no other value."""
+        """Reads take ``timeout`` as a number of seconds, and reject other values."""
         assert [hit.id for hit in filled.search(QUERIES[1], 5, timeout=60)] == [
             hit.id for hit in filled.search(QUERIES[1], 5)
         ]
@@ -133,12 +133,14 @@ class TestCollections:
                     read(QUERIES[1], 5, timeout=bad)
 
     def test_info_adds_up(self, session: Session, filled: Any) -> None:
-        """``info`` has the true counts and sizes, and says after ``wait_indexed`` that all is indexed."""
+        """``info`` has correct counts and sizes, and says after ``wait_indexed`` that everything is indexed."""
         info = filled.info()
         assert (info.documents, info.without_fde, info.without_tokens) == (COUNT, 0, 0)
         assert (info.fde_dim, info.fingerprint) == (ENCODER.dim, ENCODER.fingerprint)
         assert info.fde_bytes == 4 * ENCODER.dim * COUNT
-        floats = sum(matrix.size for matrix in DOCUMENTS)  # of two bytes or four; estimated from a sample
+        floats = sum(
+            matrix.size for matrix in DOCUMENTS
+        )  # two or four bytes each; the store estimates the size from a sample
         assert floats < info.token_bytes < 8 * floats
         filled.wait_indexed()
         assert filled.info().indexed
@@ -170,11 +172,11 @@ class TestCollections:
 
 
 class TestEncoderKeptInAFile:
-    """A regression encoder, whose state is too large to be kept with the collection, can be used all the same."""
+    """A regression encoder can be used although its state is too large to be kept with the collection."""
 
     @pytest.fixture
     def fitted(self, session: Session) -> Any:
-        """All documents, with FDEs that are not quantized."""
+        """A collection of all documents, with FDEs that are not quantized."""
         store = session.create("fitted", FITTED_ENCODER, **session.exact())
         report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
         assert (report.written, report.failed) == (COUNT, {})
@@ -191,7 +193,7 @@ class TestEncoderKeptInAFile:
             assert np.allclose([hit.fde_score for hit in hits], expected[found], atol=1e-4)
 
     def test_quantized_and_indexed_search_keeps_the_recall_of_the_first_stage(self, session: Session) -> None:
-        """With the codes that ``create`` chooses, an indexed search finds 90 % of what an exact first stage finds."""
+        """With the codes that ``create`` chooses, an indexed search finds 90 % of the hits of an exact first stage."""
         store = session.create("quantized", FITTED_ENCODER)
         store.upsert(IDS, DOCUMENTS)
         store.wait_indexed()
@@ -200,7 +202,7 @@ class TestEncoderKeptInAFile:
         assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, expected, strict=True)]) >= 0.9
 
     def test_it_is_opened_with_the_encoder_or_its_file(self, session: Session, fitted: Any, tmp_path: Path) -> None:
-        """``open`` takes the encoder, or the encoder loaded from its file."""
+        """``open`` takes the encoder itself, or the encoder loaded from its file."""
         FITTED_ENCODER.save(tmp_path / "encoder.npz")
         expected = fitted.search(QUERIES[1], 8, 20)
         for encoder in (FITTED_ENCODER, load_encoder(tmp_path / "encoder.npz")):
@@ -212,7 +214,7 @@ class TestEncoderKeptInAFile:
 
     def test_without_it_the_error_says_what_to_do(self, session: Session, fitted: Any) -> None:
         """``open`` without the encoder raises ``EncoderMismatch``, which says how to load it."""
-        with pytest.raises(EncoderMismatch, match=r"too big to travel.*load_encoder\(path\)") as caught:
+        with pytest.raises(EncoderMismatch, match=r"too large to be kept.*load_encoder\(path\)") as caught:
             session.open("fitted")
         assert FITTED_ENCODER.fingerprint in str(caught.value)
         assert session.open("fitted", FITTED_ENCODER).count() == COUNT
@@ -241,7 +243,7 @@ class TestErrors:
     """Wrong arguments and encoders raise errors that say what is wrong and what to do."""
 
     def test_a_config_is_not_an_encoder(self, session: Session) -> None:
-        """``create``, ``open`` and ``adopt`` say how to make an encoder of a config."""
+        """Given a config, ``create``, ``open`` and ``adopt`` say how to make an encoder from it."""
         session.foreign("theirs", IDS[:3], DOCUMENTS[:3])
         calls: list[Callable[[], Any]] = [
             lambda: session.create("new", CONFIG),
@@ -268,10 +270,10 @@ class TestErrors:
 
 
 class TestOwnership:
-    """A store can be closed and shown; the client stays its user's."""
+    """A store can be closed and shown, and the client still belongs to the user."""
 
     def test_a_closed_store_leaves_the_database_open(self, session: Session, filled: Any) -> None:
-        """``close`` may be called twice, ``with`` closes, and another store goes on afterwards."""
+        """``close`` can be called twice, ``with`` closes the store, and other stores still work afterwards."""
         with session.open("filled") as store:
             assert store.count() == COUNT
         store.close()

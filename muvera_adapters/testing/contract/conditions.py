@@ -1,4 +1,4 @@
-"""Conditions in no database's words, compared with Python's answers on the same payloads."""
+"""Tests of database-independent conditions, compared with the answers of Python on the same payloads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _COMMON: list[Condition] = [
     Ids([10, "c/3", "nobody"]),
     All([Not(Ids(["b"])), Compare("price", ">", 0)]),
 ]
-# a store may refuse these, with the operator
+# a store may reject these with an error that names the operator
 _RARE: list[Condition] = [
     Compare("page", "empty"),
     Compare("who", "empty"),
@@ -69,7 +69,7 @@ _RARE: list[Condition] = [
 
 def _filled(session: Session) -> Any:
     store = session.create("conditions", ENCODER)
-    # a text property may be made for filters or for keywords, as its first values are names or sentences
+    # a store may index a text property for filters or for keywords, depending on its first values
     store.upsert(_IDS[:1], DOCUMENTS[:1], [{"who": "acme", "tags": ["a"]}])
     report = store.upsert(_IDS, DOCUMENTS[: len(_IDS)], _PAYLOADS)
     assert report.failed == {}
@@ -77,10 +77,10 @@ def _filled(session: Session) -> Any:
 
 
 class TestConditions:
-    """``filter_of`` makes filters that pass the documents that Python passes, or refuses and names the operator."""
+    """Filters of ``filter_of`` pass the same documents as in Python, or an error names the unsupported operator."""
 
     def test_filters_pass_what_python_passes(self, session: Session) -> None:
-        """Every condition, and its negation, passes the same documents; those that any store has are not refused."""
+        """Every condition and its negation pass the same documents; no store may reject the common conditions."""
         store = _filled(session)
         wrong: list[Any] = []
         for condition in [*_COMMON, *_RARE]:
@@ -97,7 +97,7 @@ class TestConditions:
         assert wrong == []
 
     def test_such_a_filter_serves_searches(self, session: Session) -> None:
-        """``search``, ``count`` and ``delete`` take it."""
+        """``search``, ``count`` and ``delete`` take such a filter."""
         store = _filled(session)
         acme = store.filter_of(All([Compare("who", "in", ["acme", "ACME"]), Not(Compare("page", ">", 1))]))
         assert {hit.id for hit in store.search(QUERIES[0], 10, filter=acme)} == {10, 13}
@@ -106,7 +106,7 @@ class TestConditions:
         assert {document.id for document in store.scroll()} == set(_IDS) - {10, 13}
 
     def test_keys_and_texts_cannot_leave_their_place(self, session: Session) -> None:
-        """A text with the database's own syntax in it is compared as text."""
+        """Texts that contain syntax of the database are compared as text."""
         store = _filled(session)
         for text in ('" or page > 0 or who == "', "acme\\", "' or 1 == 1 --", "%", "acme*"):
             assert store.count(filter=store.filter_of(Compare("who", "==", text))) == 0, text

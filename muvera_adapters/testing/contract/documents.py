@@ -1,4 +1,4 @@
-"""Documents: written, read and deleted; their ids and tokens."""
+"""Tests of writing, reading and deleting documents, and of ids and tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPELLINGS: dict[str, Callable[[uuid.UUID], str]] = {
 
 
 class TestDocuments:
-    """Documents come back as they were written, only those named are deleted, and bad ones are rejected or reported."""
+    """Documents are read as they were written, only named ones are deleted, and bad ones are rejected or reported."""
 
     def test_every_kind_of_id_comes_back_as_it_was_given(self, session: Session) -> None:
         """Integers, strings and UUIDs come back as ids of the same type and value."""
@@ -88,12 +88,12 @@ class TestDocuments:
         assert filled.count() == COUNT
 
     def test_a_filter_with_conditions_deletes_its_documents_only(self, session: Session, filled: Any) -> None:
-        """``everything=True`` means the documents of the filter, where it has conditions."""
+        """With a filter that has conditions, ``everything=True`` deletes only the documents of the filter."""
         filled.delete(filter=session.equals("parity", 1), everything=True)
         assert sorted(document.id for document in filled.scroll()) == IDS[::2]
 
     def test_an_empty_filter_deletes_nothing_unless_everything_is_meant(self, session: Session, filled: Any) -> None:
-        """``delete`` refuses a filter without conditions, and ``everything=True`` deletes all documents."""
+        """``delete`` rejects a filter without conditions, unless ``everything=True`` says to delete all documents."""
         empty = session.empty_filter()
         if empty is not None:
             with pytest.raises(InvalidInput, match="everything=True"):
@@ -172,9 +172,9 @@ class TestSpellingsOfIds:
 
     @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
     def test_they_name_the_same_document(self, session: Session, spell: Callable[[uuid.UUID], str]) -> None:
-        """``get``, ``upsert`` and ``delete`` take any spelling, and the document shows the one it was written with."""
+        """``get``, ``upsert`` and ``delete`` take any spelling, and documents have the id as it was written."""
         if not session.takes_uuids():
-            pytest.skip("the ids of the database are no UUIDs")
+            pytest.skip("the ids of the database are not UUIDs")
         one, two = uuid.UUID("1b4e28ba-2fa1-11d2-883f-0016d3cca427"), uuid.UUID(int=2**127 + 5)
         store = session.create("spelled", ENCODER)
         store.upsert([str(one), spell(two)], DOCUMENTS[:2], PAYLOADS[:2])
@@ -193,7 +193,7 @@ class TestSpellingsOfIds:
 
 
 class TestStoredTokens:
-    """All-zero token vectors are rejected in new documents, and left out of the FDE where they are stored already."""
+    """All-zero token vectors are rejected in new documents, and left out of the FDEs of stored documents."""
 
     @pytest.mark.parametrize("cosine", [False, True])
     def test_zero_rows_are_left_out_and_counted(self, session: Session, cosine: bool) -> None:
@@ -214,7 +214,7 @@ class TestStoredTokens:
         assert np.allclose(session.content("pages")[1][1]["colbert"][-2:], 0)
 
     def test_new_documents_choose(self, session: Session) -> None:
-        """``upsert`` refuses all-zero token vectors and names the argument, which drops and counts them."""
+        """``upsert`` rejects all-zero token vectors and names the argument with which it drops and counts them."""
         store = session.create("padded", ENCODER)
         padded = [DOCUMENTS[0], np.vstack([DOCUMENTS[1], np.zeros((2, DIM), np.float32)])]
         with pytest.raises(InvalidInput, match=r"document 1 .*all zeros.*zero_rows='drop'"):

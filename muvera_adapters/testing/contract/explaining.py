@@ -1,4 +1,4 @@
-"""Explanations of scores, compared with searches and with numpy."""
+"""Tests of explanations of scores, compared with searches and with numpy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERI
 
 
 class TestExplanations:
-    """``explain`` takes the score of a document apart, from the tokens that are stored."""
+    """``explain`` breaks down the score of a document, from its stored tokens."""
 
     def test_contributions_sum_to_the_score_of_a_search(self, filled: Any) -> None:
-        """Of hits with and without tokens, contributions sum to ``score``, and matches are those that numpy finds."""
+        """For hits with and without tokens, contributions sum to ``score``, and matches are those that numpy finds."""
         for query in QUERIES:
             hits = filled.search(query, 6, COUNT, with_tokens=True)
             hits[1::2] = [replace(hit, tokens=None) for hit in hits[1::2]]
@@ -37,7 +37,7 @@ class TestExplanations:
                 assert all(len(match.best) == min(3, len(DOCUMENTS[hit.id])) for match in one.matches)
 
     def test_ids_hits_and_weights(self, filled: Any) -> None:
-        """Ids, repeated ids and hits are explained in their order, and so is one alone; None: it is not there.
+        """Lists of ids (also repeated ones) and hits are explained in order, and single ones too; None for unknown ids.
 
         Weights multiply similarities, and do not change which tokens match.
         """
@@ -58,7 +58,7 @@ class TestExplanations:
 
     @pytest.mark.parametrize("cosine", [False, True])
     def test_tokens_of_other_programs(self, session: Session, cosine: bool) -> None:
-        """Contributions sum to the score in an adopted collection, of tokens and padding that others stored too."""
+        """Contributions sum to the score in an adopted collection, also with padding that other programs stored."""
         scaled = [3 * matrix for matrix in DOCUMENTS[:20]]
         scaled[4] = np.vstack([scaled[4], np.zeros((2, DIM), np.float32)])
         session.foreign("pages", IDS[:20], scaled, cosine=cosine)
@@ -75,7 +75,7 @@ class TestExplanations:
                 assert np.abs(one.similarities).max() <= 1 + 1e-5
 
     def test_a_document_without_tokens_has_no_explanation(self, session: Session) -> None:
-        """Such a document has None in the list, and the others of the call are explained."""
+        """The list has None for a document without tokens, and explanations for the others."""
         session.create("lacking", ENCODER, **session.exact()).upsert(IDS[:3], DOCUMENTS[:3])
         session.without_tokens("lacking", 99, ENCODER.encode_query(QUERIES[0]))
         first, second = session.open("lacking").explain(QUERIES[0], [99, 2])

@@ -1,4 +1,4 @@
-"""Writes keep what they do not name, and what other programs write is noticed."""
+"""Tests that writes keep everything they do not name, and that changes by other programs are noticed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from muvera_adapters.testing import Session
 from muvera_adapters.testing.contract.shared import IDS, PAYLOADS
 from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERIES, best, truth
 
-#: vectors of others beside the tokens, (COUNT, 4)
+#: (COUNT, 4) vectors of another model
 DENSE = np.random.default_rng(12).normal(size=(COUNT, 4)).astype(np.float16).astype(np.float32)
 
 
 class TestWritesTouchOnlyWhatTheyName:
-    """An upsert of a stored document changes what the call names, and nothing else, in every store by the same rule."""
+    """An upsert of a stored document changes only what the call names, by the same rule in every store."""
 
     @pytest.mark.parametrize("indexed", [False, True])
     @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ class TestWritesTouchOnlyWhatTheyName:
     def test_a_whole_document_is_replaced_by_name(
         self, filled: Any, payloads: Any, expected: dict[str, Any], indexed: bool
     ) -> None:
-        """With ``replace=True``, the document is what the call names."""
+        """With ``replace=True``, the document has only what the call names."""
         if indexed:
             filled.wait_indexed()
         assert filled.upsert([3], [DOCUMENTS[4]], payloads, replace=True).failed == {}
@@ -59,7 +59,7 @@ class TestWritesTouchOnlyWhatTheyName:
         assert filled.count() == COUNT
 
     def test_new_and_stored_documents_in_one_call(self, filled: Any) -> None:
-        """Documents that are there are merged, and the others of the same call are written as they are."""
+        """Existing documents are merged, and new documents in the same call are written as they are."""
         report = filled.upsert([3, 500, "new"], DOCUMENTS[:3], [{"a": 1}, {"a": 2}, None])
         assert (report.written, report.failed, filled.count()) == (3, {}, COUNT + 2)
         found = filled.get([3, 500, "new"])
@@ -67,9 +67,9 @@ class TestWritesTouchOnlyWhatTheyName:
 
     @pytest.fixture
     def hybrid(self, session: Session) -> Any:
-        """An adopted collection with a vector "dense" beside the tokens."""
+        """An adopted collection that has a vector "dense" in addition to the tokens."""
         if not session.has_other_vectors():
-            pytest.skip("the database keeps no other vectors beside FDEs")
+            pytest.skip("the database cannot store other vectors than FDEs")
         session.foreign("hybrid", IDS[:9], DOCUMENTS[:9], dense=DENSE[:9])
         store = session.adopt("hybrid", ENCODER)
         assert store.backfill().written == 9
@@ -87,7 +87,7 @@ class TestWritesTouchOnlyWhatTheyName:
         assert np.allclose(content[5][1]["fde"], ENCODER.encode_document(DOCUMENTS[21]), atol=1e-3)
 
     def test_other_vectors_are_written_along(self, session: Session, hybrid: Any) -> None:
-        """``vectors=`` writes other vectors of the collection, and leaves those alone for which it has None."""
+        """``vectors=`` writes other vectors of the collection; None leaves the vector of a document unchanged."""
         ids = [session.foreign_id(i) for i in (2, 5, 100)]
         vectors = {"dense": [None, DENSE[40].tolist(), DENSE[41].tolist()]}
         report = hybrid.upsert(ids, DOCUMENTS[20:23], [{"n": 2}, None, {"n": 100}], vectors=vectors)
@@ -116,7 +116,7 @@ class TestWritesTouchOnlyWhatTheyName:
 
 
 class TestDocumentsOfOthers:
-    """Documents that other programs write or change beside the store are counted, verified and backfilled."""
+    """Documents that other programs write or change are counted, verified and backfilled."""
 
     @pytest.fixture
     def pages(self, session: Session) -> Any:
@@ -129,7 +129,7 @@ class TestDocumentsOfOthers:
         return store
 
     def test_searches_tell_the_number_of_documents_without_an_fde(self, session: Session, pages: Any) -> None:
-        """``hits.without_fde`` counts documents that no search finds, and the first search warns of them."""
+        """``hits.without_fde`` counts documents that no search finds, and the first search warns about them."""
         assert pages.search(QUERIES[0]).without_fde == 0
         session.foreign_write("pages", IDS[50:60], DOCUMENTS[50:60])
         store = session.open("pages")
@@ -143,11 +143,11 @@ class TestDocumentsOfOthers:
         assert [hit.id for hit in store.search(QUERIES[0], 5, 60)] == best(truth(QUERIES[0], DOCUMENTS[:60]), 5)
 
     def test_names_for_programs_that_write_beside_the_store(self, pages: Any) -> None:
-        """``fde_name`` and ``tokens_name`` are the names under which other programs write."""
+        """``fde_name`` and ``tokens_name`` are the names with which other programs write FDEs and tokens."""
         assert (pages.fde_name, pages.tokens_name) == ("fde", "colbert")
 
     def test_tokens_that_others_replaced_are_found_and_refreshed(self, session: Session, pages: Any) -> None:
-        """``verify`` names documents whose FDE is of other tokens, and ``backfill(refresh=True)`` repairs them."""
+        """``verify`` names documents whose FDE does not match their tokens; ``backfill(refresh=True)`` repairs them."""
         changed = [3, 17, 48]
         session.foreign_tokens("pages", changed, [DOCUMENTS[60 + i] for i in range(3)])
         store = session.open("pages")
@@ -164,7 +164,7 @@ class TestDocumentsOfOthers:
         assert found.fde_score == pytest.approx(float(own), rel=1e-2)
 
     def test_verifying_writes_nothing(self, session: Session, pages: Any) -> None:
-        """``verify`` changes nothing, and ``limit`` restricts it to some documents."""
+        """``verify`` changes nothing, and ``limit`` restricts the number of documents."""
         session.foreign_write("pages", IDS[50:53], DOCUMENTS[50:53])
         before = session.content("pages")
         store = session.open("pages")

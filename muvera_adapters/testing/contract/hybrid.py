@@ -1,4 +1,4 @@
-"""Searches with several lists of candidates, weights, groups and an early end, compared with numpy."""
+"""Tests of searches with several lists of candidates, weights, groups and ``stop_after``, compared with numpy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from muvera_adapters.testing import Session
 from muvera_adapters.testing.contract.shared import IDS, RERANKED
 from muvera_adapters.testing.corpus import COUNT, DOCUMENTS, ENCODER, QUERIES, best, estimates, truth, unit_rows
 
-# of unit length, so that dot product, cosine and Euclidean distance rank alike
+# unit length, so that dot product, cosine and Euclidean distance rank alike
 _DENSE = unit_rows(np.random.default_rng(21), COUNT)[:, :4]
 DENSE = (_DENSE / np.linalg.norm(_DENSE, axis=1, keepdims=True)).astype(np.float32)
-#: vectors that other searches look for
+#: query vectors of other searches
 WANTED = DENSE[[7, 30, 51]]
-#: candidates of the FDEs, and of another search
+#: numbers of candidates of the search over FDEs and of another search
 PREFETCH, OTHERS = 12, 9
 
 
@@ -37,13 +37,13 @@ def fused(ranks: list[list[int]], weights: tuple[float, ...]) -> dict[int, float
 
 
 class TestSeveralLists:
-    """``also`` brings candidates of other searches, which are reranked, fused, filtered and reported with the FDEs'."""
+    """``also`` adds candidates of other searches, reranked, fused, filtered and reported like those of FDEs."""
 
     @pytest.fixture
     def store(self, session: Session) -> Any:
-        """A collection of others with FDEs, tokens, and a vector "dense"."""
+        """A collection of another program with FDEs, tokens, and a vector "dense"."""
         if not session.has_other_vectors():
-            pytest.skip("the database keeps no other vectors beside FDEs")
+            pytest.skip("the database cannot store other vectors than FDEs")
         session.foreign("lists", IDS, DOCUMENTS, fdes=ENCODER.encode_documents(DOCUMENTS), dense=DENSE)
         return session.adopt("lists", ENCODER, fde_vector="fde")
 
@@ -74,7 +74,7 @@ class TestSeveralLists:
         assert [hit.id for page in pages for hit in page] == [hit.id for hit in whole]
 
     def test_the_filter_holds_for_all_lists(self, session: Session, store: Any) -> None:
-        """A filter restricts every list; a search's own filter restricts that list alone."""
+        """A filter restricts every list; the filter of a further search restricts only its own list."""
         query, vector = QUERIES[2], WANTED[1]
         alone = store.search(
             query, 5, PREFETCH, filter=session.equals("n", 3), also=[session.near_dense(vector, OTHERS)]
@@ -89,7 +89,7 @@ class TestSeveralLists:
     @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 0.25)])
     @pytest.mark.parametrize("rerank", ["none", "client"])
     def test_ranks_are_fused(self, session: Session, store: Any, rerank: str, weights: tuple[float, ...]) -> None:
-        """With ``fusion``, the score comes from ranks: of FDEs, or of MaxSim where candidates are reranked."""
+        """With ``fusion``, scores come from ranks: by FDEs, or by MaxSim if candidates are reranked."""
         query, vector = QUERIES[1], WANTED[2]
         ours, others = lists(query, vector)
         scores = truth(query)
@@ -132,13 +132,13 @@ class TestSeveralLists:
 
 
 class TestWeights:
-    """``weights`` multiply what each query token adds to the score, in both stages."""
+    """``weights`` multiply the contribution of each query token to the score, in both stages."""
 
     WEIGHTS = (2.0, 0.0, 0.5)
 
     @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
     def test_scores_are_weighted(self, filled: Any, rerank: str) -> None:
-        """Candidates are those by the weighted FDE, scores are weighted MaxSim, and a weight of 0 drops a token."""
+        """Candidates come from the weighted FDE, scores are weighted MaxSim, and a weight of 0 drops a token."""
         query, weights = QUERIES[1], np.array(self.WEIGHTS)
         each = np.array([truth(token[None]) for token in query])
         first = np.array([estimates(token[None]) for token in query])
@@ -160,7 +160,7 @@ class TestWeights:
         assert [hit.id for hit in batch[1]] == best(final, 6)
 
     def test_tokens_compared_by_cosine_are_weighted_too(self, session: Session) -> None:
-        """Where tokens are compared by cosine, "auto" scores weighted queries by the client."""
+        """If tokens are compared by cosine, ``"auto"`` scores weighted queries in the client."""
         session.foreign("cosine", IDS, DOCUMENTS, cosine=True)
         store = session.adopt("cosine", ENCODER)
         store.backfill()
@@ -188,11 +188,11 @@ class TestWeights:
 
 
 class TestGroups:
-    """``group_by`` gives the best hits of each value of a payload key."""
+    """``group_by`` returns the best hits for each value of a payload key."""
 
     @pytest.fixture
     def store(self, session: Session) -> Any:
-        """Eight values of "document", ten documents each, and one document without the key."""
+        """A collection with ten documents for each of eight values of "document", and one document without the key."""
         store = session.create("groups", ENCODER, **session.exact())
         payloads = [{"document": f"d{i % 8}", "n": i} for i in IDS]
         payloads[5] = {"n": 5}
@@ -216,9 +216,9 @@ class TestGroups:
         assert all(group.value is None for group in lone)
 
     def test_all_candidates_make_groups(self, session: Session) -> None:
-        """Groups are made of all candidates, those of other searches included."""
+        """Groups are made from all candidates, including those of other searches."""
         if not session.has_other_vectors():
-            pytest.skip("the database keeps no other vectors beside FDEs")
+            pytest.skip("the database cannot store other vectors than FDEs")
         session.foreign("grouped", IDS, DOCUMENTS, fdes=ENCODER.encode_documents(DOCUMENTS), dense=DENSE)
         store = session.adopt("grouped", ENCODER, fde_vector="fde")
         also = [session.near_dense(WANTED[0], 30)]
@@ -236,7 +236,7 @@ class TestGroups:
         assert shown.payload == {"n": shown.id}
 
     def test_more_candidates_are_taken_where_groups_are_few(self, store: Any) -> None:
-        """Where the candidates have too few groups, more are taken, so that there are as many groups as asked for."""
+        """If the candidates have too few groups, the search takes more candidates until there are enough groups."""
         assert len(store.search(QUERIES[3], 8, 8, group_by="document").groups) >= 7
 
     def test_an_unknown_key_is_refused(self, store: Any) -> None:
@@ -248,10 +248,10 @@ class TestGroups:
 
 
 class TestEarlyEnd:
-    """``stop_after`` ends the second stage when candidates bring nothing new."""
+    """``stop_after`` ends the second stage when further candidates do not change the best hits."""
 
     def test_slices_end_by_their_rule(self, filled: Any) -> None:
-        """Candidates are scored in slices, until one brings none of the best hits; what is scored is exact."""
+        """Candidates are scored in slices until a slice has none of the best hits; all scores are exact."""
         for query in QUERIES:
             scores, order = truth(query), best(estimates(query), COUNT)
             seen: list[int] = order[:6]
@@ -278,11 +278,11 @@ class TestEarlyEnd:
 
 
 class TestTimings:
-    """``Hits.timings`` says where the time of a search went."""
+    """``Hits.timings`` has the times of the stages of a search."""
 
     @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
     def test_stages_and_numbers(self, filled: Any, rerank: str) -> None:
-        """Stages that took time have it, and candidates and requests are counted."""
+        """The stages of a search have times, and candidates and requests are counted."""
         hits = filled.search(QUERIES[0], 5, 20, rerank=rerank, count_missing=False)
         timings = hits.timings
         assert timings.encode > 0
@@ -296,7 +296,7 @@ class TestTimings:
             assert timings.second_stage
 
     def test_an_id_and_its_own_name_in_the_database(self, filled: Any) -> None:
-        """``point_id`` is the database's own id of a document, one for each."""
+        """``point_id`` returns the database's id of a document, a different one for each document."""
         assert len({filled.point_id(i) for i in IDS}) == COUNT
         with pytest.raises(InvalidInput):
             filled.point_id(1.5)

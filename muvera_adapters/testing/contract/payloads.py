@@ -1,4 +1,4 @@
-"""Payloads come back unchanged, or are rejected."""
+"""Tests that payloads are returned unchanged, or rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from muvera_adapters.testing.corpus import DOCUMENTS, ENCODER
 
 
 class TestPayloadsComeOutAsTheyWentIn:
-    """Keys and values survive unchanged, or the document is refused and the key named."""
+    """Keys and values are returned unchanged, or the document is rejected with an error that names the key."""
 
     @pytest.mark.parametrize(
         ("first", "second"),
@@ -65,7 +65,7 @@ class TestPayloadsComeOutAsTheyWentIn:
         ids="-".join,
     )
     def test_unusual_payloads(self, session: Session, payload: dict[str, Any]) -> None:
-        """A payload comes back as it was given, or the document is refused with the key named."""
+        """A payload is returned as it was given, or the document is rejected with an error that names the key."""
         self._check(session, payload, payload)
 
     @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ class TestPayloadsComeOutAsTheyWentIn:
     def test_payloads_that_are_converted(
         self, session: Session, payload: dict[str, Any], expected: dict[str, Any]
     ) -> None:
-        """Values that are not JSON come back as documented."""
+        """Values that are not JSON are converted as documented."""
         self._check(session, payload, expected)
 
     def _check(self, session: Session, payload: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -103,11 +103,11 @@ class TestPayloadsComeOutAsTheyWentIn:
             return
         found = store.get([1])[0].payload
         assert found == expected
-        # as text, 2.0 is not 2 and true is not 1
+        # compared as text, because 2.0 == 2 and True == 1 in Python
         assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 
     def test_a_second_type_under_the_same_key(self, session: Session) -> None:
-        """A key may have a number in one document and text in the next, or the second is refused with the key named."""
+        """A key can have a number in one document and text in the next, or the second is rejected and the key named."""
         store = session.create("types", ENCODER)
         assert store.upsert([1], DOCUMENTS[:1], [{"page": 3}]).failed == {}
         try:

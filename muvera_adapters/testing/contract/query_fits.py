@@ -1,4 +1,4 @@
-"""Fits of query FDEs to the documents that a collection stores."""
+"""Tests of fits of query FDEs to the documents of a collection."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from muvera_core import FDEConfig, FDEEncoder, QueryFit
 
 
 class TestQueryFits:
-    """A fit corrects the first stage of a collection that stays as it is, and is refused where it cannot."""
+    """A fit corrects the first stage without changing the collection; fits that are impossible are rejected."""
 
     def test_a_fit_changes_the_first_stage_and_nothing_else(self, session: Session, tmp_path: Path) -> None:
-        """A fit gains on what it has not seen; it ranks as numpy does with its vectors, also after save and load."""
+        """A fit raises recall on held-out data, and ranks as numpy does with its vectors, also after save and load."""
         documents, queries, _ = sample()
         asked, documents = [document[:12] for document in documents[2::8]], documents[::4]
-        # small and not scaled, as others fill collections: there is much to correct
+        # small and not scaled, as collections of other programs can be, so that there is a lot to correct
         encoder = FDEEncoder(FDEConfig(dim=128, r_reps=5, k_sim=3, d_proj=8, normalize=False))
         store = session.create("fitted", encoder, **session.exact())
         store.upsert(range(len(documents)), documents)

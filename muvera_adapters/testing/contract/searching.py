@@ -1,4 +1,4 @@
-"""Searches, compared with numpy."""
+"""Tests of searches, compared with numpy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
     def test_a_filter_restricts_both_stages(self, session: Session, filled: Any, rerank: str) -> None:
-        """A filter restricts the candidates, so that none of them is lost to documents that do not match."""
+        """A filter restricts the candidates, so that no candidates are wasted on documents that do not match."""
         odd = session.equals("parity", 1)
         hits = filled.search(QUERIES[2], 6, 15, rerank=rerank, filter=odd)
         scores = np.where(np.arange(COUNT) % 2 == 1, estimates(QUERIES[2]), -np.inf)
@@ -88,7 +88,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
     def test_an_offset_beyond_the_prefetch_still_has_hits(self, filled: Any, rerank: str) -> None:
-        """A page that begins beyond ``prefetch`` has hits, as ``prefetch`` is raised where it is too small."""
+        """A page that begins beyond ``prefetch`` has hits, because ``prefetch`` is raised if it is too small."""
         hits = filled.search(QUERIES[3], 4, 4, rerank=rerank, offset=8)
         assert len(hits) == 4
 
@@ -102,7 +102,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("rerank", [*RERANKED, "none"])
     def test_payloads_and_tokens_are_selected(self, filled: Any, rerank: str) -> None:
-        """``with_payload`` and ``with_tokens`` decide what comes with a hit, unchanged from how it was written."""
+        """``with_payload`` and ``with_tokens`` select what a hit contains, and it is unchanged."""
 
         def first(**options: Any) -> Any:
             return filled.search(QUERIES[0], 1, 20, rerank=rerank, **options)[0]
@@ -122,7 +122,7 @@ class TestSearch:
         assert filled.search_batch([], 5) == []
 
     def test_quantized_and_indexed_search_keeps_the_recall_of_the_first_stage(self, session: Session) -> None:
-        """With the codes that ``create`` chooses, an indexed search finds 90 % of what an exact first stage finds."""
+        """With the codes that ``create`` chooses, an indexed search finds 90 % of the hits of an exact first stage."""
         store = session.create("quantized", ENCODER)
         store.upsert(IDS, DOCUMENTS)
         store.wait_indexed()
@@ -132,7 +132,7 @@ class TestSearch:
         assert recall >= 0.9
 
     def test_a_collection_without_tokens_searches_by_fde_alone(self, session: Session) -> None:
-        """With ``store_tokens=False``, a search ranks by FDE, and whatever needs tokens raises ``InvalidInput``."""
+        """With ``store_tokens=False``, a search ranks by FDE, and all uses of tokens raise ``InvalidInput``."""
         store = session.create("fde_only", ENCODER, store_tokens=False, **session.exact())
         store.upsert(IDS, DOCUMENTS)
         assert [hit.id for hit in store.search(QUERIES[0], 5)] == best(estimates(QUERIES[0]), 5)
@@ -181,7 +181,7 @@ class TestDocumentsWithoutTokens:
 
     @pytest.fixture
     def store(self, session: Session) -> Any:
-        """20 documents, and one that has an FDE only."""
+        """A collection with 20 documents, and one document that has only an FDE."""
         session.create("lacking", ENCODER, **session.exact()).upsert(IDS[:20], DOCUMENTS[:20], PAYLOADS[:20])
         session.without_tokens("lacking", 99, ENCODER.encode_query(QUERIES[0]) * 10)
         return session.open("lacking")
@@ -216,18 +216,18 @@ class TestDocumentsWithoutTokens:
 
 
 class TestPartlyIndexed:
-    """The normal state of every growing collection: a part has an index and codes, and what came last has not."""
+    """A growing collection is only partly indexed: the latest documents have no index and no codes yet."""
 
     def test_documents_without_an_index_are_ranked_like_those_with_one(self, session: Session) -> None:
-        """Recall among 20, 50 and 200 candidates is that of the same documents fully indexed, within .02.
+        """Recall among 20, 50 and 200 candidates is within .02 of the recall after everything is indexed.
 
-        FDEs have the codes that ``create`` chooses, here for 2,560 dimensions.
+        FDEs have the codes that ``create`` chooses for 2,560 dimensions.
         """
         documents, queries, encoder = sample()
         total, indexed = len(documents), len(documents) - 300
         no_index = session.unindexed(300, total) == total
         if no_index:
-            queries = queries[:5]  # there is little to see, and each search goes through everything
+            queries = queries[:5]  # every search is exact and slow there, so a few queries are enough
         store = session.create("partly", encoder, **session.indexing())
         exact = [set(best(truth(query, documents), 10)) for query in queries]
 
@@ -237,11 +237,11 @@ class TestPartlyIndexed:
             hits = [[{hit.id for hit in hits} for hits in each] for each in found]
             return [float(np.mean([len(a & b) / 10 for a, b in zip(each, exact, strict=True)])) for each in hits]
 
-        # in random order: the sample's is by module
+        # in random order, because the sample is ordered by module
         order = [int(i) for i in np.random.default_rng(3).permutation(total)]
         store.upsert(order[:indexed], [documents[i] for i in order[:indexed]])
         expected, left = indexed if no_index else session.unindexed(0, indexed), store.wait_indexed()
-        # a server indexes while it is loaded, and may leave the last few documents to the next segment
+        # a server indexes during a load, and may leave the last few documents for the next segment
         few = 0 if expected is None or left is None else left - expected
         assert (left is None, 0 <= few < 50) == (expected is None, True)
         store.upsert(order[indexed:], [documents[i] for i in order[indexed:]])

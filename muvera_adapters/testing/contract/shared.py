@@ -1,4 +1,4 @@
-"""Ids and payloads of the documents, and the fixtures that tests of several modules use."""
+"""Ids and payloads of the documents, and fixtures for the tests of several modules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def native_scoring(request: pytest.FixtureRequest, session: Session) -> None:
 
 @pytest.fixture
 def filled(session: Session) -> Any:
-    """All documents, with FDEs that are not quantized: nothing is approximate, so answers are exact."""
+    """A collection of all documents with FDEs that are not quantized, so that answers are exact."""
     store = session.create("filled", ENCODER, **session.exact())
     report = store.upsert(IDS, DOCUMENTS, PAYLOADS)
     assert (report.written, report.failed) == (COUNT, {})

@@ -1,4 +1,4 @@
-"""What a store says of the model that made the tokens."""
+"""Tests of the model that made the tokens of a collection, and of tokens that share a direction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERI
 from muvera_core import FDEEncoder
 
 _MODEL, _PROMPTS = "org/model@1234", {"query": "[Q] ", "document": "[D] "}
-# as of models whose token vectors share a direction: the squared norm of their mean is about .6
+# tokens like those of models whose vectors share a direction: the squared norm of their mean is about .6
 _DIRECTED = [(m + 1.2 * np.eye(DIM, dtype=np.float32)[0]).astype(np.float16).astype(np.float32) for m in DOCUMENTS]
 
 
@@ -30,10 +30,10 @@ def _no_warning() -> Iterator[None]:
 
 
 class TestSharedDirection:
-    """Tokens that share a direction are warned of where a plain FDE is made of them."""
+    """Stores warn of tokens that share a direction if their encoder is a plain FDE."""
 
     def test_writing_them_warns_once(self, session: Session) -> None:
-        """The first ``upsert`` of enough documents warns, with the line that cures it; the next ones do not."""
+        """The first ``upsert`` of enough documents warns and says what to do; the next ones do not warn."""
         store = session.create("directed", ENCODER)
         with _no_warning():
             store.upsert(IDS[:20], _DIRECTED[:20])
@@ -51,13 +51,13 @@ class TestSharedDirection:
             assert store.backfill().written == COUNT
 
     def test_a_fitted_encoder_is_the_cure(self, session: Session) -> None:
-        """An encoder that was fitted to such tokens gives no warning."""
+        """There is no warning with an encoder that was fitted to such tokens."""
         store = session.create("fitted", FDEEncoder.fit(ENCODER.config, np.concatenate(_DIRECTED)))
         with _no_warning():
             assert store.upsert(IDS, _DIRECTED).written == COUNT
 
     def test_other_tokens_give_no_warning(self, session: Session) -> None:
-        """Neither many documents without such a direction, nor one document of tokens that are alike, give it."""
+        """There is no warning for many documents without such a direction, or for one document of similar tokens."""
         store = session.create("isotropic", ENCODER)
         alike = np.ones((500, DIM)) + 0.01 * np.random.default_rng(1).normal(size=(500, DIM))
         with _no_warning():
@@ -67,10 +67,10 @@ class TestSharedDirection:
 
 
 class TestTokenModel:
-    """The model that made the tokens is kept where it was named, and another one is refused."""
+    """The collection keeps the model of its tokens if it was named, and other models are rejected."""
 
     def test_it_is_kept(self, session: Session) -> None:
-        """``create(model=...)`` keeps it, and ``open``, ``model`` and ``info`` give it back."""
+        """``create(model=...)`` stores the model, and ``open``, ``model`` and ``info`` return it."""
         store = session.create("named", ENCODER, model=TokenModel(_MODEL, _PROMPTS))
         store.upsert(IDS[:3], DOCUMENTS[:3])
         for options in ({}, {"model": None}, {"model": _MODEL}):
@@ -81,7 +81,7 @@ class TestTokenModel:
 
     @pytest.mark.parametrize("model", ["org/other", "org/model@5678", TokenModel("org/model", {"query": "search: "})])
     def test_another_one_is_an_error_that_shows_both(self, session: Session, model: Any) -> None:
-        """``open`` with another name, revision or prompt raises ``ModelMismatch`` with both."""
+        """``open`` with another name, revision or prompt raises ``ModelMismatch``, which shows both models."""
         session.create("named", ENCODER, model=TokenModel(_MODEL, _PROMPTS))
         with pytest.raises(ModelMismatch) as caught:
             session.open("named", model=model)
@@ -90,7 +90,7 @@ class TestTokenModel:
         assert session.open("named", model="org/model").count() == 0
 
     def test_without_one_every_model_is_accepted(self, session: Session) -> None:
-        """A collection whose model nobody named is opened with any, and none is kept by that."""
+        """A collection without a named model can be opened with any model, and that does not store the model."""
         session.create("unnamed", ENCODER)
         store = session.open("unnamed", model=_MODEL)
         store.upsert(IDS[:3], DOCUMENTS[:3])
@@ -98,7 +98,7 @@ class TestTokenModel:
         assert session.open("unnamed", model="org/other").info().model is None
 
     def test_adopt_names_it(self, session: Session) -> None:
-        """``adopt(model=...)`` names the model of a collection of others, and keeps it with the FDEs."""
+        """``adopt(model=...)`` stores the model of another program's collection with the FDEs."""
         session.foreign("theirs", IDS[:9], DOCUMENTS[:9])
         store = session.adopt("theirs", ENCODER, model=_MODEL)
         assert store.model == TokenModel(_MODEL)
@@ -109,7 +109,7 @@ class TestTokenModel:
             session.adopt("theirs", ENCODER, model="org/other")
 
     def test_adopt_names_it_later(self, session: Session) -> None:
-        """``adopt`` of an adopted collection names its model where that is unknown; nothing else of it changes."""
+        """A second ``adopt`` stores the model of an adopted collection if it was unknown, and changes nothing else."""
         session.foreign("theirs", IDS[:9], DOCUMENTS[:9])
         session.adopt("theirs", ENCODER).backfill()
         assert session.open("theirs").model is None
@@ -121,7 +121,7 @@ class TestTokenModel:
         assert session.content("theirs").keys() == before.keys()
 
     def test_what_is_no_model_is_refused(self, session: Session) -> None:
-        """An empty name, or prompts of other sides, raise ``InvalidInput`` before anything is made."""
+        """An empty name or prompts with unknown names raise ``InvalidInput`` before anything is created."""
         with pytest.raises(InvalidInput, match="org/model@revision"):
             session.create("named", ENCODER, model="")
         with pytest.raises(InvalidInput, match="'query' and 'document'"):

@@ -1,4 +1,4 @@
-"""Tokens that are stored in fewer bits."""
+"""Tests of tokens that are stored in fewer bits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from muvera_adapters.testing import Session
 from muvera_adapters.testing.contract.shared import IDS
 from muvera_adapters.testing.corpus import COUNT, DOCUMENTS, ENCODER, QUERIES, best, estimates, truth
 
-# a rounding may be so many times as long as the typical one
+# maximum length of a rounding, as a multiple of the typical length
 _LONGEST = 3
 
 
 class TestTokenPresets:
-    """Stored tokens may be rounded; FDEs are those of the given tokens, and nothing takes the rounding for a change."""
+    """Stored tokens may be rounded. FDEs are made from the exact tokens, and rounded tokens do not count as changed."""
 
     def test_every_way_of_storing_tokens(self, session: Session) -> None:
         """Scores, stored tokens and explanations are right up to the rounding, and ``verify`` finds nothing stale."""
@@ -33,10 +33,12 @@ class TestTokenPresets:
             assert store.info().token_error == ROUNDINGS[preset].error  # type: ignore[index]  # a preset
             for query in QUERIES:
                 first = store.search(query, 10, COUNT, rerank="none")
-                assert [hit.id for hit in first] == best(estimates(query), 10), "FDEs are made of the given tokens"
+                assert [hit.id for hit in first] == best(estimates(query), 10), (
+                    "FDEs must be made from the given tokens"
+                )
                 hits = store.search(query, 10, COUNT)
                 expected = truth(query)[[hit.id for hit in hits]]
-                # one token's dot product is off by the rounding of the token that it matches
+                # the rounding of the matched token changes the dot product of each query token
                 assert np.allclose([hit.score for hit in hits], expected, rtol=0, atol=allowed * len(query)), preset
                 client = store.search(query, 10, COUNT, rerank="client")
                 by_id = {hit.id: hit.score for hit in client}
@@ -48,7 +50,7 @@ class TestTokenPresets:
             assert explained is not None
 
     def test_other_ways_are_refused_before_anything_is_made(self, session: Session) -> None:
-        """A word that no store has is invalid input; one that this store does not have is refused as well."""
+        """Values that no store has and values that this store does not have are both rejected."""
         with pytest.raises(InvalidInput, match="tokens must be one of float32"):
             session.create("other", ENCODER, tokens="float12")
         for preset in ROUNDINGS.keys() - set(session.token_presets()):
