@@ -77,12 +77,12 @@ def estimate(
         table.add_row("total", _size(e.ram), _size(e.disk), "")
         console.print(table)
         if e.time is not None:
-            print(_times(e.time))
+            console.print(_times(e.time), markup=False)
         elif e.layout == "two stages":
-            print("Processor time: not measured.")
+            console.print("Processor time: not measured.")
         if any(part.source == FORMULA for part in e.parts):
-            print("Computed by formulas only: no collection like this was measured.")
-    print("Without replicas, payloads and a process's own needs; more while indexing.")
+            console.print("Computed by formulas only: no collection like this was measured.")
+    console.print("Not counted: replicas, payloads and a process's own needs. Indexing takes more memory.")
 
 
 def _times(time: PlannedTime) -> str:

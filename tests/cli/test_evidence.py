@@ -107,8 +107,9 @@ def test_recommend(data):
     shown = run(*arguments, "--documents", "30000", cwd=data)
     assert shown.returncode == 0, shown.stderr
     more = f"prefetch={grown(content['prefetch'], 300, 30_000)}"
-    for text in (content["setting"]["encoder"], f"{more} for 30,000 documents", "recall, unseen", "wait_indexed()"):
+    for text in (content["setting"]["encoder"], f"{more} for 30,000 documents", "chosen; recall,", "wait_indexed()"):
         assert text in shown.stdout
+    assert max(map(len, shown.stdout.split("\nfrom ")[0].splitlines())) <= 80
     small = run(*arguments, "--max-bytes", "10", cwd=data)
     assert small.returncode == 1
     assert "the least is" in small.stderr
@@ -139,6 +140,7 @@ def test_estimate():
         "Processor time: not measured.",
     ):
         assert text in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
