@@ -5,7 +5,7 @@
   regression encoder with 512 dimensions in two bits and with 1,024 in int8 (2,000 centres, fitted to the documents);
 - LEMUR's learned features in the same store (``benchmarks/lemur.py``: trained on 16,384 tokens of the documents, 512
   documents and 12 epochs; 2,048 dimensions in int8);
-- two stages of this library in milvus-lite (which scores no tokens: rerank="client") and in Weaviate;
+- two stages of this library in milvus-lite and LanceDB (rerank="client" in both) and in Weaviate;
 - the engines' own searches of multi-vectors: Qdrant's graph over MaxSim, Weaviate's graph over tokens and its MUVERA;
 - fastembed's ``Muvera``, used by hand in Qdrant Edge: a loop over documents, FDEs by cosine, tokens without a graph;
 - fast-plaid and xtr-warp-rs (4 bits), where they are installed, with the probes of their defaults and with more.
@@ -41,6 +41,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lancedb
 import numpy as np
 import qdrant_edge as edge
 from pymilvus import MilvusClient
@@ -51,6 +52,7 @@ from benchmarks.two_stage import GRAPH, timed
 from benchmarks.weaviate_store import kinds, running
 from muvera_adapters.evidence.judgements import Judgements, quality, read_judgements
 from muvera_adapters.evidence.measuring import Latency, ask, positions, recalls
+from muvera_adapters.lancedb import LanceMuvera
 from muvera_adapters.milvus import MilvusMuvera
 from muvera_adapters.qdrant import QdrantEdgeMuvera
 from muvera_adapters.qdrant.collection import Preset
@@ -227,6 +229,22 @@ def milvus_lite() -> Way:
     return Way(fill, serve, {f", {PREFETCH} candidates": PREFETCH})
 
 
+def lance() -> Way:
+    """This library in LanceDB, codes of one bit, tokens as float16."""
+
+    def fill(path: Path, documents: TokenBatch) -> None:
+        store = LanceMuvera.create(lancedb.connect(path), "two", FDEEncoder(FDEConfig(documents.dim)))
+        assert not store.upsert(range(len(documents)), documents).failed
+        store.wait_indexed()
+
+    @contextmanager
+    def serve(path: Path, prefetch: int) -> Iterator[tuple[Search, int]]:
+        store = LanceMuvera.open(lancedb.connect(path), "two")
+        yield partial(store.search, limit=LIMIT, prefetch=prefetch, with_payload=False), os.getpid()
+
+    return Way(fill, serve, {f", {PREFETCH} candidates": PREFETCH})
+
+
 def fast_plaid() -> Way:
     """PLAID by fast-plaid, 4 bits."""
 
@@ -302,6 +320,7 @@ def ways() -> dict[str, Way]:
         "Edge, multi-vector graph": edge_by_hand(False),
         "Edge, fastembed by hand": edge_by_hand(True),
         "milvus-lite, two stages": milvus_lite(),
+        "LanceDB, two stages": lance(),
     }
     if os.environ.get("WEAVIATE_BIN"):
         deep = {f", {PREFETCH} candidates": PREFETCH}
