@@ -61,7 +61,7 @@ def test_a_query_of_another_model_is_refused(store, tmp_path):
     with QdrantEdgeMuvera.create(tmp_path, "named", store.encoder, model="org/model") as named:
         Retrieval(named, list)
         Retrieval(named, list, model="org/model@1")
-        with pytest.raises(ModelMismatch, match=r"named are of org/model, .*org/other"):
+        with pytest.raises(ModelMismatch, match=r"named were made by org/model, .*org/other"):
             Retrieval(named, list, model="org/other")
 
 
