@@ -295,7 +295,7 @@ def test_the_model_of_a_collection_goes_along(tmp_path, path):
     run(path, tmp_path, model=model)
     with Database(f"qdrant:{tmp_path / 'copy'}") as database:
         source = open_source(f"qdrant-edge:{tmp_path / 'data'}", collection="x")
-        with pytest.raises(ModelMismatch, match=r"data x are of org/model@1"):
+        with pytest.raises(ModelMismatch, match=r"data x were made by org/model@1"):
             migrate(source, database, "y", ENCODER, model="org/other")
         store, _ = migrate(source, database, "y", ENCODER, limit=9)
         assert store.model == model
