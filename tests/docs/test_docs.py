@@ -90,10 +90,11 @@ def test_reference_of_the_command_line_has_every_command():
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
-    page = hooks.on_page_markdown((ROOT / "docs" / "cli.md").read_text())
+    assert hooks.MARK in (ROOT / "docs" / "cli.md").read_text()
+    page = hooks.reference()
     commands = [info.name or info.callback.__name__ for info in _typer.registered_commands]
     assert commands
     for command in commands:
         assert f"### `muvera {command}`" in page
     assert "- `--queries FILE`: " in page
-    assert "```console\nmuvera quickstart\n" in page
+    assert "```bash\nmuvera quickstart\n" in page
