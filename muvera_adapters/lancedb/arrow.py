@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,23 @@ def is_json(field: pa.Field) -> bool:
     return named in (b"lance.json", b"arrow.json") or getattr(field.type, "extension_name", "") == "arrow.json"
 
 
+def takes_json(kind: pa.DataType, nested: bool = False) -> bool:
+    """Whether values of JSON can be written into a column of this type and read again."""
+    if pa.types.is_map(kind) or pa.types.is_decimal(kind) or isinstance(kind, pa.BaseExtensionType):
+        return False
+    if pa.types.is_nested(kind):
+        return all(takes_json(kind.field(i).type, nested=True) for i in range(kind.num_fields))
+    if pa.types.is_temporal(kind):
+        return not nested and bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+    return "binary" not in str(kind)
+
+
+def keyed(columns: Mapping[str, pa.Array], key: str) -> pa.Table:
+    """Columns as a table whose keys are never null, which LanceDB requires of a primary key."""
+    fields = [pa.field(name, values.type, nullable=name != key) for name, values in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
+
+
 def vectors(matrix: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     """A column of vectors (n, dim)."""
     values = np.ascontiguousarray(matrix, kind.value_type.to_pandas_dtype())
@@ -70,7 +88,9 @@ def fits(value: Any, kind: pa.DataType) -> bool:
     if pa.types.is_temporal(kind):
         return True  # written in another way
     if pa.types.is_floating(kind):
-        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        # a value over the largest of the type becomes infinite
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value is None or (number and math.isfinite(found[0]))
     return first_difference({"": value}, to_plain({"": found[0]})) is None
 
 

@@ -765,8 +765,8 @@ class AsyncLanceMuvera:
         return await self._read("info", reading.info(self._collection))
 
     async def drop(self) -> None:
-        """Deletes the table."""
-        await self._write("drop", lifecycle.drop(self._collection))
+        """Deletes the table; one that is gone is no error."""
+        await self._do("drop", lifecycle.drop(self._collection), None, self._write_retry, fresh=False)
 
     async def close(self) -> None:
         """Does nothing, as a store keeps nothing open: the client is the caller's, who closes it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from muvera_adapters.errors import Unsupported
+from muvera_adapters.errors import SchemaMismatch, Unsupported
 from muvera_adapters.lancedb import arrow
 from muvera_adapters.lancedb import requests as r
 from muvera_adapters.lancedb.collection import Collection
@@ -110,7 +111,7 @@ def _access(collection: Collection) -> BackfillAccess:
         kind = arrow.fde_type(collection.fde_type, collection.encoder.dim)
         keys = pa.array([key for key, _ in fdes], pa.int64() if collection.keys == "integer" else pa.string())
         columns = {collection.key: keys, collection.fde: arrow.vectors(np.stack([fde for _, fde in fdes]), kind)}
-        return await r.merge(collection, pa.table(columns), insert=False)
+        return await r.merge(collection, arrow.keyed(columns, collection.key), insert=False)
 
     async def page(cursor: Cursor) -> tuple[list[Stored], Cursor]:
         keys, following = await next_keys(collection, "", _PAGE, cursor)
@@ -123,6 +124,12 @@ def _access(collection: Collection) -> BackfillAccess:
 async def _sample(collection: Collection, size: int) -> list[Stored]:
     """Documents of all parts of the table, in the order of keys."""
     keys = await r.all_keys(collection, "")
+    twice = next((key for key, following in pairwise(keys) if key == following), None)
+    if twice is not None:
+        raise SchemaMismatch(
+            f"{collection.name}: several rows have the id {twice!r:.80} in the column {collection.key!r}: make ids "
+            "unique, or adopt the table with another id_column="
+        )
     chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, min(size, len(keys)), dtype=int))]
     columns = [str(collection.tokens), *([collection.fde] if collection.fde_exists else [])]
     return stored(collection, await fetch_all(collection, chosen, columns))

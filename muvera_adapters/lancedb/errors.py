@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from muvera_adapters.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -14,12 +16,14 @@ from muvera_adapters.errors import (
 
 # another writer was faster: the same write succeeds on the new version
 _CONFLICTS = ("commit conflict", "concurrent", "conflicted", "too many")
+# where the engine's code raised the error
+_SOURCE = re.compile(r",? ?/[^ ]*\.rs:\d+:\d+")
 _FULL = ("no space left", "disk quota", "read-only file system", "too many open files", "permission denied")
 
 
 def translate(error: Exception, name: str) -> MuveraError:
     """This library's error for an error of the client, raised by a call on table ``name``."""
-    message = " ".join(str(error).split())[:500]
+    message = _SOURCE.sub("", " ".join(str(error).split()))[:500]
     lower = message.lower()
     if isinstance(error, NotImplementedError):
         return Unsupported(f"LanceDB cannot do that with {name}: {message}")
@@ -29,6 +33,8 @@ def translate(error: Exception, name: str) -> MuveraError:
         return CollectionNotFound(f"there is no table {name}")
     if "already exists" in lower:
         return CollectionExists(f"{name} exists: open or adopt it, or drop it first; nothing was changed")
+    if "out of range integral type" in lower:
+        return InvalidInput(f"{name}: limit, prefetch, nprobes or refine_factor is larger than LanceDB can take")
     if "invalid table name" in lower:
         return InvalidInput(f"{name!r} is not a valid name of a table: {message}")
     if any(reason in lower for reason in _CONFLICTS):

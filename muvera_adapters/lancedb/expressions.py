@@ -35,7 +35,7 @@ def both(chosen: str, other: str) -> str:
 
 
 def checked(expression: str | None) -> str:
-    """A user's filter that stays one expression within parentheses; "" for None.
+    """A user's filter in parentheses, which it cannot leave; "" for None.
 
     Raises:
         InvalidInput: not a text, it has a comment, or parentheses or quotes in it are not closed.
@@ -58,4 +58,5 @@ def checked(expression: str | None) -> str:
                 raise InvalidInput(f"filter {expression!r}: ')' at position {position} closes nothing")
     if quote or opened:
         raise InvalidInput(f"filter {expression!r}: {quote or ')'!r} is missing at its end")
-    return expression.strip()
+    # in parentheses, the engine refuses what it would ignore after a condition, such as LIMIT
+    return f"({expression.strip()})" if expression.strip() else ""

@@ -20,6 +20,7 @@ from muvera_core import Encoder
 
 async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
     """Makes an empty table."""
+    schema.check_name(name)
     schema.check(encoder, plan)
     made = schema.planned(name, encoder, plan)
     table = await r.create_table(name, schema.schema_of(made, plan))
@@ -28,6 +29,7 @@ async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
 
 async def open_collection(name: str, encoder: Encoder | None, model: TokenModel | None) -> Collection:
     """A table that this library made or adopted."""
+    schema.check_name(name)
     table = await r.open_table(name)
     described = await r.schema(table)
     state = read_state(name, schema.kept_state(described))
@@ -45,6 +47,7 @@ async def adopt(
     model: TokenModel | None,
 ) -> Collection:
     """A table of someone else, or another FDE column for one of ours; state is kept only where FDEs are."""
+    schema.check_name(name)
     schema.check_metric(metric)
     table = await r.open_table(name)
     described = await r.schema(table)

@@ -87,7 +87,7 @@ def to_table(collection: Collection, items: Sequence[Item]) -> pa.Table:
             columns[name] = _vectors(values, name, collection.strangers[name])
         else:
             columns[name] = arrow.column(values, collection.fields[name])
-    return pa.table(columns)
+    return arrow.keyed(columns, collection.key)
 
 
 def check_matrix(collection: Collection, matrix: npt.NDArray[Any], where: str) -> None:

@@ -14,6 +14,7 @@ from muvera_adapters.lancedb.collection import Collection
 from muvera_adapters.lancedb.database import LANCEDB
 from muvera_adapters.lancedb.expressions import checked, column
 from muvera_adapters.lancedb.requests import FILTER_KEYS, READ_BYTES, TOKENS_AT_ONCE, Index, Row
+from muvera_adapters.lancedb.schema import check_current
 from muvera_adapters.results import Document, DocumentId, StoreInfo
 from muvera_adapters.stores.checks import need_tokens
 from muvera_adapters.stores.keys import Key, from_key, to_key
@@ -64,8 +65,9 @@ def document_id(collection: Collection, row: Mapping[str, Any]) -> DocumentId:
 
 
 async def refresh(collection: Collection) -> None:
-    """Makes the newest version of the table the one that is read."""
+    """Makes the newest version of the table the one that is read, unless its FDEs are gone or of another encoder."""
     await r.refresh(collection)
+    check_current(collection, await r.schema(collection.table))
 
 
 async def ping(collection: Collection) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lancedb.index import BTree, IvfRq, IvfSq
 from lancedb.query import FullTextQuery
 
+from muvera_adapters.errors import SchemaMismatch
 from muvera_adapters.lancedb import arrow
 from muvera_adapters.lancedb.client import Call, index_of, rows_near, rows_of, rows_with, schema_of
 from muvera_adapters.lancedb.collection import Collection
@@ -218,10 +219,17 @@ def page(collection: Collection, limit: int, columns: Sequence[str], chosen: str
 
 def all_keys(collection: Collection, chosen: str) -> Request[list[Key]]:
     """The keys of all documents that pass a filter, in order."""
-    return Call(
-        lambda _: rows_of(collection.table, [collection.key], chosen),
-        lambda reply: sorted(reply.column(collection.key).to_pylist()),
-    )
+
+    def read(reply: pa.Table) -> list[Key]:
+        column = reply.column(collection.key)
+        if column.null_count:
+            raise SchemaMismatch(
+                f"{collection.name}: {column.null_count} rows have null as their id in the column {collection.key!r}: "
+                "give every row an id"
+            )
+        return sorted(column.to_pylist())
+
+    return Call(lambda _: rows_of(collection.table, [collection.key], chosen), read)
 
 
 def merge(collection: Collection, rows: pa.Table, *, insert: bool = True) -> Request[int]:

@@ -15,7 +15,7 @@ from muvera_adapters.lancedb.client import engine
 from muvera_adapters.lancedb.collection import FDE, ID, PAYLOAD, TOKENS, Collection, Metric, Quantization, TokenType
 from muvera_adapters.lancedb.database import LANCEDB
 from muvera_adapters.stores.checks import check_dimensions
-from muvera_adapters.stores.kept import new_state
+from muvera_adapters.stores.kept import choose_encoder, new_state
 from muvera_adapters.stores.keys import Keys
 from muvera_adapters.stores.token_model import TokenModel
 from muvera_adapters.stores.token_precision import check_precision
@@ -26,7 +26,11 @@ STATE_KEY = "muvera.config"
 #: largest number of dimensions of an FDE
 MAX_DIM = 65_536
 
+# with it, LanceDB repeats a write that would add a key which another writer has just added; without it, both are added
+_PRIMARY = {"lance-schema:unenforced-primary-key": "true"}
 _RESERVED = (ID, FDE, TOKENS, PAYLOAD)
+# columns of results of searches
+_RESULTS = ("_distance", "_score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,12 @@ class Plan:
     quantization: Quantization = "auto"
     columns: pa.Schema | None = None
     model: TokenModel | None = None
+
+
+def check_name(name: object) -> None:
+    """Raises InvalidInput for what is not the name of a table."""
+    if not isinstance(name, str):
+        raise InvalidInput(f"the name of a table is a text, got {name!r:.80}")
 
 
 def check(encoder: Encoder, plan: Plan) -> None:
@@ -54,6 +64,17 @@ def check(encoder: Encoder, plan: Plan) -> None:
     for each in plan.columns:
         if each.name in _RESERVED:
             raise InvalidInput(f"columns: {each.name!r} is the name of a column of this library")
+        if not _can_be_named(each.name) or each.name in _RESULTS:
+            raise InvalidInput(
+                f"columns: LanceDB cannot write or search a column with the name {each.name!r}: rename it"
+            )
+        if plan.columns.names.count(each.name) > 1:
+            raise InvalidInput(f"columns: there are several columns {each.name!r}: leave one")
+        if not arrow.takes_json(each.type):
+            raise InvalidInput(
+                f"columns: {each.name!r} is a {each.type}, which cannot have payload values: use text or numbers, or "
+                "leave the key to the JSON column"
+            )
         if not each.nullable:
             raise InvalidInput(f"columns: {each.name!r} must be nullable, as payloads need not have every key")
 
@@ -82,7 +103,7 @@ def codes(quantization: Quantization, encoder: Encoder) -> str | None:
 def schema_of(collection: Collection, plan: Plan) -> pa.Schema:
     """Ids, FDEs with the state, tokens, the payload's own columns, and the payload's other keys as JSON."""
     state = {STATE_KEY: snapshot_of(collection)}
-    fields = [pa.field(ID, pa.string(), nullable=False), fde_field(collection).with_metadata(state)]
+    fields = [pa.field(ID, pa.string(), nullable=False, metadata=_PRIMARY), fde_field(collection).with_metadata(state)]
     if collection.tokens is not None:
         fields.append(pa.field(TOKENS, arrow.tokens_type(collection.token_type, collection.encoder.token_dim)))
     fields += list(plan.columns or ())
@@ -162,7 +183,13 @@ def describe(
         SchemaMismatch: columns are missing or do not fit; the message names each.
     """
     types = {each.name: each.type for each in schema}
-    problems = []
+    problems = [
+        f"LanceDB cannot write or search a table with a column {each!r}: rename it"
+        for each in types
+        if not _can_be_named(each) or each == "_distance"
+    ]
+    if json is not None and json not in types:
+        problems.append(f"there is no column {json!r} with the payloads any more")
     if key not in types:
         problems.append(f"there is no column {key!r} with ids")
     elif not (pa.types.is_string(types[key]) or pa.types.is_large_string(types[key]) or types[key] == pa.int64()):
@@ -197,6 +224,29 @@ def describe(
         fields={each: kind for each, kind in types.items() if each not in own and each not in vectors},
         strangers={each: kind for each, kind in vectors.items() if each not in others},
     )
+
+
+def check_current(collection: Collection, schema: pa.Schema) -> None:
+    """Checks that the newest version of a table is still the collection that a store knows.
+
+    Raises:
+        SchemaMismatch: it has no FDE column any more.
+        EncoderMismatch: its FDEs are those of another encoder.
+    """
+    if not (collection.has_fde and collection.fde_exists):
+        return
+    if collection.fde not in schema.names:
+        raise SchemaMismatch(
+            f"{collection.name} has no column {collection.fde!r} any more: another program removed or renamed it. "
+            "Adopt the table again and run backfill()"
+        )
+    state = states(pa.schema([schema.field(collection.fde)])).get(collection.fde)
+    if state is not None:
+        choose_encoder(collection.name, state["encoder"], collection.encoder)
+
+
+def _can_be_named(name: str) -> bool:
+    return bool(name) and not set(name) & set("`.")
 
 
 def _fit_fde(collection: Collection, types: Mapping[str, pa.DataType], _: pa.Schema) -> tuple[Collection, list[str]]:

@@ -762,8 +762,8 @@ class LanceMuvera:
         return self._read("info", reading.info(self._collection))
 
     def drop(self) -> None:
-        """Deletes the table."""
-        self._write("drop", lifecycle.drop(self._collection))
+        """Deletes the table; one that is gone is no error."""
+        self._do("drop", lifecycle.drop(self._collection), None, self._write_retry, fresh=False)
 
     def close(self) -> None:
         """Does nothing, as a store keeps nothing open: the client is the caller's, who closes it."""

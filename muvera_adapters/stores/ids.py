@@ -29,7 +29,8 @@ def to_point_id(document_id: DocumentId, position: int) -> tuple[int | str, str 
     UUID.
 
     Raises:
-        InvalidInput: the id is a negative integer or has more than 64 bits, or it is not an integer, string or UUID.
+        InvalidInput: the id is a negative integer or has more than 64 bits, it is a string that UTF-8 cannot encode, or
+            it is not an integer, string or UUID.
     """
     if isinstance(document_id, uuid.UUID):
         return str(document_id), True
@@ -37,7 +38,12 @@ def to_point_id(document_id: DocumentId, position: int) -> tuple[int | str, str 
         found = spelled_uuid(document_id)
         if found is not None:
             return found, None if found == document_id else document_id
-        return str(uuid.uuid5(_NAMESPACE, document_id)), document_id
+        try:
+            return str(uuid.uuid5(_NAMESPACE, document_id)), document_id
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"id {document_id!r:.80} at position {position} has half a surrogate pair, which UTF-8 cannot encode"
+            ) from error
     if isinstance(document_id, bool) or not hasattr(document_id, "__index__"):
         raise InvalidInput(
             f"id {document_id!r} at position {position} is a {type(document_id).__name__}; "

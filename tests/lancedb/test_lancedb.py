@@ -17,16 +17,25 @@ from lancedb.index import FTS
 from lancedb.query import MatchQuery
 
 from muvera_adapters.databases import Database
-from muvera_adapters.errors import CollectionNotFound, InvalidInput, MuveraError, Rejected, SchemaMismatch, Unsupported
+from muvera_adapters.errors import (
+    CollectionNotFound,
+    EncoderMismatch,
+    InvalidInput,
+    MuveraError,
+    Rejected,
+    SchemaMismatch,
+    Unsupported,
+)
 from muvera_adapters.lancedb import FullText, LanceMuvera, Near
 from muvera_adapters.lancedb.expressions import checked
 from muvera_adapters.stores.sizes import Planned, disk_of
-from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, QUERIES, truth, unit_rows
+from muvera_adapters.testing.corpus import COUNT, DIM, DOCUMENTS, ENCODER, OTHER_ENCODER, QUERIES, truth, unit_rows
 from muvera_core import FDEConfig, FDEEncoder
 
 COLUMNS = pa.schema(
     [("year", pa.int32()), ("Title", pa.string()), ("tags", pa.list_(pa.string())), ("at", pa.date32())]
 )
+MULTIVECTOR = pa.list_(pa.list_(pa.float32(), DIM))
 
 
 @pytest.fixture
@@ -56,13 +65,31 @@ def test_declared_keys_are_columns_and_others_are_json(client):
 
 
 @pytest.mark.parametrize(
-    "payload", [{"year": "x"}, {"year": 2**40}, {"Title": 3}, {"tags": "a"}, {"at": "never"}, {"year": 2.5}]
+    "payload",
+    [{"year": "x"}, {"year": 2**40}, {"Title": 3}, {"tags": "a"}, {"at": "never"}, {"year": 2.5}, {"rate": 1e39}],
 )
 def test_a_value_of_another_type_than_its_column_is_refused(client, payload):
-    store = LanceMuvera.create(client, "docs", ENCODER, columns=COLUMNS)
+    store = LanceMuvera.create(client, "docs", ENCODER, columns=COLUMNS.append(pa.field("rate", pa.float32())))
     with pytest.raises(InvalidInput, match=next(iter(payload))):
         store.upsert([1, 2], DOCUMENTS[:2], [{"year": 1}, payload])
     assert store.count() == 0
+
+
+@pytest.mark.parametrize("name", ["", "a`b", "a.b", "_distance", "_score", "id"])
+def test_a_column_that_cannot_be_written_or_searched_is_refused(client, name):
+    with pytest.raises(InvalidInput, match="columns"):
+        LanceMuvera.create(client, "docs", ENCODER, columns=pa.schema([(name, pa.int64())]))
+    assert client.list_tables().tables == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.binary(), pa.time64("us"), pa.duration("s"), pa.decimal128(9, 2), pa.json_(), pa.list_(pa.timestamp("us"))],
+    ids=str,
+)
+def test_a_column_that_takes_no_json_is_refused(client, kind):
+    with pytest.raises(InvalidInput, match="'x'"):
+        LanceMuvera.create(client, "docs", ENCODER, columns=pa.schema([("x", kind)]))
 
 
 @pytest.mark.parametrize(
@@ -75,11 +102,20 @@ def test_a_filter_cannot_leave_its_parentheses(chosen):
 
 def test_filters_are_checked_by_the_engine_too(client):
     store = LanceMuvera.create(client, "docs", ENCODER)
-    assert checked(" a = 'it''s (' AND `b)` = 1 ") == "a = 'it''s (' AND `b)` = 1"
+    assert checked(" a = 'it''s (' AND `b)` = 1 ") == "(a = 'it''s (' AND `b)` = 1)"
+    store.upsert(range(3), DOCUMENTS[:3])
+    for ignored in ("id > '' LIMIT 1", "id > '' ORDER BY id", "id > '';"):
+        with pytest.raises(Rejected, match="id > ''"):
+            store.delete(filter=ignored)
+    assert store.count() == 3
     with pytest.raises(Rejected, match="nothing"):
         store.count(filter="nothing = 1")
     with pytest.raises(InvalidInput, match="a/b"):
         LanceMuvera.create(client, "a/b", ENCODER)
+    with pytest.raises(InvalidInput, match="name of a table"):
+        LanceMuvera.create(client, None, ENCODER)
+    with pytest.raises(InvalidInput, match="larger than LanceDB"):
+        store.search(QUERIES[0], nprobes=2**40)
     with pytest.raises(InvalidInput, match="connect first"):
         LanceMuvera.open("data", "docs")
 
@@ -149,9 +185,9 @@ def test_the_first_stage_is_a_query_of_the_client(client):
 
 
 def test_several_writers(tmp_path):
-    """Each has a client of its own; whoever loses the race to commit repeats the write."""
+    """Each has a client of its own; whoever loses the race to commit repeats the write, also of the same new id."""
     LanceMuvera.create(lancedb.connect(tmp_path / "data"), "docs", ENCODER)
-    failures = []
+    failures, together = [], threading.Barrier(3)
 
     def write(first):
         try:
@@ -159,6 +195,8 @@ def test_several_writers(tmp_path):
             for i in range(first, first + 20, 5):
                 report = store.upsert(range(i, i + 5), DOCUMENTS[i : i + 5], [{"n": k} for k in range(i, i + 5)])
                 assert report.failed == {}
+            together.wait()
+            store.upsert(["shared"], DOCUMENTS[:1], [{"n": first}])
         except Exception as error:
             failures.append(error)
 
@@ -169,7 +207,10 @@ def test_several_writers(tmp_path):
         thread.join()
     assert failures == []
     store = LanceMuvera.open(lancedb.connect(tmp_path / "data"), "docs")
-    assert {document.id: document.payload["n"] for document in store.scroll()} == {i: i for i in range(60)}
+    found = {document.id: document.payload["n"] for document in store.scroll()}
+    assert found.pop("shared") in (0, 20, 40)
+    assert found == {i: i for i in range(60)}
+    assert store.count() == 61
 
 
 def test_what_others_write_is_seen_at_once(client, tmp_path):
@@ -184,6 +225,18 @@ def test_what_others_write_is_seen_at_once(client, tmp_path):
         ours.count()
     with pytest.raises(CollectionNotFound):
         LanceMuvera.open(client, "docs")
+    ours.drop()
+
+
+def test_a_table_that_others_made_anew_is_not_written_with_the_old_encoder(client):
+    ours = LanceMuvera.create(client, "docs", ENCODER)
+    client.drop_table("docs")
+    LanceMuvera.create(client, "docs", OTHER_ENCODER).upsert([1], DOCUMENTS[:1])
+    with pytest.raises(EncoderMismatch, match="seed"):
+        ours.upsert([2], DOCUMENTS[:1])
+    client.open_table("docs").drop_columns(["fde"])
+    with pytest.raises(SchemaMismatch, match="no column 'fde' any more"):
+        ours.search(QUERIES[0])
 
 
 def test_a_table_without_ids_is_refused(client):
@@ -197,6 +250,30 @@ def test_a_table_without_ids_is_refused(client):
     assert store.search(QUERIES[0])[0].id == "a"
     with pytest.raises(InvalidInput, match="no column 'page'"):
         store.upsert(["b"], DOCUMENTS[:1], [{"page": 1}])
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [(["a", None], "1 rows have null"), (["a", "a"], "several rows have the id 'a'"), ([5, 5], "the id 5")],
+)
+def test_ids_that_are_not_unique_are_refused_before_the_table_changes(client, ids, problem):
+    tokens = pa.array([matrix.tolist() for matrix in DOCUMENTS[:2]], MULTIVECTOR)
+    table = client.create_table("pages", pa.table({"id": ids, "colbert": tokens}))
+    store = LanceMuvera.adopt(client, "pages", ENCODER)
+    with pytest.raises(SchemaMismatch, match=problem):
+        store.backfill()
+    assert table.schema.names == ["id", "colbert"]
+
+
+def test_a_table_that_cannot_be_searched_is_refused(client):
+    tokens = pa.array([DOCUMENTS[0].tolist()], MULTIVECTOR)
+    client.create_table("pages", pa.table({"id": ["a"], "colbert": tokens, "_distance": [1]}))
+    with pytest.raises(SchemaMismatch, match="'_distance': rename it"):
+        LanceMuvera.adopt(client, "pages", ENCODER)
+    LanceMuvera.create(client, "docs", ENCODER)
+    client.open_table("docs").drop_columns(["payload"])
+    with pytest.raises(SchemaMismatch, match="no column 'payload'"):
+        LanceMuvera.open(client, "docs")
 
 
 @pytest.mark.parametrize("quantization", ["none", "rq1", "sq8"])

@@ -37,7 +37,7 @@ def test_points_of_others_keep_their_ids():
     assert from_point_id(uuid.UUID(int=7), {"n": 1}) == str(uuid.UUID(int=7))
 
 
-@pytest.mark.parametrize("bad", [-1, 2**64, 1.5, True, None, b"x"])
+@pytest.mark.parametrize("bad", [-1, 2**64, 1.5, True, None, b"x", "\ud800"])
 def test_what_is_not_a_valid_id(bad):
     with pytest.raises(InvalidInput, match="at position 3"):
         to_point_id(bad, 3)
