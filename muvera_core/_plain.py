@@ -38,7 +38,7 @@ def has_numba() -> bool:
 
 
 class PlainFDE:
-    """What an FDE encoder does with numpy.
+    """FDEs by numpy.
 
     Args:
         config: sizes, seed and options.

@@ -24,7 +24,8 @@ async def create(name: str, encoder: Encoder, plan: Plan) -> Collection:
     schema.check(encoder, plan)
     made = schema.planned(name, encoder, plan)
     table = await r.create_table(name, schema.schema_of(made, plan))
-    return _opened(table, await r.schema(table), name, encoder, schema.kept_state(await r.schema(table)))
+    described = await r.schema(table)
+    return _opened(table, described, name, encoder, schema.kept_state(described))
 
 
 async def open_collection(name: str, encoder: Encoder | None, model: TokenModel | None) -> Collection:

@@ -17,33 +17,34 @@ from muvera_adapters.lancedb import requests as r
 from muvera_adapters.lancedb.backfilling import without_fde
 from muvera_adapters.lancedb.collection import Collection
 from muvera_adapters.lancedb.expressions import checked
-from muvera_adapters.lancedb.reading import Cursor, fetch_all, next_keys, sample_fdes, token_columns
+from muvera_adapters.lancedb.reading import fetch_all, next_keys, sample_fdes, token_columns
 from muvera_adapters.lancedb.requests import FILTER_KEYS, Row
 from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import check_encodable, need_fde, need_tokens
-from muvera_adapters.stores.fusion import FDE, Candidates
 from muvera_adapters.stores.grouping import grouped
-from muvera_adapters.stores.keys import Key, from_key
-from muvera_adapters.stores.operations import Compute
+from muvera_adapters.stores.keyed_search import (
+    Ranked,
+    by_estimate,
+    by_maxsim,
+    hits_of,
+    score_rows,
+    to_hit,
+    two_stages,
+)
+from muvera_adapters.stores.keys import Key
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
-    above_threshold,
     check_also,
     check_mode,
     check_options,
     check_queries,
     check_rerank,
-    final_ranking,
     first_lists,
-    fused_page,
-    maxsim_of_stored,
-    score_in_slices,
     search_each,
     with_missing,
 )
-from muvera_adapters.stores.timing import Stage
 
 Rerank = Literal["auto", "native", "client", "none"]
 _MODES = get_args(Rerank)
@@ -64,27 +65,6 @@ class Options(SearchOptions):
     count_missing: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A document of the final ranking.
-
-    Attributes:
-        key: key of the document.
-        score: MaxSim, or the encoder's estimate.
-        fde_score: the encoder's estimate, None where it is not known.
-        reranked: whether the score is MaxSim.
-        found_by: names of the searches that found it.
-        weight: sum of the query's weights, None for fused scores.
-    """
-
-    key: Key
-    score: float
-    fde_score: float | None
-    reranked: bool
-    found_by: tuple[str, ...]
-    weight: float | None
-
-
 async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
     """Hits of every query; at most ``at_once`` searches go on at a time."""
     found = grouped(partial(_search, collection, queries, at_once), options)
@@ -96,19 +76,10 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     need_tokens(collection, ": there is nothing to score exactly")
     _check(collection, options)
     query = check_queries(collection, [query_tokens], options, check_encodable)[0]
-    chosen = checked(options.filter)
     timings = Timings()
-    best: list[tuple[float, Key]] = []
-    cursor: Cursor = None
-    while True:
-        keys, cursor = await next_keys(collection, chosen, FILTER_KEYS, cursor)
-        scores = await _score_here(collection, query.scored, keys, timings)
-        best += [(value, key) for key, value in scores.items()]
-        best = sorted(best, key=lambda pair: (-pair[0], str(pair[1])))[: options.wanted]
-        if cursor is None:
-            break
-    ranking = [Ranked(key, value, None, True, (), query.weight) for value, key in best]
-    return await _shown(collection, final_ranking(ranking, [], options), [], options, timings)
+    page = partial(next_keys, collection, checked(options.filter), FILTER_KEYS)
+    score = partial(_score_here, collection, timings, query.scored)
+    return await _shown(collection, await by_maxsim(options, query, page, score), [], options, timings)
 
 
 async def prefetch(
@@ -137,66 +108,20 @@ async def _two_stages(
 ) -> Hits:
     """Candidates, their scores, and what hits have to show."""
     chosen, tuning = checked(o.filter), _tuning(collection, o)
-    if mode == "none" and o.rrf is None:
-        return await _none(collection, query, fde, chosen, tuning, o, timings)
     nearest = r.near_fde(collection, fde.vector, o.candidates, chosen, (), tuning)
     further = [also.request(collection, each, o.candidates, chosen) for each in query.also]
     lists = await first_lists(timings, nearest, further)
+    estimate = partial(_estimate, fde)
+    if mode == "none" and o.rrf is None:
+        return await _shown(collection, by_estimate(o, query, timings, lists[0], estimate), [], o, timings)
+    score = partial(_score_there if mode == "native" else _score_here, collection, timings, query.scored)
     searched = [also.searched(each) for each in query.also]
-    candidates = Candidates.of(searched, [[row.key for row in rows] for rows in lists])
-    found_by = candidates.found_by()
-    timings.candidates = len(found_by)
-    estimates = {row.key: fde.score(_dot(row)) for row in lists[0]}
-    scores: dict[Key, float] = {}
-    without: list[Key] = []
-    if mode != "none":
-        order = candidates.ranked() if query.also else list(estimates)
-
-        async def score(keys: Sequence[Key]) -> dict[Key, float]:
-            """MaxSim of the candidates that have tokens."""
-            some = await (_score_there if mode == "native" else _score_here)(collection, query.scored, keys, timings)
-            without.extend(key for key in keys if key not in some)
-            return some
-
-        with Stage(timings, "second_stage"):
-            scores = await score_in_slices(order, score, o.wanted, o.stop_after)
-        timings.reranked = len(scores)
-    if o.rrf is not None:
-        first = list(estimates) if mode == "none" else sorted(scores, key=lambda key: -scores[key])
-        page = fused_page([first, *candidates.further], o)
-        ranking = [Ranked(key, value, estimates.get(key), False, found_by[key], None) for key, value in page]
-        return await _shown(collection, ranking, [], o, timings)
-    reranked = [
-        Ranked(key, value, estimates.get(key), True, found_by[key], query.weight) for key, value in scores.items()
-    ]
-    reranked.sort(key=lambda one: -one.score)
-    rest = [
-        Ranked(key, estimates.get(key, 0.0), estimates.get(key), False, found_by[key], query.weight) for key in without
-    ]
-    return await _shown(collection, final_ranking(reranked, rest, o), rest, o, timings)
-
-
-async def _none(
-    collection: Collection,
-    query: Query,
-    fde: QueryFDE,
-    chosen: str,
-    tuning: Sequence[tuple[str, int]],
-    o: Options,
-    timings: Timings,
-) -> Hits:
-    with Stage(timings, "first_stage"):
-        rows = await r.near_fde(collection, fde.vector, o.candidates, chosen, (), tuning)
-    timings.candidates = len(rows)
-    ranking = []
-    for row in rows[: o.wanted]:
-        estimate = fde.score(_dot(row))
-        ranking.append(Ranked(row.key, estimate, estimate, False, (FDE,), query.weight))
-    return await _shown(collection, above_threshold(ranking, o)[o.offset :], [], o, timings)
+    shown, rest = await two_stages(o, query, timings, lists, searched, estimate, None if mode == "none" else score)
+    return await _shown(collection, shown, rest, o, timings)
 
 
 async def _score_there(
-    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
+    collection: Collection, timings: Timings, query: npt.NDArray[np.float32], keys: Sequence[Key]
 ) -> dict[Key, float]:
     """MaxSim by LanceDB; documents that it leaves out are scored here. Those without tokens have no score."""
     scores: dict[Key, float] = {}
@@ -205,32 +130,25 @@ async def _score_there(
     # cosines of all-zero tokens are NaN there, and their documents are left out
     missing = [key for key in keys if key not in scores]
     if missing:
-        scores.update(await _score_here(collection, query, missing, timings))
+        scores.update(await _score_here(collection, timings, query, missing))
     return scores
 
 
 async def _score_here(
-    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
+    collection: Collection, timings: Timings, query: npt.NDArray[np.float32], keys: Sequence[Key]
 ) -> dict[Key, float]:
     rows = await fetch_all(collection, keys, [str(collection.tokens)])
-    matrices = {row.key: row.tokens for row in rows if row.tokens is not None}
-    timings.token_bytes = (timings.token_bytes or 0) + sum(matrix.nbytes for matrix in matrices.values())
-    scores = await Compute(partial(maxsim_of_stored, query, list(matrices.values()), cosine=collection.cosine))
-    return {key: float(score) for key, score in zip(matrices, scores, strict=True)}
+    return await score_rows(query, rows, timings, cosine=collection.cosine)
 
 
 async def _shown(
     collection: Collection, shown: Sequence[Ranked], unscored: Sequence[Ranked], o: Options, timings: Timings
 ) -> Hits:
-    """Hits, whose payloads and tokens are fetched now, and candidates without tokens."""
-    keys = list(dict.fromkeys(one.key for one in [*shown, *unscored]))
-    with Stage(timings, "payload"):
+    async def fetch(keys: Sequence[Key]) -> list[Row]:
         columns = [*_shown_columns(collection, o), *token_columns(collection, o.tokens)]
-        rows = await fetch_all(collection, keys, columns) if columns else [Row(key, {}) for key in keys]
-    found = {row.key: row for row in rows}
-    hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
-    rest = [_hit(collection, one, found[one.key], o) for one in unscored if one.key in found]
-    return Hits(hits, rest, timings=timings)
+        return await fetch_all(collection, keys, columns) if columns else [Row(key, {}) for key in keys]
+
+    return await hits_of(shown, unscored, fetch, partial(_hit, collection, o), timings)
 
 
 def _shown_columns(collection: Collection, o: Options) -> list[str]:
@@ -270,22 +188,13 @@ def _tuning(collection: Collection, o: Options) -> list[tuple[str, int]]:
     return [(name, value) for name, value in (("nprobes", o.nprobes), ("refine_factor", refine)) if value is not None]
 
 
-def _dot(row: Row) -> float:
-    assert row.distance is not None
-    return 1.0 - row.distance
+def _estimate(fde: QueryFDE, row: Row) -> float:
+    assert row.distance is not None  # 1 - dot product
+    return fde.score(1.0 - row.distance)
 
 
-def _hit(collection: Collection, one: Ranked, row: Row, o: Options) -> Hit:
+def _hit(collection: Collection, o: Options, one: Ranked, row: Row) -> Hit:
     payload = row.payload
     if not isinstance(o.payload, bool):
         payload = {name: value for name, value in payload.items() if name in o.payload}
-    return Hit(
-        from_key(one.key, collection.keys),
-        one.score,
-        one.fde_score,
-        None if o.payload is False else payload,
-        row.tokens if o.tokens else None,
-        one.reranked,
-        one.found_by,
-        one.weight,
-    )
+    return to_hit(o, collection.keys, one, payload, row.tokens)

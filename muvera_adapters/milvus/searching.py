@@ -17,19 +17,25 @@ from muvera_adapters.milvus import also
 from muvera_adapters.milvus.backfilling import without_fde
 from muvera_adapters.milvus.collection import Collection
 from muvera_adapters.milvus.expressions import among, checked
-from muvera_adapters.milvus.reading import Cursor, fetch_all, next_keys, sample_fdes, token_fields
+from muvera_adapters.milvus.reading import fetch_all, next_keys, sample_fdes, token_fields
 from muvera_adapters.milvus.requests import FILTER_KEYS, MAX_RESULTS, Row, first_stage, near_fde, near_tokens
 from muvera_adapters.results import Hit, Hits, Timings
 from muvera_adapters.stores import query_scaling
 from muvera_adapters.stores.checks import check_encodable, need_fde, need_tokens
-from muvera_adapters.stores.fusion import FDE, Candidates
 from muvera_adapters.stores.grouping import grouped
-from muvera_adapters.stores.keys import Key, from_key
-from muvera_adapters.stores.operations import Compute
+from muvera_adapters.stores.keyed_search import (
+    Ranked,
+    by_estimate,
+    by_maxsim,
+    hits_of,
+    score_rows,
+    to_hit,
+    two_stages,
+)
+from muvera_adapters.stores.keys import Key
 from muvera_adapters.stores.query_scaling import Query, QueryFDE
 from muvera_adapters.stores.searching import (
     SearchOptions,
-    above_threshold,
     check_also,
     check_at_once,
     check_mode,
@@ -38,10 +44,7 @@ from muvera_adapters.stores.searching import (
     check_rerank,
     final_ranking,
     first_lists,
-    fused_page,
-    maxsim_of_stored,
     needs_client,
-    score_in_slices,
     search_each,
     timed_each,
     with_missing,
@@ -68,27 +71,6 @@ class Options(SearchOptions):
     count_missing: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A document of the final ranking.
-
-    Attributes:
-        key: primary key.
-        score: MaxSim, or the encoder's estimate.
-        fde_score: encoder's estimate; None: unknown.
-        reranked: whether the score is MaxSim.
-        found_by: names of the searches that found it.
-        weight: sum of the query's weights; None for fused scores.
-    """
-
-    key: Key
-    score: float
-    fde_score: float | None
-    reranked: bool
-    found_by: tuple[str, ...]
-    weight: float | None
-
-
 async def search(collection: Collection, queries: Sequence[Any], options: Options, at_once: int = 1) -> list[Hits]:
     """Hits of every query; second stages have different filters, so at most ``at_once`` searches run at a time."""
     found = grouped(partial(_search, collection, queries, at_once), options, MAX_RESULTS)
@@ -100,20 +82,10 @@ async def exact_search(collection: Collection, query_tokens: Any, options: Optio
     need_tokens(collection, ": there is nothing to score exactly")
     _check(collection, options)
     query = check_queries(collection, [query_tokens], options, check_encodable)[0]
-    chosen = checked(options.filter)
-    score = _score_there if _scores_there(collection) else _score_here
     timings = Timings()
-    best: list[tuple[float, Key]] = []
-    cursor: Cursor = None
-    while True:
-        keys, cursor = await next_keys(collection, chosen, FILTER_KEYS, cursor)
-        scores = await score(collection, query.scored, keys, timings)
-        best += [(value, key) for key, value in scores.items()]
-        best = sorted(best, key=lambda pair: (-pair[0], str(pair[1])))[: options.wanted]
-        if cursor is None:
-            break
-    ranking = [Ranked(key, value, None, True, (), query.weight) for value, key in best]
-    return await _shown(collection, final_ranking(ranking, [], options), [], options, timings)
+    page = partial(next_keys, collection, checked(options.filter), FILTER_KEYS)
+    score = partial(_score_there if _scores_there(collection) else _score_here, collection, timings, query.scored)
+    return await _shown(collection, await by_maxsim(options, query, page, score), [], options, timings)
 
 
 async def prefetch(collection: Collection, query_tokens: Any, options: Options) -> AnnSearchRequest:
@@ -148,42 +120,23 @@ async def _two_stages(
     nearest = near_fde(collection, fde.vector, o.candidates, chosen, (), o.search_params)
     further = [also.request(collection, each, o.candidates, chosen) for each in query.also]
     lists = await first_lists(timings, nearest, further)
-    searched = [also.searched(each) for each in query.also]
-    candidates = Candidates.of(searched, [[row.key for row in rows] for rows in lists])
-    found_by = candidates.found_by()
-    timings.candidates = len(found_by)
-    estimates = {row.key: _estimate(collection, row, fde) for row in lists[0]}
-    scores: dict[Key, float] = {}
-    without: list[Key] = []
-    if mode != "none":
-        order = candidates.ranked() if query.also else list(estimates)
+    score = partial(_score_there if mode == "native" else _score_here, collection, timings, query.scored)
+    shown, rest = await two_stages(
+        o,
+        query,
+        timings,
+        lists,
+        [also.searched(each) for each in query.also],
+        partial(_estimate, collection, fde),
+        None if mode == "none" else score,
+        partial(_existing, collection),
+    )
+    return await _shown(collection, shown, rest, o, timings)
 
-        async def score(keys: Sequence[Key]) -> dict[Key, float]:
-            """MaxSim of the candidates that have tokens."""
-            some = await (_score_there if mode == "native" else _score_here)(collection, query.scored, keys, timings)
-            without.extend(key for key in keys if key not in some)
-            return some
 
-        with Stage(timings, "second_stage"):
-            scores = await score_in_slices(order, score, o.wanted, o.stop_after)
-        timings.reranked = len(scores)
-    if o.rrf is not None:
-        first = list(estimates) if mode == "none" else sorted(scores, key=lambda key: -scores[key])
-        page = fused_page([first, *candidates.further], o)
-        ranking = [Ranked(key, value, estimates.get(key), False, found_by[key], None) for key, value in page]
-        return await _shown(collection, ranking, [], o, timings)
-    reranked = [
-        Ranked(key, value, estimates.get(key), True, found_by[key], query.weight) for key, value in scores.items()
-    ]
-    reranked.sort(key=lambda one: -one.score)
-    if without:
-        # without tokens, or deleted meanwhile
-        there = {row.key for row in await fetch_all(collection, without, ())}
-        without = [key for key in without if key in there]
-    rest = [
-        Ranked(key, estimates.get(key, 0.0), estimates.get(key), False, found_by[key], query.weight) for key in without
-    ]
-    return await _shown(collection, final_ranking(reranked, rest, o), rest, o, timings)
+async def _existing(collection: Collection, keys: Sequence[Key]) -> set[Key]:
+    """Those of the keys that were not deleted meanwhile."""
+    return {row.key for row in await fetch_all(collection, keys, ())}
 
 
 async def _none(collection: Collection, query: Query, fde: QueryFDE, chosen: str, o: Options, timings: Timings) -> Hits:
@@ -192,16 +145,11 @@ async def _none(collection: Collection, query: Query, fde: QueryFDE, chosen: str
     direct = o.candidates == o.wanted
     with Stage(timings, "first_stage"):
         rows = await near_fde(collection, fde.vector, o.candidates, chosen, fields if direct else (), o.search_params)
-    timings.candidates = len(rows)
-    ranking = []
-    for row in rows[: o.wanted]:
-        estimate = _estimate(collection, row, fde)
-        ranking.append(Ranked(row.key, estimate, estimate, False, (FDE,), query.weight))
-    ranking = above_threshold(ranking, o)[o.offset :]
+    ranking = by_estimate(o, query, timings, rows, partial(_estimate, collection, fde))
     if not direct:
         return await _shown(collection, ranking, [], o, timings)
     found = {row.key: row for row in rows}
-    return Hits([_hit(collection, one, found[one.key], o) for one in ranking if one.key in found], timings=timings)
+    return Hits([_hit(collection, o, one, found[one.key]) for one in ranking if one.key in found], timings=timings)
 
 
 async def _native_muvera(collection: Collection, query: Query, o: Options, timings: Timings) -> Hits:
@@ -214,7 +162,7 @@ async def _native_muvera(collection: Collection, query: Query, o: Options, timin
 
 
 async def _score_there(
-    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
+    collection: Collection, timings: Timings, query: npt.NDArray[np.float32], keys: Sequence[Key]
 ) -> dict[Key, float]:
     """MaxSim by the server; others are scored in this process. Documents without tokens have no score."""
     scores: dict[Key, float] = {}
@@ -225,36 +173,25 @@ async def _score_there(
         scores.update((row.key, _score(row)) for row in rows)
     missing = [key for key in keys if key not in scores]
     if missing:
-        scores.update(await _score_here(collection, query, missing, timings))
+        scores.update(await _score_here(collection, timings, query, missing))
     return scores
 
 
 async def _score_here(
-    collection: Collection, query: npt.NDArray[np.float32], keys: Sequence[Key], timings: Timings
+    collection: Collection, timings: Timings, query: npt.NDArray[np.float32], keys: Sequence[Key]
 ) -> dict[Key, float]:
     rows = await fetch_all(collection, keys, collection.token_fields)
-    matrices = {row.key: row.tokens for row in rows if row.tokens is not None}
-    timings.token_bytes = (timings.token_bytes or 0) + sum(matrix.nbytes for matrix in matrices.values())
-    scores = await Compute(partial(maxsim_of_stored, query, list(matrices.values()), cosine=collection.cosine))
-    return {key: float(score) for key, score in zip(matrices, scores, strict=True)}
+    return await score_rows(query, rows, timings, cosine=collection.cosine)
 
 
 async def _shown(
     collection: Collection, shown: Sequence[Ranked], unscored: Sequence[Ranked], o: Options, timings: Timings
 ) -> Hits:
-    """Hits, with payloads and tokens that are fetched now, and candidates without tokens."""
-    with Stage(timings, "payload"):
-        found = await _fetched(collection, list(dict.fromkeys(one.key for one in [*shown, *unscored])), o)
-    hits = [_hit(collection, one, found[one.key], o) for one in shown if one.key in found]
-    rest = [_hit(collection, one, found[one.key], o) for one in unscored if one.key in found]
-    return Hits(hits, rest, timings=timings)
+    async def fetch(keys: Sequence[Key]) -> list[Row]:
+        fields = _shown_fields(collection, o)
+        return await fetch_all(collection, keys, fields) if fields else [Row(key, {}) for key in keys]
 
-
-async def _fetched(collection: Collection, keys: Sequence[Key], o: Options) -> dict[Key, Row]:
-    fields = _shown_fields(collection, o)
-    if not fields:
-        return {key: Row(key, {}) for key in keys}
-    return {row.key: row for row in await fetch_all(collection, keys, fields)}
+    return await hits_of(shown, unscored, fetch, partial(_hit, collection, o), timings)
 
 
 def _shown_fields(collection: Collection, o: Options) -> list[str]:
@@ -306,21 +243,12 @@ def _score(row: Row) -> float:
     return row.distance
 
 
-def _estimate(collection: Collection, row: Row, fde: QueryFDE) -> float:
+def _estimate(collection: Collection, fde: QueryFDE, row: Row) -> float:
     """The dot product of FDEs (under cosine: of the document's at unit length)."""
     if collection.fde_metric == "COSINE":
         return _score(row) * float(np.linalg.norm(fde.vector))
     return fde.score(_score(row))
 
 
-def _hit(collection: Collection, one: Ranked, row: Row, o: Options) -> Hit:
-    return Hit(
-        from_key(one.key, collection.keys),
-        one.score,
-        one.fde_score,
-        None if o.payload is False else row.payload,
-        row.tokens if o.tokens else None,
-        one.reranked,
-        one.found_by,
-        one.weight,
-    )
+def _hit(collection: Collection, o: Options, one: Ranked, row: Row) -> Hit:
+    return to_hit(o, collection.keys, one, row.payload, row.tokens)
